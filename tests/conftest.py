@@ -1,0 +1,42 @@
+"""Settings and fixtures that all tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# Before anything imports TensorFlow: its start-up lines say nothing that a test run needs.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+import hypothesis
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# A first call may compile; time is no property of what is tested.
+hypothesis.settings.register_profile("tfmodels", deadline=None, max_examples=30)
+hypothesis.settings.load_profile("tfmodels")
+
+
+def find_checkpoint(name: str) -> Path | None:
+    """A trained checkpoint that the repository does not hold: below TFMODELS_CHECKPOINTS, else ../shared/models."""
+    for place in (os.environ.get("TFMODELS_CHECKPOINTS"), ROOT.parent / "shared" / "models"):
+        if place and (Path(place) / name / "config.json").is_file():
+            return Path(place) / name
+    return None
+
+
+@pytest.fixture(scope="session")
+def stories260k() -> Path:
+    """The bundled checkpoint's folder."""
+    return ROOT / "saved_models" / "stories260K"
+
+
+@pytest.fixture(scope="session")
+def stories15m() -> Path:
+    """The stories15M checkpoint's folder."""
+    folder = find_checkpoint("stories15M")
+    if folder is None:
+        pytest.skip("stories15M is not here: set TFMODELS_CHECKPOINTS to a folder that holds it")
+    return folder

@@ -1,0 +1,56 @@
+"""Transformer models as native Keras 3 models on TensorFlow.
+
+Public names are imported on first use: `import tfmodels` loads neither TensorFlow nor Keras.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_NAMES = {
+    "tfmodels.auto": (
+        "AutoConfig",
+        "TFAutoModel",
+        "TFAutoModelForCausalLM",
+        "TFAutoModelForQuestionAnswering",
+        "TFAutoModelForSequenceClassification",
+        "TFAutoModelForTokenClassification",
+    ),
+    "tfmodels.cache": ("StaticCache",),
+    "tfmodels.config": ("ModelConfig",),
+    "tfmodels.generation.config": ("GenerationConfig",),
+    "tfmodels.generation.streamers": ("TextStreamer",),
+    "tfmodels.model": ("TFPreTrainedModel",),
+    "tfmodels.tokenization": (
+        "AutoTokenizer",
+        "LlamaTokenizer",
+        "LlamaTokenizerFast",
+        "PreTrainedTokenizerFast",
+    ),
+}
+_MODULES = {name: module for module, names in _NAMES.items() for name in names}
+
+
+def _family_names() -> dict[str, Any]:
+    from tfmodels.auto import public_names
+
+    return public_names()
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        value = getattr(importlib.import_module(_MODULES[name]), name)
+    elif not name.startswith("_") and name in _family_names():
+        family, name = _family_names()[name]
+        value = family.load(name)
+    else:
+        raise AttributeError(f"module 'tfmodels' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_MODULES, *_family_names()])

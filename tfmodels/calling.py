@@ -1,0 +1,123 @@
+"""The calling convention: one way to accept arguments for every model and backbone.
+
+A class names its inputs in `input_names`; `call` is then made for it with exactly that signature, so that Keras,
+`help()` and editors see the real argument names. The same arguments come as keywords, as one dict, as one list or
+tuple in signature order, or as a single tensor.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from keras import ops
+
+# Where `input_ids` may stand for one of these, given positionally, everything is spread over the arguments.
+_CONTAINERS = (Mapping, list, tuple)
+
+
+def unpack(names: tuple[str, ...], args: tuple, kwargs: dict[str, Any], owner: str) -> dict[str, Any]:
+    """Spread what a caller gave over the argument names.
+
+    Args:
+        names: accepted names in order.
+        args: positional arguments; a dict, list or tuple in the first place is spread too.
+        kwargs: keyword arguments.
+        owner: name of the class, for messages.
+
+    Returns:
+        One value per name, None where nothing was given.
+
+    Raises:
+        TypeError: an unknown name, a name given twice, or too many values.
+
+    Example:
+        >>> unpack(("input_ids", "attention_mask"), ([1, 2],), {}, "Model")
+        {'input_ids': 1, 'attention_mask': 2}
+    """
+    kwargs = dict(kwargs)
+    first = args[0] if args else None
+    if not args and isinstance(kwargs.get(names[0]), _CONTAINERS):
+        first = kwargs.pop(names[0])
+    given: dict[str, Any] = {}
+    if isinstance(first, Mapping):
+        check_names(names, first, owner)
+        given.update(first)
+        rest = args[1:]
+        if rest:
+            raise TypeError(f"{owner} was called with a dict and {len(rest)} more positional arguments; name them.")
+    else:
+        values = tuple(first) + args[1:] if isinstance(first, (list, tuple)) else args
+        if len(values) > len(names):
+            raise TypeError(
+                f"{owner} takes at most {len(names)} inputs ({', '.join(names)}); {len(values)} were given."
+            )
+        given.update(zip(names, values, strict=False))
+    check_names(names, kwargs, owner)
+    for name, value in kwargs.items():
+        if value is not None and given.get(name) is not None:
+            raise TypeError(f"{owner} got {name!r} twice: by name and in the list, tuple or dict before it.")
+        if value is not None or name not in given:
+            given[name] = value
+    return {name: given.get(name) for name in names}
+
+
+def check_names(names: tuple[str, ...], given: Mapping[str, Any], owner: str) -> None:
+    """Raise TypeError if `given` holds a name that is not accepted, naming those that are."""
+    for name in given:
+        if name not in names:
+            close = difflib.get_close_matches(str(name), names, n=1)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            raise TypeError(f"{owner} got an unknown argument {name!r}{hint}; it accepts {', '.join(names)}.")
+
+
+class CallingConvention:
+    """Mixin for `keras.Layer` classes: makes `call` from `input_names` and hands `forward` one value per name.
+
+    `training` is always accepted last.
+    """
+
+    input_names: ClassVar[tuple[str, ...]] = ()
+    # Those of `input_names` that existing scripts give and that mean nothing to the architecture: `forward` does not
+    # get them.
+    unused_inputs: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        names = cls.input_names + ("training",)
+
+        def call(self, *args, **kwargs):
+            given = unpack(names, args, kwargs, type(self).__name__)
+            return self.forward(**{name: value for name, value in given.items() if name not in self.unused_inputs})
+
+        parameters = [inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
+        parameters += [inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None) for n in names]
+        call.__signature__ = inspect.Signature(parameters)
+        call.__doc__ = f"Run the model. Accepts {', '.join(names)}."
+        call.__qualname__ = f"{cls.__qualname__}.call"
+        cls.call = call
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        check_names(self.input_names + ("training",), kwargs, type(self).__name__)
+        if args and isinstance(args[0], Mapping):
+            # Keras refuses flags next to tensors inside one dict: they travel as keywords.
+            flags = {name: value for name, value in args[0].items() if value is None or isinstance(value, (bool, int))}
+            tensors = {name: value for name, value in args[0].items() if name not in flags}
+            check_names(self.input_names + ("training",), flags, type(self).__name__)
+            for name in flags:
+                if name in kwargs:
+                    raise TypeError(f"{type(self).__name__} got {name!r} twice: in the dict and by name.")
+            args, kwargs = (tensors, *args[1:]), {**flags, **kwargs}
+        elif args and isinstance(args[0], list) and args[0] and all(isinstance(row, (int, list)) for row in args[0]):
+            args = (np.asarray(args[0]), *args[1:])  # token ids typed in as Python lists
+        return super().__call__(*args, **kwargs)
+
+
+def is_concrete(tensor: Any) -> bool:
+    """Whether a tensor holds values that Python can look at now (eager), rather than being part of a graph."""
+    if isinstance(tensor, np.ndarray):
+        return True
+    return ops.is_tensor(tensor) and not ops.shape(tensor).count(None) and hasattr(tensor, "numpy")
