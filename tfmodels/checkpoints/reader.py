@@ -1,0 +1,238 @@
+"""Open a folder of weights, whatever format they are in, and read them tensor by tensor."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tfmodels.checkpoints.files import (
+    CheckpointError,
+    CheckpointNotFoundError,
+    TensorFile,
+    TensorInfo,
+    parse_json_object,
+    some,
+)
+from tfmodels.checkpoints.pytorch_format import PytorchFile
+from tfmodels.checkpoints.safetensors_format import SafetensorsFile
+
+INDEX_SUFFIX = ".index.json"
+_MAX_INDEX_BYTES = 100_000_000
+_SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d+)-of-(?P<total>\d+)(?P<suffix>\.\w+)")
+
+
+class Format(NamedTuple):
+    """How a format of weights is found in a folder, and what reads one of its files."""
+
+    name: str
+    single: str
+    """The file's name where all weights are in one; with `.index.json` behind it, the index of several."""
+    file_class: type[TensorFile]
+
+
+FORMATS = (
+    Format("safetensors", "model.safetensors", SafetensorsFile),
+    Format("pytorch", "pytorch_model.bin", PytorchFile),
+)
+"""All formats, the preferred one first. A new one is a line here and a class like those named."""
+
+
+class Checkpoint:
+    """The weights of a folder, opened by `open_checkpoint`; a context manager.
+
+    Headers are read and checked on opening, weights only when asked for. Arrays that `read` returned stay valid after
+    `close`.
+
+    Attributes:
+        folder: the folder that was opened.
+        format: "safetensors" or "pytorch".
+        files: the weight files, in the order in which they are best read.
+    """
+
+    def __init__(self, folder: Path, format_name: str, files: list[TensorFile]) -> None:
+        self.folder = folder
+        self.format = format_name
+        self.files = [file.path for file in files]
+        self._holders = {name: file for file in files for name in file.tensors}
+        self._read_last: TensorFile | None = None
+
+    def names(self) -> list[str]:
+        """Names of all tensors, in the order in which they lie in the files: reading in this order is fastest."""
+        return list(self._holders)
+
+    def info(self, name: str) -> TensorInfo:
+        """Shape, dtype, size and file of a tensor, from the header.
+
+        Raises:
+            CheckpointError: there is no tensor of that name.
+        """
+        return self._holder(name).tensors[name]
+
+    def read(self, name: str) -> np.ndarray:
+        """Read one tensor.
+
+        Args:
+            name: one of `names()`.
+
+        Returns:
+            A read-only array of the shape and dtype that `info` tells (`ml_dtypes` for bfloat16 and float8). It is a
+            view on the mapped file: elements come from the disk when they are touched, and cost no memory beyond the
+            system's page cache. Pages of the tensor read before count no longer as memory of this process; that array
+            stays valid and would be read again from the page cache. A view from a `.bin` file may be non-contiguous,
+            as the tensor was when it was saved, and its elements need not be aligned.
+
+        Raises:
+            CheckpointError: there is no tensor of that name, or the checkpoint was closed.
+        """
+        file = self._holder(name)
+        if self._read_last is not None:
+            self._read_last.release()
+        self._read_last = file
+        return file.read(name)
+
+    def close(self) -> None:
+        """Let go of the files. Closing twice does no harm."""
+        for file in set(self._holders.values()):
+            file.close()
+
+    def __enter__(self) -> Checkpoint:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Checkpoint {self.folder}: {self.format}, {len(self._holders)} tensors in {len(self.files)} files>"
+
+    def _holder(self, name: str) -> TensorFile:
+        if name not in self._holders:
+            close = difflib.get_close_matches(name, self._holders, n=3)
+            hint = f"; close to it are {some(close)}" if close else ""
+            raise CheckpointError(f"{self.folder} has no tensor {name!r} among its {len(self._holders)}{hint}.")
+        return self._holders[name]
+
+
+def open_checkpoint(folder: str | os.PathLike[str]) -> Checkpoint:
+    """Open the weights in a folder.
+
+    Looked for, in this order: `model.safetensors`; shards named by `model.safetensors.index.json`;
+    `pytorch_model.bin`; shards named by `pytorch_model.bin.index.json`. Only headers are read. PyTorch files need no
+    PyTorch, and nothing in them is executed.
+
+    An index must agree with its shards: every shard there, every tensor in the shard the index names, no tensor in two
+    shards, no shard of the same numbering left out. Tensors in a shard that the index does not name are read as well.
+
+    Args:
+        folder: a local folder.
+
+    Returns:
+        The open checkpoint, to be used in a `with` statement.
+
+    Raises:
+        CheckpointNotFoundError: the folder, its weights or one of the shards is not there; also a FileNotFoundError.
+        CheckpointError: a file is damaged, contradicts itself, or holds what cannot be read.
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from tfmodels.checkpoints.writer import TensorSpec, write_checkpoint
+    >>> folder = tempfile.mkdtemp()
+    >>> _ = write_checkpoint(folder, [("scale", TensorSpec((2,), "float16"), lambda: np.array([1, 2], "float16"))])
+    >>> with open_checkpoint(folder) as checkpoint:
+    ...     print(checkpoint.format, checkpoint.names(), checkpoint.info("scale").dtype, checkpoint.read("scale"))
+    safetensors ['scale'] float16 [1. 2.]
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        problem = "is a file; name the folder that holds it" if folder.exists() else "does not exist"
+        raise CheckpointNotFoundError(f"The checkpoint folder {folder} {problem}.")
+    for kind in FORMATS:
+        if (folder / kind.single).exists():
+            return Checkpoint(folder, kind.name, [_open_file(kind, folder / kind.single)])
+        if (folder / (kind.single + INDEX_SUFFIX)).exists():
+            return _open_sharded(folder, kind)
+    raise CheckpointNotFoundError(_nothing_found(folder))
+
+
+def _open_file(kind: Format, path: Path) -> TensorFile:
+    try:
+        return kind.file_class(path)
+    except OSError as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+
+
+def _open_sharded(folder: Path, kind: Format) -> Checkpoint:
+    index_path = folder / (kind.single + INDEX_SUFFIX)
+    weight_map = _read_index(index_path)
+    shards = sorted(set(weight_map.values()))
+    absent = [shard for shard in shards if not (folder / shard).exists()]
+    if absent:
+        raise CheckpointNotFoundError(
+            f"{folder} lacks {len(absent)} of the {len(shards)} shards that {index_path.name} names: {some(absent)}."
+        )
+    left_out = _left_out(folder, shards)
+    if left_out:
+        raise CheckpointError(
+            f"{folder} has shards that {index_path.name} does not name: {some(left_out)}. "
+            "The index belongs to other weights, or is not whole."
+        )
+    files = [_open_file(kind, folder / shard) for shard in shards]
+    holders: dict[str, str] = {}
+    for file in files:
+        for name in file.tensors:
+            if name in holders:
+                both = f"{holders[name]} and {file.path.name}"
+                raise CheckpointError(f"{folder}: tensor {name!r} is in two shards, {both}.")
+            holders[name] = file.path.name
+    for name, shard in weight_map.items():
+        if holders.get(name) != shard:
+            where = f"in {holders[name]}" if name in holders else "in none"
+            raise CheckpointError(f"{index_path} says that tensor {name!r} is in {shard}, but it is {where}.")
+    return Checkpoint(folder, kind.name, files)
+
+
+def _read_index(path: Path) -> dict[str, str]:
+    try:
+        size = path.stat().st_size
+        if size > _MAX_INDEX_BYTES:
+            raise CheckpointError(f"{path} has {size} bytes, which no index takes.")
+        text = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    weight_map: Any = parse_json_object(text, str(path)).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{path} has no weight_map, an object from tensor names to file names.")
+    for name, shard in weight_map.items():
+        # The folder's own files only: an index must not make the reader open files elsewhere.
+        if not isinstance(shard, str) or not re.fullmatch(r"[^/\\:\0]+", shard) or shard in (".", ".."):
+            raise CheckpointError(
+                f"{path}: the file of tensor {name!r} is {shard!r}; a file's name without any folder was expected."
+            )
+    return weight_map
+
+
+def _left_out(folder: Path, shards: list[str]) -> list[str]:
+    """Files numbered like the index's shards, and out of as many, that the index does not name."""
+    series = {(match["stem"], match["total"], match["suffix"]) for match in map(_SHARD.fullmatch, shards) if match}
+    found = []
+    for path in folder.iterdir():
+        match = _SHARD.fullmatch(path.name)
+        if match and (match["stem"], match["total"], match["suffix"]) in series and path.name not in shards:
+            found.append(path.name)
+    return found
+
+
+def _nothing_found(folder: Path) -> str:
+    looked_for = [name for kind in FORMATS for name in (kind.single, kind.single + INDEX_SUFFIX)]
+    present = [path.name for path in folder.iterdir()]
+    shards = [name for name in present if _SHARD.fullmatch(name)]
+    message = f"No weights in {folder}: looked for {', '.join(looked_for)}; "
+    if shards:
+        return message + f"there are shards ({some(shards, 3)}), but no index that names them."
+    return message + (f"there are {some(present, 10)}." if present else "the folder is empty.")

@@ -1,0 +1,121 @@
+"""How a family's variables are named in checkpoint files.
+
+A model's layers are walked by attribute, so that the kernel of `model.layers[0].self_attn.q_proj` is
+`model.layers.0.self_attn.q_proj.weight` in a file. What differs from that is data, given by the family.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+# Keras's name of a variable -> the name in checkpoints. Dense kernels lie transposed there.
+_VARIABLE_NAMES = {
+    "kernel": "weight",
+    "embeddings": "weight",
+    "gamma": "weight",
+    "weight": "weight",
+    "beta": "bias",
+    "bias": "bias",
+}
+
+# Layers that heads add to a backbone: in a checkpoint of another head they are neither missing nor unexpected.
+HEAD_LAYERS = ("lm_head", "score", "classifier", "qa_outputs", "embed_out")
+
+
+@dataclasses.dataclass(frozen=True)
+class Slot:
+    """A variable and how its values lie in a file."""
+
+    variable: Any
+    transposed: bool
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape in the file."""
+        shape = tuple(self.variable.shape)
+        return shape[::-1] if self.transposed else shape
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightMap:
+    """The part of a family's naming that is its own.
+
+    Fields:
+        prefixes: names under which files hold the backbone.
+        renames: (pattern, replacement) pairs from names in files, without prefix, to names here; applied in order.
+        drop: patterns of names that hold no weights of ours (buffers of old checkpoints).
+        stored: (pattern, replacement) pairs from names here, with prefix, to those that files are written with, where
+            the two differ; `renames` undoes them.
+    """
+
+    prefixes: tuple[str, ...] = ()
+    renames: tuple[tuple[str, str], ...] = ()
+    drop: tuple[str, ...] = ()
+    stored: tuple[tuple[str, str], ...] = ()
+
+    def dropped(self, name: str) -> bool:
+        """Whether a tensor of a file is a leftover that nobody needs."""
+        return any(re.search(pattern, name) for pattern in self.drop)
+
+    def resolve(self, name: str, slots: dict[str, Slot], prefix: str) -> str | None:
+        """The slot that a name in a file belongs to, or None.
+
+        Args:
+            name: as the file has it, with or without the backbone's prefix.
+            slots: the model's weights, those of the backbone under `prefix`.
+        """
+        bare = name
+        for start in self.prefixes:
+            if name.startswith(start + "."):
+                bare = name[len(start) + 1 :]
+                break
+        bare = _substitute(bare, self.renames)
+        return next((slot for slot in (f"{prefix}.{bare}", bare) if slot in slots), None)
+
+    def stored_name(self, name: str) -> str:
+        """The name in a file of a weight that is called `name` here."""
+        return _substitute(name, self.stored)
+
+
+def _substitute(name: str, pairs: tuple[tuple[str, str], ...]) -> str:
+    for pattern, replacement in pairs:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def walk(layer: keras.layers.Layer, path: str = "") -> Iterator[tuple[str, keras.layers.Layer]]:
+    """Every layer at and below `layer` with the dotted path of attributes and indices that leads to it."""
+    yield path, layer
+    for name, value in vars(layer).items():
+        if name.startswith("_"):
+            continue
+        items = enumerate(value) if isinstance(value, (list, tuple)) else ((None, value),)
+        for index, child in items:
+            if isinstance(child, keras.layers.Layer):
+                step = name if index is None else f"{name}.{index}"
+                yield from walk(child, f"{path}.{step}" if path else step)
+
+
+def slots_of(model: keras.layers.Layer) -> dict[str, Slot]:
+    """All weights of a built model by their name in a checkpoint.
+
+    Example:
+        >>> import keras
+        >>> dense = keras.layers.Dense(3)
+        >>> dense.build((None, 2))
+        >>> {name: slot.shape for name, slot in slots_of(dense).items()}
+        {'weight': (3, 2), 'bias': (3,)}
+    """
+    slots = {}
+    for path, layer in walk(model):
+        if next((True for below, _ in walk(layer) if below), False):
+            continue  # only leaves own weights
+        for variable in layer.weights:
+            name = _VARIABLE_NAMES[variable.name]
+            slots[f"{path}.{name}" if path else name] = Slot(variable, transposed=variable.name == "kernel")
+    return slots
