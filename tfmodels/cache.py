@@ -1,0 +1,78 @@
+"""Key/value caches: plain pytrees, so that they pass through graphs, exports and user code alike.
+
+A *growing* cache is what models return as `past_key_values`: a tuple with one `(key, value)` pair per layer, each
+(batch, key_value_heads, length, head_dim). A `StaticCache` has room for a fixed number of positions, of which the
+first
+`length` are filled: its shapes never change, which is what a compiled loop needs.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from keras import ops
+
+LayerCache = tuple[Any, Any]
+
+
+class StaticCache(NamedTuple):
+    """A cache of fixed capacity.
+
+    Fields:
+        layers: one (key, value) pair per layer, each (batch, key_value_heads, capacity, head_dim).
+        length: int32 scalar, number of filled positions; the same for all rows.
+    """
+
+    layers: tuple[LayerCache, ...]
+    length: Any
+
+
+def to_static(layers: tuple[LayerCache, ...], capacity: int) -> StaticCache:
+    """A growing cache with room added at its end.
+
+    Args:
+        layers: (key, value) pairs, each (batch, key_value_heads, length, head_dim).
+        capacity: positions in all, at least `length`.
+    """
+    length = layers[0][0].shape[2]
+    room = ((0, 0), (0, 0), (0, capacity - length), (0, 0))
+    padded = tuple((ops.pad(key, room), ops.pad(value, room)) for key, value in layers)
+    return StaticCache(padded, ops.convert_to_tensor(length, "int32"))
+
+
+def layers_of(past_key_values: Any) -> tuple[LayerCache, ...]:
+    """The (key, value) pairs of either kind of cache."""
+    return past_key_values.layers if isinstance(past_key_values, StaticCache) else tuple(past_key_values)
+
+
+def filled_length(past_key_values: Any) -> Any:
+    """How many positions a cache (or None) holds: an int, or an int32 scalar for a static cache."""
+    if past_key_values is None:
+        return 0
+    if isinstance(past_key_values, StaticCache):
+        return past_key_values.length
+    return ops.shape(past_key_values[0][0])[2]
+
+
+def extend(past: LayerCache | None, key: Any, value: Any, length: Any = None) -> LayerCache:
+    """Keys and values of one layer with new ones added.
+
+    Args:
+        past: the layer's (key, value) so far, or None.
+        key, value: new ones, (batch, key_value_heads, new, head_dim).
+        length: None to append; for a static cache the int32 scalar where to write. Writing has no gradient.
+
+    Returns:
+        (key, value): longer tensors, or tensors of the same capacity with the new positions filled.
+    """
+    if past is None:
+        return key, value
+    if length is None:
+        return tuple(
+            ops.concatenate([ops.cast(old, new.dtype), new], axis=2)
+            for old, new in zip(past, (key, value), strict=True)
+        )
+    return tuple(
+        ops.slice_update(old, (0, 0, length, 0), ops.cast(new, old.dtype))
+        for old, new in zip(past, (key, value), strict=True)
+    )

@@ -1,0 +1,1 @@
+"""Kernels: what the backend lacks."""

@@ -1,0 +1,1 @@
+"""Layers that the architectures are built from."""

@@ -1,0 +1,80 @@
+"""Activation functions under the names that configurations use."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import ops
+
+
+def gelu_tanh(x: Any) -> Any:
+    """GELU by its tanh approximation (Hendrycks and Gimpel, https://arxiv.org/abs/1606.08415)."""
+    return keras.activations.gelu(x, approximate=True)
+
+
+def gelu(x: Any) -> Any:
+    """GELU by the exact normal distribution function."""
+    return keras.activations.gelu(x, approximate=False)
+
+
+def gelu_10(x: Any) -> Any:
+    """GELU clipped to [-10, 10]."""
+    return ops.clip(gelu(x), -10.0, 10.0)
+
+
+def laplace(x: Any) -> Any:
+    """Normal-like distribution function of MEGA (Ma et al., https://arxiv.org/abs/2209.10655)."""
+    return 0.5 * (1.0 + ops.erf((x - 0.707107) / (0.282095 * math.sqrt(2.0))))
+
+
+def quick_gelu(x: Any) -> Any:
+    """GELU by a scaled sigmoid."""
+    return x * ops.sigmoid(1.702 * x)
+
+
+_ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
+    "gelu": gelu,
+    "gelu_10": gelu_10,
+    "gelu_accurate": gelu_tanh,
+    "gelu_fast": gelu_tanh,
+    "gelu_new": gelu_tanh,
+    "gelu_python": gelu,
+    "gelu_python_tanh": gelu_tanh,
+    "gelu_pytorch_tanh": gelu_tanh,
+    "hardswish": ops.hard_silu,
+    "laplace": laplace,
+    "leaky_relu": lambda x: ops.leaky_relu(x, negative_slope=0.01),
+    "linear": lambda x: x,
+    "mish": lambda x: x * ops.tanh(ops.softplus(x)),
+    "quick_gelu": quick_gelu,
+    "relu": ops.relu,
+    "relu2": lambda x: ops.square(ops.relu(x)),
+    "relu6": ops.relu6,
+    "sigmoid": ops.sigmoid,
+    "silu": ops.silu,
+    "sqrtsoftplus": lambda x: ops.sqrt(ops.softplus(x)),
+    "swish": ops.silu,
+    "tanh": ops.tanh,
+}
+
+
+def get_activation(name: str) -> Callable[[Any], Any]:
+    """The activation function of a configuration's `hidden_act`.
+
+    Args:
+        name: such as "silu", "gelu" or "gelu_new".
+
+    Raises:
+        ValueError: the name is unknown; the message lists the known ones.
+
+    Example:
+        >>> float(get_activation("relu")(-1.0))
+        0.0
+    """
+    try:
+        return _ACTIVATIONS[name]
+    except KeyError:
+        raise ValueError(f"hidden_act={name!r} is unknown; it is one of {', '.join(sorted(_ACTIVATIONS))}.") from None

@@ -1,0 +1,310 @@
+"""What all backbones share: the loop over blocks, and for decoders masks, positions and caches around it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import keras
+from keras import ops
+
+from tfmodels import cache as kv
+from tfmodels.calling import CallingConvention, is_concrete
+from tfmodels.config import ModelConfig
+from tfmodels.layers.attention import attend, merge_heads, resolve_implementation
+from tfmodels.layers.masks import AttentionMask, make_mask
+from tfmodels.outputs import BaseModelOutput, ModelOutput
+
+
+@dataclasses.dataclass
+class BlockContext:
+    """What every block of one call is given beside the hidden states, and its way to attention.
+
+    It is no pytree on purpose: Keras leaves it alone at layer boundaries, where it would cast every float it finds.
+
+    Fields:
+        mask: which keys each query sees.
+        rotary: cosine and sine of the positions, for families with rotary embeddings.
+        bias: float scores added in every block (ALiBi, relative positions), or None.
+        cache_length: int32 scalar where a static cache is written; None for growing caches.
+        return_weights: whether attention weights are wanted.
+        head_mask: factors on the attention weights of this block, or None.
+        past: this block's (key, value) so far, or None.
+        training: as in Keras.
+        implementation: of attention, see `tfmodels.layers.attention.attend`.
+    """
+
+    mask: AttentionMask
+    rotary: tuple[Any, Any] | None = None
+    bias: Any = None
+    cache_length: Any = None
+    return_weights: bool = False
+    head_mask: Any = None
+    past: kv.LayerCache | None = None
+    training: bool | None = None
+    implementation: str = "auto"
+
+    def attend(
+        self, query: Any, key: Any, value: Any, *, scale: float, dropout: Callable[..., Any]
+    ) -> tuple[Any, kv.LayerCache, Any]:
+        """Attention over this block's cached keys and values and the new ones.
+
+        Args:
+            query, key, value: of this call's tokens, (batch, heads, length, head_dim).
+            scale, dropout: as in `tfmodels.layers.attention.attend`.
+
+        Returns:
+            (batch, length, heads * head_dim), the (key, value) to cache, and the weights or None.
+        """
+        cache = kv.extend(self.past, key, value, self.cache_length)
+        output, weights = attend(
+            query,
+            *cache,
+            mask=self.mask,
+            scale=scale,
+            bias=self.bias,
+            head_mask=self.head_mask,
+            dropout=dropout,
+            training=self.training,
+            implementation=self.implementation,
+            return_weights=self.return_weights,
+        )
+        return merge_heads(output), cache, weights
+
+
+class Backbone(CallingConvention, keras.layers.Layer):
+    """Base of all backbones: a Keras layer that composes inside other layers and models.
+
+    A family sets `config_class`, makes `self.layers` (its blocks) and implements `forward`. A block is called as
+    `block(hidden, context=BlockContext)` and returns (hidden, (key, value), weights or None).
+
+    Args:
+        config: the family's configuration.
+        attn_implementation: see `tfmodels.layers.attention.resolve_implementation`.
+    """
+
+    config_class: ClassVar[type[ModelConfig]]
+    output_class: ClassVar[type[ModelOutput]] = BaseModelOutput
+
+    def __init__(self, config: ModelConfig, *, attn_implementation: str | None = None, **kwargs: Any):
+        super().__init__(**kwargs)
+        config.validate()
+        self.config = config
+        self.attn_implementation = resolve_implementation(attn_implementation)
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        keras.saving.register_keras_serializable("tfmodels")(cls)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "config": self.config.to_dict(),
+            "attn_implementation": self.attn_implementation,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Backbone:
+        config = dict(config)
+        return cls(cls.config_class.from_dict(config.pop("config")), **config)
+
+    def run_blocks(
+        self,
+        hidden: Any,
+        context: BlockContext,
+        *,
+        past: tuple[kv.LayerCache, ...] | None = None,
+        head_mask: Any = None,
+        output_hidden_states: bool = False,
+    ) -> tuple[Any, tuple[kv.LayerCache, ...], tuple[Any, ...], tuple[Any, ...] | None]:
+        """Send hidden states through all blocks.
+
+        Returns:
+            The last block's hidden states, the caches, the states *before* each block (or none), the weights (or
+            None).
+        """
+        caches, states, weights = [], [], []
+        for index, block in enumerate(self.layers):
+            if output_hidden_states:
+                states.append(hidden)
+            own = dataclasses.replace(
+                self.block_context(context, index),
+                head_mask=None if head_mask is None else head_mask[index],
+                past=None if past is None else past[index],
+            )
+            hidden, new_cache, block_weights = block(hidden, context=own)
+            caches.append(new_cache)
+            weights.append(block_weights)
+        return hidden, tuple(caches), tuple(states), tuple(weights) if context.return_weights else None
+
+    def block_context(self, context: BlockContext, index: int) -> BlockContext:
+        """The context of block `index`: families whose blocks differ (local attention) override this."""
+        return context
+
+    def spread_head_mask(self, head_mask: Any) -> list[Any] | None:
+        """Per block a (1, heads, 1, 1) factor, from a mask of shape (heads,) or (layers, heads)."""
+        if head_mask is None:
+            return None
+        head_mask = ops.convert_to_tensor(head_mask)
+        layers, heads = len(self.layers), self.config.num_attention_heads
+        if tuple(head_mask.shape) not in ((heads,), (layers, heads)):
+            raise ValueError(
+                f"head_mask has shape {tuple(head_mask.shape)}; ({heads},) or ({layers}, {heads}) was expected."
+            )
+        rows = [head_mask if len(head_mask.shape) == 1 else head_mask[index] for index in range(layers)]
+        return [ops.reshape(row, (1, heads, 1, 1)) for row in rows]
+
+    def flag(self, name: str, value: bool | None) -> bool:
+        """An output switch of this call, or the configuration's."""
+        return bool(getattr(self.config, name) if value is None else value)
+
+
+class DecoderBackbone(Backbone):
+    """Base of the causal families.
+
+    A family implements `embed` and `final_norm`, and may override `position_context` and `block_context`.
+    """
+
+    input_names: ClassVar[tuple[str, ...]] = (
+        "input_ids",
+        "attention_mask",
+        "position_ids",
+        "head_mask",
+        "inputs_embeds",
+        "past_key_values",
+        "cache_position",
+        "use_cache",
+        "output_attentions",
+        "output_hidden_states",
+        "return_dict",
+    )
+
+    # Longest input that the family can place; None where any length works (rotary embeddings, ALiBi).
+    position_limit: int | None = None
+
+    def embed(self, input_ids: Any, inputs_embeds: Any, positions: Any, training: bool | None, **others: Any) -> Any:
+        """Hidden states that enter the first block, (batch, length, hidden_size)."""
+        return self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+
+    def position_context(self, context: BlockContext, positions: Any) -> BlockContext:
+        """The context with what the family's positions contribute (rotary angles, ALiBi)."""
+        return context
+
+    def forward(
+        self,
+        *,
+        input_ids: Any,
+        attention_mask: Any,
+        position_ids: Any,
+        head_mask: Any,
+        inputs_embeds: Any,
+        past_key_values: Any,
+        cache_position: Any,
+        use_cache: bool | None,
+        output_attentions: bool | None,
+        output_hidden_states: bool | None,
+        return_dict: bool | None,
+        training: bool | None,
+        **others: Any,
+    ) -> Any:
+        tokens = exactly_one_input(input_ids, inputs_embeds)
+        length = ops.shape(tokens)[1]
+        # Training never decodes; with a cache, restarting positions would not be seen as packed sequences.
+        use_cache = self.flag("use_cache", use_cache if use_cache is not None or not training else False)
+        static = isinstance(past_key_values, kv.StaticCache)
+        filled = kv.filled_length(past_key_values)
+        if past_key_values is not None and len(kv.layers_of(past_key_values)) != len(self.layers):
+            raise ValueError(
+                f"past_key_values has {len(kv.layers_of(past_key_values))} layers; the model has {len(self.layers)}."
+            )
+        keys = ops.shape(past_key_values.layers[0][0])[2] if static else filled + length
+        positions = self.positions(position_ids, cache_position, filled, length)
+        counted = position_ids is None and cache_position is None
+        self.check_positions(positions, end=filled + length if counted else None)
+        packed = position_ids is not None and past_key_values is None and not use_cache
+        mask = make_mask(
+            attention_mask,
+            causal=True,
+            query_length=length,
+            key_length=keys,
+            offset=filled,
+            packed_positions=positions if packed else None,
+        )
+        context = BlockContext(
+            mask=mask,
+            cache_length=filled if static else None,
+            return_weights=self.flag("output_attentions", output_attentions),
+            training=training,
+            implementation=self.attn_implementation,
+        )
+        context = self.position_context(context, positions)
+        hidden, caches, states, weights = self.run_blocks(
+            self.embed(input_ids, inputs_embeds, positions, training, **others),
+            context,
+            past=None if past_key_values is None else kv.layers_of(past_key_values),
+            head_mask=self.spread_head_mask(head_mask),
+            output_hidden_states=self.flag("output_hidden_states", output_hidden_states),
+        )
+        hidden = self.final_norm(hidden)
+        if static:
+            caches = kv.StaticCache(caches, filled + length)
+        output = BaseModelOutput(
+            last_hidden_state=hidden,
+            past_key_values=caches if use_cache or static else None,
+            hidden_states=(*states, hidden) if states else None,
+            attentions=weights,
+        )
+        return output if self.flag("return_dict", return_dict) else output.to_tuple()
+
+    def positions(self, position_ids: Any, cache_position: Any, filled: Any, length: Any) -> Any:
+        """Positions of this call's tokens, int32 (batch or 1, length): given, or counted on from the cache."""
+        if position_ids is not None:
+            position_ids = ops.cast(position_ids, "int32")
+            return ops.expand_dims(position_ids, 0) if len(position_ids.shape) == 1 else position_ids
+        if cache_position is not None:
+            return ops.expand_dims(ops.cast(cache_position, "int32"), 0)
+        return ops.expand_dims(ops.arange(length, dtype="int32") + filled, 0)
+
+    def check_positions(self, positions: Any, end: Any) -> None:
+        """Raise ValueError where positions are known to lie outside `position_limit`.
+
+        Args:
+            positions: int (batch or 1, length), looked at only where they hold values now (eager mode).
+            end: position after the last one, where that is known to be an int; else anything.
+        """
+        limit = self.position_limit
+        if limit is None:
+            return
+        first, last = 0, end - 1 if isinstance(end, int) else 0
+        if is_concrete(positions) and positions.shape[1]:
+            first, last = int(ops.min(positions)), int(ops.max(positions))
+        if first < 0 or last >= limit:
+            raise ValueError(
+                f"positions run from {first} to {last}; this model has positions 0 to {limit - 1} "
+                f"(max_position_embeddings={limit}): shorten the input."
+            )
+
+
+def exactly_one_input(input_ids: Any, inputs_embeds: Any) -> Any:
+    """The one of the two that was given.
+
+    Raises:
+        ValueError: both or neither were given, or the rank is wrong.
+    """
+    if (input_ids is None) == (inputs_embeds is None):
+        given = "both" if input_ids is not None else "neither"
+        raise ValueError(f"exactly one of input_ids and inputs_embeds is needed; {given} was given.")
+    tokens, rank, layout = (
+        (input_ids, 2, "(batch, length)")
+        if inputs_embeds is None
+        else (
+            inputs_embeds,
+            3,
+            "(batch, length, hidden_size)",
+        )
+    )
+    if len(tokens.shape) != rank:
+        name = "input_ids" if inputs_embeds is None else "inputs_embeds"
+        raise ValueError(f"{name} has shape {tuple(tokens.shape)}; {layout} was expected.")
+    return tokens

@@ -1,0 +1,81 @@
+"""Feed-forward blocks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from tfmodels.layers.activations import get_activation
+from tfmodels.layers.linear import build_all, linear
+
+
+class GatedFeedForward(keras.layers.Layer):
+    """down(act(gate(x)) * up(x)) (Shazeer, https://arxiv.org/abs/2002.05202).
+
+    Args:
+        hidden_size: width of input and output.
+        intermediate_size: width in between.
+        activation: name of the gate's activation.
+        use_bias: whether the three projections have biases.
+        std: standard deviation of the initial weights.
+    """
+
+    def __init__(
+        self, hidden_size: int, intermediate_size: int, activation: str, use_bias: bool, std: float, **kwargs: Any
+    ):
+        super().__init__(**kwargs)
+        options = {"std": std, "use_bias": use_bias, "dtype": self.dtype_policy}
+        self.gate_proj = linear(intermediate_size, name="gate_proj", **options)
+        self.up_proj = linear(intermediate_size, name="up_proj", **options)
+        self.down_proj = linear(hidden_size, name="down_proj", **options)
+        self.activation = get_activation(activation)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        build_all(input_shape[-1], self.gate_proj, self.up_proj)
+        build_all(self.gate_proj.units, self.down_proj)
+
+    def call(self, inputs: Any) -> Any:
+        return self.down_proj(self.activation(self.gate_proj(inputs)) * self.up_proj(inputs))
+
+
+class FeedForward(keras.layers.Layer):
+    """down(act(up(x))), then dropout (Vaswani et al., https://arxiv.org/abs/1706.03762, section 3.3).
+
+    Args:
+        hidden_size: width of input and output.
+        intermediate_size: width in between.
+        activation: name of the activation.
+        use_bias: whether the two projections have biases.
+        std: standard deviation of the initial weights.
+        names: what checkpoints call the two projections; they become this layer's attributes.
+        dropout: share of the output's elements that training drops.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        intermediate_size: int,
+        activation: str,
+        use_bias: bool,
+        std: float,
+        *,
+        names: tuple[str, str] = ("up_proj", "down_proj"),
+        dropout: float = 0.0,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self.names = names
+        for name, units in zip(names, (intermediate_size, hidden_size), strict=True):
+            setattr(self, name, linear(units, std=std, use_bias=use_bias, dtype=self.dtype_policy, name=name))
+        self.activation = get_activation(activation)
+        self.dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy, name="dropout")
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        up, down = (getattr(self, name) for name in self.names)
+        build_all(input_shape[-1], up)
+        build_all(up.units, down)
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        up, down = (getattr(self, name) for name in self.names)
+        return self.dropout(down(self.activation(up(inputs))), training=training)

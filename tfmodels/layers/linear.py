@@ -1,0 +1,45 @@
+"""Dense and embedding layers with a family's initialisation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+
+def linear(units: int, *, std: float, use_bias: bool, dtype: Any, name: str) -> keras.layers.Dense:
+    """A dense layer over the last axis, weights drawn from a normal distribution of standard deviation `std`."""
+    return keras.layers.Dense(
+        units,
+        use_bias=use_bias,
+        kernel_initializer=keras.initializers.RandomNormal(stddev=std),
+        dtype=dtype,
+        name=name,
+    )
+
+
+def embedding(size: int, dim: int, *, std: float, dtype: Any, name: str) -> keras.layers.Embedding:
+    """An embedding table (size, dim), drawn from a normal distribution of standard deviation `std`."""
+    initializer = keras.initializers.RandomNormal(stddev=std)
+    return keras.layers.Embedding(size, dim, embeddings_initializer=initializer, dtype=dtype, name=name)
+
+
+def project_back(hidden: Any, table: keras.layers.Embedding) -> Any:
+    """Scores of every row of an embedding table: the language-model head of tied checkpoints.
+
+    Args:
+        hidden: (batch, length, dim).
+        table: embedding layer (size, dim).
+
+    Returns:
+        (batch, length, size), in the dtype of `hidden`.
+    """
+    return ops.einsum("btd,vd->btv", hidden, ops.cast(table.embeddings, hidden.dtype))
+
+
+def build_all(width: int, *layers: keras.layers.Layer | None) -> None:
+    """Build layers whose input's last axis is `width`; None is passed over."""
+    for layer in layers:
+        if layer is not None:
+            layer.build((None, None, width))

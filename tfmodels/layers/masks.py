@@ -1,0 +1,173 @@
+"""Attention masks, kept as their parts until someone needs them whole.
+
+A mask says which keys a query may see. Kernels want its parts (causal, window, which keys are padding), the plain
+attention
+wants one boolean tensor: `AttentionMask` holds the parts and makes the tensor on demand. Masks are boolean; the only
+additive part is what a user's own 4-D float mask carries beyond masking.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+from keras import backend, ops
+
+# An additive entry below this masks: the lowest values of float16 and beyond, as written by existing scripts.
+_MASKED_BELOW = -1e4
+
+
+@dataclasses.dataclass
+class AttentionMask:
+    """Which keys each query may see: the conjunction of the parts that are given.
+
+    Queries stand at key positions `offset` to `offset + query_length`.
+
+    Fields:
+        query_length, key_length: ints, or int32 scalars where the shape is dynamic.
+        causal: no key after the query.
+        window: only the last `window` keys up to the query.
+        keys: bool (batch, key_length), False at padding.
+        segments: int32 (batch or 1, query_length): queries see keys of their own segment (packed sequences).
+        pairs: bool (batch or 1, heads or 1, query_length, key_length), a mask the user made whole.
+        bias: float, as `pairs`, added to the scores where they are not masked.
+        offset: key position of the first query: an int or int32 scalar.
+    """
+
+    query_length: Any
+    key_length: Any
+    causal: bool = False
+    window: int | None = None
+    keys: Any = None
+    segments: Any = None
+    pairs: Any = None
+    bias: Any = None
+    offset: Any = 0
+
+    @functools.cached_property
+    def _windowed(self) -> dict[int, AttentionMask]:
+        return {}
+
+    @functools.cached_property
+    def allowed(self) -> Any:
+        """The mask as one bool (batch or 1, heads or 1, query_length, key_length), or None if all is allowed."""
+        parts = []
+        if self.causal or self.window is not None:
+            query = ops.expand_dims(ops.arange(self.query_length, dtype="int32") + self.offset, 1)
+            key = ops.expand_dims(ops.arange(self.key_length, dtype="int32"), 0)
+            if self.causal:
+                parts.append(_lead(key <= query))
+            if self.window is not None:
+                parts.append(_lead(key > query - self.window))
+        if self.keys is not None:
+            parts.append(ops.expand_dims(ops.expand_dims(self.keys, 1), 1))
+        if self.segments is not None:
+            own = ops.equal(ops.expand_dims(self.segments, 2), ops.expand_dims(self.segments, 1))
+            parts.append(ops.expand_dims(own, 1))
+        if self.pairs is not None:
+            parts.append(self.pairs)
+        return functools.reduce(ops.logical_and, parts) if parts else None
+
+    def with_window(self, window: int) -> AttentionMask:
+        """The same mask, further limited to the last `window` keys; one object for all layers that ask."""
+        return self._windowed.setdefault(window, dataclasses.replace(self, window=window))
+
+
+def _lead(pairs: Any) -> Any:
+    return ops.expand_dims(ops.expand_dims(pairs, 0), 0)
+
+
+def make_mask(
+    attention_mask: Any,
+    *,
+    causal: bool,
+    query_length: Any,
+    key_length: Any,
+    offset: Any = 0,
+    packed_positions: Any = None,
+) -> AttentionMask:
+    """The mask of one call from what the user gave.
+
+    Args:
+        attention_mask: None; (batch, keys) with nonzero for tokens, holes allowed; or (batch or 1, heads or 1,
+            queries, keys): bool or integer with nonzero for visible, or float that is added to the scores. A 4-D mask
+            is used as it is, without a causal mask.
+        causal: whether the architecture is causal.
+        query_length, key_length, offset: as in `AttentionMask`.
+        packed_positions: (batch or 1, queries) int positions whose restarts separate packed sequences, or None.
+
+    Raises:
+        ValueError: the mask has another rank or a static size that does not fit; the message gives both.
+
+    Example:
+        >>> import numpy as np
+        >>> mask = make_mask(np.array([[1, 1, 0]]), causal=True, query_length=3, key_length=3)
+        >>> np.asarray(mask.allowed)[0, 0].astype(int).tolist()
+        [[1, 0, 0], [1, 1, 0], [1, 1, 0]]
+    """
+    sizes = {"query_length": query_length, "key_length": key_length, "offset": offset}
+    if attention_mask is None:
+        segments = None if packed_positions is None else segments_of(packed_positions)
+        return AttentionMask(causal=causal, segments=segments, **sizes)
+    attention_mask = ops.convert_to_tensor(attention_mask)
+    shape = attention_mask.shape
+    if len(shape) == 2:
+        _check_size(shape[1], key_length, "(batch, keys)", shape)
+        return AttentionMask(causal=causal, keys=ops.not_equal(attention_mask, 0), **sizes)
+    if len(shape) != 4:
+        raise ValueError(
+            f"attention_mask has shape {tuple(shape)}; (batch, keys) or (batch, heads, queries, keys) was expected."
+        )
+    _check_size(shape[2], query_length, "(batch, heads, queries, keys)", shape)
+    _check_size(shape[3], key_length, "(batch, heads, queries, keys)", shape)
+    if not backend.is_float_dtype(backend.standardize_dtype(attention_mask.dtype)):
+        return AttentionMask(pairs=ops.not_equal(attention_mask, 0), **sizes)
+    pairs = attention_mask > _MASKED_BELOW
+    return AttentionMask(pairs=pairs, bias=ops.where(pairs, attention_mask, 0), **sizes)
+
+
+def _check_size(given: Any, expected: Any, layout: str, shape: Any) -> None:
+    if isinstance(given, int) and isinstance(expected, int) and given != expected:
+        raise ValueError(
+            f"attention_mask has shape {tuple(shape)}, read as {layout}: {given} where {expected} was expected "
+            f"(cached positions count as keys)."
+        )
+
+
+def segments_of(positions: Any) -> Any:
+    """Number the sequences packed into each row: a new one begins wherever a position is not its predecessor plus one.
+
+    Args:
+        positions: int (batch, length).
+
+    Returns:
+        int32 (batch, length), 0 for the first sequence of a row.
+
+    Example:
+        >>> import numpy as np
+        >>> np.asarray(segments_of(np.array([[0, 1, 2, 0, 1]]))).tolist()
+        [[0, 0, 0, 1, 1]]
+    """
+    positions = ops.cast(positions, "int32")
+    restarts = ops.not_equal(positions[:, 1:] - positions[:, :-1], 1)
+    starts = ops.concatenate([ops.zeros_like(positions[:, :1]), ops.cast(restarts, "int32")], axis=1)
+    return ops.cumsum(starts, axis=1)
+
+
+def positions_from_mask(attention_mask: Any) -> Any:
+    """Position of each token among the tokens of its row; padding gets 0.
+
+    Args:
+        attention_mask: (batch, length), nonzero for tokens.
+
+    Returns:
+        int32 (batch, length).
+
+    Example:
+        >>> import numpy as np
+        >>> np.asarray(positions_from_mask(np.array([[0, 0, 1, 1, 1]]))).tolist()
+        [[0, 0, 0, 1, 2]]
+    """
+    tokens = ops.cast(ops.not_equal(attention_mask, 0), "int32")
+    return (ops.cumsum(tokens, axis=1) - 1) * tokens

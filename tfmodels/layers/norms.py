@@ -1,0 +1,45 @@
+"""Normalisation layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+
+class RMSNorm(keras.layers.Layer):
+    """Root-mean-square normalisation (Zhang and Sennrich, https://arxiv.org/abs/1910.07467).
+
+    The mean square is taken in float32 and the result cast back before it meets the weight, whatever the dtype policy.
+
+    Args:
+        epsilon: added to the mean square.
+
+    Example:
+        >>> import numpy as np
+        >>> np.asarray(RMSNorm(epsilon=0.0)(np.array([[3.0, 4.0]], "float32"))).round(3).tolist()
+        [[0.8489999771118164, 1.1310000419616699]]
+    """
+
+    def __init__(self, epsilon: float, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.epsilon = epsilon
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        self.weight = self.add_weight(shape=(input_shape[-1],), initializer="ones", name="weight")
+
+    def call(self, inputs: Any) -> Any:
+        x = ops.cast(inputs, "float32")
+        x = x * ops.rsqrt(ops.mean(ops.square(x), axis=-1, keepdims=True) + self.epsilon)
+        return ops.cast(x, inputs.dtype) * self.weight
+
+
+def layer_norm(epsilon: float, *, dtype: Any, name: str, use_bias: bool = True) -> keras.layers.LayerNormalization:
+    """Layer normalisation over the last axis (Ba et al., https://arxiv.org/abs/1607.06450), computed in float32.
+
+    Args:
+        epsilon: added to the variance.
+        use_bias: whether it has a bias beside its weight.
+    """
+    return keras.layers.LayerNormalization(epsilon=epsilon, center=use_bias, dtype=dtype, name=name)
