@@ -1,0 +1,307 @@
+"""Generation on real weights: the expected texts, in every mode, and what must not change them."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfmodels import GenerationConfig, LlamaConfig, TFLlamaForCausalLM
+
+TINY = LlamaConfig(
+    vocab_size=67,
+    hidden_size=16,
+    intermediate_size=24,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=64,
+    bos_token_id=1,
+    eos_token_id=None,
+)
+PROMPT = np.array([[1, 7, 30, 12], [1, 9, 9, 44]])
+
+
+@pytest.fixture(scope="module")
+def model():
+    keras.utils.set_random_seed(1)
+    model = TFLlamaForCausalLM(TINY)
+    for weight in model.weights:  # the usual initial weights are too small for texts to differ
+        weight.assign(weight * 20 if len(weight.shape) == 2 else weight)
+    return model
+
+
+@pytest.fixture(scope="module")
+def stories(stories260k):
+    return TFLlamaForCausalLM.from_pretrained(stories260k)
+
+
+@pytest.fixture(scope="module")
+def expected(stories260k):
+    return json.loads((stories260k / "expected_greedy.json").read_text())["cases"]
+
+
+def greedy(model, ids, **options):
+    return np.asarray(model.generate(ids, do_sample=False, **options))
+
+
+def continuations_agree(model, cases, **options):
+    for case in cases:
+        got = greedy(model, [case["prompt_ids"]], max_new_tokens=case["max_new_tokens"], **options)
+        assert got[0].tolist() == case["greedy_ids"]
+
+
+class TestExpectedText:
+    @pytest.mark.parametrize("jit_compile", [True, False], ids=["xla", "graph"])
+    def test_compiled(self, stories, expected, jit_compile):
+        continuations_agree(stories, expected, jit_compile=jit_compile)
+
+    def test_eager(self, stories, expected):
+        tf.config.run_functions_eagerly(True)
+        try:
+            continuations_agree(stories, expected[:1])
+        finally:
+            tf.config.run_functions_eagerly(False)
+
+    def test_batched_with_left_padding(self, stories, expected):
+        width = max(len(case["prompt_ids"]) for case in expected)
+        rows = [[0] * (width - len(case["prompt_ids"])) + case["prompt_ids"] for case in expected]
+        mask = [[0] * (width - len(case["prompt_ids"])) + [1] * len(case["prompt_ids"]) for case in expected]
+        new = min(case["max_new_tokens"] for case in expected)
+        got = greedy(stories, np.array(rows), attention_mask=np.array(mask), max_new_tokens=new)
+        for row, case in zip(got, expected, strict=True):
+            length = len(case["prompt_ids"]) + new
+            assert row[width - len(case["prompt_ids"]) :].tolist() == case["greedy_ids"][:length]
+
+    def test_after_saving(self, stories, expected, tmp_path):
+        stories.save_pretrained(tmp_path)
+        continuations_agree(TFLlamaForCausalLM.from_pretrained(tmp_path), expected)
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("jit_compile", [True, False], ids=["xla", "graph"])
+    def test_stories15m(self, stories15m, jit_compile, tmp_path):
+        cases = json.loads((stories15m / "expected_greedy.json").read_text())["cases"]
+        model = TFLlamaForCausalLM.from_pretrained(stories15m)
+        continuations_agree(model, cases, jit_compile=jit_compile)
+        model.save_pretrained(tmp_path, max_shard_size="20MB")
+        continuations_agree(TFLlamaForCausalLM.from_pretrained(tmp_path), cases)
+
+
+class TestSameIds:
+    """Ways of decoding that must give the same tokens as the plain one."""
+
+    @pytest.mark.parametrize(
+        "options", [{"use_cache": False}, {"jit_compile": False}, {"jit_compile": False, "use_cache": False}]
+    )
+    def test_modes(self, model, options):
+        want = greedy(model, PROMPT, max_new_tokens=20)
+        np.testing.assert_array_equal(greedy(model, PROMPT, max_new_tokens=20, **options), want)
+
+    def test_token_by_token_through_the_model(self, model):
+        ids, past = PROMPT, None
+        want = greedy(model, PROMPT, max_new_tokens=6)
+        new = ids
+        for _ in range(6):
+            output = model(new, past_key_values=past, use_cache=True)
+            past = output.past_key_values
+            new = np.asarray(output.logits)[:, -1:].argmax(-1)
+            ids = np.concatenate([ids, new], axis=1)
+        np.testing.assert_array_equal(ids, want)
+
+    def test_embeddings_for_ids(self, model):
+        want = greedy(model, PROMPT, max_new_tokens=9)[:, PROMPT.shape[1] :]
+        embeds = model.get_input_embeddings()(PROMPT)
+        for use_cache in (True, False):
+            got = greedy(model, None, inputs_embeds=embeds, max_new_tokens=9, use_cache=use_cache)
+            np.testing.assert_array_equal(got, want)
+
+    def test_rows_do_not_depend_on_the_batch(self, model):
+        rows = np.concatenate([PROMPT, PROMPT[::-1], PROMPT[:1]])
+        got = greedy(model, rows, max_new_tokens=9)
+        for row, prompt in zip(got, rows, strict=True):
+            np.testing.assert_array_equal(greedy(model, prompt[None], max_new_tokens=9)[0], row)
+
+    @pytest.mark.parametrize("padding", [1, 5, 14])
+    def test_left_padding_changes_nothing(self, model, padding):
+        want = greedy(model, PROMPT, max_new_tokens=9)
+        padded = np.pad(PROMPT, ((0, 0), (padding, 0)))
+        mask = np.pad(np.ones_like(PROMPT), ((0, 0), (padding, 0)))
+        got = greedy(model, padded, attention_mask=mask, max_new_tokens=9)
+        np.testing.assert_array_equal(got[:, padding:], want)
+        got = greedy(model, padded, pad_token_id=0, max_new_tokens=9)  # the mask is inferred
+        np.testing.assert_array_equal(got[:, padding:], want)
+
+    def test_a_callable_that_changes_nothing(self, model):
+        seen = []
+
+        def look(ids, scores):
+            seen.append(np.asarray(ids))
+            return scores
+
+        want = greedy(model, PROMPT, max_new_tokens=5)
+        np.testing.assert_array_equal(greedy(model, PROMPT, max_new_tokens=5, logits_processor=[look]), want)
+        for index, ids in enumerate(seen):
+            np.testing.assert_array_equal(ids, want[:, : 4 + index])
+
+
+class TestEnds:
+    def test_rows_end_at_their_own_time(self, model):
+        free = greedy(model, PROMPT, max_new_tokens=12)
+        eos = int(free[0, 7])
+        got = greedy(model, PROMPT, max_new_tokens=12, eos_token_id=eos, pad_token_id=0)
+        for row, whole in zip(got, free, strict=True):
+            new = whole[4:].tolist()
+            stop = 4 + (new.index(eos) + 1 if eos in new else 12)
+            np.testing.assert_array_equal(row[:stop], whole[:stop])
+            assert not row[stop:].any()
+        alone = greedy(model, PROMPT[:1], max_new_tokens=12, eos_token_id=[eos, 66], pad_token_id=0)
+        assert alone.shape[1] == 4 + free[0, 4:].tolist().index(eos) + 1  # nothing is generated once all have ended
+
+    def test_lengths(self, model):
+        assert greedy(model, PROMPT, max_length=9).shape == (2, 9)
+        assert greedy(model, PROMPT).shape == (2, 24)
+        assert greedy(model, None, max_new_tokens=3).shape == (1, 4)  # starts from bos
+        eos = int(greedy(model, PROMPT, max_new_tokens=1)[0, -1])
+        assert greedy(model, PROMPT[:1], max_new_tokens=8, eos_token_id=eos, min_new_tokens=3).shape[1] >= 4 + 4
+
+
+class TestSampling:
+    def test_seeds(self, model):
+        options = {"do_sample": True, "max_new_tokens": 12, "temperature": 1.5}
+        draws = [np.asarray(model.generate(PROMPT, seed=seed, **options)) for seed in (3, 3, 4)]
+        np.testing.assert_array_equal(draws[0], draws[1])
+        assert (draws[0] != draws[2]).any()
+        for more in ({"jit_compile": False}, {"use_cache": False}):
+            np.testing.assert_array_equal(np.asarray(model.generate(PROMPT, seed=3, **options, **more)), draws[0])
+        unseeded = [np.asarray(model.generate(PROMPT, **options)).tobytes() for _ in range(3)]
+        assert len(set(unseeded)) > 1
+
+    def test_return_sequences_of_one_prompt_differ(self, model):
+        got = np.asarray(model.generate(PROMPT, do_sample=True, num_return_sequences=3, max_new_tokens=12, seed=0))
+        assert got.shape == (6, 16)
+        np.testing.assert_array_equal(got[:, :4], np.repeat(PROMPT, 3, axis=0))
+        assert len({row.tobytes() for row in got[:3]}) == 3
+
+    def test_scores_are_what_was_drawn_from(self, model):
+        output = model.generate(
+            PROMPT,
+            do_sample=True,
+            top_k=4,
+            temperature=0.5,
+            seed=0,
+            max_new_tokens=5,
+            return_dict_in_generate=True,
+            output_scores=True,
+            output_logits=True,
+        )
+        assert len(output.scores) == len(output.logits) == 5
+        for step, (scores, logits) in enumerate(zip(output.scores, output.logits, strict=True)):
+            scores, logits = np.asarray(scores), np.asarray(logits)
+            assert (np.isfinite(scores).sum(1) == 4).all()
+            kept = np.isfinite(scores)
+            np.testing.assert_allclose(scores[kept], logits[kept] / 0.5, rtol=1e-5)
+            chosen = np.asarray(output.sequences)[:, 4 + step]
+            assert kept[np.arange(2), chosen].all()
+        whole = np.asarray(model(output.sequences).logits)[:, 3:-1]
+        np.testing.assert_allclose(np.stack([np.asarray(x) for x in output.logits], 1), whole, atol=2e-4)
+
+
+class TestCompilation:
+    def compilations(self, model):
+        programs = model._programs.made.values()
+        return sum(function.compilations for _, functions in programs for function in functions.values())
+
+    def test_new_prompts_of_a_bucket_compile_nothing(self, model):
+        model.generate(PROMPT, max_new_tokens=10)
+        before = self.compilations(model)
+        assert before > 0
+        for ids in (PROMPT[:, :2], np.tile(PROMPT, (1, 3)), PROMPT[::-1]):
+            model.generate(ids, max_new_tokens=7, eos_token_id=5)
+        model.generate(PROMPT, max_new_tokens=10, eos_token_id=66)
+        after_eos = self.compilations(model)
+        for temperature, seed in ((0.7, 1), (1.3, 2), (0.9, 3)):
+            model.generate(PROMPT, max_new_tokens=9, do_sample=True, temperature=temperature, seed=seed, top_k=5)
+        sampled = self.compilations(model)
+        model.generate(PROMPT, max_new_tokens=9, do_sample=True, temperature=0.3, top_k=50, seed=9)
+        assert self.compilations(model) == sampled
+        model.generate(PROMPT[:, :3], max_new_tokens=10, eos_token_id=3)
+        assert self.compilations(model) == sampled and after_eos - before <= 2
+
+    def test_weights_may_change_between_calls(self, model):
+        before = greedy(model, PROMPT, max_new_tokens=8)
+        weight = model.lm_head.kernel
+        old = weight.numpy()
+        try:
+            weight.assign(old[:, ::-1])
+            changed = greedy(model, PROMPT, max_new_tokens=8)
+        finally:
+            weight.assign(old)
+        assert (before != changed).any()
+        np.testing.assert_array_equal(greedy(model, PROMPT, max_new_tokens=8), before)
+
+
+class TestStreaming:
+    def test_chunks_join_to_the_result(self, model):
+        class Collector:
+            chunks, ended = [], False
+
+            def put(self, ids):
+                self.chunks.append(ids)
+
+            def end(self):
+                self.ended = True
+
+        collector = Collector()
+        want = greedy(model, PROMPT, max_new_tokens=11)
+        got = greedy(model, PROMPT, max_new_tokens=11, streamer=collector)
+        np.testing.assert_array_equal(got, want)
+        np.testing.assert_array_equal(np.concatenate(collector.chunks, axis=1), want[:, 4:])
+        assert collector.ended and len(collector.chunks) > 2
+
+
+@pytest.mark.parametrize(
+    "arguments, error, message",
+    [
+        ({"inputs": np.zeros((1, 0), int)}, ValueError, r"the prompt is empty \(shape \(1, 0\)\)"),
+        ({"inputs": [1, 2]}, ValueError, r"the prompt has shape \(2,\); \(batch, length\)"),
+        ({"inputs": [[1.5]]}, ValueError, "integers are expected"),
+        ({"inputs": [[67]]}, ValueError, "ids from 67 to 67; the vocabulary has ids 0 to 66"),
+        ({"inputs": [[-1]]}, ValueError, "the vocabulary has ids 0 to 66"),
+        ({"inputs": [[1]], "attention_mask": [[1, 1]]}, ValueError, r"attention_mask has shape \(1, 2\)"),
+        ({"inputs": [[1]], "input_ids": [[1]]}, TypeError, "twice"),
+        ({"inputs": [[1]], "inputs_embeds": np.zeros((1, 1, 16))}, ValueError, "not both"),
+        ({"inputs_embeds": np.zeros((1, 1, 15))}, ValueError, r"\(batch, length, 16\) was expected"),
+        ({"inputs": [[1]], "max_new_tokens": 0}, ValueError, "max_new_tokens=0"),
+        ({"inputs": [[1]], "max_new_tokens": -3}, ValueError, "max_new_tokens=-3"),
+        ({"inputs": PROMPT, "max_length": 4}, ValueError, "no room"),
+        ({"inputs": [[1]], "max_new_token": 3}, TypeError, "max_new_token.*did you mean max_new_tokens"),
+        ({"inputs": [[1]], "num_beams": 2}, ValueError, "num_beams=2: beam search is not part of this version"),
+        ({"inputs": [[1]], "temperature": -1.0, "do_sample": True}, ValueError, "temperature=-1"),
+    ],
+)
+def test_bad_input(model, arguments, error, message):
+    with pytest.raises(error, match=message):
+        model.generate(**arguments)
+
+
+def test_questionable_input_warns(model):
+    with pytest.warns(UserWarning, match="padded on the right"):
+        model.generate(PROMPT, attention_mask=np.array([[1, 1, 1, 1], [1, 1, 1, 0]]), max_new_tokens=1)
+    with pytest.warns(UserWarning, match="prompt of 60 plus 10 new tokens exceed max_position_embeddings=64"):
+        model.generate(np.ones((1, 60), int), max_new_tokens=10)
+
+
+def test_settings_come_from_the_call_then_the_config_then_the_model(model, tmp_path):
+    own = model.generation_config
+    try:
+        model.generation_config = GenerationConfig(max_new_tokens=3, eos_token_id=66)
+        assert greedy(model, PROMPT).shape[1] == 7
+        assert greedy(model, PROMPT, generation_config=GenerationConfig(max_new_tokens=5)).shape[1] == 9
+        assert (
+            greedy(model, PROMPT, generation_config=GenerationConfig(max_new_tokens=5), max_new_tokens=2).shape[1] == 6
+        )
+        model.save_pretrained(tmp_path)
+        assert TFLlamaForCausalLM.from_pretrained(tmp_path).generation_config.max_new_tokens == 3
+    finally:
+        model.generation_config = own

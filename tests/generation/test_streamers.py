@@ -1,0 +1,125 @@
+"""generation/streamers.py: pieces of text against the text of the whole."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tfmodels import AutoTokenizer
+from tfmodels.generation.streamers import TextStreamer
+
+
+class ByteTokenizer:
+    """One token per byte; counts what it is asked to decode."""
+
+    def __init__(self):
+        self.decoded = 0
+
+    def decode(self, ids, skip_special_tokens=False):
+        self.decoded += len(ids)
+        return bytes(ids).decode("utf-8", errors="replace")
+
+
+@pytest.fixture(scope="module")
+def tokenizer(stories260k):
+    return AutoTokenizer.from_pretrained(str(stories260k))
+
+
+def stream(tokenizer, ids, chunk=1, **options):
+    pieces = []
+    streamer = TextStreamer(tokenizer, write=pieces.append, **options)
+    for start in range(0, len(ids), chunk):
+        streamer.put(np.array([ids[start : start + chunk]], "int32"))
+    streamer.end()
+    return pieces
+
+
+@given(text=st.text(max_size=40), chunk=st.integers(1, 5))
+def test_pieces_join_to_the_text_and_hold_whole_characters(text, chunk):
+    pieces = stream(ByteTokenizer(), list(text.encode()), chunk)
+    assert "".join(pieces) == text
+    assert all(pieces)
+    assert "\N{REPLACEMENT CHARACTER}" in text or not any("\N{REPLACEMENT CHARACTER}" in piece for piece in pieces)
+
+
+@pytest.mark.parametrize("text", ["Once upon a time", "a café 😀 ok", "日本語 and text", "\n\n- \tx"])
+def test_sentencepiece_text(tokenizer, text):
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    pieces = stream(tokenizer, ids)
+    assert "".join(pieces) == tokenizer.decode(ids) == text
+    assert not any("\N{REPLACEMENT CHARACTER}" in piece for piece in pieces)
+
+
+def test_every_character_comes_as_soon_as_it_is_whole():
+    pieces = []
+    streamer = TextStreamer(ByteTokenizer(), write=pieces.append)
+    seen = []
+    for byte in "a😀é":
+        for token in byte.encode():
+            streamer.put([[token]])
+        seen.append(list(pieces))
+    assert seen == [["a"], ["a", "😀"], ["a", "😀", "é"]]
+
+
+def test_wrong_bytes_do_not_hold_back_what_follows():
+    pieces = []
+    streamer = TextStreamer(ByteTokenizer(), write=pieces.append)
+    streamer.put([[0xFF, 0xFF, 0xFF, 0xFF]])
+    assert pieces == ["\N{REPLACEMENT CHARACTER}" * 4]
+    streamer.put([[ord("a")]])
+    assert pieces[1:] == ["a"]
+
+
+def test_unfinished_character_comes_at_the_end():
+    pieces = []
+    streamer = TextStreamer(ByteTokenizer(), write=pieces.append)
+    streamer.put([["é".encode()[0]]])
+    assert pieces == []
+    streamer.end()
+    assert pieces == ["\N{REPLACEMENT CHARACTER}"]
+
+
+def test_work_per_token_does_not_grow():
+    costs = []
+    for length in (200, 2000):
+        tokenizer = ByteTokenizer()
+        stream(tokenizer, list(b"x" * length))
+        costs.append(tokenizer.decoded / length)
+    assert costs[1] == pytest.approx(costs[0], rel=0.05)
+    assert costs[1] < 20
+
+
+def test_prompt_gives_the_first_piece_its_leading_space(tokenizer):
+    ids = tokenizer.encode("Once upon a time there was", add_special_tokens=True)
+    cut = len(tokenizer.encode("Once upon a time", add_special_tokens=True))
+    assert "".join(stream(tokenizer, ids[cut:], prompt_ids=ids[:cut])) == " there was"
+    assert "".join(stream(tokenizer, ids[cut:])) == "there was"
+
+
+def test_special_tokens(tokenizer):
+    ids = [*tokenizer.encode("a cat", add_special_tokens=False), tokenizer.eos_token_id]
+    assert "".join(stream(tokenizer, ids)) == "a cat"
+    assert "".join(stream(tokenizer, ids, skip_special_tokens=False)).endswith("</s>")
+
+
+def test_streamer_can_be_used_again(tokenizer):
+    pieces = []
+    streamer = TextStreamer(tokenizer, write=pieces.append)
+    for _ in range(2):
+        streamer.put([tokenizer.encode("a cat", add_special_tokens=False)])
+        streamer.end()
+    assert "".join(pieces) == "a cata cat"
+
+
+@pytest.mark.parametrize("ids", [[1, 2], [[1], [2]]])
+def test_several_rows_are_refused(ids):
+    with pytest.raises(ValueError, match=r"\(1, new\)"):
+        TextStreamer(ByteTokenizer()).put(ids)
+
+
+def test_default_writes_to_stdout(capsys):
+    streamer = TextStreamer(ByteTokenizer())
+    streamer.put([list(b"hello")])
+    assert capsys.readouterr().out == "hello"
