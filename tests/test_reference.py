@@ -1,0 +1,44 @@
+"""Every reference case: outputs, caches, losses and generated ids equal to what transformers computed."""
+
+import pytest
+import reference_cases as cases
+import tensorflow as tf
+
+
+def parameters(*kinds):
+    return [pytest.param(folder, call, id=name) for name, folder, call in cases.find(set(kinds))]
+
+
+@pytest.mark.parametrize("folder, call", parameters("forward"))
+def test_forward(folder, call):
+    cases.run_forward(folder, call)
+
+
+@pytest.mark.parametrize("folder, call", parameters("steps"))
+def test_steps(folder, call):
+    cases.run_steps(folder, call)
+
+
+@pytest.mark.parametrize("folder, call", parameters("error"))
+def test_error(folder, call):
+    inputs = cases.inputs_of(folder, call, call["name"], call["inputs"])
+    with pytest.raises((ValueError, TypeError)) as error:
+        cases.model_of(folder, "float32")(**inputs, **call.get("kwargs", {}))
+    assert len(str(error.value)) > 40
+
+
+@pytest.mark.parametrize(
+    "folder, call", [p for p in parameters("generate") if not p.values[1]["name"].startswith("beam")]
+)
+def test_generate(folder, call):
+    cases.run_generate(folder, call)
+
+
+def compiled(jit_compile):
+    return lambda model: tf.function(lambda **inputs: model(**inputs), jit_compile=jit_compile)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
+@pytest.mark.parametrize("folder, call", [p for p in parameters("forward") if p.values[0].name == "model"])
+def test_forward_compiled(folder, call, jit_compile):
+    cases.run_forward(folder, call, compiled(jit_compile))

@@ -1,0 +1,422 @@
+"""`TFPreTrainedModel`: the Keras model that every public class is.
+
+It holds a backbone, is built from its configuration alone, reads and writes checkpoints, and trains under `fit` with
+the loss that it computes itself when labels are among the inputs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+from keras import ops
+
+from tfmodels.calling import CallingConvention
+from tfmodels.checkpoints import hub, reader, writer
+from tfmodels.checkpoints.weight_map import HEAD_LAYERS, Slot, WeightMap, slots_of
+from tfmodels.config import ModelConfig, dtype_name, read_config_file
+from tfmodels.layers.backbone import Backbone
+from tfmodels.layers.linear import linear
+from tfmodels.outputs import ModelOutput
+
+
+class TFPreTrainedModel(CallingConvention, keras.Model):
+    """Base of all models.
+
+    Args:
+        config: the family's configuration. Weights are created at once, drawn at random.
+        dtype: dtype or policy of weights and computation: "float32", "bfloat16", "float16", "mixed_bfloat16", a
+            TensorFlow dtype, or a `keras.DTypePolicy`. None takes Keras's global policy.
+        attn_implementation: "auto" (default), "eager", or "sdpa" (= "auto").
+        name: Keras name.
+
+    Raises:
+        TypeError: `config` is of another class.
+        ValueError: its values contradict each other.
+    """
+
+    config_class: ClassVar[type[ModelConfig]]
+    backbone_class: ClassVar[type[Backbone]]
+    base_model_prefix: ClassVar[str]
+    weight_map: ClassVar[WeightMap]
+    label_names: ClassVar[tuple[str, ...]] = ()
+    # What a head takes beside the backbone's inputs, labels included, in order.
+    head_inputs: ClassVar[tuple[str, ...]] = ()
+    # The fields that a compiled loss and metrics see.
+    main_outputs: ClassVar[tuple[str, ...]] = ("logits",)
+
+    def __init_subclass__(cls, **kwargs: Any):
+        if hasattr(cls, "backbone_class"):
+            names = cls.backbone_class.input_names
+            cls.input_names = (*names[:2], *cls.unused_inputs, *names[2:], *cls.head_inputs)
+        super().__init_subclass__(**kwargs)
+        keras.saving.register_keras_serializable("tfmodels")(cls)
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        dtype: Any = None,
+        attn_implementation: str | None = None,
+        name: str | None = None,
+        **kwargs: Any,
+    ):
+        if not isinstance(config, self.config_class):
+            raise TypeError(
+                f"{type(self).__name__} takes a {self.config_class.__name__}; got {type(config).__name__}. To read a "
+                f"checkpoint use {type(self).__name__}.from_pretrained(...)."
+            )
+        super().__init__(name=name, dtype=to_policy(dtype), **kwargs)
+        self.config = config
+        backbone = self.backbone_class(
+            config,
+            attn_implementation=attn_implementation,
+            dtype=self.dtype_policy,
+            name=self.base_model_prefix,
+        )
+        setattr(self, self.base_model_prefix, backbone)
+        self.make_head()
+        self.build()
+
+    @property
+    def backbone(self) -> Backbone:
+        """The model without its head, a layer of its own."""
+        return getattr(self, self.base_model_prefix)
+
+    def make_head(self) -> None:
+        """Create the head's layers; heads override it."""
+
+    def build_head(self) -> None:
+        """Create the head's weights; heads override it."""
+
+    def make_linear(self, units: int, *, use_bias: bool, name: str) -> keras.layers.Dense:
+        """A dense layer of the head, initialised and typed like the rest of the model."""
+        return linear(units, std=self.config.initializer_range, use_bias=use_bias, dtype=self.dtype_policy, name=name)
+
+    def without_cache(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """The inputs for a head that returns no cache."""
+        return {**inputs, "use_cache": False} if "use_cache" in inputs else inputs
+
+    def build(self, input_shape: Any = None) -> None:
+        self.backbone.build(None)
+        self.build_head()
+        self.built = True
+
+    def forward(self, *, return_dict: bool | None, **inputs: Any) -> Any:
+        return self.finish(self.backbone(**inputs, return_dict=True), return_dict)
+
+    def finish(self, output: ModelOutput, return_dict: bool | None) -> Any:
+        """The output as the caller wants it: a `ModelOutput`, or a tuple for return_dict=False."""
+        return output if self.backbone.flag("return_dict", return_dict) else output.to_tuple()
+
+    def get_input_embeddings(self) -> keras.layers.Embedding:
+        """The table of token embeddings."""
+        return self.backbone.embed_tokens
+
+    # Keras serialisation ------------------------------------------------------------------------------------
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "config": self.config.to_dict(),
+            "dtype": keras.saving.serialize_keras_object(self.dtype_policy),
+            "attn_implementation": self.backbone.attn_implementation,
+            "name": self.name,
+            "trainable": self.trainable,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> TFPreTrainedModel:
+        config = dict(config)
+        config["dtype"] = keras.saving.deserialize_keras_object(config["dtype"])
+        return cls(cls.config_class.from_dict(config.pop("config")), **config)
+
+    # Training -----------------------------------------------------------------------------------------------
+
+    def _with_labels(self, data: Any) -> tuple[Any, Any, Any]:
+        """Move targets that `fit` was given apart into the inputs where the model computes its own loss."""
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        if y is None or self._compile_loss is not None or not self.label_names:
+            return x, y, sample_weight
+        names = (*self.input_names, "training")
+        if not isinstance(x, Mapping):
+            x = dict(zip(names, x if isinstance(x, (list, tuple)) else (x,), strict=False))
+        if not isinstance(y, Mapping):
+            y = dict(zip(self.label_names, y if isinstance(y, (list, tuple)) else (y,), strict=True))
+        return {**x, **y}, None, sample_weight
+
+    def train_step(self, *arguments: Any) -> Any:
+        *state, data = arguments
+        return super().train_step(*state, self._with_labels(data))
+
+    def test_step(self, *arguments: Any) -> Any:
+        *state, data = arguments
+        return super().test_step(*state, self._with_labels(data))
+
+    def predict_step(self, *arguments: Any) -> Any:
+        result = super().predict_step(*arguments)
+        outputs, *state = result if type(result) is tuple else (result,)
+        if isinstance(outputs, ModelOutput) and "past_key_values" in outputs:
+            # Caches of separate batches do not belong together, and nobody decodes from `predict`.
+            outputs = type(outputs)((key, value) for key, value in outputs.items() if key != "past_key_values")
+        return (outputs, *state) if state else outputs
+
+    def _main_output(self, y_pred: Any) -> Any:
+        if not isinstance(y_pred, Mapping):
+            return y_pred
+        main = {name: y_pred[name] for name in self.main_outputs}
+        return main if len(main) > 1 else next(iter(main.values()))
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
+        """The compiled loss on the main output, or, where none was compiled, the model's own."""
+        if self._compile_loss is not None:
+            return super().compute_loss(x, y, self._main_output(y_pred), sample_weight, training=training)
+        if not isinstance(y_pred, Mapping) or "loss" not in y_pred:
+            raise ValueError(
+                f"{type(self).__name__} has nothing to learn from: give {' and '.join(self.label_names) or 'targets'} "
+                f"among the inputs or as targets, or compile with a loss."
+            )
+        if sample_weight is not None:
+            raise ValueError("sample weights need compile(loss=...): the model's own loss is one number per batch.")
+        loss = ops.cast(y_pred["loss"], "float32")
+        for penalty in self.losses:
+            loss = loss + ops.sum(ops.cast(penalty, "float32"))
+        return loss / _replicas()
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
+        if y is None and isinstance(x, Mapping):
+            given = {name: x[name] for name in self.label_names if name in x}
+            y = given if len(given) > 1 else next(iter(given.values()), None)
+        return super().compute_metrics(x, y, self._main_output(y_pred), sample_weight)
+
+    # Checkpoints --------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike,
+        *,
+        config: ModelConfig | str | os.PathLike | None = None,
+        dtype: Any = None,
+        torch_dtype: Any = None,
+        attn_implementation: str | None = None,
+        ignore_mismatched_sizes: bool = False,
+        **kwargs: Any,
+    ) -> TFPreTrainedModel:
+        """Load a model from a checkpoint.
+
+        Weights are read tensor by tensor into variables of the wanted dtype: beside them, memory holds one tensor at a
+            time.
+
+        Args:
+            pretrained_model_name_or_path: folder, bundled model name, or hub id.
+            config: use this configuration (or the one at this place) instead of the checkpoint's.
+            dtype: dtype of weights and computation, or a policy such as "mixed_bfloat16"; "auto" takes the dtype that
+                the file stores. Default: Keras's global policy (float32). `torch_dtype` is its old name.
+            attn_implementation: as in the constructor.
+            ignore_mismatched_sizes: start weights of another shape anew, with a warning, instead of raising.
+            **kwargs: fields of the configuration to change (`num_labels=5`); `revision`, `token`, `cache_dir`,
+                `local_files_only`, `force_download`, `subfolder` for the hub.
+
+        Returns:
+            The model. Weights of a head that the checkpoint lacks are drawn at random, with a warning that names them.
+
+        Raises:
+            FileNotFoundError: no such folder or no weights in it.
+            ValueError: broken files, missing, unexpected or wrongly shaped tensors, another family's checkpoint.
+            TypeError: an unknown argument.
+
+        Example:
+            >>> from tfmodels import TFLlamaForCausalLM
+            >>> model = TFLlamaForCausalLM.from_pretrained("stories260K")
+            >>> model.count_params()
+            261184
+        """
+        hub_options, overrides = hub.split_options(kwargs)
+        if isinstance(config, ModelConfig):
+            config = config.replace(**overrides) if overrides else config
+        elif config is not None:
+            config = cls.config_class.from_pretrained(config, **overrides, **hub_options)
+        else:
+            config = cls.config_class.from_dict(
+                read_config_file(pretrained_model_name_or_path, **hub_options), **overrides
+            )
+        folder = hub.resolve(
+            pretrained_model_name_or_path, patterns=(*hub.CONFIG_FILES, hub.WEIGHT_FILES), **hub_options
+        )
+        dtype = torch_dtype if dtype is None else dtype
+        with reader.open_checkpoint(folder) as checkpoint:
+            if isinstance(dtype, str) and dtype == "auto":
+                dtype = config.dtype or most_common_dtype(checkpoint)
+            with without_weights() as finish:
+                model = cls(config, dtype=dtype, attn_implementation=attn_implementation)
+            load_weights(model, checkpoint, ignore_mismatched_sizes=ignore_mismatched_sizes)
+            finish()
+        model.after_loading(folder)
+        return model
+
+    def after_loading(self, folder: Path) -> None:
+        """Read what else the folder holds for this model; heads override it."""
+
+    def save_pretrained(self, folder: str | os.PathLike, *, max_shard_size: str | int = "5GB") -> None:
+        """Write a folder that `from_pretrained` here and in transformers load.
+
+        Args:
+            folder: made if needed. Files of an earlier save are replaced once the new ones are whole.
+            max_shard_size: weights beyond it are split over files; bytes, or text such as "200MB".
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        slots = slots_of(self)
+        dtype = dtype_name(next(iter(slots.values())).variable.dtype)
+        tensors = (
+            (name, writer.TensorSpec(slot.shape, dtype_name(slot.variable.dtype)), _values_of(slot))
+            for name, slot in self.stored_names(slots).items()
+        )
+        writer.write_checkpoint(folder, tensors, max_shard_size=max_shard_size)
+        architecture = type(self).__name__.removeprefix("TF")
+        self.config.replace(architectures=[architecture], dtype=dtype).save_pretrained(folder)
+
+    def stored_names(self, slots: dict[str, Slot]) -> dict[str, Slot]:
+        """Slots under the names that a file gives them: a bare backbone is stored without its prefix."""
+        slots = {self.weight_map.stored_name(name): slot for name, slot in slots.items()}
+        if type(self).head_inputs:
+            return slots
+        start = self.base_model_prefix + "."
+        return {name.removeprefix(start): slot for name, slot in slots.items()}
+
+
+def to_policy(dtype: Any) -> Any:
+    """A Keras dtype policy from whatever names one; None stays None."""
+    if dtype is None or isinstance(dtype, keras.DTypePolicy):
+        return dtype
+    name = dtype_name(dtype)
+    if name not in ("float32", "bfloat16", "float16", "float64", "mixed_bfloat16", "mixed_float16"):
+        raise ValueError(
+            f"dtype={dtype!r} is not for computing; use float32, bfloat16, float16, mixed_bfloat16 or mixed_float16."
+        )
+    return keras.DTypePolicy(name)
+
+
+def most_common_dtype(checkpoint: reader.Checkpoint) -> str:
+    """The floating-point dtype that most bytes of a checkpoint have."""
+    sizes: dict[str, int] = {}
+    for name in checkpoint.names():
+        info = checkpoint.info(name)
+        if "float" in info.dtype:
+            sizes[info.dtype] = sizes.get(info.dtype, 0) + info.nbytes
+    return max(sizes, key=sizes.get, default="float32")
+
+
+@contextlib.contextmanager
+def without_weights() -> Iterator[Any]:
+    """Inside, variables are declared and not allocated; the yielded function allocates those still empty later."""
+    from keras.src.backend.common import global_state  # the list of declared variables has no public door
+
+    key = "uninitialized_variables"
+    before = list(global_state.get_global_attribute(key) or ())
+    declared: list[Any] = []
+
+    def finish() -> None:
+        for variable in declared:
+            if variable._value is None:
+                variable._deferred_initialize()
+
+    with keras.StatelessScope(initialize_variables=False):
+        yield finish
+    # Left in that list, they would be initialised a second time by the next symbolic call.
+    declared += [v for v in global_state.get_global_attribute(key) or () if not any(v is old for old in before)]
+    global_state.set_global_attribute(key, before)
+
+
+def load_weights(
+    model: TFPreTrainedModel, checkpoint: reader.Checkpoint, *, ignore_mismatched_sizes: bool = False
+) -> None:
+    """Fill a model's variables from a checkpoint, strictly.
+
+    Raises:
+        reader.CheckpointError: tensors are missing, unexpected or wrongly shaped; the message lists them.
+    """
+    slots, weight_map, prefix = slots_of(model), model.weight_map, model.base_model_prefix
+    found: dict[str, str] = {}
+    unexpected = []
+    for name in checkpoint.names():
+        if weight_map.dropped(name):
+            continue
+        slot_name = weight_map.resolve(name, slots, prefix)
+        if slot_name is not None:
+            found[slot_name] = name
+        elif name.split(".")[0] not in HEAD_LAYERS:
+            unexpected.append(name)
+    missing = [name for name in slots if name not in found]
+    is_head = {name for name in slots if not name.startswith(prefix + ".")}
+    problems = []
+    lost = [name for name in missing if name not in is_head]
+    if lost:
+        problems.append(f"missing from the file: {_listed(lost)}")
+    if unexpected:
+        problems.append(f"in the file but not in the model: {_listed(unexpected)}")
+    mismatched = [n for n, source in found.items() if tuple(checkpoint.info(source).shape) != slots[n].shape]
+    if mismatched and not ignore_mismatched_sizes:
+        shapes = [
+            f"{n} {tuple(checkpoint.info(found[n]).shape)} in the file, {slots[n].shape} here" for n in mismatched
+        ]
+        hint = " (for a head of another size pass ignore_mismatched_sizes=True)" if is_head & set(mismatched) else ""
+        problems.append(f"of another shape: {_listed(shapes)}{hint}")
+    if problems:
+        raise reader.CheckpointError(
+            f"{checkpoint.files[0].parent} does not fit {type(model).__name__}: {'; '.join(problems)}."
+        )
+    fresh = [name for name in missing if name in is_head] + mismatched
+    for slot_name, source in found.items():
+        if slot_name not in mismatched:
+            _fill(slots[slot_name], checkpoint.read(source))
+    if fresh:
+        warnings.warn(
+            f"{type(model).__name__}: {_listed(fresh)} did not come from the checkpoint and start at random; train "
+            f"them before use.",
+            stacklevel=3,
+        )
+
+
+def _listed(names: list[str], most: int = 8) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _fill(slot: Slot, values: np.ndarray) -> None:
+    variable = slot.variable
+    if keras.backend.backend() == "tensorflow":
+        from tfmodels.checkpoints.transfer import to_tensor
+
+        tensor = to_tensor(values, dtype=dtype_name(variable.dtype), transpose=slot.transposed)
+    else:
+        tensor = ops.convert_to_tensor(values.T if slot.transposed else values, dtype_name(variable.dtype))
+    if variable._value is None:
+        variable._initialize(tensor)
+        variable._initializer = None
+    else:
+        variable.assign(tensor)
+
+
+def _values_of(slot: Slot) -> Any:
+    def values() -> np.ndarray:
+        array = ops.convert_to_numpy(slot.variable.value)
+        return np.ascontiguousarray(array.T) if slot.transposed else array
+
+    return values
+
+
+def _replicas() -> int:
+    """Replicas that sum their losses under `tf.distribute`."""
+    if keras.backend.backend() != "tensorflow":
+        return 1
+    import tensorflow as tf
+
+    return tf.distribute.get_strategy().num_replicas_in_sync
