@@ -1,0 +1,31 @@
+"""Text to token ids and back."""
+
+from tfmodels.tokenization.batch_encoding import BatchEncoding, CharSpan, TokenSpan
+from tfmodels.tokenization.families import (
+    AutoTokenizer,
+    GPT2Tokenizer,
+    GPT2TokenizerFast,
+    GPTNeoXTokenizer,
+    GPTNeoXTokenizerFast,
+    LlamaTokenizer,
+    LlamaTokenizerFast,
+    MPNetTokenizer,
+    MPNetTokenizerFast,
+)
+from tfmodels.tokenization.fast import PreTrainedTokenizerFast
+
+__all__ = [
+    "AutoTokenizer",
+    "BatchEncoding",
+    "CharSpan",
+    "GPT2Tokenizer",
+    "GPT2TokenizerFast",
+    "GPTNeoXTokenizer",
+    "GPTNeoXTokenizerFast",
+    "LlamaTokenizer",
+    "LlamaTokenizerFast",
+    "MPNetTokenizer",
+    "MPNetTokenizerFast",
+    "PreTrainedTokenizerFast",
+    "TokenSpan",
+]

@@ -1,0 +1,96 @@
+"""The files of a tokenizer: finding, reading and writing them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tokenizers import AddedToken
+
+from tfmodels.tokenization.convert import read_json
+from tfmodels.tokenization.vocabulary import as_added_token
+
+if TYPE_CHECKING:
+    from .fast import PreTrainedTokenizerFast
+
+TOKENIZER_FILE = "tokenizer.json"
+CONFIG_FILE = "tokenizer_config.json"
+SPECIAL_TOKENS_FILE = "special_tokens_map.json"
+ADDED_TOKENS_FILE = "added_tokens.json"
+CHAT_TEMPLATE_FILE = "chat_template.jinja"
+CHAT_TEMPLATE_FOLDER = "additional_chat_templates"
+
+# Own key of tokenizer_config.json: which of our classes wrote it. See `save_pretrained`.
+CLASS_KEY = "tfmodels_class"
+
+
+def load(
+    name_or_path: str | os.PathLike, choose: Callable[[Path], type[PreTrainedTokenizerFast]], options: dict[str, Any]
+) -> PreTrainedTokenizerFast:
+    """Find a checkpoint's folder, on the hub if need be, and load the tokenizer in it.
+
+    Args:
+        name_or_path: folder, bundled model name, or hub id.
+        choose: the class for a folder.
+        options: those of `checkpoints.hub.resolve`, and those of the class's constructor.
+
+    Returns:
+        The tokenizer.
+    """
+    from tfmodels.checkpoints import hub  # here, so that tokenizers of single files do without it
+
+    where, options = hub.split_options(options)
+    patterns = (*hub.TOKENIZER_FILES, f"{CHAT_TEMPLATE_FOLDER}/*.jinja", "config.json")
+    folder = hub.resolve(name_or_path, patterns=patterns, **where)
+    return choose(folder).from_folder(folder, str(name_or_path), options)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read all that a folder says about its tokenizer beside the vocabulary.
+
+    Args:
+        folder: a checkpoint folder.
+
+    Returns:
+        tokenizer_config.json with the special tokens, added tokens and chat templates of the other files; empty
+        without them.
+
+    Raises:
+        ValueError: a file is broken.
+    """
+    config, special, added = (
+        read_json(folder / file) if (folder / file).is_file() else {}
+        for file in (CONFIG_FILE, SPECIAL_TOKENS_FILE, ADDED_TOKENS_FILE)
+    )
+    if "added_tokens_decoder" in config:  # such files are newer, and name all their tokens themselves
+        config = {**special, **config}
+    else:
+        config = {**config, **special}
+        names = {str(as_added_token(token)) for token in special.values() if not isinstance(token, list)}
+        config["added_tokens_decoder"] = {
+            index: AddedToken(token, special=token in names, normalized=token not in names)
+            for token, index in added.items()
+        }
+    templates = {path.stem: path.read_text("utf-8") for path in (folder / CHAT_TEMPLATE_FOLDER).glob("*.jinja")}
+    if (folder / CHAT_TEMPLATE_FILE).is_file():
+        templates["default"] = (folder / CHAT_TEMPLATE_FILE).read_text("utf-8")
+    if templates:
+        config["chat_template"] = templates["default"] if set(templates) == {"default"} else templates
+    return config
+
+
+def to_json(content: dict[str, Any]) -> str:
+    def default(value: Any) -> Any:
+        return {"__type": "AddedToken", **value.__getstate__()} if isinstance(value, AddedToken) else dict(value)
+
+    return json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, default=default) + "\n"
+
+
+def write_text(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,359 @@
+"""The vocabulary of a tokenizer, with its special tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from tokenizers import AddedToken, Tokenizer
+
+from tfmodels.tokenization import convert
+
+SPECIAL_TOKEN_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+
+class SpecialToken:
+    """Attribute of a tokenizer that is one of its special tokens: a string, or None. `NAME_id` is its id."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name.removesuffix("_id")
+        self.is_id = name.endswith("_id")
+
+    def __get__(self, tokenizer: Vocabulary | None, owner: type) -> Any:
+        if tokenizer is None:
+            return self
+        return tokenizer._special_id(self.name) if self.is_id else tokenizer.special_tokens_map.get(self.name)
+
+    def __set__(self, tokenizer: Vocabulary, value: Any) -> None:
+        if self.is_id and value is not None:
+            token = tokenizer.convert_ids_to_tokens(int(value))
+            if token is None:
+                raise ValueError(f"{self.name}_id={value!r} is not in the vocabulary of {len(tokenizer)} tokens.")
+            value = token
+        tokenizer._set_special(self.name, value)
+
+
+class Vocabulary:
+    """Base of tokenizers: tokens, their ids, and which of them are special."""
+
+    _tokenizer: Tokenizer
+    _special: dict[str, AddedToken | str | None]
+    _additional: list[AddedToken | str]
+
+    bos_token, bos_token_id = SpecialToken(), SpecialToken()
+    eos_token, eos_token_id = SpecialToken(), SpecialToken()
+    unk_token, unk_token_id = SpecialToken(), SpecialToken()
+    sep_token, sep_token_id = SpecialToken(), SpecialToken()
+    pad_token, pad_token_id = SpecialToken(), SpecialToken()
+    cls_token, cls_token_id = SpecialToken(), SpecialToken()
+    mask_token, mask_token_id = SpecialToken(), SpecialToken()
+
+    def convert_tokens_to_ids(self, tokens: str | Iterable[str] | None) -> int | list[int] | None:
+        """The id of a token, or a list for a list; for tokens that do not exist the unknown token's id, or None."""
+        if tokens is None:
+            return None
+        if isinstance(tokens, str):
+            index = self._tokenizer.token_to_id(tokens)
+            return self.unk_token_id if index is None else index
+        return [self.convert_tokens_to_ids(token) for token in tokens]
+
+    def convert_ids_to_tokens(self, ids: Any, skip_special_tokens: bool = False) -> str | list[str] | None:
+        """The token of an id, or a list for a list; None for ids that are not in the vocabulary."""
+        ids = to_list(ids)
+        if not isinstance(ids, list):
+            return self._tokenizer.id_to_token(ids) if ids >= 0 else None
+        skipped = set(self.all_special_ids) if skip_special_tokens else set()
+        return [self.convert_ids_to_tokens(index) for index in ids if index not in skipped]
+
+    def convert_tokens_to_string(self, tokens: list[str]) -> str:
+        """Join tokens to the text they stand for."""
+        decoder = self._tokenizer.decoder
+        return " ".join(tokens) if decoder is None else decoder.decode(tokens)
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # Special tokens around texts
+
+    def num_special_tokens_to_add(self, pair: bool = False) -> int:
+        """How many special tokens a text, or a pair of texts, gets."""
+        return self._tokenizer.num_special_tokens_to_add(pair)
+
+    def build_inputs_with_special_tokens(
+        self, token_ids_0: list[int], token_ids_1: list[int] | None = None
+    ) -> list[int]:
+        """Put the special tokens around ids, as calling the tokenizer on their text does."""
+        before, between, after = convert.special_frame(self._tokenizer, token_ids_1 is not None)
+        return [*before, *token_ids_0, *between, *(token_ids_1 or []), *after]
+
+    def get_special_tokens_mask(
+        self,
+        token_ids_0: list[int],
+        token_ids_1: list[int] | None = None,
+        already_has_special_tokens: bool = False,
+    ) -> list[int]:
+        """1 for special tokens and 0 for others.
+
+        Args:
+            token_ids_0: ids of a text.
+            token_ids_1: ids of the second text of a pair.
+            already_has_special_tokens: the special tokens are in `token_ids_0` already; else the mask is that of the
+                ids with special tokens put around them.
+
+        Raises:
+            ValueError: `token_ids_1` is given with `already_has_special_tokens`.
+        """
+        if already_has_special_tokens:
+            if token_ids_1 is not None:
+                raise ValueError("token_ids_1 must be None where the ids have their special tokens already.")
+            special = set(self.all_special_ids)
+            return [int(index in special) for index in to_list(token_ids_0)]
+        before, between, after = convert.special_frame(self._tokenizer, token_ids_1 is not None)
+        middle = [1] * len(between) + [0] * len(token_ids_1 or [])
+        return [1] * len(before) + [0] * len(token_ids_0) + middle + [1] * len(after)
+
+    @property
+    def add_bos_token(self) -> bool:
+        """Whether texts get the bos token in front. Setting it changes that."""
+        return self.bos_token_id in convert.special_frame(self._tokenizer, pair=False)[0]
+
+    @add_bos_token.setter
+    def add_bos_token(self, value: bool) -> None:
+        self._set_template(value, self.add_eos_token)
+
+    @property
+    def add_eos_token(self) -> bool:
+        """Whether texts get the eos token behind them. Setting it changes that."""
+        return self.eos_token_id in convert.special_frame(self._tokenizer, pair=False)[2]
+
+    @add_eos_token.setter
+    def add_eos_token(self, value: bool) -> None:
+        self._set_template(self.add_bos_token, value)
+
+    def _set_template(self, bos: bool, eos: bool) -> None:
+        for wanted, name in ((bos, "bos_token"), (eos, "eos_token")):
+            if wanted and self._special_id(name) is None:
+                raise ValueError(f"add_{name}=True, but the tokenizer has no {name}; set it first.")
+        convert.set_template(self._tokenizer, self.bos_token if bos else None, self.eos_token if eos else None)
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # Vocabulary and special tokens
+
+    @property
+    def backend_tokenizer(self) -> Tokenizer:
+        """The `tokenizers.Tokenizer` underneath."""
+        return self._tokenizer
+
+    @property
+    def vocab_size(self) -> int:
+        """Size of the vocabulary without added tokens; `len(tokenizer)` is the size with them."""
+        return self._tokenizer.get_vocab_size(with_added_tokens=False)
+
+    def __len__(self) -> int:
+        return self._tokenizer.get_vocab_size(with_added_tokens=True)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def get_vocab(self) -> dict[str, int]:
+        """All tokens with their ids, added ones too."""
+        return self._tokenizer.get_vocab(with_added_tokens=True)
+
+    @property
+    def vocab(self) -> dict[str, int]:
+        """All tokens with their ids, added ones too."""
+        return self.get_vocab()
+
+    @property
+    def added_tokens_decoder(self) -> dict[int, AddedToken]:
+        """The tokens that are looked for in text before it is cut, by id."""
+        return self._tokenizer.get_added_tokens_decoder()
+
+    @property
+    def added_tokens_encoder(self) -> dict[str, int]:
+        """The ids of the tokens that are looked for in text before it is cut."""
+        return {token.content: index for index, token in sorted(self.added_tokens_decoder.items())}
+
+    def get_added_vocab(self) -> dict[str, int]:
+        """The ids of the tokens that are looked for in text before it is cut."""
+        return self.added_tokens_encoder
+
+    def _set_special_tokens(self, given: Mapping[str, Any], defaults: Mapping[str, AddedToken | str]) -> None:
+        """Take the special tokens that are given, and for other roles the defaults that are in the vocabulary."""
+        defaults = {name: token for name, token in defaults.items() if self._index(token) is not None}
+        named, self._additional = named_special_tokens(given)
+        self._special = {}
+        for name in dict.fromkeys((*SPECIAL_TOKEN_NAMES, *named)):
+            token = named[name] if name in named else defaults.get(name)
+            # A default also says how the token takes the space around it.
+            self._special[name] = defaults[name] if name in defaults and str(token) == str(defaults[name]) else token
+        self._add_missing([*self._special.values(), *self._additional])
+
+    def _add_stored_tokens(self, stored: Mapping[int, AddedToken]) -> None:
+        """Add the tokens that files other than the vocabulary name, by id; those that exist are left as they are."""
+        for index, token in sorted(stored.items()):
+            if self._index(token) is None:
+                self._tokenizer.add_tokens([token])
+            if self._index(token) != index:
+                raise ValueError(
+                    f"The added token {str(token)!r} should have id {index}, but the vocabulary gives it "
+                    f"{self._index(token)}: the tokenizer's files do not belong together."
+                )
+
+    def _add_missing(self, tokens: Iterable[AddedToken | str | None]) -> None:
+        """Make sure that these tokens are in the vocabulary and are found in text as special tokens."""
+        known = {token.content for token in self._tokenizer.get_added_tokens_decoder().values()}
+        missing = [token for token in tokens if token is not None and str(token) not in known]
+        if missing:
+            self._tokenizer.add_special_tokens([as_added_token(token, special=True) for token in missing])
+
+    def add_tokens(
+        self, new_tokens: str | AddedToken | Sequence[str | AddedToken], special_tokens: bool = False
+    ) -> int:
+        """Add tokens to the vocabulary; resize the model's embeddings to `len(tokenizer)` afterwards.
+
+        Args:
+            new_tokens: one or several tokens.
+            special_tokens: whether decoding may skip them.
+
+        Returns:
+            How many were new.
+        """
+        new_tokens = [new_tokens] if isinstance(new_tokens, (str, AddedToken)) else list(new_tokens)
+        if special_tokens:
+            return self._tokenizer.add_special_tokens([as_added_token(token, special=True) for token in new_tokens])
+        return self._tokenizer.add_tokens(new_tokens)
+
+    def add_special_tokens(
+        self,
+        special_tokens_dict: Mapping[str, str | AddedToken | Sequence[str | AddedToken]],
+        replace_additional_special_tokens: bool = True,
+    ) -> int:
+        """Set special tokens, and add those to the vocabulary that are not in it.
+
+        Args:
+            special_tokens_dict: token by name, such as {"pad_token": "<pad>"}; "additional_special_tokens" is a list.
+            replace_additional_special_tokens: whether that list replaces the one there is, or extends it.
+
+        Returns:
+            How many were new in the vocabulary.
+
+        Raises:
+            ValueError: an unknown name.
+        """
+        names = (*self._special, "additional_special_tokens", "extra_special_tokens")
+        if unknown := [name for name in special_tokens_dict if name not in names]:
+            raise ValueError(f"{unknown[0]!r} is not the name of a special token; those are {', '.join(names)}.")
+        before = len(self)
+        for name, value in special_tokens_dict.items():
+            if name in self._special:
+                self._add_missing([value])
+                self._set_special(name, value)
+            else:
+                kept = [] if replace_additional_special_tokens else self._additional
+                self._additional = kept + [token for token in value if str(token) not in map(str, kept)]
+                self._add_missing(self._additional)
+        return len(self) - before
+
+    @property
+    def special_tokens_map(self) -> dict[str, str]:
+        """The special tokens that have a name, by name."""
+        return {name: str(token) for name, token in self._special.items() if token is not None}
+
+    @property
+    def additional_special_tokens(self) -> list[str]:
+        """Special tokens without a name of their own."""
+        return [str(token) for token in self._additional]
+
+    @additional_special_tokens.setter
+    def additional_special_tokens(self, tokens: Sequence[str | AddedToken] | None) -> None:
+        self._additional = list(tokens or [])
+
+    @property
+    def additional_special_tokens_ids(self) -> list[int | None]:
+        """The ids of `additional_special_tokens`."""
+        return [self._tokenizer.token_to_id(token) for token in self.additional_special_tokens]
+
+    @property
+    def all_special_tokens(self) -> list[str]:
+        """All special tokens, each once."""
+        return list(dict.fromkeys([*self.special_tokens_map.values(), *self.additional_special_tokens]))
+
+    @property
+    def all_special_ids(self) -> list[int]:
+        """The ids of all special tokens that are in the vocabulary."""
+        ids = map(self._tokenizer.token_to_id, self.all_special_tokens)
+        return [index for index in ids if index is not None]
+
+    def _special_id(self, name: str) -> int | None:
+        token = self._special.get(name)
+        return None if token is None else self._index(token)
+
+    def _index(self, token: AddedToken | str) -> int | None:
+        return self._tokenizer.token_to_id(str(token))
+
+    def _set_special(self, name: str, token: str | AddedToken | None) -> None:
+        if token is not None:
+            token = _checked(name, token)
+        frame = None
+        if name in ("bos_token", "eos_token") and convert.has_template(self._tokenizer):
+            frame = self.add_bos_token, self.add_eos_token
+        self._special[name] = token
+        if frame is not None and any(frame):
+            bos, eos = frame
+            self._set_template(bos and self.bos_token_id is not None, eos and self.eos_token_id is not None)
+
+    def __getattr__(self, name: str) -> Any:
+        # Some checkpoints name special tokens of their own, such as image_token.
+        special = self.__dict__.get("_special", {})
+        if name in special:
+            return self.special_tokens_map.get(name)
+        if name.removesuffix("_id") in special:
+            return self._special_id(name.removesuffix("_id"))
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}.")
+
+
+def named_special_tokens(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[Any]]:
+    """The special tokens by name, and those without, of the contents of a tokenizer_config.json."""
+    extra = given.get("additional_special_tokens") or given.get("extra_special_tokens") or []
+    named = {**extra} if isinstance(extra, Mapping) else {}
+    for name, value in given.items():
+        is_token = isinstance(value, (str, AddedToken)) or (isinstance(value, Mapping) and "content" in value)
+        if name in SPECIAL_TOKEN_NAMES or (name.endswith("_token") and is_token):
+            named[name] = value
+    named = {name: None if value is None else _checked(name, value) for name, value in named.items()}
+    return named, [] if isinstance(extra, Mapping) else [
+        _checked("additional_special_tokens", value) for value in extra
+    ]
+
+
+def added_tokens(config: Mapping[str, Any]) -> dict[int, AddedToken]:
+    """The tokens, by id, that a tokenizer_config.json names beside those of the vocabulary."""
+    stored = config.get("added_tokens_decoder") or {}
+    return {int(index): as_added_token(token) for index, token in stored.items()}
+
+
+def _checked(name: str, value: Any) -> AddedToken | str:
+    if not isinstance(value, (str, AddedToken, Mapping)):
+        raise ValueError(f"{name} must be a string, got {value!r}.")
+    return value if isinstance(value, str) else as_added_token(value)
+
+
+def as_added_token(value: Any, special: bool | None = None) -> AddedToken:
+    """An AddedToken of a string, of another AddedToken, or of the dict that files hold."""
+    if isinstance(value, str):
+        return AddedToken(value, special=bool(special), normalized=not special)
+    fields = dict(value) if isinstance(value, Mapping) else value.__getstate__()
+    fields.pop("__type", None)
+    return AddedToken(**{**fields, "special": fields.get("special", False) if special is None else special})
+
+
+def to_list(values: Any) -> Any:
+    """Ids as Python lists (of lists) or one int, whatever they come in."""
+    if isinstance(values, (int, np.integer)):
+        return int(values)
+    if isinstance(values, (list, tuple)):
+        # Ids come in rows of one kind: looking at the first is enough, and rows may be long.
+        return list(values) if values and isinstance(values[0], int) else [to_list(value) for value in values]
+    if isinstance(values, (str, float, Mapping)) or values is None:
+        return values
+    return np.asarray(values).tolist()
