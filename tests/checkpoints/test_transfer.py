@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -103,6 +108,24 @@ def test_threads_share_the_rows(rows, transpose):
     np.testing.assert_array_equal(result, array.T if transpose else array)
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+def test_threads_start_anew_in_a_forked_process():
+    program = """
+import os
+import numpy as np
+from tfmodels.checkpoints import to_array, transfer
+transfer._thread_count = lambda: 2
+array = np.ones((1000, 1000), "float32")
+to_array(array, dtype="float32", transpose=True)
+child = os.fork()
+if child == 0:
+    os._exit(0 if to_array(array, dtype="float64", transpose=True).sum() == array.size else 1)
+raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONWARNINGS": "ignore"}
+    assert subprocess.run([sys.executable, "-c", program], env=environment, timeout=60, check=False).returncode == 0
+
+
 def test_sources_that_are_strided_unaligned_or_read_only():
     base = np.random.default_rng(2).standard_normal((50, 90)).astype("float32")
     unaligned = np.frombuffer(b"x" + base.tobytes(), np.uint8)[1:].view("float32").reshape(50, 90)
@@ -125,6 +148,8 @@ def test_other_ranks(shape):
 def test_unknown_dtype():
     with pytest.raises(ValueError, match=r"dtype is 'float31'; one of float64, float32"):
         to_array(np.zeros(2), dtype="float31")
+    with pytest.raises(ValueError, match=r"dtype is 'float31'; one of float64, float32"):
+        to_tensor(np.zeros(2, "float16"), dtype="float31")
 
 
 @pytest.mark.parametrize("dtype", [dtype for dtype in DTYPES if not dtype.startswith("float8")])
@@ -145,6 +170,26 @@ def test_transposed_tensors_equal_tensorflow(dtype):
     tensor = to_tensor(array, dtype=dtype, transpose=True)
     assert tensor.dtype == expected.dtype
     np.testing.assert_array_equal(tensor.numpy(), expected.numpy())
+
+
+@pytest.mark.parametrize("target", ["float64", "float32", "bfloat16", "int32"])
+def test_half_precision_converts_as_in_arrays(target):
+    array = all_half_values(np.float16).reshape(256, 256)
+    array = np.where(np.isfinite(array), array, np.float16(0)) if target == "int32" else array
+    found = to_tensor(array, dtype=target, transpose=True)
+    assert found.dtype.name == target
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_array_equal(found.numpy().astype("f8"), to_array(array.T, dtype=target).astype("f8"))
+
+
+def test_narrowing_to_half_precision():
+    values = np.float32([1 + 2**-11, 1 + 3 * 2**-11, 65504, 2**-24, 2**-26, -0.0, np.inf, np.nan, 1e30])
+    expected = [1, 1 + 2**-9, 65504, 2**-24, 0, -0.0, np.inf, np.nan, np.inf]
+    for array in (values, np.tile(values, (3, 1)).T):
+        found = to_tensor(array, dtype="float16", transpose=array.ndim == 2).numpy()
+        assert found.dtype == np.float16
+        np.testing.assert_array_equal(found, np.broadcast_to(expected, found.shape))
+        np.testing.assert_array_equal(np.signbit(found), np.signbit(np.broadcast_to(expected, found.shape)))
 
 
 def test_float8_goes_into_a_wider_tensor():

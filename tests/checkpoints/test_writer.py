@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import builtins
 import errno
+import importlib.util
 import json
 import os
+import subprocess
+import sys
 import weakref
 from pathlib import Path
 
@@ -92,6 +95,20 @@ def test_equals_the_reference_writer_byte_for_byte_in_the_data(tmp_path):
     loaded = load_file(tmp_path / "model.safetensors")
     for name, array in arrays.items():
         assert loaded[name].tobytes() == array.tobytes()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs PyTorch to compare with")
+def test_torch_reads_it(tmp_path):
+    arrays = {dtype: values(dtype, (3, 2)) for dtype in DTYPES}
+    write_checkpoint(tmp_path, entries(arrays))
+    program = (
+        "import json, sys, torch; from safetensors.torch import load_file;"
+        "found = load_file(sys.argv[1]);"
+        "print(json.dumps({n: (str(t.dtype), t.view(torch.uint8).flatten().tolist()) for n, t in found.items()}))"
+    )
+    arguments = [sys.executable, "-c", program, str(tmp_path / "model.safetensors")]
+    found = json.loads(subprocess.run(arguments, capture_output=True, text=True, check=True).stdout)
+    assert found == {name: [f"torch.{name}", list(array.tobytes())] for name, array in arrays.items()}
 
 
 def test_shards_and_index(tmp_path):

@@ -71,6 +71,11 @@ class TensorFile(ABC):
     def close(self) -> None:
         """Let go of the file; arrays handed out stay valid."""
 
+    @staticmethod
+    def name_in_index(name: str) -> str:
+        """The name here of a tensor that an index of shards calls `name`."""
+        return name
+
 
 class MappedFile:
     """A file mapped into memory, read-only, which hands out NumPy views.

@@ -15,7 +15,7 @@ from tfmodels.checkpoints.reader import FORMATS, INDEX_SUFFIX
 _GO_ONLINE = (
     "Load it once with the Hub within reach: a working network, local_files_only=False, HF_HUB_OFFLINE not set."
 )
-_HUB_ID = re.compile(r"(?:[\w-][\w.-]*/)?[\w-][\w.-]*")
+_HUB_ID = re.compile(r"(?:[\w-][\w.-]*/)?[\w-][\w.-]*", re.ASCII)
 
 
 class HubError(OSError):
@@ -107,7 +107,7 @@ def resolve(
     name_or_path = bundled.resolve(name_or_path)
     name = os.fspath(name_or_path)
     folder = Path(name).expanduser()
-    if folder.exists():
+    if name and folder.exists():
         return _local(folder, subfolder)
     if isinstance(name_or_path, os.PathLike) or _looks_local(name):
         raise CheckpointNotFoundError(f"There is no folder {folder} (in full: {folder.absolute()}).")
@@ -166,7 +166,9 @@ class _Repository:
         unreachable: Exception | None = None
         if choices and not local_files_only:
             try:
-                files = HfApi(token=self.token).list_repo_files(self.name, revision=self.revision)
+                # Unlike `list_repo_files`, this does not try for half a minute when there is no network.
+                described = HfApi(token=self.token).model_info(self.name, revision=self.revision)
+                files = [sibling.rfilename for sibling in described.siblings or ()]
             except Exception as error:  # whatever it was, the cache may hold all that is needed
                 unreachable = error
         wanted = [item for item in patterns if isinstance(item, str)]

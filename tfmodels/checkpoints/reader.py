@@ -20,6 +20,7 @@ from tfmodels.checkpoints.files import (
 )
 from tfmodels.checkpoints.pytorch_format import PytorchFile
 from tfmodels.checkpoints.safetensors_format import SafetensorsFile
+from tfmodels.checkpoints.tensorflow_format import TensorFlowFile
 
 INDEX_SUFFIX = ".index.json"
 _MAX_INDEX_BYTES = 100_000_000
@@ -38,6 +39,7 @@ class Format(NamedTuple):
 FORMATS = (
     Format("safetensors", "model.safetensors", SafetensorsFile),
     Format("pytorch", "pytorch_model.bin", PytorchFile),
+    Format("tensorflow", "tf_model.h5", TensorFlowFile),
 )
 """All formats, the preferred one first. A new one is a line here and a class like those named."""
 
@@ -50,7 +52,7 @@ class Checkpoint:
 
     Attributes:
         folder: the folder that was opened.
-        format: "safetensors" or "pytorch".
+        format: the `name` of one of `FORMATS`.
         files: the weight files, in the order in which they are best read.
     """
 
@@ -121,8 +123,8 @@ def open_checkpoint(folder: str | os.PathLike[str]) -> Checkpoint:
     """Open the weights in a folder.
 
     Looked for, in this order: `model.safetensors`; shards named by `model.safetensors.index.json`;
-    `pytorch_model.bin`; shards named by `pytorch_model.bin.index.json`. Only headers are read. PyTorch files need no
-    PyTorch, and nothing in them is executed.
+    `pytorch_model.bin`; shards named by `pytorch_model.bin.index.json`; `tf_model.h5`; shards named by
+    `tf_model.h5.index.json`. Only headers are read. PyTorch files need no PyTorch, and nothing in them is executed.
 
     An index must agree with its shards: every shard there, every tensor in the shard the index names, no tensor in two
     shards, no shard of the same numbering left out. Tensors in a shard that the index does not name are read as well.
@@ -191,6 +193,7 @@ def _open_sharded(folder: Path, kind: Format) -> Checkpoint:
                 raise CheckpointError(f"{folder}: tensor {name!r} is in two shards, {both}.")
             holders[name] = file.path.name
     for name, shard in weight_map.items():
+        name = kind.file_class.name_in_index(name)
         if holders.get(name) != shard:
             where = f"in {holders[name]}" if name in holders else "in none"
             raise CheckpointError(f"{index_path} says that tensor {name!r} is in {shard}, but it is {where}.")

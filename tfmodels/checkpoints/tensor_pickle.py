@@ -204,8 +204,8 @@ class PickleReader:
             return _Machine().run(self._source)
         except CheckpointError as error:
             raise CheckpointError(f"{self._what} cannot be read: {error}") from error.__cause__
-        # What a damaged program provokes: an empty stack, an unknown memo entry, an argument too many, ...; and a warning
-        # of a bad escape in a text, where warnings are errors.
+        # What a damaged program provokes: an empty stack, an unknown memo entry, an argument too many, and so on; a
+        # warning of a bad escape in a text, where warnings are errors.
         except (ValueError, TypeError, IndexError, KeyError, AttributeError, RecursionError, Warning) as error:
             raise CheckpointError(f"{self._what} is damaged ({type(error).__name__}: {error}).") from error
 

@@ -78,6 +78,7 @@ def to_tensor(array: np.ndarray, *, dtype: str, transpose: bool = False) -> tf.T
 
     The elements are copied once: the tensor takes over the memory that `to_array` filled, and a variable initialised
     with the tensor takes it over in turn. (`tf.constant` copies twice and keeps the second copy until its next call.)
+    Only conversions from or to float16 make one copy more.
 
     Args:
         array: any array, such as `Checkpoint.read` returns.
@@ -98,6 +99,9 @@ def to_tensor(array: np.ndarray, *, dtype: str, transpose: bool = False) -> tf.T
 
     if dtype.startswith("float8"):
         raise ValueError(f"dtype is {dtype!r}, which a tensor cannot be made of; convert it, as to 'bfloat16'.")
+    if array.dtype.name != dtype and "float16" in (array.dtype.name, dtype) and dtype in DTYPES:
+        # NumPy converts half precision number by number; TensorFlow is twice as fast, a copy more included.
+        return tf.cast(to_tensor(array, dtype=array.dtype.name, transpose=transpose), dtype)
     result = to_array(array, dtype=dtype, transpose=transpose)
     if result.dtype.isbuiltin != 1:  # DLPack knows no ml_dtypes; TensorFlow reinterprets 16-bit integers for free
         return tf.bitcast(_adopt(result.view(np.uint16)), dtype)

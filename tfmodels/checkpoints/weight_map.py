@@ -49,6 +49,10 @@ class WeightMap:
         prefixes: names under which files hold the backbone.
         renames: (pattern, replacement) pairs from names in files, without prefix, to names here; applied in order.
         drop: patterns of names that hold no weights of ours (buffers of old checkpoints).
+        pairs: (part of a name in files, part of a name here) that stand for each other, for reading and for writing.
+        optional: patterns of names here, without prefix, of weights that checkpoints may lack, or have although the
+            model does not use them, as it is with heads.
+        substitutes: (name here, name in files) pairs: where a file lacks the one, the other holds the same values.
         stored: (pattern, replacement) pairs from names here, with prefix, to those that files are written with, where
             the two differ; `renames` undoes them.
     """
@@ -56,11 +60,26 @@ class WeightMap:
     prefixes: tuple[str, ...] = ()
     renames: tuple[tuple[str, str], ...] = ()
     drop: tuple[str, ...] = ()
+    pairs: tuple[tuple[str, str], ...] = ()
+    optional: tuple[str, ...] = ()
+    substitutes: tuple[tuple[str, str], ...] = ()
     stored: tuple[tuple[str, str], ...] = ()
 
     def dropped(self, name: str) -> bool:
         """Whether a tensor of a file is a leftover that nobody needs."""
         return any(re.search(pattern, name) for pattern in self.drop)
+
+    def bare_name(self, name: str) -> str:
+        """The name here, without prefix, of what a file calls `name`."""
+        bare = name
+        for start in self.prefixes:
+            if name.startswith(start + "."):
+                bare = name[len(start) + 1 :]
+                break
+        bare = _substitute(bare, self.renames)
+        for there, here in self.pairs:
+            bare = bare.replace(there, here)
+        return bare
 
     def resolve(self, name: str, slots: dict[str, Slot], prefix: str) -> str | None:
         """The slot that a name in a file belongs to, or None.
@@ -69,17 +88,18 @@ class WeightMap:
             name: as the file has it, with or without the backbone's prefix.
             slots: the model's weights, those of the backbone under `prefix`.
         """
-        bare = name
-        for start in self.prefixes:
-            if name.startswith(start + "."):
-                bare = name[len(start) + 1 :]
-                break
-        bare = _substitute(bare, self.renames)
+        bare = self.bare_name(name)
         return next((slot for slot in (f"{prefix}.{bare}", bare) if slot in slots), None)
 
     def stored_name(self, name: str) -> str:
         """The name in a file of a weight that is called `name` here."""
+        for there, here in self.pairs:
+            name = name.replace(here, there)
         return _substitute(name, self.stored)
+
+    def may_differ(self, bare: str) -> bool:
+        """Whether a weight, by its name here without prefix, is part of a head or otherwise optional."""
+        return bare.split(".")[0] in HEAD_LAYERS or any(re.search(pattern, bare) for pattern in self.optional)
 
 
 def _substitute(name: str, pairs: tuple[tuple[str, str], ...]) -> str:
@@ -113,9 +133,10 @@ def slots_of(model: keras.layers.Layer) -> dict[str, Slot]:
     """
     slots = {}
     for path, layer in walk(model):
-        if next((True for below, _ in walk(layer) if below), False):
-            continue  # only leaves own weights
+        inner = {id(variable) for below, child in walk(layer) if below for variable in child.weights}
         for variable in layer.weights:
+            if id(variable) in inner:
+                continue
             name = _VARIABLE_NAMES[variable.name]
             slots[f"{path}.{name}" if path else name] = Slot(variable, transposed=variable.name == "kernel")
     return slots

@@ -9,12 +9,13 @@ from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
-import torch
 
 HERE = Path(__file__).parent
 
 
 def state_dict() -> OrderedDict:
+    import torch
+
     torch.manual_seed(3)
     shared = torch.randn(6, 8)
     state = OrderedDict(
@@ -50,6 +51,9 @@ def state_dict() -> OrderedDict:
 
 
 def main() -> None:
+    # Here and not above, since the tests' doctest run imports this module where PyTorch need not be.
+    import torch
+
     state = state_dict()
     torch.save(state, HERE / "zip.bin")
     torch.save(state, HERE / "zip_protocol4.bin", pickle_protocol=4)

@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+from hub_server import HubServer, serve
+
+from tfmodels.checkpoints import CheckpointNotFoundError, resolve
+from tfmodels.checkpoints.hub import CONFIG_FILES, TOKENIZER_FILES, WEIGHT_FILES
+
+SINGLE = {
+    "config.json": b'{"model_type": "llama"}',
+    "generation_config.json": b"{}",
+    "tokenizer.json": b"{ }",
+    "tokenizer.model": b"\x0a",
+    "model.safetensors": b"safe" * 1000,
+    "pytorch_model.bin": b"bin" * 1000,
+    "tf_model.h5": b"h5",
+    "README.md": b"# m",
+    "onnx/model.onnx": b"onnx",
+}
+SHARDED = {
+    "config.json": b"{}",
+    "model.safetensors.index.json": b'{"weight_map": {}}',
+    "model-00001-of-00002.safetensors": b"1" * 500,
+    "model-00002-of-00002.safetensors": b"2" * 500,
+    "pytorch_model.bin.index.json": b"{}",
+    "pytorch_model-00001-of-00001.bin": b"3" * 500,
+}
+EVERYTHING = "(*CONFIG_FILES, *TOKENIZER_FILES, WEIGHT_FILES)"
+
+
+@pytest.fixture
+def hub():
+    with serve() as server:
+        server.repositories = {"org/single": SINGLE, "org/sharded": SHARDED}
+        yield server
+
+
+def load(hub: HubServer, home: Path, arguments: str, **environment: str) -> tuple[Path, CompletedProcess[str]]:
+    """Call `resolve` in a process of its own; an error becomes its traceback on stderr."""
+    hub.requests.clear()
+    done = hub.run(
+        "from tfmodels.checkpoints.hub import *\n"
+        "from tfmodels.checkpoints.hub import CONFIG_FILES, TOKENIZER_FILES, WEIGHT_FILES\n"
+        f"print(resolve({arguments}))",
+        home,
+        **environment,
+    )
+    return Path(done.stdout.strip()), done
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def message(done: CompletedProcess[str]) -> str:
+    """The last error; the underlying one must be named as its cause."""
+    assert done.returncode == 1
+    assert "direct cause of the following exception" in done.stderr
+    return done.stderr.strip().splitlines()[-1]
+
+
+def test_download_then_cache_then_offline(hub, tmp_path):
+    arguments = f"'org/single', patterns={EVERYTHING}"
+    folder, first = load(hub, tmp_path, arguments)
+    needed = {name: content for name, content in SINGLE.items() if name in {*CONFIG_FILES, *TOKENIZER_FILES}}
+    assert contents(folder) == {**needed, "model.safetensors": SINGLE["model.safetensors"]}
+    assert sorted(hub.files_fetched()) == sorted(contents(folder))
+    assert "Fetching 5 files: 100%" in first.stderr
+
+    again, _ = load(hub, tmp_path, arguments)
+    assert again == folder
+    assert hub.requests  # the Hub was asked whether anything changed,
+    assert hub.files_fetched() == []  # and nothing did
+
+    for changes, environment in (("", {"HF_HUB_OFFLINE": "1"}), (", local_files_only=True", {})):
+        offline, done = load(hub, tmp_path, arguments + changes, **environment)
+        assert (offline, done.returncode) == (folder, 0)
+        assert hub.requests == []
+
+    hub.repositories["org/single"] = {**SINGLE, "model.safetensors": b"changed"}
+    changed, _ = load(hub, tmp_path, arguments)
+    assert (changed / "model.safetensors").read_bytes() == b"changed"
+    assert hub.files_fetched() == ["model.safetensors"]
+
+    _, forced = load(hub, tmp_path, arguments + ", force_download=True")
+    assert forced.returncode == 0
+    assert sorted(hub.files_fetched()) == sorted(contents(changed))
+
+
+def test_one_weight_format_is_fetched(hub, tmp_path):
+    folder, _ = load(hub, tmp_path, "'org/sharded', patterns=(*CONFIG_FILES, WEIGHT_FILES)")
+    safetensors = {name: content for name, content in SHARDED.items() if not name.startswith("pytorch")}
+    assert contents(folder) == safetensors
+    hub.repositories["org/bin"] = {name: content for name, content in SHARDED.items() if "safetensors" not in name}
+    folder, _ = load(hub, tmp_path, "'org/bin', patterns=(*CONFIG_FILES, WEIGHT_FILES)")
+    assert contents(folder) == hub.repositories["org/bin"]
+    for name in ("org/sharded", "org/bin"):
+        _, done = load(hub, tmp_path, f"{name!r}, patterns=(*CONFIG_FILES, WEIGHT_FILES)", HF_HUB_OFFLINE="1")
+        assert done.returncode == 0
+
+
+def test_small_files_alone(hub, tmp_path):
+    folder, _ = load(hub, tmp_path, "'org/single', patterns=CONFIG_FILES")
+    assert sorted(contents(folder)) == sorted(CONFIG_FILES)
+    # What was not fetched is not there offline, and the error says so.
+    _, done = load(hub, tmp_path, f"'org/single', patterns={EVERYTHING}", HF_HUB_OFFLINE="1")
+    assert "'org/single' is not, or not whole, in the cache" in message(done)
+    assert "HF_HUB_OFFLINE" in message(done)
+    _, done = load(hub, tmp_path, f"'org/single', patterns={EVERYTHING}, local_files_only=True")
+    assert done.returncode == 1
+    assert "HubError: 'org/single' is not in the cache" in done.stderr
+    assert hub.requests == []
+
+
+def test_a_cut_connection_is_resumed(hub, tmp_path):
+    # huggingface_hub keeps what it got in pieces of 10 MiB.
+    weights = bytes(range(256)) * (64 << 10)
+    hub.repositories["org/single"] = {**SINGLE, "model.safetensors": weights}
+    hub.cut["model.safetensors"] = 12 << 20
+    folder, done = load(hub, tmp_path, "'org/single', patterns=(WEIGHT_FILES,)")
+    requests = list(hub.requests)
+    if done.returncode:  # older versions give up, and go on in the next call
+        assert "'org/single' could not be fetched from the Hub" in message(done)
+        folder, done = load(hub, tmp_path, "'org/single', patterns=(WEIGHT_FILES,)")
+        requests += hub.requests
+    assert done.returncode == 0, done.stderr
+    assert (folder / "model.safetensors").read_bytes() == weights
+    ranges = [request.range for request in requests if request.method == "GET" and "/resolve/" in request.path]
+    assert ranges == [None, f"bytes={10 << 20}-"]
+
+
+def test_repository_that_is_not_there(hub, tmp_path):
+    for patterns in ("CONFIG_FILES", "(WEIGHT_FILES,)"):
+        _, done = load(hub, tmp_path, f"'org/nothing', patterns={patterns}")
+        text = message(done)
+        assert "HubError: 'org/nothing' is not on the Hub, or is private" in text
+        assert "nor is there a local folder" in text
+        assert str(Path("org/nothing").absolute()) in text
+        assert "hf auth login" in text
+
+
+def test_private_repository_takes_a_token(hub, tmp_path):
+    hub.tokens["org/single"] = "hf_secret"
+    folder, done = load(hub, tmp_path, "'org/single', patterns=(WEIGHT_FILES,), token='hf_secret'")
+    assert done.returncode == 0
+    assert sorted(contents(folder)) == ["model.safetensors"]
+    assert {request.authorization for request in hub.requests if "org/single" in request.path} == {"Bearer hf_secret"}
+    _, done = load(hub, tmp_path / "other", "'org/single', patterns=(WEIGHT_FILES,), token='hf_wrong'")
+    assert "pass token=" in message(done)
+    assert "hf_wrong" not in done.stderr.split("HubError")[-1]
+
+
+def test_gated_repository(hub, tmp_path):
+    hub.gated.add("org/single")
+    _, done = load(hub, tmp_path, "'org/single', patterns=(WEIGHT_FILES,)")
+    assert "'org/single' is gated on the Hub: ask for access" in message(done)
+
+
+def test_revisions(hub, tmp_path):
+    commit = hub.commit("org/single")
+    folder, _ = load(hub, tmp_path, f"'org/single', patterns=(WEIGHT_FILES,), revision={commit!r}")
+    assert folder.name == commit
+    for patterns in ("CONFIG_FILES", "(WEIGHT_FILES,)"):
+        _, done = load(hub, tmp_path, f"'org/single', patterns={patterns}, revision='v9'")
+        assert "'org/single' has no revision 'v9' on the Hub" in message(done)
+
+
+def test_repository_without_weights(hub, tmp_path):
+    hub.repositories["org/text"] = {"config.json": b"{}", "flax_model.msgpack": b""}
+    _, done = load(hub, tmp_path, "'org/text', patterns=(*CONFIG_FILES, WEIGHT_FILES)")
+    assert done.returncode == 1
+    text = done.stderr.strip().splitlines()[-1]
+    assert "'org/text' has no weights that can be read: looked for model.safetensors, model.safetensors.index" in text
+    assert "the Hub has 'config.json', 'flax_model.msgpack'" in text
+    assert hub.files_fetched() == []
+
+
+def test_subfolder(hub, tmp_path):
+    hub.repositories["org/nested"] = {f"inner/{name}": content for name, content in SINGLE.items()}
+    folder, done = load(hub, tmp_path, "'org/nested', patterns=(*CONFIG_FILES, WEIGHT_FILES), subfolder='inner'")
+    assert done.returncode == 0
+    assert sorted(contents(folder)) == sorted([*CONFIG_FILES, "model.safetensors"])
+    _, done = load(hub, tmp_path, "'org/nested', patterns=CONFIG_FILES, subfolder='outer'")
+    assert "'org/nested' has no folder 'outer'" in done.stderr.splitlines()[-1]
+
+
+def test_hub_that_is_down(hub, tmp_path):
+    arguments = "'org/single', patterns=(*CONFIG_FILES, WEIGHT_FILES)"
+    folder, _ = load(hub, tmp_path, arguments)
+    hub.broken = True
+    again, done = load(hub, tmp_path, arguments)
+    assert (again, done.returncode) == (folder, 0)
+    _, done = load(hub, tmp_path / "other", arguments)
+    assert "'org/single' could not be fetched from the Hub" in message(done)
+    assert "500" in message(done)
+    hub.url = "http://127.0.0.1:9"  # nothing listens there
+    again, done = load(hub, tmp_path, arguments)
+    assert (again, done.returncode) == (folder, 0)
+    _, done = load(hub, tmp_path / "other", arguments)
+    assert "'org/single' could not be fetched from the Hub" in message(done)
+    assert "Check the network" in message(done)
+
+
+def test_cache_folder_of_the_callers(hub, tmp_path):
+    folder, done = load(
+        hub, tmp_path / "home", f"'org/single', patterns=(WEIGHT_FILES,), cache_dir={str(tmp_path / 'here')!r}"
+    )
+    assert done.returncode == 0
+    assert folder.is_relative_to(tmp_path / "here")
+
+
+def test_local_folders_are_left_as_they_are(tmp_path, monkeypatch):
+    (tmp_path / "model" / "inner").mkdir(parents=True)
+    assert resolve(tmp_path / "model", patterns=()) == tmp_path / "model"
+    assert resolve(str(tmp_path / "model"), patterns=(), subfolder="inner") == tmp_path / "model" / "inner"
+    monkeypatch.chdir(tmp_path)
+    assert resolve("model", patterns=()) == Path("model")
+    assert resolve("model/inner", patterns=()) == Path("model/inner")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert resolve("~/model", patterns=()) == tmp_path / "model"
+    with pytest.raises(CheckpointNotFoundError, match=r"outer does not exist"):
+        resolve("model", patterns=(), subfolder="outer")
+    (tmp_path / "file").touch()
+    with pytest.raises(CheckpointNotFoundError, match=r"is a file; name the folder"):
+        resolve("file", patterns=())
+
+
+@pytest.mark.parametrize(
+    "name", ["./model", "../model", "/no/such/model", "~/no-such-model", "a/b/c", "a\\b", Path("a/b")]
+)
+def test_what_looks_local_is_not_asked_of_the_hub(name):
+    with pytest.raises(CheckpointNotFoundError, match=r"There is no folder .*in full: /"):
+        resolve(name, patterns=CONFIG_FILES)
+
+
+@pytest.mark.parametrize("name", ["", "org/", "org name/model", "org/mo:del", "org/a--b", "org/a..b", "org/modèle"])
+def test_what_is_no_hub_id(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"is no model: there is no such folder"):
+        resolve(name, patterns=CONFIG_FILES)
+
+
+def test_patterns_name_what_the_reader_reads():
+    singles = [group[0] for group in WEIGHT_FILES.groups]
+    indices = [name for name in singles if name.endswith(".index.json")]
+    assert singles == ["model.safetensors", indices[0], "pytorch_model.bin", indices[1], "tf_model.h5", indices[2]]
+    assert WEIGHT_FILES.groups[1] == ("model.safetensors.index.json", "model-*-of-*.safetensors")
+    assert WEIGHT_FILES.groups[3] == ("pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin")
+    assert WEIGHT_FILES.groups[5] == ("tf_model.h5.index.json", "tf_model-*-of-*.h5")
