@@ -21,6 +21,8 @@ ROOT = Path(__file__).parent / "reference"
 DECIDED_AGAINST = {
     ("*", "rope_dynamic", "sequence"): "frequencies follow this call's positions, not the longest call before it",
     ("*", "*", "keep_bool2d"): "a mask of logits to keep would make the output's shape depend on values",
+    ("mpt", "ignored_options", "*"): "no option is ignored: see tests/families/test_mpt.py",
+    ("mpt", "max_seq_len", "longer"): "ALiBi has no longest input",
 }
 
 

@@ -100,6 +100,12 @@ def test_wrong_shapes_are_named(model):
         model(input_ids=IDS, head_mask=np.ones(3))
 
 
+@pytest.mark.parametrize("token", [-1, 61])
+def test_ids_outside_the_vocabulary_are_refused(model, token):
+    with pytest.raises(ValueError, match=f"input_ids run from .*{token}.*; the vocabulary has ids 0 to 60"):
+        model(input_ids=np.array([[5, token]]))
+
+
 def test_tuples_and_flags(model):
     output = model(IDS, output_hidden_states=True, output_attentions=True, return_dict=False)
     assert type(output) is tuple and len(output) == 4

@@ -9,16 +9,25 @@ from typing import Any, ClassVar
 
 from tfmodels.config import ModelConfig, read_config_file
 
+ENCODER_HEADS = (
+    *("Model", "ForMaskedLM", "ForSequenceClassification", "ForMultipleChoice", "ForTokenClassification"),
+    "ForQuestionAnswering",
+)
 DECODER_HEADS = ("Model", "ForCausalLM", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
 
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """An architecture: the module below `tfmodels.families`, the stem of its class names, its heads."""
+    """An architecture: the module below `tfmodels.families`, the stem of its class names, its heads, its tokenizer.
+
+    `others` are public classes of the module beside its models and configuration.
+    """
 
     module: str
     stem: str
     heads: tuple[str, ...]
+    tokenizer: str
+    others: tuple[str, ...] = ()
 
     def load(self, name: str) -> Any:
         """An attribute of the family's module."""
@@ -27,7 +36,11 @@ class Family:
 
 # One line per architecture, under its `model_type`.
 FAMILIES: dict[str, Family] = {
-    "llama": Family("llama", "Llama", DECODER_HEADS),
+    "llama": Family("llama", "Llama", DECODER_HEADS, "LlamaTokenizer"),
+    "gpt_neox": Family("gpt_neox", "GPTNeoX", DECODER_HEADS, "GPTNeoXTokenizer"),
+    "gpt_neo": Family("gpt_neo", "GPTNeo", DECODER_HEADS, "GPT2Tokenizer"),
+    "mpt": Family("mpt", "Mpt", DECODER_HEADS, "GPTNeoXTokenizer", others=("MptAttentionConfig",)),
+    "mpnet": Family("mpnet", "MPNet", ENCODER_HEADS, "MPNetTokenizer"),
 }
 
 
@@ -35,7 +48,8 @@ def public_names() -> dict[str, tuple[Family, str]]:
     """Every public class of every family: its name -> (family, name)."""
     names = {}
     for family in FAMILIES.values():
-        for name in (f"{family.stem}Config", *(f"TF{family.stem}{head}" for head in family.heads)):
+        models = (f"TF{family.stem}{head}" for head in family.heads)
+        for name in (f"{family.stem}Config", *family.others, *models):
             names[name] = (family, name)
     return names
 
@@ -134,6 +148,18 @@ class TFAutoModelForCausalLM(_AutoModel):
     """Any family's causal language model."""
 
     head = "ForCausalLM"
+
+
+class TFAutoModelForMaskedLM(_AutoModel):
+    """Any family's masked language model."""
+
+    head = "ForMaskedLM"
+
+
+class TFAutoModelForMultipleChoice(_AutoModel):
+    """Any family's multiple-choice model."""
+
+    head = "ForMultipleChoice"
 
 
 class TFAutoModelForSequenceClassification(_AutoModel):

@@ -19,7 +19,8 @@ class StaticCache(NamedTuple):
     """A cache of fixed capacity.
 
     Fields:
-        layers: one (key, value) pair per layer, each (batch, key_value_heads, capacity, head_dim).
+        layers: one (key, value) pair per layer, each (batch, key_value_heads, room, head_dim). The first layer's room
+            is the capacity, for which masks are made; a layer with less keeps the last positions (`slot_positions`).
         length: int32 scalar, number of filled positions; the same for all rows.
     """
 
@@ -27,17 +28,45 @@ class StaticCache(NamedTuple):
     length: Any
 
 
-def to_static(layers: tuple[LayerCache, ...], capacity: int) -> StaticCache:
+def to_static(
+    layers: tuple[LayerCache, ...], capacity: int, windows: tuple[int | None, ...] | None = None
+) -> StaticCache:
     """A growing cache with room added at its end.
 
     Args:
         layers: (key, value) pairs, each (batch, key_value_heads, length, head_dim).
         capacity: positions in all, at least `length`.
+        windows: per layer how many of the last positions it needs, None for all. A layer that keeps fewer than
+            `capacity` takes one token at a time, and going back to a smaller `length` misses what it has forgotten.
     """
     length = layers[0][0].shape[2]
-    room = ((0, 0), (0, 0), (0, capacity - length), (0, 0))
-    padded = tuple((ops.pad(key, room), ops.pad(value, room)) for key, value in layers)
-    return StaticCache(padded, ops.convert_to_tensor(length, "int32"))
+    rooms = [min(capacity, window or capacity) for window in windows or [None] * len(layers)]
+    fitted = tuple((_fit(key, room), _fit(value, room)) for (key, value), room in zip(layers, rooms, strict=True))
+    return StaticCache(fitted, ops.convert_to_tensor(length, "int32"))
+
+
+def _fit(x: Any, room: int) -> Any:
+    length = x.shape[2]
+    if length <= room:
+        return ops.pad(x, ((0, 0), (0, 0), (0, room - length), (0, 0)))
+    return ops.take(x, slot_positions(room, length), axis=2)
+
+
+def slot_positions(room: int, length: Any) -> Any:
+    """Which position lies in each slot of a layer with `room` slots: position p is written to slot p % room.
+
+    Args:
+        length: number of positions so far, an int or int32 scalar.
+
+    Returns:
+        int32 (room,), negative where nothing was written.
+
+    Example:
+        >>> [slot_positions(4, length).numpy().tolist() for length in (3, 4, 6)]
+        [[0, 1, 2, -1], [0, 1, 2, 3], [4, 5, 2, 3]]
+    """
+    last = length - 1
+    return last - ops.mod(last - ops.arange(room, dtype="int32"), room)
 
 
 def layers_of(past_key_values: Any) -> tuple[LayerCache, ...]:
@@ -60,7 +89,7 @@ def extend(past: LayerCache | None, key: Any, value: Any, length: Any = None) ->
     Args:
         past: the layer's (key, value) so far, or None.
         key, value: new ones, (batch, key_value_heads, new, head_dim).
-        length: None to append; for a static cache the int32 scalar where to write. Writing has no gradient.
+        length: None to append; for a static cache the int32 scalar of positions so far. Writing has no gradient.
 
     Returns:
         (key, value): longer tensors, or tensors of the same capacity with the new positions filled.
@@ -72,7 +101,8 @@ def extend(past: LayerCache | None, key: Any, value: Any, length: Any = None) ->
             ops.concatenate([ops.cast(old, new.dtype), new], axis=2)
             for old, new in zip(past, (key, value), strict=True)
         )
+    slot = ops.mod(length, past[0].shape[2])
     return tuple(
-        ops.slice_update(old, (0, 0, length, 0), ops.cast(new, old.dtype))
+        ops.slice_update(old, (0, 0, slot, 0), ops.cast(new, old.dtype))
         for old, new in zip(past, (key, value), strict=True)
     )

@@ -73,7 +73,37 @@ def write_json(path: str | os.PathLike, value: dict[str, Any]) -> None:
 
 
 @dataclasses.dataclass(init=False, repr=False, eq=False)
-class ModelConfig:
+class ConfigPart:
+    """Declared fields with defaults, filled from keyword arguments; other keys are kept as attributes."""
+
+    def __init__(self, **kwargs: Any):
+        kwargs = copy.deepcopy(kwargs)
+        for field in dataclasses.fields(self):
+            if field.default_factory is not dataclasses.MISSING:
+                default = field.default_factory()
+            else:
+                default = field.default
+            setattr(self, field.name, kwargs.pop(field.name, default))
+        for name, value in kwargs.items():
+            setattr(self, name, value)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Fields and other keys as a JSON-ready dict."""
+        parts = {name: value for name, value in self.__dict__.items() if isinstance(value, ConfigPart)}
+        values = {name: value for name, value in self.__dict__.items() if name not in parts}
+        return {**copy.deepcopy(values), **{name: part.to_dict() for name, part in parts.items()}}
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self.to_dict() == other.to_dict()
+
+    __hash__ = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__} {json.dumps(self.to_dict(), indent=2, sort_keys=True, default=str)}"
+
+
+@dataclasses.dataclass(init=False, repr=False, eq=False)
+class ModelConfig(ConfigPart):
     """What a family's configuration is built on.
 
     Keyword arguments fill the declared fields; the family's aliases (`hidden_size` for MPT's `d_model`, ...) are
@@ -95,6 +125,8 @@ class ModelConfig:
     aliases: ClassVar[dict[str, str]] = {}
     # Arguments that are spellings of a field rather than fields or aliases.
     other_names: ClassVar[tuple[str, ...]] = ()
+    # Fields that are configurations of their own, given as such or as dicts; an override keeps the keys it leaves out.
+    parts: ClassVar[dict[str, type[ConfigPart]]] = {}
 
     architectures: list[str] | None = None
     dtype: str | None = None
@@ -114,14 +146,9 @@ class ModelConfig:
     def __init__(self, **kwargs: Any):
         kwargs = self.normalize(kwargs)
         num_labels = kwargs.pop("num_labels", None)
-        for field in dataclasses.fields(self):
-            if field.default_factory is not dataclasses.MISSING:
-                default = field.default_factory()
-            else:
-                default = field.default
-            setattr(self, field.name, kwargs.pop(field.name, default))
-        for name, value in kwargs.items():
-            setattr(self, name, value)
+        for name, part in self.parts.items():
+            kwargs[name] = part(**(kwargs.get(name) or {}))
+        super().__init__(**kwargs)
         self._set_labels(num_labels)
         self.finish()
         self.validate()
@@ -141,6 +168,9 @@ class ModelConfig:
                         f"{name}={values[name]!r} and {alias}={value!r} are two names of one value of {cls.__name__} "
                         f"and differ; give one of them."
                     )
+        for name in cls.parts:
+            if isinstance(values.get(name), ConfigPart):
+                values[name] = values[name].to_dict()
         stored_dtype = values.pop("torch_dtype", None)
         if values.get("dtype") is None and stored_dtype is not None:
             values["dtype"] = stored_dtype
@@ -155,7 +185,9 @@ class ModelConfig:
         if overrides.get("num_labels") is not None:
             for name in ("id2label", "label2id"):
                 values.pop(name, None)
-        return {**values, **cls.normalize(overrides)}
+        overrides = cls.normalize(overrides)
+        parts = {name: {**(values.get(name) or {}), **(overrides.get(name) or {})} for name in cls.parts}
+        return {**values, **overrides, **parts}
 
     def finish(self) -> None:
         """Fill the fields whose default follows from other fields."""
@@ -173,6 +205,17 @@ class ModelConfig:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
                 raise ValueError(f"{name}={value!r} in {type(self).__name__}; a positive integer was expected.")
+
+    def check_known(self, name: str, known: tuple[Any, ...]) -> None:
+        """Raise ValueError unless field `name` is one of the values `known`; dots lead into parts, None is absent."""
+        value: Any = self
+        for step in name.split("."):
+            value = value.get(step) if isinstance(value, dict) else getattr(value, step, None)
+        if value not in known:
+            possible = " or ".join(repr(one) for one in known if one is not None) or "nothing"
+            raise ValueError(
+                f"{name}={value!r} in {type(self).__name__} is not supported; {possible} was expected there."
+            )
 
     def check_divisible(self, name: str, by: str) -> None:
         """Raise ValueError unless field `name` is a multiple of field `by`."""
@@ -219,9 +262,7 @@ class ModelConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as a JSON-ready dict, unknown keys included."""
-        values = copy.deepcopy(self.__dict__)
-        values["model_type"] = type(self).model_type
-        return values
+        return {**super().to_dict(), "model_type": type(self).model_type}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], **overrides: Any) -> ModelConfig:
@@ -280,14 +321,6 @@ class ModelConfig:
     def replace(self, **changes: Any) -> ModelConfig:
         """A copy with some values changed; an unknown name raises TypeError with the closest known ones."""
         return type(self).from_dict(self.to_dict(), **changes)
-
-    def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self.to_dict() == other.to_dict()
-
-    __hash__ = None
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__} {json.dumps(self.to_dict(), indent=2, sort_keys=True, default=str)}"
 
 
 def read_config_file(folder: str | os.PathLike, **hub_options: Any) -> dict[str, Any]:
@@ -422,6 +455,15 @@ class RotaryConfig(ModelConfig):
     @rope_theta.setter
     def rope_theta(self, value: float) -> None:
         self.rope_parameters["rope_theta"] = value
+
+    @property
+    def partial_rotary_factor(self) -> float | None:
+        """Share of each head that is rotated; None for all of it."""
+        return self.rope_parameters.get("partial_rotary_factor")
+
+    @partial_rotary_factor.setter
+    def partial_rotary_factor(self, value: float) -> None:
+        self.rope_parameters["partial_rotary_factor"] = value
 
     @property
     def rope_scaling(self) -> dict[str, Any] | None:

@@ -19,6 +19,8 @@ from tfmodels.generation.sample import GenerationMixin
 from tfmodels.layers.linear import build_all, project_back
 from tfmodels.outputs import (
     CausalLMOutput,
+    MaskedLMOutput,
+    MultipleChoiceOutput,
     QuestionAnsweringOutput,
     SequenceClassifierOutput,
     TokenClassifierOutput,
@@ -115,11 +117,33 @@ def keep_positions(hidden: Any, logits_to_keep: Any) -> Any:
     return ops.take_along_axis(hidden, ops.expand_dims(positions, 2), axis=1)
 
 
+class MaskedLMHead:
+    """Scores of the tokens behind masked positions; `labels` are int (batch, length) with -100 where nothing is asked.
+
+    A family makes the layers and implements `to_logits(hidden)`.
+    """
+
+    label_names = ("labels",)
+    head_inputs = ("labels",)
+
+    def forward(self, *, labels: Any, return_dict: bool | None, **inputs: Any) -> Any:
+        outputs = self.backbone(**inputs, return_dict=True)
+        logits = self.to_logits(outputs.last_hidden_state)
+        output = MaskedLMOutput(
+            loss=None if labels is None else losses.cross_entropy(logits, labels),
+            logits=logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+        return self.finish(output, return_dict)
+
+
 class SequenceClassificationHead:
-    """Classification or regression of whole sequences, at each row's last token that is not padding.
+    """Classification or regression of whole sequences, here at each row's last token that is not padding.
 
     `labels`: see `tfmodels.losses.sequence_classification_loss`; without `config.problem_type` the kind of problem
-    follows from `num_labels` and the labels' dtype. With `inputs_embeds` the last position is taken.
+    follows from `num_labels` and the labels' dtype. With `inputs_embeds` the last position is taken. Families that
+    classify otherwise override `make_head`, `build_head` and `classify`.
     """
 
     label_names = ("labels",)
@@ -131,10 +155,9 @@ class SequenceClassificationHead:
     def build_head(self) -> None:
         build_all(self.config.hidden_size, self.score)
 
-    def forward(self, *, labels: Any, return_dict: bool | None, **inputs: Any) -> Any:
-        outputs = self.backbone(**inputs, return_dict=True)
-        hidden = outputs.last_hidden_state
-        pad, input_ids = self.config.pad_token_id, inputs["input_ids"]
+    def classify(self, hidden: Any, input_ids: Any, training: bool | None) -> Any:
+        """Logits (batch, num_labels) from the last hidden states (batch, length, hidden_size)."""
+        pad = self.config.pad_token_id
         if pad is None and hidden.shape[0] != 1:
             raise ValueError(
                 f"{type(self).__name__} finds each row's last token by config.pad_token_id, which is None: set it, or "
@@ -146,7 +169,11 @@ class SequenceClassificationHead:
             columns = ops.arange(ops.shape(input_ids)[1], dtype="int32")
             last = ops.max(columns * ops.cast(ops.not_equal(input_ids, pad), "int32"), axis=1)
             pooled = ops.squeeze(ops.take_along_axis(hidden, ops.reshape(last, (-1, 1, 1)), axis=1), 1)
-        logits = self.score(pooled)
+        return self.score(pooled)
+
+    def forward(self, *, labels: Any, return_dict: bool | None, training: bool | None, **inputs: Any) -> Any:
+        outputs = self.backbone(**inputs, return_dict=True, training=training)
+        logits = self.classify(outputs.last_hidden_state, inputs["input_ids"], training)
         loss = None
         if labels is not None:
             problem_type = self.config.problem_type or losses.infer_problem_type(self.config.num_labels, labels)
@@ -154,11 +181,52 @@ class SequenceClassificationHead:
         output = SequenceClassifierOutput(
             loss=loss,
             logits=logits,
-            past_key_values=outputs.past_key_values,
+            past_key_values=outputs.get("past_key_values"),
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
         return self.finish(output, return_dict)
+
+
+class MultipleChoiceHead:
+    """Choice among several texts, each read alone and scored by its pooled output.
+
+    Inputs have an axis more, the choices: `input_ids` (batch, choices, length) and so on; `labels` are int (batch,).
+    """
+
+    label_names = ("labels",)
+    head_inputs = ("labels",)
+
+    def make_head(self) -> None:
+        self.dropout = keras.layers.Dropout(_classifier_dropout(self.config), dtype=self.dtype_policy, name="dropout")
+        self.classifier = self.make_linear(1, use_bias=True, name="classifier")
+
+    def build_head(self) -> None:
+        build_all(self.config.hidden_size, self.dropout, self.classifier)
+
+    def forward(self, *, labels: Any, return_dict: bool | None, training: bool | None, **inputs: Any) -> Any:
+        choices = None
+        for name, rank in (("input_ids", 3), ("attention_mask", 3), ("position_ids", 3), ("inputs_embeds", 4)):
+            if inputs[name] is not None:
+                inputs[name], choices = _fold_choices(name, inputs[name], rank)
+        outputs = self.backbone(**inputs, return_dict=True, training=training)
+        pooled = self.dropout(outputs.pooler_output, training=training)
+        logits = ops.reshape(self.classifier(pooled), (-1, choices))
+        output = MultipleChoiceOutput(
+            loss=None if labels is None else losses.cross_entropy(logits, ops.reshape(labels, (-1,))),
+            logits=logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+        return self.finish(output, return_dict)
+
+
+def _fold_choices(name: str, values: Any, rank: int) -> tuple[Any, Any]:
+    """(batch, choices, ...) as (batch * choices, ...), and the number of choices."""
+    if len(values.shape) != rank:
+        raise ValueError(f"{name} has shape {tuple(values.shape)}; {rank} axes were expected: (batch, choices, ...).")
+    choices, *rest = ops.shape(values)[1:]
+    return ops.reshape(values, (-1, *rest)), choices
 
 
 class TokenClassificationHead:
@@ -191,7 +259,7 @@ class TokenClassificationHead:
 
 
 def _classifier_dropout(config: Any) -> float:
-    for name in ("classifier_dropout", "hidden_dropout"):
+    for name in ("classifier_dropout", "hidden_dropout", "hidden_dropout_prob"):
         value = getattr(config, name, None)
         if value is not None:
             return value

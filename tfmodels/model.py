@@ -19,7 +19,7 @@ from keras import ops
 
 from tfmodels.calling import CallingConvention
 from tfmodels.checkpoints import hub, reader, writer
-from tfmodels.checkpoints.weight_map import HEAD_LAYERS, Slot, WeightMap, slots_of
+from tfmodels.checkpoints.weight_map import Slot, WeightMap, slots_of
 from tfmodels.config import ModelConfig, dtype_name, read_config_file
 from tfmodels.layers.backbone import Backbone
 from tfmodels.layers.linear import linear
@@ -45,6 +45,8 @@ class TFPreTrainedModel(CallingConvention, keras.Model):
     backbone_class: ClassVar[type[Backbone]]
     base_model_prefix: ClassVar[str]
     weight_map: ClassVar[WeightMap]
+    # Further arguments of the backbone's constructor.
+    backbone_options: ClassVar[dict[str, Any]] = {}
     label_names: ClassVar[tuple[str, ...]] = ()
     # What a head takes beside the backbone's inputs, labels included, in order.
     head_inputs: ClassVar[tuple[str, ...]] = ()
@@ -79,6 +81,7 @@ class TFPreTrainedModel(CallingConvention, keras.Model):
             attn_implementation=attn_implementation,
             dtype=self.dtype_policy,
             name=self.base_model_prefix,
+            **self.backbone_options,
         )
         setattr(self, self.base_model_prefix, backbone)
         self.make_head()
@@ -353,12 +356,16 @@ def load_weights(
         slot_name = weight_map.resolve(name, slots, prefix)
         if slot_name is not None:
             found[slot_name] = name
-        elif name.split(".")[0] not in HEAD_LAYERS:
+        elif not weight_map.may_differ(weight_map.bare_name(name)):
             unexpected.append(name)
+    for slot_name, name in weight_map.substitutes:
+        if slot_name in slots and name in checkpoint.names():
+            found.setdefault(slot_name, name)
     missing = [name for name in slots if name not in found]
-    is_head = {name for name in slots if not name.startswith(prefix + ".")}
+    start = prefix + "."
+    is_head = {n for n in slots if not n.startswith(start) or weight_map.may_differ(n.removeprefix(start))}
     problems = []
-    lost = [name for name in missing if name not in is_head]
+    lost = [weight_map.stored_name(name) for name in missing if name not in is_head]
     if lost:
         problems.append(f"missing from the file: {_listed(lost)}")
     if unexpected:

@@ -63,3 +63,16 @@ def test_a_mask_of_another_size_is_refused(shape):
 def test_positions_count_tokens():
     mask = np.array([[0, 0, 1, 1], [1, 1, 1, 1], [1, 1, 0, 0]])
     assert np.asarray(positions_from_mask(mask)).tolist() == [[0, 0, 0, 1], [0, 1, 2, 3], [0, 1, 0, 0]]
+
+
+def test_the_same_mask_over_keys_in_another_order():
+    scores = np.random.default_rng(0).normal(size=(2, 1, 3, 5)).astype("float32")
+    scores[0, 0, :, 2] = -1e9
+    for source in (None, np.array([[0, 1, 1, 1, 1], [1, 1, 0, 1, 1]]), scores):
+        mask = make_mask(source, causal=True, query_length=3, key_length=5, offset=2).with_window(3)
+        other = mask.at_keys(np.array([4, 1, -1, 2], "int32"))
+        want = dense(mask, 2)[:, :, [4, 1, 0, 2]] & np.array([True, True, False, True])
+        np.testing.assert_array_equal(dense(other, 2), want)
+        assert other.key_length == 4
+        if source is scores:
+            np.testing.assert_array_equal(other.bias, np.asarray(mask.bias)[..., [4, 1, 0, 2]])

@@ -142,13 +142,14 @@ class Program:
         embeds = None
         if prompt.embeds is not None and not self.use_cache:
             embeds = ops.pad(prompt.embeds, ((0, 0), (0, room), (0, 0)))
+        windows = self.model.backbone.cache_windows
         state = State(
             ids=ops.pad(prompt.ids, ((0, 0), (0, room))),
             attended=prompt.attended,
             start=prompt.start,
             prompt_end=ops.convert_to_tensor(length, "int32"),
             position=ops.sum(ops.cast(mask, "int32"), axis=1),
-            cache=kv.to_static(output.past_key_values, capacity) if self.use_cache else None,
+            cache=kv.to_static(output.past_key_values, capacity, windows) if self.use_cache else None,
             embeds=embeds,
             finished=prompt.finished,
             step=ops.convert_to_tensor(0, "int32"),

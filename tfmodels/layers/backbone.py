@@ -14,7 +14,7 @@ from tfmodels.calling import CallingConvention, is_concrete
 from tfmodels.config import ModelConfig
 from tfmodels.layers.attention import attend, merge_heads, resolve_implementation
 from tfmodels.layers.masks import AttentionMask, make_mask
-from tfmodels.outputs import BaseModelOutput, ModelOutput
+from tfmodels.outputs import BaseModelOutput, BaseModelOutputWithPooling, ModelOutput
 
 
 @dataclasses.dataclass
@@ -58,10 +58,17 @@ class BlockContext:
             (batch, length, heads * head_dim), the (key, value) to cache, and the weights or None.
         """
         cache = kv.extend(self.past, key, value, self.cache_length)
+        mask, room = self.mask, cache[0].shape[2]
+        if self.cache_length is not None and room != mask.key_length:
+            if query.shape[2] != 1:
+                raise ValueError(
+                    f"a cache that keeps {room} positions takes one token at a time; got {query.shape[2]}."
+                )
+            mask = mask.at_keys(kv.slot_positions(room, self.cache_length + 1))
         output, weights = attend(
             query,
             *cache,
-            mask=self.mask,
+            mask=mask,
             scale=scale,
             bias=self.bias,
             head_mask=self.head_mask,
@@ -86,6 +93,11 @@ class Backbone(CallingConvention, keras.layers.Layer):
 
     config_class: ClassVar[type[ModelConfig]]
     output_class: ClassVar[type[ModelOutput]] = BaseModelOutput
+
+    # Number of positions that the family has; None where any length works (rotary embeddings, ALiBi).
+    position_limit: int | None = None
+    # Per layer how many of the last positions it looks back on, None for all; the first keeps all. None: all keep all.
+    cache_windows: tuple[int | None, ...] | None = None
 
     def __init__(self, config: ModelConfig, *, attn_implementation: str | None = None, **kwargs: Any):
         super().__init__(**kwargs)
@@ -142,6 +154,29 @@ class Backbone(CallingConvention, keras.layers.Layer):
         """The context of block `index`: families whose blocks differ (local attention) override this."""
         return context
 
+    def position_context(self, context: BlockContext, positions: Any) -> BlockContext:
+        """The context with what the family's positions contribute (rotary angles, ALiBi, relative positions)."""
+        return context
+
+    def check_positions(self, positions: Any, end: Any) -> None:
+        """Raise ValueError where positions are known to lie outside `position_limit`.
+
+        Args:
+            positions: int (batch or 1, length), looked at only where they hold values now (eager mode).
+            end: position after the last one, where that is known to be an int; else anything.
+        """
+        limit = self.position_limit
+        if limit is None:
+            return
+        first, last = 0, end - 1 if isinstance(end, int) else 0
+        if is_concrete(positions) and positions.shape[1]:
+            first, last = int(ops.min(positions)), int(ops.max(positions))
+        if first < 0 or last >= limit:
+            raise ValueError(
+                f"positions run from {first} to {last}; this model has positions 0 to {limit - 1} "
+                f"(max_position_embeddings={limit}): shorten the input."
+            )
+
     def spread_head_mask(self, head_mask: Any) -> list[Any] | None:
         """Per block a (1, heads, 1, 1) factor, from a mask of shape (heads,) or (layers, heads)."""
         if head_mask is None:
@@ -180,16 +215,9 @@ class DecoderBackbone(Backbone):
         "return_dict",
     )
 
-    # Longest input that the family can place; None where any length works (rotary embeddings, ALiBi).
-    position_limit: int | None = None
-
     def embed(self, input_ids: Any, inputs_embeds: Any, positions: Any, training: bool | None, **others: Any) -> Any:
         """Hidden states that enter the first block, (batch, length, hidden_size)."""
         return self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
-
-    def position_context(self, context: BlockContext, positions: Any) -> BlockContext:
-        """The context with what the family's positions contribute (rotary angles, ALiBi)."""
-        return context
 
     def forward(
         self,
@@ -208,7 +236,7 @@ class DecoderBackbone(Backbone):
         training: bool | None,
         **others: Any,
     ) -> Any:
-        tokens = exactly_one_input(input_ids, inputs_embeds)
+        tokens = exactly_one_input(input_ids, inputs_embeds, self.config.vocab_size)
         length = ops.shape(tokens)[1]
         # Training never decodes; with a cache, restarting positions would not be seen as packed sequences.
         use_cache = self.flag("use_cache", use_cache if use_cache is not None or not training else False)
@@ -219,9 +247,6 @@ class DecoderBackbone(Backbone):
                 f"past_key_values has {len(kv.layers_of(past_key_values))} layers; the model has {len(self.layers)}."
             )
         keys = ops.shape(past_key_values.layers[0][0])[2] if static else filled + length
-        positions = self.positions(position_ids, cache_position, filled, length)
-        counted = position_ids is None and cache_position is None
-        self.check_positions(positions, end=filled + length if counted else None)
         packed = position_ids is not None and past_key_values is None and not use_cache
         mask = make_mask(
             attention_mask,
@@ -229,8 +254,14 @@ class DecoderBackbone(Backbone):
             query_length=length,
             key_length=keys,
             offset=filled,
-            packed_positions=positions if packed else None,
+            packed_positions=as_rows(position_ids) if packed else None,
         )
+        if position_ids is None and cache_position is None:
+            positions = self.counted_positions(mask)
+            self.check_positions(positions, end=filled + length)
+        else:
+            positions = as_rows(cache_position if position_ids is None else position_ids)
+            self.check_positions(positions, end=None)
         context = BlockContext(
             mask=mask,
             cache_length=filled if static else None,
@@ -257,54 +288,107 @@ class DecoderBackbone(Backbone):
         )
         return output if self.flag("return_dict", return_dict) else output.to_tuple()
 
-    def positions(self, position_ids: Any, cache_position: Any, filled: Any, length: Any) -> Any:
-        """Positions of this call's tokens, int32 (batch or 1, length): given, or counted on from the cache."""
-        if position_ids is not None:
-            position_ids = ops.cast(position_ids, "int32")
-            return ops.expand_dims(position_ids, 0) if len(position_ids.shape) == 1 else position_ids
-        if cache_position is not None:
-            return ops.expand_dims(ops.cast(cache_position, "int32"), 0)
-        return ops.expand_dims(ops.arange(length, dtype="int32") + filled, 0)
-
-    def check_positions(self, positions: Any, end: Any) -> None:
-        """Raise ValueError where positions are known to lie outside `position_limit`.
-
-        Args:
-            positions: int (batch or 1, length), looked at only where they hold values now (eager mode).
-            end: position after the last one, where that is known to be an int; else anything.
-        """
-        limit = self.position_limit
-        if limit is None:
-            return
-        first, last = 0, end - 1 if isinstance(end, int) else 0
-        if is_concrete(positions) and positions.shape[1]:
-            first, last = int(ops.min(positions)), int(ops.max(positions))
-        if first < 0 or last >= limit:
-            raise ValueError(
-                f"positions run from {first} to {last}; this model has positions 0 to {limit - 1} "
-                f"(max_position_embeddings={limit}): shorten the input."
-            )
+    def counted_positions(self, mask: AttentionMask) -> Any:
+        """Positions of this call's tokens where none are given, int32 (batch or 1, length): on from those cached."""
+        return ops.expand_dims(ops.arange(mask.query_length, dtype="int32") + mask.offset, 0)
 
 
-def exactly_one_input(input_ids: Any, inputs_embeds: Any) -> Any:
+class EncoderBackbone(Backbone):
+    """Base of the families in which every token sees all others.
+
+    A family implements `positions`, `embed` and `pool`, and may override `position_context` and `block_context`.
+    """
+
+    input_names: ClassVar[tuple[str, ...]] = (
+        "input_ids",
+        "attention_mask",
+        "position_ids",
+        "head_mask",
+        "inputs_embeds",
+        "output_attentions",
+        "output_hidden_states",
+        "return_dict",
+    )
+
+    def forward(
+        self,
+        *,
+        input_ids: Any,
+        attention_mask: Any,
+        position_ids: Any,
+        head_mask: Any,
+        inputs_embeds: Any,
+        output_attentions: bool | None,
+        output_hidden_states: bool | None,
+        return_dict: bool | None,
+        training: bool | None,
+    ) -> Any:
+        length = ops.shape(exactly_one_input(input_ids, inputs_embeds, self.config.vocab_size))[1]
+        positions, end = self.positions(position_ids, input_ids, length)
+        self.check_positions(positions, end)
+        context = BlockContext(
+            mask=make_mask(attention_mask, causal=False, query_length=length, key_length=length),
+            return_weights=self.flag("output_attentions", output_attentions),
+            training=training,
+            implementation=self.attn_implementation,
+        )
+        hidden, _, states, weights = self.run_blocks(
+            self.embed(input_ids, inputs_embeds, positions, training),
+            self.position_context(context, positions),
+            head_mask=self.spread_head_mask(head_mask),
+            output_hidden_states=self.flag("output_hidden_states", output_hidden_states),
+        )
+        output = BaseModelOutputWithPooling(
+            last_hidden_state=hidden,
+            pooler_output=self.pool(hidden),
+            hidden_states=(*states, hidden) if states else None,
+            attentions=weights,
+        )
+        return output if self.flag("return_dict", return_dict) else output.to_tuple()
+
+    def positions(self, position_ids: Any, input_ids: Any, length: Any) -> tuple[Any, Any]:
+        """Positions of the tokens, int32 (batch or 1, length), and the one after the last, where it is known."""
+        raise NotImplementedError
+
+    def embed(self, input_ids: Any, inputs_embeds: Any, positions: Any, training: bool | None) -> Any:
+        """Hidden states that enter the first block, (batch, length, hidden_size)."""
+        raise NotImplementedError
+
+    def pool(self, hidden: Any) -> Any:
+        """One vector per row, (batch, hidden_size), or None, from the last hidden states."""
+        raise NotImplementedError
+
+
+def as_rows(position_ids: Any) -> Any:
+    """Positions that a caller gave, int32 (batch or 1, length); one axis is one row for all."""
+    position_ids = ops.cast(position_ids, "int32")
+    return ops.expand_dims(position_ids, 0) if len(position_ids.shape) == 1 else position_ids
+
+
+def exactly_one_input(input_ids: Any, inputs_embeds: Any, vocab_size: int) -> Any:
     """The one of the two that was given.
 
+    Ids are compared with the vocabulary where they hold values now; inside a graph an id beyond it looks up whatever
+    the backend makes of it (an error on a CPU, zeros on a GPU, the last row under XLA).
+
     Raises:
-        ValueError: both or neither were given, or the rank is wrong.
+        ValueError: both or neither were given, the rank is wrong, or ids lie outside the vocabulary.
     """
     if (input_ids is None) == (inputs_embeds is None):
         given = "both" if input_ids is not None else "neither"
         raise ValueError(f"exactly one of input_ids and inputs_embeds is needed; {given} was given.")
-    tokens, rank, layout = (
-        (input_ids, 2, "(batch, length)")
-        if inputs_embeds is None
-        else (
-            inputs_embeds,
-            3,
-            "(batch, length, hidden_size)",
-        )
-    )
-    if len(tokens.shape) != rank:
-        name = "input_ids" if inputs_embeds is None else "inputs_embeds"
-        raise ValueError(f"{name} has shape {tuple(tokens.shape)}; {layout} was expected.")
-    return tokens
+    if inputs_embeds is not None:
+        if len(inputs_embeds.shape) != 3:
+            raise ValueError(
+                f"inputs_embeds has shape {tuple(inputs_embeds.shape)}; (batch, length, hidden_size) was expected."
+            )
+        return inputs_embeds
+    if len(input_ids.shape) != 2:
+        raise ValueError(f"input_ids has shape {tuple(input_ids.shape)}; (batch, length) was expected.")
+    if is_concrete(input_ids) and 0 not in input_ids.shape:
+        lowest, highest = int(ops.min(input_ids)), int(ops.max(input_ids))
+        if lowest < 0 or highest >= vocab_size:
+            raise ValueError(
+                f"input_ids run from {lowest} to {highest}; the vocabulary has ids 0 to {vocab_size - 1}."
+            )
+    return input_ids

@@ -50,6 +50,12 @@ class FeedForward(keras.layers.Layer):
         std: standard deviation of the initial weights.
         names: what checkpoints call the two projections; they become this layer's attributes.
         dropout: share of the output's elements that training drops.
+
+    Example:
+        >>> import numpy as np
+        >>> block = FeedForward(2, 3, "relu", use_bias=True, std=0.02, names=("c_fc", "c_proj"))
+        >>> block(np.ones((1, 4, 2), "float32")).shape, block.c_proj.kernel.shape
+        (TensorShape([1, 4, 2]), (3, 2))
     """
 
     def __init__(

@@ -73,6 +73,19 @@ class AttentionMask:
         """The same mask, further limited to the last `window` keys; one object for all layers that ask."""
         return self._windowed.setdefault(window, dataclasses.replace(self, window=window))
 
+    def at_keys(self, positions: Any) -> AttentionMask:
+        """The same mask over other keys.
+
+        Args:
+            positions: int32 (keys,), key positions of this mask in their new order; negative for a key that none sees.
+        """
+        index = ops.maximum(positions, 0)
+        pairs = ops.reshape(positions >= 0, (1, 1, 1, -1))
+        if self.allowed is not None:
+            pairs = ops.logical_and(pairs, ops.take(self.allowed, index, axis=3))
+        bias = None if self.bias is None else ops.take(self.bias, index, axis=3)
+        return AttentionMask(self.query_length, positions.shape[0], pairs=pairs, bias=bias)
+
 
 def _lead(pairs: Any) -> Any:
     return ops.expand_dims(ops.expand_dims(pairs, 0), 0)

@@ -41,5 +41,11 @@ def layer_norm(epsilon: float, *, dtype: Any, name: str, use_bias: bool = True) 
     Args:
         epsilon: added to the variance.
         use_bias: whether it has a bias beside its weight.
+
+    Example:
+        >>> import numpy as np
+        >>> norm = layer_norm(0.0, dtype="float32", name="norm", use_bias=False)
+        >>> np.asarray(norm(np.array([[1.0, 3.0]]))).tolist(), len(norm.weights)
+        ([[-1.0, 1.0]], 1)
     """
     return keras.layers.LayerNormalization(epsilon=epsilon, center=use_bias, dtype=dtype, name=name)
