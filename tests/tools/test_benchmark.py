@@ -1,0 +1,104 @@
+"""tools/benchmark.py: its arithmetic, and a run of each benchmark on a model that is tiny."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+import numpy as np
+import pytest
+
+from tfmodels.checkpoints.reader import open_checkpoint
+from tools import benchmark
+
+TINY = "1,16,2,1,24,50"
+
+
+def test_shape_fills_in_what_is_usual():
+    shape = benchmark.Shape.parse("2,64,4")
+    assert (shape.kv_heads, shape.intermediate, shape.vocab) == (4, 256, 32000)
+    assert benchmark.Shape.parse(TINY) == benchmark.Shape(1, 16, 2, 1, 24, 50)
+
+
+@pytest.mark.parametrize("text", ["", "2,64", "2,64,x", "2,65,4", "1,2,2,1,2,3,4"])
+def test_shape_refuses_nonsense(text):
+    with pytest.raises(argparse.ArgumentTypeError, match=r"layers,hidden,heads|divisible"):
+        benchmark.Shape.parse(text)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_synthetic_checkpoint_has_the_shape(tmp_path, dtype):
+    benchmark.write_synthetic(tmp_path, benchmark.Shape.parse(TINY), dtype)
+    with open_checkpoint(tmp_path) as checkpoint:
+        infos = {name: checkpoint.info(name) for name in checkpoint.names()}
+    assert {info.dtype for info in infos.values()} == {dtype}
+    assert infos["model.layers.0.self_attn.k_proj.weight"].shape == (8, 16)
+    assert infos["lm_head.weight"].shape == (50, 16)
+    assert len(infos) == 9 + 3
+
+
+def test_equal_ids_counts_up_to_the_first_difference():
+    ours = np.array([[1, 2, 3, 4], [5, 6, 7, 8]])
+    assert benchmark.equal_ids(ours, ours.copy()) == 1.0
+    assert benchmark.equal_ids(ours, np.array([[1, 2, 9, 4], [5, 6, 7, 8]])) == 0.75
+    assert benchmark.equal_ids(ours, ours[:, :3]) == 0.0
+
+
+def test_take_turns_alternates_and_times_the_first_call_apart(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(benchmark.time, "perf_counter", lambda: clock[0])
+    calls = []
+
+    def action(name, first, later):
+        def run():
+            clock[0] += first if name not in calls else later
+            calls.append(name)
+            return len(calls)
+
+        return run
+
+    timings, results = benchmark.take_turns({"a": action("a", 10, 2), "b": action("b", 20, 3)}, rounds=3)
+    assert timings["a"] == benchmark.Timing(10, 2, 2, 2)
+    assert timings["b"] == benchmark.Timing(20, 3, 3, 3)
+    assert calls == list("abab" + "ab" + "ba" + "ab")
+    assert results == {"a": 9, "b": 10}
+
+
+@pytest.mark.slow
+def test_generate_reports_what_it_measured(tmp_path, capsys):
+    arguments = ["--shape", TINY, "--batch", "2", "--max-new-tokens", "4", "--prompt-length", "5", "--rounds", "1"]
+    benchmark.main(["generate", *arguments, "--json", str(tmp_path / "out.json")])
+    report = json.loads((tmp_path / "out.json").read_text())
+    (row,) = report["rows"]
+    assert row["side"] == "tfmodels"
+    assert row["tokens_per_s"] == pytest.approx(2 * 3 / (row["total_s"] - row["prefill_ms"] / 1e3))
+    assert report["versions"].keys() >= {"tensorflow", "keras"}
+    assert report["machine"]["cores"] >= 1
+    assert "--max-new-tokens 4" in report["command"]
+    assert "tokens/s" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_forward_agrees_with_its_peer(tmp_path):
+    pytest.importorskip("transformers", reason="the peer is not installed")
+    arguments = ["--shape", TINY, "--batch", "2", "--length", "7", "--rounds", "1", "--peer", "torch"]
+    benchmark.main(["forward", *arguments, "--json", str(tmp_path / "out.json")])
+    ours, *peers = json.loads((tmp_path / "out.json").read_text())["rows"]
+    assert ours["side"] == "tfmodels"
+    assert peers
+    assert all(0 < row["max_difference"] < 1e-4 for row in peers)
+
+
+@pytest.mark.slow
+def test_load_measures_memory_and_time(tmp_path):
+    shape = "2,512,8,8,1024,8000"
+    benchmark.main(
+        ["load", "--shape", shape, "--to", "bfloat16,float32", "--rounds", "1", "--json", str(tmp_path / "j")]
+    )
+    rows = json.loads((tmp_path / "j").read_text())["rows"]
+    assert [row["dtype"] for row in rows] == ["bfloat16", "float32"]
+    assert rows[0]["weights_gb"] * 2 == rows[1]["weights_gb"]
+    for row in rows:
+        assert row["peak_gb"] >= row["weights_gb"]
+        assert row["load_s"] > 0
+        assert row["read_s"] > 0
