@@ -45,6 +45,8 @@ def test_all_spellings_agree(model, dtype, convert):
         model([ids, mask]),
         model((ids, mask)),
         model(ids, mask),
+        model([ids, mask, None, None, None, None, None, False]),
+        model(ids, mask, None, None, None, None, None, False, True, training=False),
         model(ids, attention_mask=mask),
         model({"input_ids": ids}, attention_mask=mask),
         model({"input_ids": ids, "attention_mask": mask, "use_cache": False, "return_dict": None}),

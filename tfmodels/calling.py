@@ -101,19 +101,26 @@ class CallingConvention:
         cls.call = call
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        check_names(self.input_names + ("training",), kwargs, type(self).__name__)
+        names = self.input_names + ("training",)
+        check_names(names, kwargs, type(self).__name__)
+        flags = {}
+        # Keras refuses flags next to tensors, inside a dict or list as well as positionally: they travel as keywords.
         if args and isinstance(args[0], Mapping):
-            # Keras refuses flags next to tensors inside one dict: they travel as keywords.
             flags = {name: value for name, value in args[0].items() if value is None or isinstance(value, (bool, int))}
             tensors = {name: value for name, value in args[0].items() if name not in flags}
-            check_names(self.input_names + ("training",), flags, type(self).__name__)
-            for name in flags:
-                if name in kwargs:
-                    raise TypeError(f"{type(self).__name__} got {name!r} twice: in the dict and by name.")
-            args, kwargs = (tensors, *args[1:]), {**flags, **kwargs}
+            check_names(names, flags, type(self).__name__)
+            args = (tensors, *args[1:])
         elif args and isinstance(args[0], list) and args[0] and all(isinstance(row, (int, list)) for row in args[0]):
             args = (np.asarray(args[0]), *args[1:])  # token ids typed in as Python lists
-        return super().__call__(*args, **kwargs)
+        elif args:
+            values = (*args[0], *args[1:]) if isinstance(args[0], (list, tuple)) else args
+            flags = {name: value for name, value in zip(names, values, strict=False) if isinstance(value, (bool, int))}
+            if flags:
+                args = ([None if isinstance(value, (bool, int)) else value for value in values],)
+        for name in flags:
+            if name in kwargs:
+                raise TypeError(f"{type(self).__name__} got {name!r} twice: by name and in what came before.")
+        return super().__call__(*args, **{**flags, **kwargs})
 
 
 def is_concrete(tensor: Any) -> bool:

@@ -19,6 +19,7 @@ from keras import ops
 
 from tfmodels.calling import CallingConvention
 from tfmodels.checkpoints import hub, reader, writer
+from tfmodels.checkpoints.transfer import to_array, to_tensor
 from tfmodels.checkpoints.weight_map import Slot, WeightMap, slots_of
 from tfmodels.config import ModelConfig, dtype_name, read_config_file
 from tfmodels.layers.backbone import Backbone
@@ -399,12 +400,8 @@ def _listed(names: list[str], most: int = 8) -> str:
 
 def _fill(slot: Slot, values: np.ndarray) -> None:
     variable = slot.variable
-    if keras.backend.backend() == "tensorflow":
-        from tfmodels.checkpoints.transfer import to_tensor
-
-        tensor = to_tensor(values, dtype=dtype_name(variable.dtype), transpose=slot.transposed)
-    else:
-        tensor = ops.convert_to_tensor(values.T if slot.transposed else values, dtype_name(variable.dtype))
+    move = to_tensor if keras.backend.backend() == "tensorflow" else to_array
+    tensor = move(values, dtype=dtype_name(variable.dtype), transpose=slot.transposed)
     if variable._value is None:
         variable._initialize(tensor)
         variable._initializer = None
@@ -415,7 +412,7 @@ def _fill(slot: Slot, values: np.ndarray) -> None:
 def _values_of(slot: Slot) -> Any:
     def values() -> np.ndarray:
         array = ops.convert_to_numpy(slot.variable.value)
-        return np.ascontiguousarray(array.T) if slot.transposed else array
+        return to_array(array, dtype=array.dtype.name, transpose=True) if slot.transposed else array
 
     return values
 

@@ -121,8 +121,8 @@ def test_empty_folder_lists_what_was_looked_for(tmp_path):
     for name in ("model.safetensors", SAFETENSORS_INDEX, "pytorch_model.bin", "pytorch_model.bin.index.json"):
         assert name in str(caught.value)
     assert isinstance(caught.value, FileNotFoundError)
-    (tmp_path / "tf_model.h5").touch()
-    with pytest.raises(CheckpointNotFoundError, match=r"there are 'tf_model.h5'"):
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(CheckpointNotFoundError, match=r"there are 'notes.txt'"):
         open_checkpoint(tmp_path)
 
 

@@ -135,7 +135,7 @@ def test_what_this_family_lacks_is_refused(options, message):
 
 
 def test_what_transformers_ignored_must_be_said():
-    """The reference's folder of ignored options is refused as it stands; with them off it gives the reference's result."""
+    """The reference's folder of ignored options is refused as it stands; with them off it gives the same result."""
     folder = REFERENCE / "ignored_options"
     with pytest.raises(ValueError, match=r"prefix_lm=True .*not supported"):
         TFMptForCausalLM.from_pretrained(folder)

@@ -55,7 +55,7 @@ class FeedForward(keras.layers.Layer):
         >>> import numpy as np
         >>> block = FeedForward(2, 3, "relu", use_bias=True, std=0.02, names=("c_fc", "c_proj"))
         >>> block(np.ones((1, 4, 2), "float32")).shape, block.c_proj.kernel.shape
-        (TensorShape([1, 4, 2]), (3, 2))
+        (TensorShape([1, 4, 2]), TensorShape([3, 2]))
     """
 
     def __init__(
