@@ -1,6 +1,6 @@
 """Fine-tune a causal language model on a few sentences with `compile` and `fit`, and hear it repeat them.
 
-    python examples/fine_tune.py --epochs 60
+python examples/fine_tune.py --epochs 60
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Continue prompts with a checkpoint: greedy, sampled, batched and streamed.
 
-    python examples/generate_text.py
-    python examples/generate_text.py --model path/to/llama --prompt "Once upon a time" "The little dog"
+python examples/generate_text.py
+python examples/generate_text.py --model path/to/llama --prompt "Once upon a time" "The little dog"
 """
 
 from __future__ import annotations
@@ -32,7 +32,12 @@ def main(arguments: list[str] | None = None) -> list[str]:
         print("greedy: ", text, "\n")
 
     sampled = model.generate(
-        **prompts, max_new_tokens=options.max_new_tokens, do_sample=True, temperature=0.9, top_p=0.95, seed=options.seed
+        **prompts,
+        max_new_tokens=options.max_new_tokens,
+        do_sample=True,
+        temperature=0.9,
+        top_p=0.95,
+        seed=options.seed,
     )
     for text in tokenizer.batch_decode(sampled, skip_special_tokens=True):
         print("sampled:", text, "\n")

@@ -1,5 +1,6 @@
 """Every reference case: outputs, caches, losses and generated ids equal to what transformers computed."""
 
+import numpy as np
 import pytest
 import reference_cases as cases
 import tensorflow as tf
@@ -42,3 +43,15 @@ def compiled(jit_compile):
 @pytest.mark.parametrize("folder, call", [p for p in parameters("forward") if p.values[0].name == "model"])
 def test_forward_compiled(folder, call, jit_compile):
     cases.run_forward(folder, call, compiled(jit_compile))
+
+
+@pytest.mark.parametrize("folder, call", [p for p in parameters("forward") if p.values[1]["name"] == "native"])
+def test_lower_precision_is_as_close_to_float32_as_the_references(folder, call):
+    arrays, inputs = cases.arrays_of(folder), cases.inputs_of(folder, call, "native", call["inputs"])
+    output = cases.model_of(folder, call["dtype"])(**inputs, **call["kwargs"])
+    tokens = inputs["attention_mask"] == 1
+    for key in (key for key in call["outputs"] if key.startswith("out.") and arrays[f"native.{key}"].ndim == 3):
+        want = arrays[f"as_float32.{key}"][tokens]
+        ours = np.linalg.norm(cases.part_of(output, key[4:])[tokens] - want)
+        theirs = np.linalg.norm(arrays[f"native.{key}"][tokens] - want)
+        assert ours <= 1.3 * theirs, key  # both are rounding noise, of some hundred numbers

@@ -26,6 +26,7 @@ _NAMES = {
     "tfmodels.generation.config": ("GenerationConfig",),
     "tfmodels.generation.streamers": ("TextStreamer",),
     "tfmodels.model": ("TFPreTrainedModel",),
+    "tfmodels.sentence_encoder": ("SentenceEncoder",),
     "tfmodels.tokenization": (
         "AutoTokenizer",
         "BatchEncoding",

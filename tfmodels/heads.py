@@ -93,8 +93,8 @@ def keep_positions(hidden: Any, logits_to_keep: Any) -> Any:
     Example:
         >>> import numpy as np
         >>> x = np.arange(4.0).reshape(1, 4, 1)
-        >>> np.asarray(keep_positions(x, 1)).ravel().tolist(), np.asarray(keep_positions(x, np.array([2,
-        0]))).ravel().tolist() ([3.0], [2.0, 0.0])
+        >>> [np.asarray(keep_positions(x, keep)).ravel().tolist() for keep in (1, np.array([2, 0]))]
+        [[3.0], [2.0, 0.0]]
     """
     if logits_to_keep is None or _keeps_all(logits_to_keep):
         return hidden

@@ -241,7 +241,7 @@ class TFPreTrainedModel(CallingConvention, keras.Model):
             >>> from tfmodels import TFLlamaForCausalLM
             >>> model = TFLlamaForCausalLM.from_pretrained("stories260K")
             >>> model.count_params()
-            261184
+            260032
         """
         hub_options, overrides = hub.split_options(kwargs)
         if isinstance(config, ModelConfig):

@@ -114,6 +114,12 @@ class MultipleChoiceOutput(ModelOutput):
     fields = ("loss", "logits", "hidden_states", "attentions")
 
 
+class SentenceEmbeddingOutput(ModelOutput):
+    """Output of a sentence encoder; `sentence_embedding` is float (batch, dimension)."""
+
+    fields = ("sentence_embedding",)
+
+
 class GenerateOutput(ModelOutput):
     """Output of `generate`.
 

@@ -178,6 +178,10 @@ class MPNetBackbone(EncoderBackbone):
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "add_pooling_layer": self.pooler is not None}
 
+    @property
+    def longest_input(self) -> int:
+        return self.position_limit - PADDING_ID - 1
+
     def positions(self, position_ids: Any, input_ids: Any, length: Any) -> tuple[Any, Any]:
         if position_ids is not None:
             return as_rows(position_ids), None

@@ -168,7 +168,7 @@ class GenerationConfig:
                 stacklevel=2,
             )
         vars(config).update((name, value) for name, value in settings.items() if name not in FIELDS)
-        for name in FIELDS & settings.keys():
+        for name in (name for name in settings if name in FIELDS):
             setattr(config, name, settings[name])
         config.validate()
         return config
@@ -220,7 +220,7 @@ class GenerationConfig:
         """
         settings = model_config if isinstance(model_config, Mapping) else model_config.to_dict()
         # `seed` and `jit_compile` are this package's: under these names a model config means something else.
-        names = [name for name in FIELDS if name not in ("seed", "jit_compile")]
+        names = [name for name in GenerationConfig.__annotations__ if name not in ("seed", "jit_compile")]
         return cls.from_dict({name: settings[name] for name in names if settings.get(name) is not None})
 
     def to_dict(self) -> dict[str, Any]:

@@ -420,7 +420,7 @@ class GenerationMixin:
             "keep_scores": config.output_scores and config.return_dict_in_generate,
             "keep_logits": config.output_logits and config.return_dict_in_generate,
         }
-        programs = self.__dict__.setdefault("_programs", _Programs())
+        programs = self.__dict__.setdefault("_programs", Programs())
         key = (proc.split(processors)[0], tuple(options.values()), config.jit_compile)
         if key not in programs.made:
             program = Program(self, processors, **options)
@@ -504,17 +504,17 @@ class GenerationMixin:
         )
 
 
-class _Programs:
+class Programs:
     """A model's compiled functions, where Keras's attribute tracking, copies and pickles do not look."""
 
     def __init__(self):
         self.made: dict[Any, tuple[Program, dict[str, Compiled]]] = {}
 
-    def __deepcopy__(self, memo: dict) -> _Programs:
-        return _Programs()
+    def __deepcopy__(self, memo: dict) -> Programs:
+        return Programs()
 
     def __reduce__(self):
-        return _Programs, ()
+        return Programs, ()
 
 
 def _seed(seed: int | None) -> int:

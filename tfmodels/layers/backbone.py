@@ -177,6 +177,11 @@ class Backbone(CallingConvention, keras.layers.Layer):
                 f"(max_position_embeddings={limit}): shorten the input."
             )
 
+    @property
+    def longest_input(self) -> int | None:
+        """Most tokens that an input can have; None where there is no such limit."""
+        return self.position_limit
+
     def spread_head_mask(self, head_mask: Any) -> list[Any] | None:
         """Per block a (1, heads, 1, 1) factor, from a mask of shape (heads,) or (layers, heads)."""
         if head_mask is None:
