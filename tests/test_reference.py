@@ -28,9 +28,19 @@ def test_error(folder, call):
     assert len(str(error.value)) > 40
 
 
-@pytest.mark.parametrize(
-    "folder, call", [p for p in parameters("generate") if not p.values[1]["name"].startswith("beam")]
-)
+def slow_but_for_llama(chosen, quick=()):
+    """Compiling is what takes the time: of the other families only the calls named `quick` run by default."""
+    for parameter in chosen:
+        folder, call = parameter.values
+        is_slow = folder.parent.name != "llama" and call["name"] not in quick
+        yield pytest.param(folder, call, id=parameter.id, marks=[pytest.mark.slow] if is_slow else [])
+
+
+GENERATE = [p for p in parameters("generate") if not p.values[1]["name"].startswith("beam")]
+MODEL = [p for p in parameters("forward") if p.values[0].name == "model"]
+
+
+@pytest.mark.parametrize("folder, call", slow_but_for_llama(GENERATE, quick=("greedy", "greedy_nocache", "combo")))
 def test_generate(folder, call):
     cases.run_generate(folder, call)
 
@@ -40,7 +50,7 @@ def compiled(jit_compile):
 
 
 @pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
-@pytest.mark.parametrize("folder, call", [p for p in parameters("forward") if p.values[0].name == "model"])
+@pytest.mark.parametrize("folder, call", slow_but_for_llama(MODEL))
 def test_forward_compiled(folder, call, jit_compile):
     cases.run_forward(folder, call, compiled(jit_compile))
 
