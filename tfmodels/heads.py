@@ -63,14 +63,8 @@ class CausalLMHead(GenerationMixin):
         if labels is not None and logits_to_keep is not None and not _keeps_all(logits_to_keep):
             raise ValueError("labels need the logits of all positions: leave logits_to_keep out.")
         logits = self.to_logits(keep_positions(outputs.last_hidden_state, logits_to_keep))
-        output = CausalLMOutput(
-            loss=None if labels is None else losses.causal_lm_loss(logits, labels),
-            logits=logits,
-            past_key_values=outputs.past_key_values,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-        )
-        return self.finish(output, return_dict)
+        loss = None if labels is None else losses.causal_lm_loss(logits, labels)
+        return self.finish(CausalLMOutput, outputs, return_dict, loss=loss, logits=logits)
 
     def after_loading(self, folder: Path) -> None:
         super().after_loading(folder)
@@ -129,13 +123,8 @@ class MaskedLMHead:
     def forward(self, *, labels: Any, return_dict: bool | None, **inputs: Any) -> Any:
         outputs = self.backbone(**inputs, return_dict=True)
         logits = self.to_logits(outputs.last_hidden_state)
-        output = MaskedLMOutput(
-            loss=None if labels is None else losses.cross_entropy(logits, labels),
-            logits=logits,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-        )
-        return self.finish(output, return_dict)
+        loss = None if labels is None else losses.cross_entropy(logits, labels)
+        return self.finish(MaskedLMOutput, outputs, return_dict, loss=loss, logits=logits)
 
 
 class SequenceClassificationHead:
@@ -178,14 +167,7 @@ class SequenceClassificationHead:
         if labels is not None:
             problem_type = self.config.problem_type or losses.infer_problem_type(self.config.num_labels, labels)
             loss = losses.sequence_classification_loss(logits, labels, problem_type)
-        output = SequenceClassifierOutput(
-            loss=loss,
-            logits=logits,
-            past_key_values=outputs.get("past_key_values"),
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-        )
-        return self.finish(output, return_dict)
+        return self.finish(SequenceClassifierOutput, outputs, return_dict, loss=loss, logits=logits)
 
 
 class MultipleChoiceHead:
@@ -212,13 +194,8 @@ class MultipleChoiceHead:
         outputs = self.backbone(**inputs, return_dict=True, training=training)
         pooled = self.dropout(outputs.pooler_output, training=training)
         logits = ops.reshape(self.classifier(pooled), (-1, choices))
-        output = MultipleChoiceOutput(
-            loss=None if labels is None else losses.cross_entropy(logits, ops.reshape(labels, (-1,))),
-            logits=logits,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-        )
-        return self.finish(output, return_dict)
+        loss = None if labels is None else losses.cross_entropy(logits, ops.reshape(labels, (-1,)))
+        return self.finish(MultipleChoiceOutput, outputs, return_dict, loss=loss, logits=logits)
 
 
 def _fold_choices(name: str, values: Any, rank: int) -> tuple[Any, Any]:
@@ -249,13 +226,8 @@ class TokenClassificationHead:
         outputs = self.backbone(**self.without_cache(inputs), return_dict=True, training=training)
         classifier = getattr(self, self.classifier_name)
         logits = classifier(self.dropout(outputs.last_hidden_state, training=training))
-        output = TokenClassifierOutput(
-            loss=None if labels is None else losses.cross_entropy(logits, labels),
-            logits=logits,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-        )
-        return self.finish(output, return_dict)
+        loss = None if labels is None else losses.cross_entropy(logits, labels)
+        return self.finish(TokenClassifierOutput, outputs, return_dict, loss=loss, logits=logits)
 
 
 def _classifier_dropout(config: Any) -> float:
@@ -291,11 +263,6 @@ class QuestionAnsweringHead:
         loss = None
         if start_positions is not None:
             loss = losses.question_answering_loss(start_logits, end_logits, start_positions, end_positions)
-        output = QuestionAnsweringOutput(
-            loss=loss,
-            start_logits=start_logits,
-            end_logits=end_logits,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
+        return self.finish(
+            QuestionAnsweringOutput, outputs, return_dict, loss=loss, start_logits=start_logits, end_logits=end_logits
         )
-        return self.finish(output, return_dict)

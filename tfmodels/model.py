@@ -112,11 +112,20 @@ class TFPreTrainedModel(CallingConvention, keras.Model):
         self.build_head()
         self.built = True
 
-    def forward(self, *, return_dict: bool | None, **inputs: Any) -> Any:
-        return self.finish(self.backbone(**inputs, return_dict=True), return_dict)
+    def forward(self, **inputs: Any) -> Any:
+        return self.backbone(**inputs)
 
-    def finish(self, output: ModelOutput, return_dict: bool | None) -> Any:
-        """The output as the caller wants it: a `ModelOutput`, or a tuple for return_dict=False."""
+    def finish(
+        self, output_class: type[ModelOutput], outputs: ModelOutput, return_dict: bool | None, **values: Any
+    ) -> Any:
+        """A head's output as the caller wants it: an `output_class`, or a tuple for return_dict=False.
+
+        Args:
+            output_class: its fields are filled with `values` first, then with what of `outputs` bears the same name.
+            outputs: what the backbone gave.
+        """
+        carried = {name: outputs[name] for name in output_class.fields if name in outputs and name not in values}
+        output = output_class(**values, **carried)
         return output if self.backbone.flag("return_dict", return_dict) else output.to_tuple()
 
     def get_input_embeddings(self) -> keras.layers.Embedding:

@@ -30,11 +30,11 @@ class SentenceEncoder(CallingConvention, keras.Model):
     """A model with pooling, and what follows it, as one Keras model: ids and mask in, one vector per text out.
 
     Called with `input_ids` and `attention_mask`, int (batch, length), it gives a `SentenceEmbeddingOutput`; it
-    composes and trains as any Keras model does. `encode` takes texts.
+    composes and trains as any Keras model does, with the vectors as its prediction. `encode` takes texts.
 
     Args:
         model: a bare model such as `TFMPNetModel`.
-        tokenizer: what `encode` makes ids with; it is no part of a `.keras` file.
+        tokenizer: what `encode` makes ids with; it is no part of a `.keras` file, nor of a copy.
         pooling: modes of `tfmodels.layers.pooling.Pooling`.
         tail: what follows: "normalize", or dicts of `out_features`, `bias` and `activation` for dense layers.
         max_seq_length: texts are cut to so many tokens; None: to what model and tokenizer can do.
@@ -94,6 +94,12 @@ class SentenceEncoder(CallingConvention, keras.Model):
         for layer in self.tail:
             vectors = layer(vectors)
         return SentenceEmbeddingOutput(sentence_embedding=vectors)
+
+    def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, *args: Any, **kwargs: Any) -> Any:
+        return super().compute_loss(x, y, y_pred["sentence_embedding"], *args, **kwargs)
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
+        return super().compute_metrics(x, y, y_pred["sentence_embedding"], sample_weight)
 
     def get_config(self) -> dict[str, Any]:
         settings = dataclasses.asdict(self.settings)

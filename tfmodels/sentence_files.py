@@ -158,4 +158,6 @@ def _tail(folder: Path, kind: str, path: str) -> str | Dense:
     activation = options.get("activation_function", "torch.nn.modules.activation.Tanh")
     if activation not in ACTIVATIONS:
         raise ValueError(f"{file} has activation_function={activation!r}; known are {', '.join(ACTIVATIONS)}.")
+    if "out_features" not in options:
+        raise ValueError(f"{file} has no out_features, the size of a dense layer's output.")
     return Dense(options["out_features"], options.get("bias", True), ACTIVATIONS[activation], path)

@@ -1,5 +1,7 @@
 """Attention against a plain NumPy definition."""
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -50,6 +52,15 @@ def test_half_precision_sums_in_float32():
     got = np.asarray(attend(query, key, value, mask=mask, scale=0.25)[0], "float32")
     want, _ = plain(query, key, value.astype("float64"), np.ones((1, 1, 600, 600), bool), 0.25)
     assert np.abs(got - want).max() < 1e-3
+
+
+def test_one_key_gets_all_the_weight_without_a_warning():
+    x = np.full((1, 2, 1, 4), 3.0, "float32")
+    mask = make_mask(None, causal=True, query_length=1, key_length=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        output, weights = attend(x, x, 2 * x, mask=mask, scale=1.0, return_weights=True)
+    assert (np.asarray(output) == 6.0).all() and (np.asarray(weights) == 1.0).all()
 
 
 @pytest.mark.parametrize(

@@ -47,23 +47,20 @@ class WeightMap:
 
     Fields:
         prefixes: names under which files hold the backbone.
-        renames: (pattern, replacement) pairs from names in files, without prefix, to names here; applied in order.
-        drop: patterns of names that hold no weights of ours (buffers of old checkpoints).
+        renames: (pattern, replacement) pairs from names in old files, without prefix, to today's; applied in order.
         pairs: (part of a name in files, part of a name here) that stand for each other, for reading and for writing.
+        drop: patterns of names that hold no weights of ours (buffers of old checkpoints).
         optional: patterns of names here, without prefix, of weights that checkpoints may lack, or have although the
             model does not use them, as it is with heads.
         substitutes: (name here, name in files) pairs: where a file lacks the one, the other holds the same values.
-        stored: (pattern, replacement) pairs from names here, with prefix, to those that files are written with, where
-            the two differ; `renames` undoes them.
     """
 
     prefixes: tuple[str, ...] = ()
     renames: tuple[tuple[str, str], ...] = ()
-    drop: tuple[str, ...] = ()
     pairs: tuple[tuple[str, str], ...] = ()
+    drop: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
     substitutes: tuple[tuple[str, str], ...] = ()
-    stored: tuple[tuple[str, str], ...] = ()
 
     def dropped(self, name: str) -> bool:
         """Whether a tensor of a file is a leftover that nobody needs."""
@@ -71,12 +68,10 @@ class WeightMap:
 
     def bare_name(self, name: str) -> str:
         """The name here, without prefix, of what a file calls `name`."""
-        bare = name
-        for start in self.prefixes:
-            if name.startswith(start + "."):
-                bare = name[len(start) + 1 :]
-                break
-        bare = _substitute(bare, self.renames)
+        start = next((start for start in self.prefixes if name.startswith(start + ".")), None)
+        bare = name if start is None else name[len(start) + 1 :]
+        for pattern, replacement in self.renames:
+            bare = re.sub(pattern, replacement, bare)
         for there, here in self.pairs:
             bare = bare.replace(there, here)
         return bare
@@ -95,17 +90,11 @@ class WeightMap:
         """The name in a file of a weight that is called `name` here."""
         for there, here in self.pairs:
             name = name.replace(here, there)
-        return _substitute(name, self.stored)
+        return name
 
     def may_differ(self, bare: str) -> bool:
         """Whether a weight, by its name here without prefix, is part of a head or otherwise optional."""
         return bare.split(".")[0] in HEAD_LAYERS or any(re.search(pattern, bare) for pattern in self.optional)
-
-
-def _substitute(name: str, pairs: tuple[tuple[str, str], ...]) -> str:
-    for pattern, replacement in pairs:
-        name = re.sub(pattern, replacement, name)
-    return name
 
 
 def walk(layer: keras.layers.Layer, path: str = "") -> Iterator[tuple[str, keras.layers.Layer]]:

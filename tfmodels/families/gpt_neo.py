@@ -236,8 +236,7 @@ class TFGPTNeoPreTrainedModel(TFPreTrainedModel):
     base_model_prefix = "transformer"
     weight_map = WeightMap(
         prefixes=("transformer",),
-        renames=((r"\.attn\.attention\.", ".attn."),),
-        stored=((r"\.attn\.", ".attn.attention."),),
+        pairs=(("attn.attention.", "attn."),),
         drop=(r"\.attention\.(masked_)?bias$",),
     )
 

@@ -190,8 +190,7 @@ class TFGPTNeoXPreTrainedModel(TFPreTrainedModel):
     base_model_prefix = "gpt_neox"
     weight_map = WeightMap(
         prefixes=("gpt_neox",),
-        renames=((r"^embed_out\.", "lm_head."),),
-        stored=((r"^lm_head\.", "embed_out."),),
+        pairs=(("embed_out.", "lm_head."),),
         drop=(r"\.attention\.(masked_)?bias$", r"\brotary_emb\."),
     )
 

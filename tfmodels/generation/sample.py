@@ -407,7 +407,9 @@ class GenerationMixin:
         if streamer is not None or logits_processor:
             state = _run_in_steps(program, run, prompt, limits, new, logits_processor or (), streamer, rows)
         else:
-            state = run["loop"](run["prefill"](prompt, limits), limits, ops.convert_to_tensor(new, "int32"))
+            state = run["prefill"](prompt, limits)
+            if new > 1:
+                state = run["loop"](state, limits, ops.convert_to_tensor(new, "int32"))
         return self._result(state, ids if embeds is None else ids[:, :0], rows, config)
 
     def _program(

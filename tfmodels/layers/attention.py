@@ -97,7 +97,9 @@ def attend(
             scores = scores + ops.cast(term, "float32")
     if mask.allowed is not None:
         scores = ops.where(mask.allowed, scores, _LOWEST)
-    weights = ops.cast(ops.softmax(scores, axis=-1), value.dtype)
+    # Over one key the weight is 1; Keras warns of a softmax that has nothing to choose from.
+    weights = ops.ones_like(scores) if scores.shape[-1] == 1 else ops.softmax(scores, axis=-1)
+    weights = ops.cast(weights, value.dtype)
     if dropout is not None:
         weights = dropout(weights, training=training)
     if head_mask is not None:
