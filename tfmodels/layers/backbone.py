@@ -14,7 +14,7 @@ from tfmodels.calling import CallingConvention, is_concrete
 from tfmodels.config import ModelConfig
 from tfmodels.layers.attention import attend, merge_heads, resolve_implementation
 from tfmodels.layers.masks import AttentionMask, make_mask
-from tfmodels.outputs import BaseModelOutput, BaseModelOutputWithPooling, ModelOutput
+from tfmodels.outputs import BaseModelOutput, BaseModelOutputWithPooling
 
 
 @dataclasses.dataclass
@@ -92,7 +92,6 @@ class Backbone(CallingConvention, keras.layers.Layer):
     """
 
     config_class: ClassVar[type[ModelConfig]]
-    output_class: ClassVar[type[ModelOutput]] = BaseModelOutput
 
     # Number of positions that the family has; None where any length works (rotary embeddings, ALiBi).
     position_limit: int | None = None
