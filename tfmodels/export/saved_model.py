@@ -505,7 +505,7 @@ class Decoder:
 
     def _all_tokens(self, state: State, logits: Any, limits: Limits, until: Any) -> tuple[Any, Any]:
         """Choose the first token, then decode on; compiled for its shapes, whatever the numbers."""
-        with decoding.compiling() if self.jit_compile else contextlib.nullcontext():
+        with decoding.compiling(portable=True) if self.jit_compile else contextlib.nullcontext():
             state = self.program.loop(self.program.pick(state, logits, limits), limits, until)
         return state.ids, state.step
 

@@ -1,12 +1,13 @@
-"""Matrix products of one or a few rows, in the forms for which XLA makes fast code.
+"""Products and attention of one or a few tokens, in the forms for which XLA makes fast code.
 
 While decoding, each token reads every weight once, so its time is the time it takes to stream the weights from memory.
 XLA's CPU compiler gives a product of a single row to one core and keeps the layout that a product of few rows happens
-to have; two cores read twice as fast as one, and a batch of products is shared among cores. Its GPU compiler turns a
-product with a single row or column into a multiplication, whose result it writes to memory, and a sum; with eight rows
-it stays a product. The forms here are equal in value up to the order of summation, and worth it only there: they are
-taken inside `compiling()`, which generation enters when it traces for XLA, and nowhere else, so that other programs
-keep plain products.
+to have; two cores read twice as fast as one, and a batch of products is shared among cores. On a GPU kernels of our
+own (`triton_decoding`) are taken where they can run. Where they cannot, XLA's compiler for GPUs turns a product with a
+single row or column into a multiplication, whose result it writes to memory, and a sum; with eight rows it stays a
+product. The forms here are equal in value up to the order of summation, and worth it only there: they are taken inside
+`compiling()`, which generation enters when it traces for XLA, and nowhere else, so that other programs keep plain
+products.
 """
 
 from __future__ import annotations
@@ -18,18 +19,26 @@ from typing import Any
 
 from keras import ops
 
-_target: ContextVar[str | None] = ContextVar("what XLA compiles for: cpu, gpu, or None outside", default=None)
+from tfmodels.kernels import triton_call, triton_decoding
+
+# "triton" is a GPU for which kernels of our own can be compiled.
+_target: ContextVar[str | None] = ContextVar("what XLA compiles for: cpu, gpu, triton, or None outside", default=None)
 
 # On a CPU, batches beyond it give all cores enough to do in the plain form; on a GPU products get so many rows.
 _ROWS = 8
 
 
 @contextlib.contextmanager
-def compiling() -> Iterator[None]:
-    """What is traced inside will be compiled by XLA for the device that TensorFlow prefers."""
+def compiling(*, portable: bool = False) -> Iterator[None]:
+    """What is traced inside will be compiled by XLA for the device that TensorFlow prefers.
+
+    Args:
+        portable: only operations that any device has, as exports need.
+    """
     import tensorflow as tf
 
-    token = _target.set("gpu" if tf.config.list_physical_devices("GPU") else "cpu")
+    target = "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
+    token = _target.set("triton" if target == "gpu" and not portable and triton_call.unavailable() is None else target)
     try:
         yield
     finally:
@@ -41,25 +50,55 @@ def serves_dense(x: Any, kernel: Any) -> bool:
     if _target.get() is None or len(x.shape) != 3 or None in x.shape:
         return False
     rows = x.shape[0] * x.shape[1]
-    return rows < _ROWS if _target.get() == "gpu" else rows == 1 and kernel.shape[0] % 2 == 0
+    return rows == 1 and kernel.shape[0] % 2 == 0 if _target.get() == "cpu" else rows <= _ROWS
 
 
-def dense(x: Any, kernel: Any) -> Any:
+def dense(x: Any, kernel: Any, bias: Any = None) -> Any:
     """A few rows times a matrix; inside `compiling()` only.
 
     Args:
         x: (batch, length, in); on a CPU a single row with `in` even, which is summed in two halves, each by a core.
         kernel: (in, out).
+        bias: (out,), added, or None.
 
     Returns:
         (batch, length, out).
     """
     batch, length, width = x.shape
     units = kernel.shape[1]
-    if _target.get() == "gpu":
-        return ops.reshape(_with_more_rows(ops.reshape(x, (batch * length, width)), kernel), (batch, length, units))
-    halves = ops.matmul(ops.reshape(x, (2, 1, width // 2)), ops.reshape(kernel, (2, width // 2, units)))
-    return ops.expand_dims(ops.sum(halves, axis=0), 0)
+    if _target.get() == "cpu":
+        halves = ops.matmul(ops.reshape(x, (2, 1, width // 2)), ops.reshape(kernel, (2, width // 2, units)))
+        product = ops.expand_dims(ops.sum(halves, axis=0), 0)
+        return product if bias is None else product + bias
+    rows = ops.reshape(x, (batch * length, width))
+    if _target.get() == "triton" and triton_decoding.serves_product(rows, kernel):
+        product = triton_decoding.product(rows, kernel)
+        product = product if bias is None else product + ops.cast(bias, "float32")
+        return ops.cast(ops.reshape(product, (batch, length, units)), x.dtype)
+    product = ops.reshape(_with_more_rows(rows, kernel), (batch, length, units))
+    return product if bias is None else product + bias
+
+
+def serves_attention(query: Any, key: Any) -> bool:
+    """Whether `attention` is there for these tensors, (batch, heads, queries, head_dim)."""
+    return _target.get() == "triton" and triton_decoding.serves_attention(query, key)
+
+
+def attention(query: Any, key: Any, value: Any, allowed: Any, *, scale: float, bias: Any = None) -> Any:
+    """Attention of single queries over a cache, as one operation; inside `compiling()` only.
+
+    Args:
+        query, key, value: see `tfmodels.layers.attention.attend`; one query per row, with the dtype of `key`.
+        allowed: bool, broadcastable to (batch, 1, 1, keys), or None.
+        scale: factor on the scores.
+        bias: float, broadcastable to (batch, heads, 1, keys), or None.
+    """
+    heads, keys = query.shape[1], key.shape[2]
+    allowed = ops.ones((1, keys), "bool") if allowed is None else ops.reshape(allowed, (allowed.shape[0], keys))
+    if bias is not None:
+        bias = ops.cast(bias, "float32")
+        bias = ops.reshape(ops.broadcast_to(bias, (bias.shape[0], heads, 1, keys)), (-1, heads, keys))
+    return triton_decoding.attention(query, key, value, allowed, scale=scale, bias=bias)
 
 
 def scores(query: Any, key: Any) -> Any:
@@ -77,7 +116,7 @@ def scores(query: Any, key: Any) -> Any:
         >>> scores(np.ones((1, 2, 4), "float32"), np.ones((1, 3, 4), "float32")).shape
         TensorShape([1, 2, 3])
     """
-    if _target.get() == "gpu":
+    if _target.get() in ("gpu", "triton"):
         return _with_more_rows(query, ops.transpose(key, (0, 2, 1)))
     # Keys on the left are read as they lie; on the right XLA's CPU compiler transposes all of them first.
     return ops.transpose(ops.matmul(key, ops.transpose(query, (0, 2, 1))), (0, 2, 1))
@@ -85,7 +124,7 @@ def scores(query: Any, key: Any) -> Any:
 
 def weighted(weights: Any, value: Any) -> Any:
     """Sums of values by the weights of a few queries: (rows, few, keys) @ (rows, keys, head_dim)."""
-    return _with_more_rows(weights, value) if _target.get() == "gpu" else ops.matmul(weights, value)
+    return _with_more_rows(weights, value) if _target.get() in ("gpu", "triton") else ops.matmul(weights, value)
 
 
 def _with_more_rows(x: Any, matrix: Any) -> Any:
@@ -97,14 +136,18 @@ def _with_more_rows(x: Any, matrix: Any) -> Any:
     return _barrier(ops.matmul(_barrier(padded), matrix))[..., :few, :]
 
 
-def serves_table(x: Any) -> bool:
-    """Whether `table_scores` is the faster form for x (batch, 1, dim)."""
-    batch, length = x.shape[:2]
-    return _target.get() == "cpu" and length == 1 and batch is not None and batch <= _ROWS
+def serves_table(x: Any, table: Any) -> bool:
+    """Whether `table_scores` is the faster form for x (batch, 1, dim) and table (size, dim)."""
+    batch, length, dim = x.shape
+    if length != 1 or batch is None or batch > _ROWS:
+        return False
+    if _target.get() == "triton":
+        return triton_decoding.serves_product(ops.reshape(x, (batch, dim)), table)
+    return _target.get() == "cpu"
 
 
 def table_scores(x: Any, table: Any) -> Any:
-    """A few rows times every row of a table; inside `compiling()` for a CPU only.
+    """A few rows times every row of a table; inside `compiling()` only.
 
     Args:
         x: (batch, 1, dim).
@@ -115,6 +158,9 @@ def table_scores(x: Any, table: Any) -> Any:
     """
     batch, _, dim = x.shape
     size = table.shape[0]
+    if _target.get() == "triton":
+        product = triton_decoding.table_product(ops.reshape(x, (batch, dim)), table)
+        return ops.cast(ops.expand_dims(product, 1), x.dtype)
     columns = ops.transpose(ops.reshape(x, (batch, dim)))
     if batch > 1:
         # Read along its rows, as (size, batch); without the barriers XLA would turn the product around again.

@@ -123,6 +123,14 @@ def _needs_weights(head_mask: Any, drops: bool, return_weights: bool) -> str | N
     return None
 
 
+def _served_decoding(
+    query: Any, key: Any, mask: AttentionMask, head_mask: Any, drops: bool, return_weights: bool
+) -> bool:
+    """Whether a kernel for single queries serves a call whose weights nobody asks for."""
+    plain = head_mask is None and mask.bias is None and not drops and not return_weights
+    return plain and decoding.serves_attention(query, key) and (mask.pairs is None or mask.pairs.shape[1] == 1)
+
+
 def _not_for_flash(query: Any, key: Any, mask: AttentionMask, bias: Any) -> str | None:
     problem = cudnn_attention.unsuitable(query.shape, key.shape, keras.backend.standardize_dtype(key.dtype))
     if problem is None and (mask.pairs is not None or mask.bias is not None):
@@ -200,6 +208,9 @@ def attend(
     choice = choose(implementation, query, key, **limits, drops=drops, return_weights=return_weights)
     if record is not None:
         record.append(choice)
+    if choice.name == "eager" and _served_decoding(query, key, mask, head_mask, drops, return_weights):
+        query = ops.cast(query, key.dtype)  # widened by some families, for scores that are float32 here anyway
+        return decoding.attention(query, key, value, mask.allowed, scale=scale, bias=bias), None
     if choice.name == "eager":
         output, weights = _plain(query, key, value, **limits, scale=scale, dropout=dropout, training=training)
         return output, weights if return_weights else None

@@ -17,8 +17,7 @@ class Linear(keras.layers.Dense):
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         if not decoding.serves_dense(inputs, self.kernel):
             return super().call(inputs, training=training)
-        product = decoding.dense(inputs, self.kernel)
-        return product if self.bias is None else product + self.bias
+        return decoding.dense(inputs, self.kernel, self.bias)
 
     def quantize(self, *arguments: Any, **options: Any) -> Any:
         # Keras refuses subclasses, whose `call` it could not replace; ours adds nothing that quantization changes.
@@ -107,7 +106,7 @@ def project_back(hidden: Any, table: keras.layers.Embedding) -> Any:
     # What is quantised knows best what its rows stand for.
     rows = table(ops.arange(table.input_dim)) if table.quantization_mode else table.embeddings
     embeddings = ops.cast(rows, hidden.dtype)
-    if decoding.serves_table(hidden):
+    if decoding.serves_table(hidden, embeddings):
         return decoding.table_scores(hidden, embeddings)
     return ops.einsum("btd,vd->btv", hidden, embeddings)
 

@@ -1,0 +1,168 @@
+"""Triton kernels for decoding: their IR, what is traced of them, and (with PyTorch) what they compute.
+
+They run on a GPU only, where `tools/gpu_check.py` compares them with plain float32. Here they are compiled to IR,
+traced into programs, and run by Triton's own interpreter.
+"""
+
+import collections
+import os
+import subprocess
+import sys
+from importlib import util
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfmodels
+from tfmodels.generation import sample
+from tfmodels.kernels import decoding, triton_call
+
+needs_triton = pytest.mark.skipif(util.find_spec("triton") is None, reason="triton is not installed")
+
+
+@pytest.fixture
+def as_on_a_gpu():
+    token = decoding._target.set("triton")
+    yield
+    decoding._target.reset(token)
+
+
+def kernels_of(function, *arguments):
+    """How often each Triton kernel is called in a traced function, the bodies of its loops included."""
+    graph = tf.function(function, autograph=False).get_concrete_function(*arguments).graph.as_graph_def()
+    nodes = [*graph.node, *(node for inner in graph.library.function for node in inner.node_def)]
+    configs = [node.attr["backend_config"].s.decode() for node in nodes if node.op == "XlaCustomCallV2"]
+    return collections.Counter(config.split('"')[1] for config in configs)
+
+
+def test_it_says_why_it_cannot_run():
+    if not tf.config.list_physical_devices("GPU"):
+        assert "triton is not installed" in triton_call.unavailable() or "GPU" in triton_call.unavailable()
+
+
+@needs_triton
+@pytest.mark.parametrize("rows", [1, 4])
+def test_ir_is_the_same_wherever_it_is_made(rows):
+    sizes = {"ROWS": rows, "IN": 64, "OUT": 48, "SHARE": 32, "BLOCK_IN": 32, "BLOCK_OUT": 16}
+    ir = triton_call.triton_ir("matrix_product", ("float16", "float16", "float32"), tuple(sizes.items()), 4)
+    assert "tt.func public @matrix_product(%x: !tt.ptr<f16> {tt.divisibility = 16 : i32}" in ir
+    assert "loc(" not in ir and __file__.rsplit("/tests", 1)[0] not in ir
+    assert ("tt.dot" in ir) == (rows > 1)
+
+
+@needs_triton
+@pytest.mark.usefixtures("as_on_a_gpu")
+@pytest.mark.parametrize(
+    ("x", "kernel", "served"),
+    [
+        ((2, 1, 64), (64, 48), True),
+        ((8, 1, 64), (64, 48), True),
+        ((9, 1, 64), (64, 48), False),
+        ((2, 1, 60), (60, 48), False),
+        ((2, 1, 64), (64, 47), False),
+    ],
+)
+def test_which_products_are_served(x, kernel, served):
+    def product(x, kernel):
+        return decoding.dense(x, kernel) if decoding.serves_dense(x, kernel) else tf.matmul(x, kernel)
+
+    half = kernels_of(product, tf.zeros(x, tf.bfloat16), tf.zeros(kernel, tf.bfloat16))
+    assert half == ({"matrix_product": 1} if served else {})
+    assert kernels_of(product, tf.zeros(x), tf.zeros(kernel)) == {}
+
+
+SMALL = {"vocab_size": 64, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+
+
+@needs_triton
+@pytest.mark.parametrize("dtype", ["float16", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    ("cls", "values", "products"),
+    [
+        ("GPTNeoX", SMALL | {"intermediate_size": 128}, 4),
+        ("Llama", SMALL | {"intermediate_size": 128, "num_key_value_heads": 2, "tie_word_embeddings": True}, 7),
+        ("GPTNeo", SMALL | {"attention_types": [[["global", "local"], 1]], "window_size": 16}, 6),
+        ("Mpt", SMALL, 4),
+    ],
+)
+def test_every_decoder_decodes_by_kernels(cls, values, products, dtype):
+    """A token takes a kernel for each projection and two for each attention; only an export has none."""
+    config = getattr(tfmodels, cls + "Config")(**values)
+    model = getattr(tfmodels, f"TF{cls}ForCausalLM")(config, dtype=dtype)
+    program = sample.Program(model, (), do_sample=False, use_cache=True, keep_scores=False, keep_logits=False)
+    prompt = sample._to_buckets(np.array([[5, 6, 7], [8, 9, 3]], "int32"), np.ones((2, 3), bool), None, 4)
+    limits = sample.Limits(tf.zeros((0,), tf.int32), tf.constant(0), tf.constant(0), tf.zeros((0,), tf.float64))
+    state = tf.function(program.prefill)(prompt, limits)
+
+    def loop(state, limits):
+        token = decoding._target.set("triton")
+        try:
+            return program.loop(state, limits, tf.constant(4))
+        finally:
+            decoding._target.reset(token)
+
+    tied = config.tie_word_embeddings
+    want = {"matrix_product": 2 * products + (not tied), "attention_chunks": 2, "attention_total": 2}
+    assert kernels_of(loop, state, limits) == want | ({"table_product": 1} if tied else {})
+    assert kernels_of(lambda state, limits: program.loop(state, limits, tf.constant(4)), state, limits) == {}
+
+
+def test_what_is_compiled_for_any_device_has_no_kernels():
+    with decoding.compiling(portable=True):
+        assert decoding._target.get() in ("cpu", "gpu")
+
+
+INTERPRETED = """
+import numpy as np, torch
+from tfmodels.kernels import triton_decoding, triton_kernels
+
+def launch(kernel, operands, results, *, grid, **sizes):
+    dtypes = {"float32": torch.float32, torch.float16: torch.float16}
+    outputs = [torch.full(tuple(shape), float("nan"), dtype=dtypes[dtype]) for shape, dtype in results]
+    getattr(triton_kernels, kernel)[grid](*operands, *outputs, **sizes)
+    return outputs
+
+triton_decoding._launch = launch
+triton_decoding.ops = torch
+rng = np.random.default_rng(0)
+
+def draw(*shape):
+    return torch.from_numpy(rng.standard_normal(shape).astype("float32")).half()
+
+def check(got, want, most):
+    error = float(torch.linalg.norm(got.float() - want) / torch.linalg.norm(want))
+    assert error < most, error
+
+for rows, width, out in [(1, 320, 80), (3, 320, 80), (8, 128, 72), (1, 40, 24)]:
+    x, matrix = draw(rows, width), draw(width, out)
+    want = x.float() @ matrix.float()
+    check(triton_decoding.product(x, matrix), want, 1e-5)
+    check(triton_decoding.table_product(x, matrix.T.contiguous()), want, 1e-5)
+
+sizes = [(2, 4, 4, 300, 16, 0), (1, 8, 2, 140, 24, 1), (2, 4, 4, 20, 16, 2)]
+for batch, heads, kv_heads, keys, dim, bias_rows in sizes:
+    query, key, value = draw(batch, heads, 1, dim), draw(batch, kv_heads, keys, dim), draw(batch, kv_heads, keys, dim)
+    allowed = torch.from_numpy(rng.random((batch, keys)) < 0.6)
+    allowed[:, -1] = True
+    bias = draw(bias_rows, heads, keys).float() if bias_rows else None
+    got = triton_decoding.attention(query, key, value, allowed, scale=0.3, bias=bias)
+    key, value = (x.float().repeat_interleave(heads // kv_heads, 1) for x in (key, value))
+    scores = query.float() @ key.transpose(2, 3) * 0.3 + (0 if bias is None else bias[:, :, None])
+    weights = torch.softmax(scores.masked_fill(~allowed[:, None, None], -1e30), -1)
+    check(got, weights @ value, 1e-3)
+nothing = triton_decoding.attention(query, query, query, torch.zeros(batch, 1, dtype=torch.bool), scale=1.0)
+assert not nothing.any()
+print("checked")
+"""
+
+
+@needs_triton
+@pytest.mark.slow
+def test_what_kernels_compute():
+    """By Triton's interpreter, which needs PyTorch's tensors."""
+    pytest.importorskip("torch", reason="Triton's interpreter takes PyTorch's tensors")
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    command = [sys.executable, "-c", INTERPRETED]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert result.stdout.strip().endswith("checked"), result.stderr[-2000:]

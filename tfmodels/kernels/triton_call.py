@@ -1,0 +1,140 @@
+"""Triton kernels inside programs that TensorFlow's XLA compiles for an NVIDIA GPU.
+
+XLA's GPU compiler contains Triton's, and compiles the Triton IR that it finds in a custom call of a certain name along
+with the rest of a program. The `triton` package makes that IR from Python while a program is traced. Kernels that come
+in this way become a part of the CUDA graphs that XLA makes of loops; kernels given as PTX do not.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Sequence
+from importlib import util
+from typing import Any
+
+_TARGET = "__gpu$xla.gpu.triton"
+_ALIGNMENT = 16  # bytes; XLA's buffers are aligned to more
+
+# Where in which file an operation comes from: the same program shall have the same IR wherever it is installed.
+_LOCATION = re.compile(r"^#loc.*\n| loc\((?:[^()]|\([^()]*\))*\)", re.MULTILINE)
+
+_TYPES = {"float16": "*fp16", "bfloat16": "*bf16", "float32": "*fp32", "int32": "*i32", "bool": "*i8"}
+
+
+@functools.cache
+def unavailable() -> str | None:
+    """Why Triton kernels cannot run in this process; None where they can."""
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        return f"Triton kernels need Keras on TensorFlow, and this is {keras.backend.backend()}"
+    if util.find_spec("triton") is None:
+        return "the package triton is not installed (pip install 'tfmodels[gpu]')"
+    import tensorflow as tf
+
+    devices = tf.config.list_physical_devices("GPU")
+    if not devices or not tf.test.is_built_with_cuda():
+        return "Triton kernels need an NVIDIA GPU and a TensorFlow built with CUDA"
+    capabilities = [tf.config.experimental.get_device_details(d).get("compute_capability", (0, 0)) for d in devices]
+    if min(capabilities) < (8, 0):
+        return "Triton kernels need compute capability 8.0"
+    return _refused()
+
+
+def _refused() -> str | None:
+    """What goes wrong with a small kernel, whatever it is: the IR of one Triton need not be known to another."""
+    import tensorflow as tf
+
+    from tfmodels.kernels import triton_decoding
+
+    with tf.init_scope():  # it may be asked while a program is traced
+        x = tf.constant([[3.0] * 16], "float16")
+        matrix = tf.constant([[0.5] * 16] * 16, "float16")
+        try:
+            result = tf.function(triton_decoding.product, jit_compile=True, autograph=False)(x, matrix).numpy()
+        except Exception as error:  # Triton's and XLA's errors are of many classes
+            return f"a Triton kernel could not be compiled: {type(error).__name__}: {str(error)[:300]}"
+    return None if (result == 24.0).all() else "a Triton kernel gave wrong numbers"
+
+
+@functools.cache
+def triton_ir(kernel: str, arguments: tuple[str, ...], sizes: tuple[tuple[str, Any], ...], warps: int) -> str:
+    """The Triton IR of a kernel for sizes that are known now.
+
+    Args:
+        kernel: its name in `triton_kernels`.
+        arguments: dtypes of its tensors, in order.
+        sizes: names and values of its compile-time arguments.
+        warps: that run a program.
+    """
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from tfmodels.kernels import triton_kernels
+
+    function = getattr(triton_kernels, kernel)
+    constants = dict(sizes)
+    tensors = [name for name in function.arg_names if name not in constants]
+    types = dict(zip(tensors, (_TYPES[dtype] for dtype in arguments), strict=True))
+    source = ASTSource(
+        fn=function,
+        signature={name: types.get(name, "constexpr") for name in function.arg_names},
+        constexprs=constants,
+        attrs={(function.arg_names.index(name),): [["tt.divisibility", _ALIGNMENT]] for name in tensors},
+    )
+    # XLA compiles the IR again, for the GPU that it runs on.
+    ir = triton.compile(source, target=GPUTarget("cuda", 80, 32), options={"num_warps": warps}).asm["ttir"]
+    return _LOCATION.sub("", ir)
+
+
+def launch(
+    kernel: str,
+    operands: Sequence[Any],
+    results: Sequence[Any],
+    *,
+    grid: Sequence[int],
+    warps: int = 4,
+    stages: int = 3,
+    **sizes: Any,
+) -> list[Any]:
+    """Call a kernel in a program that is being traced for XLA.
+
+    Args:
+        kernel: its name in `triton_kernels`; its tensors are the operands, then the results.
+        operands: tensors or variables.
+        results: a `tf.TensorSpec` for each result.
+        grid: number of programs along one to three axes.
+        warps, stages: how many warps run a program, and how many loads its loops have under way.
+        **sizes: the kernel's compile-time arguments.
+
+    Returns:
+        The results.
+    """
+    import tensorflow as tf
+    from tensorflow.compiler.tf2xla.python import xla
+
+    operands = [tf.convert_to_tensor(operand) for operand in operands]
+    dtypes = tuple(tensor.dtype.name for tensor in (*operands, *results))
+    ir = triton_ir(kernel, dtypes, tuple(sizes.items()), warps)
+    tensors = xla.custom_call_v2(
+        _TARGET, operands, results, backend_config=backend_config(kernel, ir, grid, warps=warps, stages=stages)
+    )
+    for tensor, result in zip(tensors, results, strict=True):
+        tensor.set_shape(result.shape)
+    return list(tensors)
+
+
+def backend_config(kernel: str, ir: str, grid: Sequence[int], *, warps: int, stages: int) -> str:
+    """The call's configuration as XLA reads it, an MLIR dictionary.
+
+    Example:
+        >>> backend_config("add", "module {}", (3,), warps=4, stages=1)[:67]
+        '{name = "add", ir = "module {}", num_warps = 4 : i32, num_stages = '
+    """
+    x, y, z = (*grid, 1, 1)[:3]
+    numbers = {"num_warps": warps, "num_stages": stages, "grid_x": x, "grid_y": y, "grid_z": z}
+    fields = ", ".join(f"{name} = {value} : i32" for name, value in numbers.items())
+    return f'{{name = "{kernel}", ir = {json.dumps(ir)}, {fields}}}'

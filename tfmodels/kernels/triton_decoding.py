@@ -1,0 +1,159 @@
+"""Products and attention of one or a few tokens as Triton kernels, for programs under XLA on a GPU.
+
+While decoding, each kernel reads so little that a GPU is busy only if all of its processors read at the same time: a
+product is cut along its sum as well, into parts that XLA adds where it reads them, and attention along its keys. Keys
+that the mask hides are not read.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keras import backend, ops
+
+from tfmodels.kernels import triton_call
+
+DTYPES = ("float16", "bfloat16")
+MAX_ROWS = 8
+_MULTIPLE = 8  # elements that are read at a time
+_PROGRAMS = 256  # enough to keep a GPU's processors busy
+_BLOCK_OUT = 64
+_BLOCK_IN = 128
+_TABLE_BLOCK = (16, 256)  # rows of a table, and elements of each, that a program reads at a time
+_CHUNK = 128  # keys that a program sees
+_MAX_GROUP = 16
+_MAX_HEAD_DIM = 256
+
+
+def serves_product(x: Any, matrix: Any) -> bool:
+    """Whether `product` can compute x (rows, in) @ matrix (in, out), or `table_product` with matrix (out, in).
+
+    Args:
+        x, matrix: tensors, of which shapes and dtypes are looked at.
+    """
+    dtypes = {backend.standardize_dtype(tensor.dtype) for tensor in (x, matrix)}
+    return (
+        len(dtypes) == 1
+        and dtypes <= set(DTYPES)
+        and x.shape[0] is not None
+        and x.shape[0] <= MAX_ROWS
+        and all(size is not None and size % _MULTIPLE == 0 for size in matrix.shape)
+    )
+
+
+def product(x: Any, matrix: Any) -> Any:
+    """A few rows times a matrix, summed in float32.
+
+    Args:
+        x: (rows, in), at most `MAX_ROWS` rows.
+        matrix: (in, out), both multiples of 8, in the dtype of `x`.
+
+    Returns:
+        float32 (rows, out).
+    """
+    (rows, width), out = x.shape, matrix.shape[1]
+    columns = -(-out // _BLOCK_OUT)
+    parts = 1
+    while columns * parts < _PROGRAMS and width >= 2 * parts * _BLOCK_IN:
+        parts *= 2
+    share = -(-width // (parts * _BLOCK_IN)) * _BLOCK_IN
+    (result,) = _launch(
+        "matrix_product",
+        [x, matrix],
+        [((parts, rows, out), "float32")],
+        grid=(columns, parts),
+        ROWS=rows,
+        IN=width,
+        OUT=out,
+        SHARE=share,
+        BLOCK_IN=_BLOCK_IN,
+        BLOCK_OUT=_BLOCK_OUT,
+    )
+    return ops.sum(result, axis=0) if parts > 1 else result[0]
+
+
+def table_product(x: Any, table: Any) -> Any:
+    """A few rows times every row of a table: (rows, in) and (out, in) to float32 (rows, out)."""
+    (rows, width), out = x.shape, table.shape[0]
+    block_out, block_in = _TABLE_BLOCK
+    (result,) = _launch(
+        "table_product",
+        [x, table],
+        [((rows, out), "float32")],
+        grid=(-(-out // block_out),),
+        ROWS=rows,
+        IN=width,
+        OUT=out,
+        BLOCK_IN=block_in,
+        BLOCK_OUT=block_out,
+    )
+    return result
+
+
+def serves_attention(query: Any, key: Any) -> bool:
+    """Whether `attention` can serve tensors of these shapes and of the dtype of `key`."""
+    if not all(isinstance(size, int) for size in (*query.shape, *key.shape)) or query.shape[2] != 1:
+        return False
+    return (
+        backend.standardize_dtype(key.dtype) in DTYPES
+        and query.shape[3] % _MULTIPLE == 0
+        and query.shape[3] <= _MAX_HEAD_DIM
+        and query.shape[1] // key.shape[1] <= _MAX_GROUP
+    )
+
+
+def attention(query: Any, key: Any, value: Any, allowed: Any, *, scale: float, bias: Any = None) -> Any:
+    """Attention of one query per head over a cache.
+
+    Args:
+        query: (batch, heads, 1, head_dim).
+        key, value: (batch, key_value_heads, keys, head_dim) in the dtype of `query`; heads is a multiple.
+        allowed: bool (batch or 1, keys), False for keys that are not seen.
+        scale: factor on the scores.
+        bias: float32 (batch or 1, heads, keys), added to the scaled scores, or None.
+
+    Returns:
+        (batch, heads, 1, head_dim) in the dtype of `query`; zeros for a query that sees no key.
+    """
+    batch, heads, _, head_dim = query.shape
+    kv_heads, keys = key.shape[1:3]
+    group, rows, chunks = heads // kv_heads, batch * kv_heads, -(-keys // _CHUNK)
+    block_dim = _power_of_two(max(head_dim, 16))
+    partial, softmax = _launch(
+        "attention_chunks",
+        [query, key, value, allowed, query if bias is None else bias],  # without a bias nothing is read there
+        [((rows, chunks, group, head_dim), "float32"), ((rows, chunks, group, 2), "float32")],
+        grid=(rows, chunks),
+        GROUP=group,
+        KV_HEADS=kv_heads,
+        KEYS=keys,
+        HEAD_DIM=head_dim,
+        ALLOWED_STRIDE=keys if allowed.shape[0] > 1 else 0,
+        HAS_BIAS=bias is not None,
+        BIAS_STRIDE=heads * keys if bias is not None and bias.shape[0] > 1 else 0,
+        SCALE=float(scale),
+        CHUNK=_CHUNK,
+        BLOCK_DIM=block_dim,
+    )
+    (output,) = _launch(
+        "attention_total",
+        [partial, softmax],
+        [(query.shape, query.dtype)],
+        grid=(rows * group,),
+        GROUP=group,
+        HEAD_DIM=head_dim,
+        CHUNKS=chunks,
+        BLOCK_CHUNKS=_power_of_two(chunks),
+        BLOCK_DIM=block_dim,
+    )
+    return output
+
+
+def _power_of_two(size: int) -> int:
+    return 1 << (size - 1).bit_length()
+
+
+def _launch(kernel: str, operands: list[Any], results: list[tuple[Any, Any]], **options: Any) -> list[Any]:
+    import tensorflow as tf
+
+    return triton_call.launch(kernel, operands, [tf.TensorSpec(shape, dtype) for shape, dtype in results], **options)
