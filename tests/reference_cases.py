@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -75,7 +76,23 @@ def part_of(output: Any, path: str) -> np.ndarray:
     return np.asarray(value).astype("float32")
 
 
-def check(got: np.ndarray, want: np.ndarray, atol: float, mask: np.ndarray | None, length: int, where: str) -> None:
+class Difference(NamedTuple):
+    """How far an output is from what it should be.
+
+    Fields:
+        where: which output.
+        worst: largest absolute difference.
+        atol: what is allowed.
+    """
+
+    where: str
+    worst: float
+    atol: float
+
+
+def difference(
+    got: np.ndarray, want: np.ndarray, atol: float, mask: np.ndarray | None, length: int, where: str
+) -> Difference:
     """Compare; with a (batch, columns) mask, only queries and cached positions that are tokens."""
     assert got.shape == want.shape, f"{where}: shape {got.shape}, expected {want.shape}"
     keep = np.ones(want.shape, bool)
@@ -88,8 +105,12 @@ def check(got: np.ndarray, want: np.ndarray, atol: float, mask: np.ndarray | Non
         elif want.shape[1] == length:
             keep &= own.reshape(own.shape + (1,) * (want.ndim - 2))
     keep &= ~(np.isnan(got) & np.isnan(want))  # the mean over no label at all
-    worst = np.abs(np.where(keep, got - want, 0)).max(initial=0.0)
-    assert worst <= atol, f"{where}: largest difference {worst:.2e}, allowed {atol:.1e}"
+    return Difference(where, float(np.abs(np.where(keep, got - want, 0)).max(initial=0.0)), atol)
+
+
+def check(differences: Iterable[Difference]) -> None:
+    for where, worst, atol in differences:
+        assert worst <= atol, f"{where}: largest difference {worst:.2e}, allowed {atol:.1e}"
 
 
 def mask_for(call: dict[str, Any], inputs: dict[str, np.ndarray]) -> np.ndarray | None:
@@ -97,7 +118,10 @@ def mask_for(call: dict[str, Any], inputs: dict[str, np.ndarray]) -> np.ndarray 
     return mask if call.get("compare") == "unpadded" and mask is not None and mask.ndim == 2 else None
 
 
-def run_forward(folder: Path, call: dict[str, Any], transform: Any = lambda model: model) -> None:
+def forward_differences(
+    folder: Path, call: dict[str, Any], transform: Any = lambda model: model
+) -> Iterator[Difference]:
+    """Every output of a call of kind "forward", of a model that `transform` may have compiled."""
     inputs = inputs_of(folder, call, call["name"], call["inputs"])
     model = transform(model_of(folder, call.get("dtype", "float32")))
     output = model(**inputs, **call.get("kwargs", {}), return_dict=True)
@@ -105,10 +129,11 @@ def run_forward(folder: Path, call: dict[str, Any], transform: Any = lambda mode
     for key, spec in call["outputs"].items():
         if key.startswith("out."):
             want = arrays_of(folder)[f"{call['name']}.{key}"]
-            check(part_of(output, key[4:]), want, spec["atol"], mask_for(call, inputs), length, key)
+            yield difference(part_of(output, key[4:]), want, spec["atol"], mask_for(call, inputs), length, key)
 
 
-def run_steps(folder: Path, call: dict[str, Any]) -> None:
+def steps_differences(folder: Path, call: dict[str, Any]) -> Iterator[Difference]:
+    """Every output of every step of a call of kind "steps"."""
     model = model_of(folder, call.get("dtype", "float32"))
     past = None
     for index, step in enumerate(call["steps"]):
@@ -123,7 +148,16 @@ def run_steps(folder: Path, call: dict[str, Any]) -> None:
             start = f"step{index}.out."
             if key.startswith(start):
                 want = arrays_of(folder)[f"{call['name']}.{key}"]
-                check(part_of(output, key[len(start) :]), want, spec["atol"], mask_for(call, inputs), length, key)
+                got = part_of(output, key[len(start) :])
+                yield difference(got, want, spec["atol"], mask_for(call, inputs), length, key)
+
+
+def run_forward(folder: Path, call: dict[str, Any], transform: Any = lambda model: model) -> None:
+    check(forward_differences(folder, call, transform))
+
+
+def run_steps(folder: Path, call: dict[str, Any]) -> None:
+    check(steps_differences(folder, call))
 
 
 def run_generate(folder: Path, call: dict[str, Any]) -> None:
@@ -136,4 +170,5 @@ def run_generate(folder: Path, call: dict[str, Any]) -> None:
     if key in arrays:
         got, want = np.stack([np.asarray(scores) for scores in output.scores]), arrays[key]
         banned = (want < -1e30) & (got < -1e30)
-        check(np.where(banned, 0, got), np.where(banned, 0, want), call["outputs"]["out.scores"]["atol"], None, 0, key)
+        got, want = np.where(banned, 0, got), np.where(banned, 0, want)
+        check([difference(got, want, call["outputs"]["out.scores"]["atol"], None, 0, key)])

@@ -1,37 +1,92 @@
 #!/usr/bin/env python
 """Check on a GPU that the fused attention computes what plain float32 attention does, and so do whole models.
 
-    python tools/gpu_check.py                        # everything: kernels, then models
+    python tools/gpu_check.py                        # everything: kernels, models, reference cases
     python tools/gpu_check.py kernels --lengths 16,100,2048
+    python tools/gpu_check.py models --families mpt,mpnet --threads 8
+    python tools/gpu_check.py reference --device cpu
+    KERAS_BACKEND=jax python tools/gpu_check.py kernels     # Keras's own fused attention on JAX
 
-Errors are relative in the Euclidean norm; of gradients the largest among query, key, value and bias, or among all
-weights. Prints one table for kernels and one for models and fails if an error is above its bound: 2e-3 in float16,
-1.5e-2 in bfloat16 for kernels; three times what plain attention in the same dtype loses for models.
+kernels: outputs and gradients of fused attention, in every mode, against plain float32 attention; errors are relative
+in the Euclidean norm, of gradients the largest among query, key, value and bias. At most 2e-3 in float16, 1.5e-2 in
+bfloat16.
+models: logits and gradients of all weights of small models, compiled by XLA with attention as "auto" picks it, against
+the float32 model with plain attention; at most three times what plain attention in the same dtype loses.
+reference: the recorded cases below tests/reference in float32, without TF32; the largest difference, as a fraction of
+what the case allows.
+
+A line per check as it ends, and one table of the worst at the end. Fails if an error is above its bound.
 """
 
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import os
 import sys
+import threading
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
 import keras
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
-from tfmodels.kernels import cudnn_attention
-from tfmodels.layers.alibi import alibi_bias, alibi_slopes
-from tfmodels.layers.attention import attend
-from tfmodels.layers.masks import make_mask
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
+from tfmodels.kernels import cudnn_attention  # noqa: E402
+from tfmodels.layers.alibi import alibi_bias, alibi_slopes  # noqa: E402
+from tfmodels.layers.attention import attend  # noqa: E402
+from tfmodels.layers.masks import make_mask  # noqa: E402
+
+ON_JAX = keras.backend.backend() == "jax"
+WHAT = ("kernels", "models", "reference")
 BOUNDS = {"float16": 2e-3, "bfloat16": 1.5e-2}
 LENGTHS = (16, 100, 127, 512, 1000, 2048, 4096, 8192)
+LARGE = 4096  # from this length on one check at a time: plain float32 scores take gigabytes
+
+
+class Result(NamedTuple):
+    """What a check found.
+
+    Fields:
+        check, case, dtype: what was compared; the worst of all with the same are what the table shows.
+        detail: length, or padding.
+        output, gradients: errors; None where there is none.
+        allowed: for each, as many as there are errors.
+        note: why it failed, or how attention was computed.
+    """
+
+    check: str
+    case: str
+    dtype: str
+    detail: str
+    output: float | None
+    gradients: float | None
+    allowed: tuple[float, ...]
+    note: str = ""
+
+    @property
+    def good(self) -> bool:
+        errors = [error for error in (self.output, self.gradients) if error is not None]
+        return bool(errors) and all(error <= bound for error, bound in zip(errors, self.allowed, strict=True))
+
+    def __str__(self) -> str:
+        cells = [self.check, self.case, self.dtype, self.detail, number(self.output), number(self.gradients)]
+        return " | ".join([*cells, " ".join(map(number, self.allowed)), "ok" if self.good else "FAILED", self.note])
+
+
+def number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1e}"
+
+
+Check = Callable[[], Result]
 
 # name -> batch, heads, key/value heads, numbers per head, and what is special.
 MODES: dict[str, dict[str, Any]] = {
@@ -84,188 +139,320 @@ def check_kernel(
     padding: str | None = None,
     scale: float | None = None,
     spread: float = 1.0,
+    implementation: str = "flash",
 ) -> tuple[float, float]:
     """Relative errors of the output and of the worst gradient."""
     rng = np.random.default_rng(length)
     kv_heads = kv_heads or heads
     shapes = [(batch, heads, length, head_dim), *[(batch, kv_heads, length, head_dim)] * 2]
-    arrays = [tf.cast(rng.standard_normal(shape, "float32") * spread, dtype) for shape in shapes]
-    upstream = tf.cast(rng.standard_normal(shapes[0], "float32"), dtype)
-    if bias == "learned":
-        arrays.append(tf.cast(rng.standard_normal((1, heads, length, length), "float32"), dtype))
-    elif bias == "rows":
-        arrays.append(tf.cast(rng.standard_normal((batch, heads, length, length), "float32"), dtype))
+    arrays = [ops.cast(rng.standard_normal(shape, "float32") * spread, dtype) for shape in shapes]
+    upstream = ops.cast(rng.standard_normal(shapes[0], "float32"), dtype)
+    if bias in ("learned", "rows"):
+        rows = 1 if bias == "learned" else batch
+        arrays.append(ops.cast(rng.standard_normal((rows, heads, length, length), "float32"), dtype))
     fixed = alibi_bias(alibi_slopes(heads, 8), length, last=length - 1) if bias == "alibi" else None
     keys = padding_of(padding, batch, length)
     mask = make_mask(keys, causal=causal, query_length=length, key_length=length)
     mask = mask.with_window(window) if window else mask
-    if keys is not None:
-        upstream *= tf.cast(keys, dtype)[:, None, :, None]
-    seen = tf.ones((1, 1, 1, 1)) if keys is None else tf.cast(keys, "float32")[:, None, :, None]
+    seen = np.ones((1, 1, 1, 1), "float32") if keys is None else keys.astype("float32")[:, None, :, None]
+    upstream = upstream * ops.cast(seen, dtype)
     scale = scale or head_dim**-0.5
 
     def run(arrays: list[Any], implementation: str) -> list[Any]:
-        with tf.GradientTape() as tape:
-            tape.watch(arrays)
-            output, _ = attend(
-                *arrays[:3],
-                mask=mask,
-                scale=scale,
-                bias=arrays[3] if len(arrays) > 3 else fixed,
-                implementation=implementation,
-            )
-        flows = tape.gradient(output, arrays, tf.cast(upstream, output.dtype))
-        return [tf.cast(output, "float32") * seen, *flows]
+        def output(*arrays: Any) -> Any:
+            bias = arrays[3] if len(arrays) > 3 else fixed
+            return attend(*arrays[:3], mask=mask, scale=scale, bias=bias, implementation=implementation)[0]
 
-    got = run(arrays, "flash")
-    want = run([tf.cast(array, "float32") for array in arrays], "eager")
+        result, flows = with_gradients(output, arrays, upstream)
+        return [ops.cast(result, "float32") * seen, *flows]
+
+    got = run(arrays, implementation)
+    want = run([ops.cast(array, "float32") for array in arrays], "eager")
     errors = [relative_error(one, other) for one, other in zip(got, want, strict=True)]
     return errors[0], max(errors[1:])
 
 
+def with_gradients(function: Callable[..., Any], arrays: list[Any], upstream: Any) -> tuple[Any, list[Any]]:
+    """What a function of arrays gives, and how `upstream` flows back to each."""
+    if ON_JAX:
+        import jax
+
+        result, back = jax.vjp(function, *arrays)
+        return result, list(back(ops.cast(upstream, result.dtype)))
+    import tensorflow as tf
+
+    with tf.GradientTape() as tape:
+        tape.watch(arrays)
+        result = function(*arrays)
+    return result, tape.gradient(result, arrays, ops.cast(upstream, result.dtype))
+
+
 def relative_error(got: Any, want: Any) -> float:
-    got, want = tf.cast(got, "float32"), tf.cast(want, "float32")
-    error = float(tf.norm(got - want) / tf.norm(want))
+    got, want = (np.asarray(ops.convert_to_numpy(ops.cast(x, "float32"))).ravel() for x in (got, want))
+    error = float(np.linalg.norm(got - want) / np.linalg.norm(want))
     return error if np.isfinite(error) else float("inf")
 
 
-def kernel_rows(lengths: list[int], modes: list[str]) -> Iterator[tuple[list[str], bool]]:
+def kernel_checks(lengths: list[int], modes: list[str], implementation: str) -> list[tuple[bool, Check]]:
+    """Checks, and whether each may run beside others."""
+    checks = []
     for mode in modes:
         for dtype, bound in BOUNDS.items():
-            for length in lengths if dtype == "float16" else lengths[2::3]:
-                options = dict(MODES[mode])
-                if length >= 4096:
+            for length in lengths if dtype == "float16" else lengths[2::3] or lengths:
+                options = dict(MODES[mode], implementation=implementation)
+                if length >= LARGE:
                     options["batch"] = 1 if options.get("padding") is None else 2
-                start = time.perf_counter()
-                try:
-                    output, gradients = check_kernel(dtype, length, **options)
-                except Exception as error:  # what cuDNN refuses comes as errors of several classes
-                    yield [mode, dtype, str(length), type(error).__name__, str(error)[:60], ""], False
-                    continue
-                good = output <= bound and gradients <= bound
-                seconds = time.perf_counter() - start
-                yield [mode, dtype, str(length), f"{output:.1e}", f"{gradients:.1e}", f"{seconds:.1f}"], good
+
+                def check(mode=mode, dtype=dtype, length=length, bound=bound, options=options) -> Result:
+                    errors = check_kernel(dtype, length, **options)
+                    return Result("kernel", mode, dtype, str(length), *errors, (bound, bound))
+
+                checks.append((length < LARGE, guarded(check, "kernel", mode, dtype, str(length))))
+    return checks
+
+
+def guarded(check: Check, *place: str) -> Check:
+    """A check whose failure is a result too."""
+
+    def run() -> Result:
+        try:
+            return check()
+        except Exception as error:  # what cuDNN and XLA refuse comes as errors of several classes
+            return Result(*place, None, None, (), f"{type(error).__name__}: {str(error)[:200]}")
+
+    return run
 
 
 # Whole models --------------------------------------------------------------------------------------------------------
 
 LENGTH = 256
+FAMILIES = ("llama", "gpt_neox", "gpt_neo", "mpt", "mpnet")
 
 
-def small_models() -> dict[str, tuple[Any, Any]]:
-    """Family -> class and configuration, four layers of 256 numbers each."""
+def small_model(family: str, layers: int) -> tuple[Any, Any]:
+    """Class and configuration, layers of 256 numbers."""
     import tfmodels
+    from tfmodels.auto import FAMILIES as REGISTERED
 
-    common = {"vocab_size": 500, "hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4}
-    return {
-        "llama": (
-            tfmodels.TFLlamaForCausalLM,
-            tfmodels.LlamaConfig(**common, intermediate_size=512, num_key_value_heads=2),
-        ),
-        "gpt_neox": (tfmodels.TFGPTNeoXForCausalLM, tfmodels.GPTNeoXConfig(**common, intermediate_size=512)),
-        "gpt_neo": (
-            tfmodels.TFGPTNeoForCausalLM,
-            tfmodels.GPTNeoConfig(
-                vocab_size=500,
-                hidden_size=256,
-                num_layers=4,
-                num_heads=4,
-                attention_types=[[["global", "local"], 2]],
-                window_size=64,
-            ),
-        ),
-        "mpt": (
-            tfmodels.TFMptForCausalLM,
-            tfmodels.MptConfig(vocab_size=500, d_model=256, n_heads=4, n_layers=4),
-        ),
-        "mpnet": (
-            tfmodels.TFMPNetForMaskedLM,
-            tfmodels.MPNetConfig(**common, intermediate_size=512, attention_probs_dropout_prob=0.0),
-        ),
+    sizes = {"vocab_size": 500, "hidden_size": 256, "num_hidden_layers": layers, "num_attention_heads": 4}
+    own = {
+        "llama": {**sizes, "intermediate_size": 512, "num_key_value_heads": 2},
+        "gpt_neox": {**sizes, "intermediate_size": 512},
+        "gpt_neo": {
+            "vocab_size": 500,
+            "hidden_size": 256,
+            "num_layers": layers,
+            "num_heads": 4,
+            "attention_types": [[["global", "local"], layers // 2], [["global"], layers % 2]],
+            "window_size": 64,
+        },
+        "mpt": {"vocab_size": 500, "d_model": 256, "n_heads": 4, "n_layers": layers},
+        "mpnet": {**sizes, "intermediate_size": 512, "attention_probs_dropout_prob": 0.0},
     }
+    stem = REGISTERED[family].stem
+    head = "ForMaskedLM" if family == "mpnet" else "ForCausalLM"
+    return getattr(tfmodels, f"TF{stem}{head}"), getattr(tfmodels, f"{stem}Config")(**own[family])
 
 
-def model_rows() -> Iterator[tuple[list[str], bool]]:
-    rng = np.random.default_rng(0)
-    ids = rng.integers(3, 500, (4, LENGTH))
-    for family, (cls, config) in small_models().items():
-        keras.utils.set_random_seed(1)
-        exact = cls(config, dtype="float32", attn_implementation="eager")
-        for dtype in BOUNDS:
-            for padded in (False, True):
-                mask = padding_of("right" if padded else None, *ids.shape)
-                mask = np.ones_like(ids) if mask is None else mask.astype("int64")
-                labels = np.where(mask == 1, ids, -100)
-                inputs = {"input_ids": ids, "labels": labels} | ({"attention_mask": mask} if padded else {})
-                want = loss_and_gradients(exact, inputs, mask)
-                errors, reports = {}, {}
-                for implementation in ("eager", "auto"):
-                    model = cls(config, dtype=dtype, attn_implementation=implementation)
+def model_checks(families: list[str], layers: int) -> list[tuple[bool, Check]]:
+    # Making models and tracing is Python, one at a time; compiling and running is not.
+    tracing = threading.Lock()
+    ids = np.random.default_rng(0).integers(3, 500, (4, LENGTH))
+    # float16 with and without padding: bfloat16 takes the same path as float16 does.
+    kinds = [("float16", False), ("float16", True), ("bfloat16", True)]
+
+    def check_of(family: str, dtype: str, padded: bool) -> Check:
+        def check() -> Result:
+            mask = padding_of("right" if padded else None, *ids.shape)
+            mask = np.ones_like(ids) if mask is None else mask.astype("int64")
+            inputs = {"input_ids": ids, "labels": np.where(mask == 1, ids, -100)}
+            inputs |= {"attention_mask": mask} if padded else {}
+            with tracing:
+                keras.utils.set_random_seed(1)
+                cls, config = small_model(family, layers)
+                exact = cls(config, dtype="float32", attn_implementation="eager")
+                models = {name: cls(config, dtype=dtype, attn_implementation=name) for name in ("eager", "auto")}
+                for model in models.values():
                     for mine, theirs in zip(model.weights, exact.weights, strict=True):
                         mine.assign(theirs)
-                    got = loss_and_gradients(model, inputs, mask)
-                    reports[implementation] = model.attention_report()
-                    errors[implementation] = [relative_error(*pair) for pair in zip(got, want, strict=True)]
-                plain, flash = (errors[name] for name in ("eager", "auto"))
-                good = all(one <= 3 * other + 1e-3 for one, other in zip(flash, plain, strict=True))
-                yield (
-                    [
-                        family,
-                        dtype,
-                        "right" if padded else "none",
-                        reports["auto"].replace("\n", "; ")[:60],
-                        *(f"{value:.1e}" for value in (flash[0], plain[0], flash[1], plain[1])),
-                    ],
-                    good,
-                )
+                fast = traced(models["auto"], inputs, mask, jit_compile=True)
+                report = models["auto"].attention_report().replace("\n", "; ")
+            got = fast()
+            with tracing:  # operation by operation: there is nothing to compile
+                want = traced(exact, inputs, mask, jit_compile=False)()
+                plain = traced(models["eager"], inputs, mask, jit_compile=False)()
+            errors = [relative_error(*pair) for pair in zip(got, want, strict=True)]
+            allowed = tuple(3 * relative_error(*pair) + 1e-3 for pair in zip(plain, want, strict=True))
+            return Result("model", family, dtype, "padded" if padded else "whole", *errors, allowed, report)
+
+        return guarded(check, "model", family, dtype, "padded" if padded else "whole")
+
+    return [(True, check_of(family, *kind)) for family in families for kind in kinds]
 
 
-def loss_and_gradients(model: Any, inputs: dict[str, np.ndarray], mask: np.ndarray) -> tuple[Any, Any]:
-    """Logits of tokens, and the gradients of all weights as one vector; compiled."""
+def traced(model: Any, inputs: dict[str, np.ndarray], mask: np.ndarray, *, jit_compile: bool) -> Callable[[], Any]:
+    """A call that gives logits of tokens, and the gradients of all weights as one vector."""
+    import tensorflow as tf
+
     weights = model.trainable_variables
 
-    @tf.function(jit_compile=True)
+    @tf.function(jit_compile=jit_compile, autograph=False)
     def run() -> tuple[Any, Any]:
         with tf.GradientTape() as tape:
             output = model(**inputs)
         flows = tape.gradient(output.loss, [weight.value for weight in weights])
         pairs = zip(weights, flows, strict=True)
-        flat = [tf.reshape(tf.cast(f, "float32") if f is not None else tf.zeros(w.shape), [-1]) for w, f in pairs]
+        flat = [
+            tf.zeros([int(np.prod(w.shape))])
+            if f is None
+            else tf.reshape(tf.cast(tf.convert_to_tensor(f), "float32"), [-1])
+            for w, f in pairs
+        ]
         return tf.cast(output.logits, "float32") * mask[:, :, None].astype("float32"), tf.concat(flat, 0)
 
-    return run()
+    return run.get_concrete_function()
 
 
-def show(title: str, headings: list[str], rows: Iterator[tuple[list[str], bool]]) -> bool:
-    print(f"\n{title}\n" + " | ".join(headings), flush=True)
-    good = True
-    for cells, passed in rows:
-        good &= passed
-        print(" | ".join([*cells, "ok" if passed else "FAILED"]), flush=True)
-    return good
+# Reference cases -----------------------------------------------------------------------------------------------------
+
+
+def reference_checks(families: list[str]) -> list[tuple[bool, Check]]:
+    """A check per case folder, of its calls in float32."""
+    import reference_cases
+
+    calls: dict[Path, list[dict[str, Any]]] = {}
+    for _, folder, call in reference_cases.find({"forward", "steps"}):
+        if folder.parent.name in families and call.get("dtype", "float32") == "float32":
+            calls.setdefault(folder, []).append(call)
+
+    def check_of(folder: Path) -> Check:
+        def check() -> Result:
+            worst, place = 0.0, ""
+            for call in calls[folder]:
+                run = getattr(reference_cases, f"{call['kind']}_differences")
+                for found in run(folder, call):
+                    part = found.worst / found.atol
+                    if not part <= worst:  # also where it is no number
+                        worst, place = part, f"{call['name']} {found.where}"
+            return Result("reference", folder.parent.name, "float32", folder.name, worst, None, (1.0,), place)
+
+        return guarded(check, "reference", folder.parent.name, "float32", folder.name)
+
+    return [(False, check_of(folder)) for folder in calls]
+
+
+# The command ---------------------------------------------------------------------------------------------------------
+
+
+def run_checks(checks: list[tuple[bool, Check]], threads: int, deadline: float) -> tuple[list[Result], int]:
+    """Run and print checks as they end; what was found, and how many there was no time for."""
+    results: list[Result] = []
+
+    def in_time(check: Check) -> Result | None:
+        return check() if time.time() < deadline else None
+
+    def keep(found: Iterable[Result | None]) -> None:
+        for result in found:
+            if result is not None:
+                results.append(result)
+                print(result, flush=True)
+
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        beside = [pool.submit(in_time, check) for may, check in checks if may]
+        keep(future.result() for future in concurrent.futures.as_completed(beside))
+    keep(in_time(check) for may, check in checks if not may)
+    return results, len(checks) - len(results)
+
+
+def summary(results: list[Result]) -> str:
+    """Markdown: the worst of every check, case and dtype."""
+    lines = ["| check | case | dtype | checks | output | gradients | worst / allowed | |", "|" + "---|" * 8]
+    groups: dict[tuple[str, ...], list[Result]] = {}
+    for result in results:
+        groups.setdefault((result.check, result.case, result.dtype), []).append(result)
+    for (check, case, dtype), own in groups.items():
+        outputs, gradients = (
+            [getattr(r, n) for r in own if getattr(r, n) is not None] for n in ("output", "gradients")
+        )
+        parts = [
+            error / bound
+            for r in own
+            for error, bound in zip([e for e in (r.output, r.gradients) if e is not None], r.allowed, strict=True)
+        ]
+        bad = [r.detail for r in own if not r.good]
+        cells = [check, case, dtype, str(len(own)), *(number(max(x)) if x else "-" for x in (outputs, gradients))]
+        cells += [f"{max(parts):.2f}" if parts else "-", "FAILED: " + ", ".join(bad) if bad else "ok"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def names(known: Iterable[str], separator: str = ",") -> Callable[[str], list[str]]:
+    """The type of an argument that is a list of some names."""
+
+    def parse(text: str) -> list[str]:
+        chosen = text.split(separator)
+        if unknown := set(chosen) - set(known):
+            raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: {separator.join(known)} are possible")
+        return chosen
+
+    return parse
+
+
+def prepare_device(device: str) -> str:
+    """Choose the device and switch TF32 off; what to call it."""
+    if ON_JAX:
+        import jax
+
+        jax.config.update("jax_default_matmul_precision", "highest")
+        return f"{jax.devices()[0].device_kind}, JAX {jax.__version__}"
+    import tensorflow as tf
+
+    if device == "cpu":
+        tf.config.set_visible_devices([], "GPU")
+        return f"CPU, TensorFlow {tf.__version__}"
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    details = tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[0])
+    return f"{details.get('device_name')}, TensorFlow {tf.__version__}"
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", nargs="?", choices=("all", "kernels", "models"), default="all")
-    parser.add_argument("--lengths", default=",".join(map(str, LENGTHS)), help="(%(default)s)")
-    parser.add_argument("--modes", help="semicolon-separated: " + "; ".join(MODES))
+    parser.add_argument("what", nargs="?", choices=("all", *WHAT), default="all")
+    parser.add_argument("--device", choices=("gpu", "cpu"), default="gpu", help="cpu: no fused kernels (%(default)s)")
+    parser.add_argument("--lengths", default=",".join(map(str, LENGTHS)), help="of kernels (%(default)s)")
+    parser.add_argument("--modes", type=names(MODES, ";"), default=list(MODES), help="of kernels: " + "; ".join(MODES))
+    parser.add_argument("--families", type=names(FAMILIES), default=list(FAMILIES), help=f"({','.join(FAMILIES)})")
+    parser.add_argument("--layers", type=int, default=2, metavar="N", help="of models (%(default)s)")
+    parser.add_argument("--threads", type=int, default=8, metavar="N", help="to compile in (%(default)s)")
+    parser.add_argument(
+        "--budget", type=float, default=float("inf"), metavar="SECONDS", help="start no check after so long (no limit)"
+    )
     options = parser.parse_args(arguments)
-    if (reason := cudnn_attention.unavailable()) is not None:
+    deadline = time.time() + options.budget
+    what = list(WHAT) if options.what == "all" else [options.what]
+    if ON_JAX and what != ["kernels"]:
+        sys.exit("gpu_check: on JAX only kernels are checked")
+    if options.device == "gpu" and (reason := cudnn_attention.unavailable()) is not None:
         sys.exit(f"gpu_check: {reason}")
-    tf.config.experimental.enable_tensor_float_32_execution(False)
-    details = tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[0])
-    print(f"{details.get('device_name')}, TensorFlow {tf.__version__}, Keras {keras.__version__}")
-    good = True
-    if options.what != "models":
-        lengths = [int(length) for length in options.lengths.split(",")]
-        modes = options.modes.split(";") if options.modes else list(MODES)
-        headings = ["mode", "dtype", "length", "output", "gradients", "seconds", ""]
-        good &= show("Fused kernels against plain float32", headings, kernel_rows(lengths, modes))
-    if options.what != "kernels":
-        headings = ["family", "dtype", "padding", "attention", "logits", "plain", "gradients", "plain", ""]
-        good &= show("Models against plain float32", headings, model_rows())
-    print("\nall passed" if good else "\nFAILED")
+    if options.device == "cpu" and "kernels" in what:
+        if options.what == "kernels":
+            sys.exit("gpu_check: the kernels need a GPU")
+        what.remove("kernels")
+        print("no check of the kernels: they need a GPU")
+    print(f"{prepare_device(options.device)}, Keras {keras.__version__}", flush=True)
+    checks = []
+    if "kernels" in what:
+        checks += kernel_checks([int(length) for length in options.lengths.split(",")], options.modes, "flash")
+    if "models" in what:
+        checks += model_checks(options.families, options.layers)
+    if "reference" in what:
+        checks += reference_checks(options.families)
+    results, left = run_checks(checks, options.threads, deadline)
+    print("\n" + summary(results))
+    if left:
+        print(f"\n{left} of {len(checks)} checks were not run for lack of time")
+    good = all(result.good for result in results)
+    print("\nall that ran passed" if good else "\nFAILED", flush=True)
     sys.exit(not good)
 
 
