@@ -38,7 +38,7 @@ class Choice(NamedTuple):
     """How an attention was computed, and, where that was not the first choice, why.
 
     Fields:
-        name: "flash", "blockwise" or "eager".
+        name: "flash", "blockwise", "decode" (a kernel for single queries, in compiled generation) or "eager".
         reason: empty for what was asked for; else why nothing faster served.
     """
 
@@ -89,16 +89,20 @@ def choose(
     """Pick how to compute an attention; the arguments are those of `attend`.
 
     Args:
-        implementation: "auto", "flash", "blockwise" or "eager". A single query is always served by plain products,
-            which is all that decoding needs.
+        implementation: "auto", "flash", "blockwise" or "eager". A single query, as in decoding, is served by plain
+            products or, where there is one, by a kernel for it.
         drops: whether weights are dropped in this call.
 
     Raises:
         ValueError: "flash" or "blockwise" was asked for and cannot serve the call; the message says why.
     """
-    if implementation == "eager" or query.shape[2] == 1 or _portable.get():
+    if implementation == "eager" or _portable.get():
         return Choice("eager")
     common = _needs_weights(head_mask, drops, return_weights)
+    if query.shape[2] == 1:
+        one_mask = mask.bias is None and (mask.pairs is None or mask.pairs.shape[1] == 1)
+        serves = one_mask and head_mask is None and common is None and decoding.serves_attention(query, key)
+        return Choice("decode" if serves else "eager")
     flash = cudnn_attention.unavailable() or common or _not_for_flash(query, key, mask, bias)
     if flash is None and implementation in ("auto", "flash"):
         return Choice("flash")
@@ -121,14 +125,6 @@ def _needs_weights(head_mask: Any, drops: bool, return_weights: bool) -> str | N
     if head_mask is not None and head_mask.shape[-2:] != (1, 1):
         return "a head mask with more than a factor per head"
     return None
-
-
-def _served_decoding(
-    query: Any, key: Any, mask: AttentionMask, head_mask: Any, drops: bool, return_weights: bool
-) -> bool:
-    """Whether a kernel for single queries serves a call whose weights nobody asks for."""
-    plain = head_mask is None and mask.bias is None and not drops and not return_weights
-    return plain and decoding.serves_attention(query, key) and (mask.pairs is None or mask.pairs.shape[1] == 1)
 
 
 def _not_for_flash(query: Any, key: Any, mask: AttentionMask, bias: Any) -> str | None:
@@ -208,7 +204,7 @@ def attend(
     choice = choose(implementation, query, key, **limits, drops=drops, return_weights=return_weights)
     if record is not None:
         record.append(choice)
-    if choice.name == "eager" and _served_decoding(query, key, mask, head_mask, drops, return_weights):
+    if choice.name == "decode":
         query = ops.cast(query, key.dtype)  # widened by some families, for scores that are float32 here anyway
         return decoding.attention(query, key, value, mask.allowed, scale=scale, bias=bias), None
     if choice.name == "eager":
