@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Check on a GPU that the fused attention computes what plain float32 attention does, and so do whole models.
 
-    python tools/gpu_check.py                        # everything: kernels, models, reference cases
+    python tools/gpu_check.py                        # everything: kernels, models, decoding, reference cases
     python tools/gpu_check.py kernels --lengths 16,100,2048
     python tools/gpu_check.py models --families mpt,mpnet --threads 8
     python tools/gpu_check.py reference --device cpu
@@ -12,6 +12,9 @@ in the Euclidean norm, of gradients the largest among query, key, value and bias
 bfloat16.
 models: logits and gradients of all weights of small models, compiled by XLA with attention as "auto" picks it, against
 the float32 model with plain attention; at most three times what plain attention in the same dtype loses.
+decoding: the kernels for single tokens against plain float32, bounded as above; and the logits of every token that
+small models decode from a left-padded batch, compiled, against the float32 model that is given the same tokens at
+once; at most three times what a plain pass in the same dtype loses.
 reference: the recorded cases below tests/reference in float32, without TF32; the largest difference, as a fraction of
 what the case allows.
 
@@ -40,13 +43,13 @@ from keras import ops
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from tfmodels.kernels import cudnn_attention  # noqa: E402
+from tfmodels.kernels import cudnn_attention, triton_call  # noqa: E402
 from tfmodels.layers.alibi import alibi_bias, alibi_slopes  # noqa: E402
 from tfmodels.layers.attention import attend  # noqa: E402
 from tfmodels.layers.masks import make_mask  # noqa: E402
 
 ON_JAX = keras.backend.backend() == "jax"
-WHAT = ("kernels", "models", "reference")
+WHAT = ("kernels", "models", "decoding", "reference")
 BOUNDS = {"float16": 2e-3, "bfloat16": 1.5e-2}
 LENGTHS = (16, 100, 127, 512, 1000, 2048, 4096, 8192)
 LARGE = 4096  # from this length on one check at a time: plain float32 scores take gigabytes
@@ -313,6 +316,112 @@ def traced(model: Any, inputs: dict[str, np.ndarray], mask: np.ndarray, *, jit_c
     return run.get_concrete_function()
 
 
+# Decoding ------------------------------------------------------------------------------------------------------------
+
+# rows, in, out
+PRODUCTS = ((1, 1024, 3072), (2, 768, 768), (4, 4096, 1024), (8, 1000, 2048), (1, 2048, 50304))
+# batch, heads, key/value heads, numbers per head, bias
+CACHES = ((1, 16, 16, 64, False), (4, 32, 8, 64, False), (2, 8, 2, 80, True), (3, 4, 4, 128, True))
+
+
+def decoding_kernel_checks(lengths: list[int]) -> list[tuple[bool, Check]]:
+    import tensorflow as tf
+
+    from tfmodels.kernels import triton_decoding
+
+    def compiled(function: Callable[..., Any], *arrays: Any) -> Any:
+        return tf.function(function, jit_compile=True, autograph=False)(*arrays)
+
+    def product(dtype: str, rows: int, width: int, out: int) -> tuple[float, float]:
+        rng = np.random.default_rng(rows)
+        x = tf.cast(rng.standard_normal((rows, width), "float32"), dtype)
+        matrix = tf.cast(rng.standard_normal((width, out), "float32") * width**-0.5, dtype)
+        want = tf.matmul(tf.cast(x, "float32"), tf.cast(matrix, "float32"))
+        got = compiled(triton_decoding.product, x, matrix)
+        table = compiled(triton_decoding.table_product, x, tf.transpose(matrix))
+        return relative_error(got, want), relative_error(table, want)
+
+    def attention(
+        dtype: str, length: int, batch: int, heads: int, kv_heads: int, head_dim: int, biased: bool
+    ) -> tuple[float, None]:
+        rng = np.random.default_rng(length)
+        shapes = [(batch, heads, 1, head_dim), *[(batch, kv_heads, length, head_dim)] * 2]
+        arrays = [tf.cast(rng.standard_normal(shape, "float32"), dtype) for shape in shapes]
+        seen = rng.random((batch, length)) < 0.7
+        seen[:, -1] = True
+        bias = tf.constant(rng.standard_normal((1, heads, length)), "float32") if biased else None
+        scale = head_dim**-0.5
+        got = compiled(
+            lambda *arrays: triton_decoding.attention(*arrays, tf.constant(seen), scale=scale, bias=bias), *arrays
+        )
+        mask = make_mask(seen, causal=False, query_length=1, key_length=length)
+        plain = [tf.cast(array, "float32") for array in arrays]
+        full = None if bias is None else bias[:, :, tf.newaxis]
+        want, _ = attend(*plain, mask=mask, scale=scale, bias=full, implementation="eager")
+        return relative_error(got, want), None
+
+    checks = []
+    for dtype, bound in BOUNDS.items():
+        for sizes in PRODUCTS:
+
+            def check(dtype=dtype, sizes=sizes, bound=bound) -> Result:
+                errors = product(dtype, *sizes)
+                return Result("decoding", "products", dtype, str(sizes), *errors, (bound, bound))
+
+            checks.append((True, guarded(check, "decoding", "products", dtype, str(sizes))))
+        for sizes in CACHES:
+            for length in lengths:
+
+                def check(dtype=dtype, sizes=sizes, length=length, bound=bound) -> Result:
+                    errors = attention(dtype, length, *sizes)
+                    return Result("decoding", "attention", dtype, f"{sizes} {length}", *errors, (bound,))
+
+                checks.append((True, guarded(check, "decoding", "attention", dtype, f"{sizes} {length}")))
+    return checks
+
+
+def decoding_checks(families: list[str], layers: int) -> list[tuple[bool, Check]]:
+    """Checks of whole models: `generate` against one pass over what it generated."""
+    rng = np.random.default_rng(0)
+    prompt, new = rng.integers(3, 500, (3, 20)), 12
+    mask = np.ones_like(prompt)
+    mask[1, :7] = 0
+
+    def check_of(family: str, dtype: str) -> Check:
+        def check() -> Result:
+            keras.utils.set_random_seed(1)
+            cls, config = small_model(family, layers)
+            exact = cls(config, dtype="float32", attn_implementation="eager")
+            model = cls(config, dtype=dtype)
+            for mine, theirs in zip(model.weights, exact.weights, strict=True):
+                mine.assign(theirs)
+            settings = {"max_new_tokens": new, "min_new_tokens": new, "do_sample": False, "use_cache": True}
+            settings |= {"return_dict_in_generate": True, "output_logits": True}
+            output = model.generate(prompt, attention_mask=mask, **settings)
+            report = model.attention_report().replace("\n", "; ")
+            got = np.stack([np.asarray(step, "float32") for step in output.logits], axis=1)
+            ids = np.asarray(output.sequences)[:, :-1]
+            whole = np.concatenate([mask, np.ones((len(mask), new - 1), mask.dtype)], axis=1)
+
+            def at_once(model: Any) -> np.ndarray:
+                positions = np.maximum(np.cumsum(whole, axis=1) - 1, 0)
+                inputs = {"input_ids": ids, "attention_mask": whole, "position_ids": positions, "use_cache": False}
+                return np.asarray(ops.cast(model(**inputs).logits, "float32"))[:, -new:]
+
+            want = at_once(exact)
+            plain = cls(config, dtype=dtype, attn_implementation="eager")
+            for mine, theirs in zip(plain.weights, exact.weights, strict=True):
+                mine.assign(theirs)
+            allowed = 3 * relative_error(at_once(plain), want) + 1e-3
+            return Result(
+                "decoding", family, dtype, "left-padded", relative_error(got, want), None, (allowed,), report
+            )
+
+        return guarded(check, "decoding", family, dtype, "left-padded")
+
+    return [(False, check_of(family, dtype)) for family in families if family != "mpnet" for dtype in BOUNDS]
+
+
 # Reference cases -----------------------------------------------------------------------------------------------------
 
 
@@ -445,6 +554,13 @@ def main(arguments: list[str] | None = None) -> None:
         checks += kernel_checks([int(length) for length in options.lengths.split(",")], options.modes, "flash")
     if "models" in what:
         checks += model_checks(options.families, options.layers)
+    if "decoding" in what:
+        reason = triton_call.unavailable()
+        if reason is None and options.device == "gpu":
+            checks += decoding_kernel_checks([int(length) for length in options.lengths.split(",")])
+        else:
+            print(f"no check of the kernels for decoding: {reason or 'they need a GPU'}")
+        checks += decoding_checks(options.families, options.layers)
     if "reference" in what:
         checks += reference_checks(options.families)
     results, left = run_checks(checks, options.threads, deadline)

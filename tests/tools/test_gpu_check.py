@@ -67,3 +67,10 @@ def test_models(capsys):
     code, text = run(["models", "--device", "cpu", "--families", "mpt", "--layers", "1", "--threads", "2"], capsys)
     assert code == 0
     assert text.count("model | mpt | float16") == 3 and text.count("model | mpt | bfloat16") == 2
+
+
+@pytest.mark.slow
+def test_decoding(capsys):
+    code, text = run(["decoding", "--device", "cpu", "--families", "gpt_neo,llama", "--layers", "2"], capsys)
+    assert code == 0
+    assert text.count("decoding | gpt_neo |") == text.count("decoding | llama |") == 2
