@@ -131,7 +131,17 @@ def _not_for_flash(query: Any, key: Any, mask: AttentionMask, bias: Any) -> str 
         problem = "flash attention takes no packed sequences"
     if problem is None and mask.window is not None and (mask.keys is not None or bias is not None):
         problem = "flash attention takes no padding (attention_mask) and no bias beside a window"
-    return problem
+    return problem or (_not_for_flash_on_jax(query.shape[2], mask, bias) if keras.backend.backend() == "jax" else None)
+
+
+def _not_for_flash_on_jax(length: int, mask: AttentionMask, bias: Any) -> str | None:
+    # There a mask becomes a bias.
+    if (length % 2) and (bias is not None or mask.keys is not None or mask.window is not None):
+        return f"on JAX flash attention beside a bias, padding or a window needs an even length, not {length}"
+    # Of a bias for each row older versions of JAX give no gradient, and say nothing.
+    if bias is not None and (mask.keys is not None or bias.shape[0] != 1):
+        return "on JAX flash attention takes no padding (attention_mask) beside a bias, and no bias per row"
+    return None
 
 
 def _not_for_blocks(query: Any, key: Any) -> str | None:
