@@ -124,6 +124,23 @@ def test_weights_after_training_are_saved(both):
         np.testing.assert_array_equal(np.asarray(slot.variable).astype("float32"), there[f"saved.{name}"])
 
 
+def test_flash_attention_needs_a_gpu():
+    pytest.importorskip("jax", reason="pip install -e '.[jax]'")
+    code = (
+        "import numpy as np, tfmodels\n"
+        "model = tfmodels.TFLlamaForCausalLM.from_pretrained('stories260K', dtype='bfloat16')\n"
+        "model(input_ids=np.array([[1, 2]]))\n"
+        "print(model.attention_report())\n"
+        "tfmodels.TFLlamaForCausalLM(model.config, attn_implementation='flash')\n"
+    )
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    ended = subprocess.run([sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True)
+    assert ended.stdout == "5 blocks: eager (flash attention needs a GPU, and JAX sees none)\n"
+    assert (
+        "ValueError: attn_implementation='flash' cannot be used: flash attention needs a GPU, and JAX" in ended.stderr
+    )
+
+
 if __name__ == "__main__":
     family, out = sys.argv[1], Path(sys.argv[2])
     np.savez(out / "jax.npz", **compute(family, out))

@@ -771,9 +771,6 @@ class Report:
         say(f"{name} {job.get('peer', '')}: {job['deadline'] - time.time():.0f} s to start cells in")
         arguments = [*python, __file__, "--side", name, json.dumps(job)]
         environment = {**os.environ, **(environment or {})}
-        environment["PYTHONPATH"] = os.pathsep.join(
-            [str(Path(__file__).resolve().parent.parent), *filter(None, [environment.get("PYTHONPATH")])]
-        )
         with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env=environment) as process:
             for line in process.stdout or ():
                 if line.startswith('{"about"'):
@@ -1054,6 +1051,7 @@ def plot_files(arguments: list[str]) -> None:
 def main(arguments: list[str] | None = None) -> None:
     first, *others = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if first == "--side":
+        sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # whatever the interpreter's surroundings are
         SIDES[others[0]](json.loads(others[1]))
     elif first in ("scale", "plot"):
         {"scale": scale, "plot": plot_files}[first](others)

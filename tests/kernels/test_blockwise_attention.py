@@ -1,5 +1,6 @@
 """Attention in blocks against the plain form: outputs and all gradients, eager and compiled."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -122,7 +123,87 @@ def test_queries_that_see_nothing_get_zeros():
     assert not np.asarray(blockwise_attention.attention(x, x, x, scale=1.0, parts=parts)).any()
 
 
-def test_memory_grows_with_the_length_alone():
+def whole_mask(dropout, batch, heads, queries, keys):
+    """What `kept` says of every weight, (batch, heads, queries, keys)."""
+    rows = tf.reshape(tf.range(batch * heads), (batch, heads, 1, 1))
+    return blockwise_attention.kept(
+        dropout, rows, tf.range(queries)[None, None, :, None], tf.range(keys)[None, None, None]
+    )
+
+
+@pytest.mark.parametrize("compiled", ["eager", "graph", "xla"])
+def test_dropout_equals_the_plain_form_with_the_same_weights_dropped(compiled):
+    rng = np.random.default_rng(4)
+    shapes = [(2, 4, 300, 8), (2, 2, 300, 8), (2, 2, 300, 8), (1, 4, 300, 300)]
+    arrays = [tf.constant(rng.normal(size=shape), "float32") for shape in shapes]
+    upstream = tf.constant(rng.normal(size=shapes[0]), "float32")
+    dropout = blockwise_attention.Dropout(0.3, tf.constant([7, 1], "uint32"))
+    mask = make_mask(None, causal=True, query_length=300, key_length=300)
+    keep = tf.cast(whole_mask(dropout, 2, 4, 300, 300), "float32") / 0.7
+
+    def in_blocks(arrays):
+        with tf.GradientTape() as tape:
+            tape.watch(arrays)
+            parts = blockwise_attention.Parts(causal=True)
+            output = blockwise_attention.attention(
+                *arrays[:3], scale=0.3, parts=parts, bias=arrays[3], dropout=dropout
+            )
+        return [output, *tape.gradient(output, arrays, upstream)]
+
+    with tf.GradientTape() as tape:
+        tape.watch(arrays)
+        want, _ = attend(*arrays[:3], mask=mask, scale=0.3, bias=arrays[3], head_mask=keep, implementation="eager")
+    wants = [want, *tape.gradient(want, arrays, upstream)]
+    run = tf.function(in_blocks, jit_compile=compiled == "xla") if compiled != "eager" else in_blocks
+    for got, want in zip(run(arrays), wants, strict=True):
+        np.testing.assert_allclose(got, want, atol=3e-5)
+
+
+def test_what_is_dropped_is_drawn_evenly_and_by_the_seed():
+    rate, size = 0.1, 2 * 4 * 200 * 200
+
+    def draws(*seed):
+        return whole_mask(blockwise_attention.Dropout(rate, tf.constant(seed, "uint32")), 2, 4, 200, 200).numpy()
+
+    def related(one, other):
+        """Standard deviations between two draws' covariance and 0."""
+        return abs(np.mean((one - 0.9) * (other - 0.9))) / (rate * (1 - rate)) * one.size**0.5
+
+    one = draws(3, 0).astype("float64")
+    np.testing.assert_array_equal(one, draws(3, 0))
+    assert abs(one.mean() - 0.9) < 4 * (rate * (1 - rate) / size) ** 0.5
+    upper = np.triu(np.ones((200, 200), bool), 1)
+    for other in (draws(3, 1), draws(4, 0)):
+        assert related(one, other) < 4
+    for axis in range(4):
+        first, second = np.split(one, 2, axis)
+        assert related(first, second) < 4
+        assert related(np.delete(one, 0, axis), np.delete(one, -1, axis)) < 4
+    assert related(one[..., upper], np.swapaxes(one, 2, 3)[..., upper]) < 4
+
+
+def test_attend_drops_in_blocks_by_the_layers_seeds():
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(1, 2, 300, 8)).astype("float32")
+    mask = make_mask(None, causal=False, query_length=300, key_length=300)
+
+    def run(layer, training=True):
+        output, _ = attend(x, x, x, mask=mask, scale=0.3, dropout=layer, training=training, implementation="blockwise")
+        return np.asarray(output)
+
+    one, other = (keras.layers.Dropout(0.2, seed=11) for _ in range(2))
+    first, second = run(one), run(one)
+    np.testing.assert_array_equal(run(other), first)
+    assert np.abs(first - second).max() > 0.01
+    whole = run(one, training=False)
+    np.testing.assert_array_equal(whole, run(None))
+    # Right on average: the error falls with the square root of the number of draws.
+    mean = np.mean([run(one) for _ in range(64)], axis=0)
+    assert np.abs(mean - whole).mean() < np.abs(first - whole).mean() / 6
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1])
+def test_memory_grows_with_the_length_alone(rate):
     """The compiled program holds no buffer near the size of all scores."""
     length, heads = 4096, 4
     x = tf.zeros((1, heads, length, 16))
@@ -131,7 +212,9 @@ def test_memory_grows_with_the_length_alone():
     def run(x):
         with tf.GradientTape() as tape:
             tape.watch(x)
-            output = blockwise_attention.attention(x, x, x, scale=1.0, parts=blockwise_attention.Parts(causal=True))
+            parts = blockwise_attention.Parts(causal=True)
+            dropout = blockwise_attention.Dropout(rate, tf.constant([1, 2], "uint32")) if rate else None
+            output = blockwise_attention.attention(x, x, x, scale=1.0, parts=parts, dropout=dropout)
         return tape.gradient(output, x)
 
     program = run.experimental_get_compiler_ir(x)(stage="optimized_hlo")

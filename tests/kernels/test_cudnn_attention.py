@@ -5,6 +5,7 @@ What the kernels themselves compute is checked on a GPU by tools/gpu_check.py.
 
 import json
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -111,6 +112,43 @@ def test_equals_the_plain_form(gpu, case, compiled):
     for want, got in zip(wants, flash(arrays, "flash"), strict=True):
         got, want = np.asarray(tf.cast(got, "float32")), np.asarray(want)
         assert np.linalg.norm(got - want) <= 0.02 * np.linalg.norm(want)
+
+
+KERAS_CASES = [name for name in CASES if name != "learned bias, padding"]
+
+
+@pytest.mark.parametrize("case", KERAS_CASES)
+def test_what_keras_is_asked_for_on_jax(case, monkeypatch):
+    """Its plain form, here in the place of the fused one, gives what the plain form of this package does."""
+    asked = []
+
+    def stand_in(*arrays, flash_attention, **options):
+        asked.append(flash_attention)
+        assert options["bias"] is None or options["bias"].shape[2:] == (12, 12)
+        assert options["mask"] is None or options["mask"].shape[2:] == (12, 12)
+        return plain(*arrays, **options)
+
+    plain = keras.ops.dot_product_attention
+    monkeypatch.setattr(cudnn_attention.ops, "dot_product_attention", stand_in)
+    monkeypatch.setattr(cudnn_attention, "unavailable", lambda: None)
+    monkeypatch.setattr(cudnn_attention.keras.backend, "backend", lambda: "jax")
+    options = CASES[case]
+    heads, head_dim = options.get("heads", (4, 4)), options.get("head_dim", 16)
+    rng = np.random.default_rng(3)
+    query = tf.constant(rng.normal(size=(2, heads[0], 12, head_dim)), "float16")
+    key, value = (tf.constant(rng.normal(size=(2, heads[1], 12, head_dim)), "float16") for _ in range(2))
+    keys = np.array(options["padding"]) if "padding" in options else np.ones((2, 12), int)
+    mask = make_mask(
+        keys if "padding" in options else None, causal=options.get("causal", False), query_length=12, key_length=12
+    )
+    mask = mask.with_window(options["window"]) if "window" in options else mask
+    bias = alibi_bias(alibi_slopes(heads[0], 8), 12, last=11) if options.get("bias") == "alibi" else None
+    got, _ = attend(query, key, value, mask=mask, scale=0.3, bias=bias, implementation="flash")
+    want, _ = attend(query, key, value, mask=mask, scale=0.3, bias=bias, implementation="eager")
+    assert asked == [True]
+    seen = keys[:, None, :, None]
+    assert np.linalg.norm((got - want) * seen) <= 2e-3 * np.linalg.norm(want * seen)
+    assert not np.any(got * (1 - seen))
 
 
 def test_configuration_of_a_call():

@@ -92,7 +92,7 @@ def test_auto_takes_blocks_from_a_length_on():
     assert chosen("auto", length=64).name == "eager"
     assert chosen("auto", length=1024).name == "blockwise"
     assert chosen("auto", length=1024, return_weights=True).name == "eager"
-    assert chosen("auto", length=1024, drops=True).name == "eager"
+    assert chosen("auto", length=1024, drops=True).name == "blockwise"
     assert chosen("eager", length=1024) == ("eager", "")
     with portable():
         assert chosen("auto", length=1024).name == "eager"
@@ -103,8 +103,7 @@ def test_forced_blocks_run_or_say_why():
     assert chosen("blockwise", length=1).name == "eager"  # decoding
     with pytest.raises(ValueError, match="'blockwise' cannot serve this call: the weights are wanted"):
         chosen("blockwise", return_weights=True)
-    with pytest.raises(ValueError, match="weights are dropped in training"):
-        chosen("blockwise", drops=True)
+    assert chosen("blockwise", drops=True).name == "blockwise"
 
 
 class TestFlash:
@@ -138,6 +137,7 @@ class TestFlash:
                 "padding",
             ),
             ({"return_weights": True}, "weights are wanted"),
+            ({"drops": True}, "dropped in training"),
             ({"head_mask": np.ones((1, 4, 64, 64))}, "head mask"),
         ],
     )

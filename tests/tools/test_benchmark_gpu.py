@@ -166,4 +166,4 @@ def test_two_devices_train_as_one_does(tmp_path):
         assert r["ms"] > 0
         if r["devices"] == 2:
             assert r["loss_difference"] < 1e-5 and r["weights_difference"] < 1e-5
-            assert 0 < r["update_difference"] < 1e-3
+            assert r["update_difference"] < 1e-3

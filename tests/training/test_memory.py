@@ -47,6 +47,25 @@ def test_gradients_are_the_same_dropout_included(name, mode):
             np.testing.assert_allclose(other, one, atol=1e-6, rtol=1e-5)
 
 
+def test_attention_in_blocks_that_runs_twice_drops_the_same():
+    inputs = {
+        **small.inputs_of("llama", "ForTokenClassification"),
+        **small.labels_of("llama", "ForTokenClassification"),
+    }
+    found = []
+    for enable in (False, True):
+        model = small.make("llama", "ForTokenClassification", attention_dropout=0.3)
+        model.backbone.attn_implementation = "blockwise"
+        if enable:
+            model.gradient_checkpointing_enable()
+        found.append([gradients(model, inputs, False) for _ in range(2)])
+        assert model.attention_report() == "2 blocks: blockwise"
+        assert abs(found[-1][0][0] - found[-1][1][0]) > 1e-6
+    for plain, recomputed in zip(*found, strict=True):
+        for one, other in zip(plain, recomputed, strict=True):
+            np.testing.assert_allclose(other, one, atol=1e-6, rtol=1e-5)
+
+
 def test_blocks_run_twice_in_training_only_and_can_be_switched_off():
     model = small.make("llama", "ForCausalLM")
     calls = []

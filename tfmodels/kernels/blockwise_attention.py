@@ -2,8 +2,9 @@
 
 The softmax is computed online: block after block of keys a query keeps the largest score, the sum of exponentials and
 the weighted values so far, and corrects them as larger scores come. The gradients compute the scores of each block
-again. Memory grows with the length and not with its square; blocks that the causal mask or a window hides are skipped.
-Plain operations only, so that it runs wherever Keras does.
+again, and draw again, from the same seed, which of its weights were dropped. Memory grows with the length and not with
+its square; blocks that the causal mask or a window hides are skipped. Plain operations only, so that it runs wherever
+Keras does.
 
 Source:
     Milakov and Gimelshein, https://arxiv.org/abs/1805.02867; Dao, https://arxiv.org/abs/2307.08691.
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from keras import ops
 
@@ -43,7 +44,21 @@ class Parts:
     pairs: Any = None
 
 
-def attention(query: Any, key: Any, value: Any, *, scale: float, parts: Parts, bias: Any = None) -> Any:
+class Dropout(NamedTuple):
+    """Which weights are dropped in a call.
+
+    Fields:
+        rate: share of the weights, in [0, 1); what remains is divided by 1 - rate.
+        seed: uint32 (2,), such as `keras.random.SeedGenerator.next()` gives; the same seed drops the same.
+    """
+
+    rate: float
+    seed: Any
+
+
+def attention(
+    query: Any, key: Any, value: Any, *, scale: float, parts: Parts, bias: Any = None, dropout: Dropout | None = None
+) -> Any:
     """Attention of queries over keys and values.
 
     Args:
@@ -53,6 +68,7 @@ def attention(query: Any, key: Any, value: Any, *, scale: float, parts: Parts, b
         parts: which keys each query sees.
         bias: float, added to the scaled scores, broadcastable to (batch, heads, queries, keys); its gradient has its
             own shape.
+        dropout: which weights are dropped after the softmax; None for none.
 
     Returns:
         (batch, heads, queries, head_dim) in the dtype of `value`; zeros for queries that see no key.
@@ -64,7 +80,7 @@ def attention(query: Any, key: Any, value: Any, *, scale: float, parts: Parts, b
         >>> output.shape, float(output[0, 0, 299, 0])
         (TensorShape([1, 2, 300, 4]), 3.0)
     """
-    job = _Job(query.shape, key.shape, scale, parts)
+    job = _Job(query.shape, key.shape, scale, parts, dropout)
     arrays = [job.rows(query, job.queries), job.rows(key, job.keys), job.rows(value, job.keys)]
     arrays[1] = ops.cast(arrays[1], arrays[0].dtype)
     if bias is not None:
@@ -111,12 +127,13 @@ class _Job:
     row is a key/value head of one element of the batch and a group the query heads that share it.
     """
 
-    def __init__(self, query: Any, key: Any, scale: float, parts: Parts):
+    def __init__(self, query: Any, key: Any, scale: float, parts: Parts, dropout: Dropout | None):
         _, self.heads, queries, self.head_dim = query
         self.group = self.heads // key[1]
         self.queries, self.keys = _Axis(queries), _Axis(key[2])
         self.scale = scale
         self.parts = parts
+        self.dropout = dropout
         self.limits = [
             self.padded_pairs(ops.expand_dims(ops.expand_dims(parts.keys, 1), 1)) if parts.keys is not None else None,
             self.padded_pairs(parts.pairs) if parts.pairs is not None else None,
@@ -191,8 +208,7 @@ class _Job:
         scores = ops.cast(ops.matmul(query, ops.transpose(key, (0, 2, 1))), "float32") * self.scale
         if bias is not None:
             scores = self._as_rows(self._as_heads(scores) + self.block_of_pairs(bias, i, j))
-        queries = ops.expand_dims(i * self.queries.block + ops.arange(self.queries.block, dtype="int32"), 1)
-        keys = ops.expand_dims(j * self.keys.block + ops.arange(self.keys.block, dtype="int32"), 0)
+        queries, keys = self._columns(i, j)
         queries = queries + ops.cast(self.parts.offset, "int32")
         limits = [self.block_of_pairs(limit, i, j) for limit in self.limits if limit is not None]
         if self.keys.padded > self.keys.size:
@@ -210,6 +226,20 @@ class _Job:
         for limit in limits[1:]:
             allowed = ops.logical_and(allowed, limit)
         return scores, allowed
+
+    def _columns(self, i: Any, j: Any) -> tuple[Any, Any]:
+        """Numbers of a block's queries, int32 (block, 1), and of its keys, (1, block)."""
+        queries = ops.expand_dims(i * self.queries.block + ops.arange(self.queries.block, dtype="int32"), 1)
+        return queries, ops.expand_dims(j * self.keys.block + ops.arange(self.keys.block, dtype="int32"), 0)
+
+    def dropped(self, weights: Any, i: Any, j: Any) -> Any:
+        """The weights of a block, or their gradients, float32, after dropout."""
+        if self.dropout is None:
+            return weights
+        weights = self._as_heads(weights)
+        rows = ops.arange(ops.shape(weights)[0] * self.heads, dtype="int32")
+        keep = kept(self.dropout, ops.reshape(rows, (-1, self.heads, 1, 1)), *map(_as_pairs, self._columns(i, j)))
+        return self._as_rows(ops.where(keep, weights * (1 / (1 - self.dropout.rate)), 0.0))
 
     def weights(self, scores: Any, allowed: Any, shift: Any) -> Any:
         """exp(scores - shift) where a score counts, else 0."""
@@ -243,7 +273,8 @@ class _Job:
                 larger = ops.maximum(largest, ops.max(self.masked(scores, allowed), axis=2))
                 weights = self.weights(scores, allowed, larger)
                 correction = ops.exp(largest - larger)
-                added = ops.matmul(ops.cast(weights, value.dtype), self.block_of_keys(value, j))
+                kept = ops.cast(self.dropped(weights, i, j), value.dtype)
+                added = ops.matmul(kept, self.block_of_keys(value, j))
                 return (
                     j + 1,
                     larger,
@@ -291,9 +322,9 @@ class _Job:
                 scores, allowed = self.scores(own, own_key, bias, i, j)
                 weights = self.weights(scores, allowed, statistic[:, :, 0])
                 of_weights = ops.cast(ops.matmul(flow, ops.transpose(own_value, (0, 2, 1))), "float32")
-                of_scores = weights * (of_weights - taken)
+                of_scores = weights * (self.dropped(of_weights, i, j) - taken)
                 scaled = ops.cast(of_scores * self.scale, query.dtype)
-                turned = ops.transpose(ops.cast(weights, flow.dtype), (0, 2, 1))
+                turned = ops.transpose(ops.cast(self.dropped(weights, i, j), flow.dtype), (0, 2, 1))
                 return (
                     j + 1,
                     of_query + ops.cast(ops.matmul(scaled, own_key), "float32"),
@@ -318,6 +349,44 @@ class _Job:
         block = ops.sum(of_scores, axis=shared, keepdims=True) if shared else of_scores
         start, size = self._place(x, i, j)
         return ops.slice_update(x, start, ops.slice(x, start, size) + block)
+
+
+def kept(dropout: Dropout, rows: Any, queries: Any, keys: Any) -> Any:
+    """Which weights are not dropped; the same for the same numbers, in whatever blocks they are asked for.
+
+    The bits come from a hash of seed and numbers: a generator with a state could not give a block again.
+
+    Args:
+        rows, queries, keys: int32, broadcastable: number of the head, all heads of the batch counted through, of the
+            query and of the key.
+
+    Returns:
+        bool, in the shape that they broadcast to.
+
+    Source:
+        Wellons, "Prospecting for Hash Functions", https://nullprogram.com/blog/2018/07/31/ (lowbias32).
+    """
+    first, second = dropout.seed[0], dropout.seed[1]
+    start = _hash(ops.bitwise_xor(_hash(first), second))
+    rows, queries, keys = (ops.cast(x, "uint32") for x in (rows, queries, keys))
+    queries = _hash(ops.bitwise_xor(queries, _hash(ops.bitwise_xor(rows, start))))
+    # Flipped, the start is no row's: the same numbers for queries and keys would make a symmetric pattern.
+    keys = _hash(ops.bitwise_xor(keys, _hash(ops.bitwise_not(start))))
+    # 24 bits are exact in float32, and every device compares those.
+    draws = ops.cast(ops.right_shift(_hash(ops.bitwise_xor(queries, keys)), _uint32(8)), "float32") * 2.0**-24
+    return draws >= dropout.rate
+
+
+def _hash(x: Any) -> Any:
+    """Every bit of a uint32 depends on every bit of another."""
+    x = ops.cast(x, "uint32") + _uint32(0x9E3779B9)  # zero would stay zero
+    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
+        x = ops.bitwise_xor(x, ops.right_shift(x, _uint32(shift))) * _uint32(factor)
+    return ops.bitwise_xor(x, ops.right_shift(x, _uint32(16)))
+
+
+def _uint32(value: int) -> Any:
+    return ops.convert_to_tensor(value, "uint32")
 
 
 def _as_pairs(x: Any) -> Any:

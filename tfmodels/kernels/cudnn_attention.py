@@ -1,9 +1,9 @@
-"""cuDNN's fused attention inside programs that TensorFlow's XLA compiles for an NVIDIA GPU.
+"""cuDNN's fused attention inside programs that XLA compiles for an NVIDIA GPU, for TensorFlow and for JAX.
 
-TensorFlow offers no operation for it, but XLA's GPU compiler knows cuDNN's kernels as custom calls, and TensorFlow can
-emit a custom call. The scores are never written to memory, forward or backward, so that memory grows with the length
-and not with its square. What can run, and the calls' configuration, are plain functions of shapes; only `attention`
-needs a GPU.
+On JAX it is Keras's own (`keras.ops.dot_product_attention`). TensorFlow offers no operation for it, but XLA's GPU
+compiler knows cuDNN's kernels as custom calls, and TensorFlow can emit a custom call. The scores are never written to
+memory, forward or backward, so that memory grows with the length and not with its square. What can run, and the calls'
+configuration, are plain functions of shapes; only `attention` needs a GPU.
 
 Source:
     Dao, https://arxiv.org/abs/2307.08691;
@@ -17,6 +17,7 @@ import json
 from typing import Any, NamedTuple
 
 import keras
+from keras import ops
 
 DTYPES = ("float16", "bfloat16")
 _ELEMENT_TYPES = {"float16": "F16", "bfloat16": "BF16"}
@@ -56,8 +57,10 @@ class Kind(NamedTuple):
 @functools.cache
 def unavailable() -> str | None:
     """Why the kernels cannot run in this process; None where they can."""
+    if keras.backend.backend() == "jax":
+        return _unavailable_on_jax()
     if keras.backend.backend() != "tensorflow":
-        return f"flash attention needs Keras on TensorFlow, and this is {keras.backend.backend()}"
+        return f"flash attention needs Keras on TensorFlow or JAX, and this is {keras.backend.backend()}"
     import tensorflow as tf
 
     devices = tf.config.list_physical_devices("GPU")
@@ -69,6 +72,19 @@ def unavailable() -> str | None:
         capability = tf.config.experimental.get_device_details(device).get("compute_capability", (0, 0))
         if capability < _MIN_CAPABILITY:
             return f"flash attention needs compute capability 8.0; {device.name} has {'.'.join(map(str, capability))}"
+    return None
+
+
+def _unavailable_on_jax() -> str | None:
+    import jax
+
+    if jax.devices()[0].platform != "gpu":
+        return "flash attention needs a GPU, and JAX sees none"
+    probe = jax.ShapeDtypeStruct((1, 8, 1, _HEAD_DIM_STEP), "float16")
+    try:
+        jax.eval_shape(lambda x: ops.dot_product_attention(x, x, x, flash_attention=True), probe)
+    except (ImportError, RuntimeError, ValueError, NotImplementedError) as error:
+        return f"flash attention cannot run under this JAX: {error}"
     return None
 
 
@@ -112,7 +128,8 @@ def attention(
 ) -> Any:
     """Attention by cuDNN, with gradients for all float arguments; in eager, graph and XLA code.
 
-    cuDNN takes rows that have their tokens first. Where `keys` is given they are brought into that order and back.
+    cuDNN takes rows that have their tokens first. Where `keys` is given they are brought into that order and back; on
+    JAX keys and window become a mask of pairs instead, which is all that Keras hands on.
 
     Args:
         query: float16 or bfloat16 (batch, heads, length, head_dim).
@@ -131,8 +148,6 @@ def attention(
         ValueError: shapes or settings that cuDNN does not serve.
         RuntimeError: it cannot run in this process.
     """
-    import tensorflow as tf
-
     problem = unsuitable(query.shape, key.shape, keras.backend.standardize_dtype(query.dtype))
     if problem is None and window is not None and not causal:
         problem = "a window needs causal=True"
@@ -142,6 +157,10 @@ def attention(
         raise ValueError(problem)
     if unavailable() is not None:
         raise RuntimeError(unavailable())
+    if keras.backend.backend() == "jax":
+        return _by_keras(query, key, value, scale=scale, causal=causal, window=window, bias=bias, keys=keys)
+    import tensorflow as tf
+
     kind = Kind(float(scale), causal, window, bias is not None, keys is not None)
     head_dim = query.shape[3]
     room = -head_dim % _HEAD_DIM_STEP
@@ -152,6 +171,27 @@ def attention(
     operands += [] if bias is None else [tf.cast(bias, query.dtype)]
     output = tf.transpose(_function(kind)(*operands, *([] if keys is None else [keys])), (0, 2, 1, 3))
     return output[..., :head_dim] if room else output
+
+
+def _by_keras(
+    query: Any, key: Any, value: Any, *, scale: float, causal: bool, window: int | None, bias: Any, keys: Any
+) -> Any:
+    """`attention` by `keras.ops.dot_product_attention`, which takes (batch, length, heads, head_dim)."""
+    batch, _, length, head_dim = query.shape
+    mask = None
+    if window is not None:
+        own, other = ops.arange(length)[:, None], ops.arange(length)[None]
+        mask = ops.expand_dims(ops.logical_and(other <= own, other > own - window), (0, 1))
+    elif keys is not None:
+        keys = ops.cast(keys, "bool")
+        mask = ops.broadcast_to(keys[:, None, None, :], (batch, 1, length, length))
+    room = ((0, 0), (0, 0), (0, 0), (0, -head_dim % _HEAD_DIM_STEP))
+    query, key, value = (ops.pad(ops.transpose(x, (0, 2, 1, 3)), room) for x in (query, key, value))
+    output = ops.dot_product_attention(
+        query, key, value, bias=bias, mask=mask, scale=scale, is_causal=causal, flash_attention=True
+    )
+    output = ops.transpose(output[..., :head_dim], (0, 2, 1, 3))
+    return output if keys is None else ops.where(keys[:, None, :, None], output, ops.zeros((), output.dtype))
 
 
 @functools.cache

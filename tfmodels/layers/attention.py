@@ -98,12 +98,12 @@ def choose(
     """
     if implementation == "eager" or _portable.get():
         return Choice("eager")
-    common = _needs_weights(head_mask, drops, return_weights)
+    common = _needs_weights(head_mask, return_weights)
     if query.shape[2] == 1:
         one_mask = mask.bias is None and (mask.pairs is None or mask.pairs.shape[1] == 1)
-        serves = one_mask and head_mask is None and common is None and decoding.serves_attention(query, key)
-        return Choice("decode" if serves else "eager")
-    flash = cudnn_attention.unavailable() or common or _not_for_flash(query, key, mask, bias)
+        plain = one_mask and head_mask is None and common is None and not drops
+        return Choice("decode" if plain and decoding.serves_attention(query, key) else "eager")
+    flash = cudnn_attention.unavailable() or common or _not_for_flash(query, key, mask, bias, drops)
     if flash is None and implementation in ("auto", "flash"):
         return Choice("flash")
     blockwise = common or _not_for_blocks(query, key)
@@ -117,25 +117,36 @@ def choose(
     return Choice("eager", flash)
 
 
-def _needs_weights(head_mask: Any, drops: bool, return_weights: bool) -> str | None:
+def _needs_weights(head_mask: Any, return_weights: bool) -> str | None:
     if return_weights:
         return "the weights are wanted (output_attentions), which it never has as a whole"
-    if drops:
-        return "weights are dropped in training (set the attention dropout to 0)"
     if head_mask is not None and head_mask.shape[-2:] != (1, 1):
         return "a head mask with more than a factor per head"
     return None
 
 
-def _not_for_flash(query: Any, key: Any, mask: AttentionMask, bias: Any) -> str | None:
+def _not_for_flash(query: Any, key: Any, mask: AttentionMask, bias: Any, drops: bool) -> str | None:
     problem = cudnn_attention.unsuitable(query.shape, key.shape, keras.backend.standardize_dtype(key.dtype))
+    if problem is None and drops:
+        # XLA compiles the seed in and keeps counters of its own, forward and backward, which nothing can set.
+        problem = "weights are dropped in training, by a seed that it cannot be given (set the attention dropout to 0)"
     if problem is None and (mask.pairs is not None or mask.bias is not None):
         problem = "flash attention takes no mask of pairs (4-D)"
     if problem is None and mask.segments is not None:
         problem = "flash attention takes no packed sequences"
     if problem is None and mask.window is not None and (mask.keys is not None or bias is not None):
         problem = "flash attention takes no padding (attention_mask) and no bias beside a window"
-    return problem
+    return problem or (_not_for_flash_on_jax(query.shape[2], mask, bias) if keras.backend.backend() == "jax" else None)
+
+
+def _not_for_flash_on_jax(length: int, mask: AttentionMask, bias: Any) -> str | None:
+    # There a mask becomes a bias.
+    if (length % 2) and (bias is not None or mask.keys is not None or mask.window is not None):
+        return f"on JAX flash attention beside a bias, padding or a window needs an even length, not {length}"
+    # Of a bias for each row older versions of JAX give no gradient, and say nothing.
+    if bias is not None and (mask.keys is not None or bias.shape[0] != 1):
+        return "on JAX flash attention takes no padding (attention_mask) beside a bias, and no bias per row"
+    return None
 
 
 def _not_for_blocks(query: Any, key: Any) -> str | None:
@@ -176,7 +187,8 @@ def attend(
         scale: factor on the scores.
         bias: float, added to the scaled scores, broadcastable to (batch, heads, queries, keys).
         head_mask: float, multiplies the weights, broadcastable likewise.
-        dropout: layer applied to the weights, called with `training=`.
+        dropout: `keras.layers.Dropout` of the weights. In blocks its rate and its seeds are used, not the layer: it
+            drops as much, but not the same weights as in the plain form.
         implementation: "auto", "eager", "blockwise" or "flash"; see `choose`.
         return_weights: also return the weights after softmax, dropout and head mask.
         record: what was chosen is appended to it.
@@ -210,8 +222,11 @@ def attend(
     if choice.name == "eager":
         output, weights = _plain(query, key, value, **limits, scale=scale, dropout=dropout, training=training)
         return output, weights if return_weights else None
-    kernel = {"flash": _flash, "blockwise": _blockwise}[choice.name]
-    output = kernel(query, key, value, mask=mask, bias=bias, scale=scale)
+    if choice.name == "flash":
+        output = _flash(query, key, value, mask=mask, bias=bias, scale=scale)
+    else:
+        dropped = blockwise_attention.Dropout(dropout.rate, dropout.seed_generator.next()) if drops else None
+        output = _blockwise(query, key, value, mask=mask, bias=bias, scale=scale, dropout=dropped)
     return output if head_mask is None else output * ops.cast(head_mask, output.dtype), None
 
 
@@ -233,14 +248,22 @@ def _flash(query: Any, key: Any, value: Any, *, mask: AttentionMask, bias: Any, 
     )
 
 
-def _blockwise(query: Any, key: Any, value: Any, *, mask: AttentionMask, bias: Any, scale: float) -> Any:
+def _blockwise(
+    query: Any,
+    key: Any,
+    value: Any,
+    *,
+    mask: AttentionMask,
+    bias: Any,
+    scale: float,
+    dropout: blockwise_attention.Dropout | None,
+) -> Any:
     parts = blockwise_attention.Parts(
         mask.causal, mask.window, mask.offset, keys=mask.keys, segments=mask.segments, pairs=mask.pairs
     )
     terms = [ops.cast(term, "float32") for term in (bias, mask.bias) if term is not None]
-    return blockwise_attention.attention(
-        query, key, value, scale=scale, parts=parts, bias=sum(terms[1:], terms[0]) if terms else None
-    )
+    bias = sum(terms[1:], terms[0]) if terms else None
+    return blockwise_attention.attention(query, key, value, scale=scale, parts=parts, bias=bias, dropout=dropout)
 
 
 def _plain(
