@@ -313,7 +313,7 @@ def _has_gpu() -> bool:
         return False
     import tensorflow as tf
 
-    return bool(tf.config.list_physical_devices("GPU"))
+    return bool(tf.config.get_visible_devices("GPU"))
 
 
 keras.saving.register_keras_serializable("tfmodels")(SentenceEncoder)

@@ -8,7 +8,7 @@ from keras import ops
 from tfmodels.kernels import decoding
 from tfmodels.layers.linear import embedding, linear, project_back
 
-ON_CPU = not tf.config.list_physical_devices("GPU")
+ON_CPU = not tf.config.get_visible_devices("GPU")
 
 
 def compiled(function):

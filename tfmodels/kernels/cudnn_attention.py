@@ -63,7 +63,7 @@ def unavailable() -> str | None:
         return f"flash attention needs Keras on TensorFlow or JAX, and this is {keras.backend.backend()}"
     import tensorflow as tf
 
-    devices = tf.config.list_physical_devices("GPU")
+    devices = tf.config.get_visible_devices("GPU")
     if not devices:
         return "flash attention needs a GPU, and TensorFlow sees none"
     if not tf.test.is_built_with_cuda():

@@ -37,7 +37,7 @@ def compiling(*, portable: bool = False) -> Iterator[None]:
     """
     import tensorflow as tf
 
-    target = "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
+    target = "gpu" if tf.config.get_visible_devices("GPU") else "cpu"
     token = _target.set("triton" if target == "gpu" and not portable and triton_call.unavailable() is None else target)
     try:
         yield

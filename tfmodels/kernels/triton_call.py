@@ -34,7 +34,7 @@ def unavailable() -> str | None:
         return "the package triton is not installed (pip install 'tfmodels[gpu]')"
     import tensorflow as tf
 
-    devices = tf.config.list_physical_devices("GPU")
+    devices = tf.config.get_visible_devices("GPU")
     if not devices or not tf.test.is_built_with_cuda():
         return "Triton kernels need an NVIDIA GPU and a TensorFlow built with CUDA"
     capabilities = [tf.config.experimental.get_device_details(d).get("compute_capability", (0, 0)) for d in devices]
