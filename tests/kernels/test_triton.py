@@ -17,6 +17,8 @@ import tensorflow as tf
 import tfmodels
 from tfmodels.generation import sample
 from tfmodels.kernels import decoding, triton_call
+from tfmodels.layers.attention import choose
+from tfmodels.layers.masks import make_mask
 
 needs_triton = pytest.mark.skipif(util.find_spec("triton") is None, reason="triton is not installed")
 
@@ -106,6 +108,19 @@ def test_every_decoder_decodes_by_kernels(cls, values, products, dtype):
     want = {"matrix_product": 2 * products + (not tied), "attention_chunks": 2, "attention_total": 2}
     assert kernels_of(loop, state, limits) == want | ({"table_product": 1} if tied else {})
     assert kernels_of(lambda state, limits: program.loop(state, limits, tf.constant(4)), state, limits) == {}
+
+
+@pytest.mark.parametrize(("target", "name"), [("triton", "decode"), ("gpu", "eager"), ("cpu", "eager")])
+def test_the_choice_says_why_a_gpu_decodes_without_kernels(target, name):
+    mask = make_mask(None, causal=True, query_length=1, key_length=32)
+    query, key = tf.zeros((1, 4, 1, 16), tf.float16), tf.zeros((1, 2, 32, 16), tf.float16)
+    token = decoding._target.set(target)
+    try:
+        choice = choose("auto", query, key, mask=mask)
+        assert choose("eager", query, key, mask=mask).name == "eager"
+    finally:
+        decoding._target.reset(token)
+    assert choice == (name, (triton_call.unavailable() or "") if target == "gpu" else "")
 
 
 def test_what_is_compiled_for_any_device_has_no_kernels():

@@ -84,6 +84,11 @@ def serves_attention(query: Any, key: Any) -> bool:
     return _target.get() == "triton" and triton_decoding.serves_attention(query, key)
 
 
+def why_plain() -> str:
+    """Why programs for a GPU decode without kernels of our own; empty where they have them or none is wanted."""
+    return (triton_call.unavailable() or "") if _target.get() == "gpu" else ""
+
+
 def attention(query: Any, key: Any, value: Any, allowed: Any, *, scale: float, bias: Any = None) -> Any:
     """Attention of single queries over a cache, as one operation; inside `compiling()` only.
 

@@ -102,7 +102,8 @@ def choose(
     if query.shape[2] == 1:
         one_mask = mask.bias is None and (mask.pairs is None or mask.pairs.shape[1] == 1)
         plain = one_mask and head_mask is None and common is None and not drops
-        return Choice("decode" if plain and decoding.serves_attention(query, key) else "eager")
+        served = plain and decoding.serves_attention(query, key)
+        return Choice("decode") if served else Choice("eager", decoding.why_plain())
     flash = cudnn_attention.unavailable() or common or _not_for_flash(query, key, mask, bias, drops)
     if flash is None and implementation in ("auto", "flash"):
         return Choice("flash")
