@@ -18,6 +18,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfmodels import losses
 from tfmodels.calling import CallingConvention
 from tfmodels.checkpoints import hub, reader, writer
 from tfmodels.checkpoints.transfer import to_array, to_tensor
@@ -262,11 +263,13 @@ class TFPreTrainedModel(CallingConvention, keras.Model):
 
     def train_step(self, *arguments: Any) -> Any:
         *state, data = arguments
-        return super().train_step(*state, self._with_labels(data))
+        with losses.counting(_mean_over_replicas):
+            return super().train_step(*state, self._with_labels(data))
 
     def test_step(self, *arguments: Any) -> Any:
         *state, data = arguments
-        return super().test_step(*state, self._with_labels(data))
+        with losses.counting(_mean_over_replicas):
+            return super().test_step(*state, self._with_labels(data))
 
     def predict_step(self, *arguments: Any) -> Any:
         result = super().predict_step(*arguments)
@@ -536,3 +539,12 @@ def _replicas() -> int:
     import tensorflow as tf
 
     return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def _mean_over_replicas(value: Any) -> Any:
+    """The mean of a tensor that each replica under `tf.distribute` has one of."""
+    if _replicas() == 1:
+        return value
+    import tensorflow as tf
+
+    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, value)
