@@ -139,6 +139,7 @@ def host(out: Path, name: str, head: str, address: str, count: int, index: int) 
             rows = tf.data.Dataset.from_tensor_slices(batch(name, head)).batch(4)
             results[label] = model.fit(rows, epochs=3, verbose=0).history["loss"]
             results[f"{label} shares"] = sorted(set(shares(model.weights).values()))
+            model.save_pretrained(out / f"{label}{index}")
     return results
 
 
@@ -156,12 +157,15 @@ def test_two_processes_compute_what_one_does(tmp_path):
     processes = [subprocess.Popen([*command, str(index)], env={**os.environ, **flags}, cwd=ROOT) for index in range(2)]
     assert [process.wait(timeout=300) for process in processes] == [0, 0]
     want = train(compiled(model), batch(name, head))
+    logits = model(**small_models.inputs_of(name, head)).logits
     for index in range(2):
         results = json.loads((tmp_path / f"results{index}.json").read_text())
         assert results["devices"] == 4
         for label, parts in (("data", [1.0]), ("both", [0.5, 1.0])):
             np.testing.assert_allclose(results[label], want, rtol=1e-5)
             assert results[f"{label} shares"] == parts
+            saved = small_models.class_of(name, head).from_pretrained(tmp_path / f"{label}{index}")
+            np.testing.assert_allclose(saved(**small_models.inputs_of(name, head)).logits, logits, atol=1e-5)
 
 
 def test_sizes_that_do_not_divide():
