@@ -286,15 +286,20 @@ class TestQuantization:
 
     def test_what_was_compiled_before_is_compiled_anew(self, model):
         prompt = IDS[:1, :3]
-        model.generate(prompt, max_new_tokens=4, eos_token_id=None)
+        settings = {"max_new_tokens": 4, "eos_token_id": None}
         model.set_weights([np.zeros(w.shape) for w in model.weights])
-        table = np.zeros((61, 16))
-        table[7], table[prompt[0, -1]] = 1.0, 0.5  # normalised, what follows is always 7
-        model.get_input_embeddings().embeddings.assign(table)
         model.backbone.norm.weight.assign(np.ones(16))
+        rows = np.zeros((61, 16))
+        rows[7], rows[prompt[0, -1]] = 1.0, 0.5  # normalised, what follows is always 7
+        model.get_input_embeddings().embeddings.assign(rows)
+        assert np.asarray(model.generate(prompt, **settings))[0, 3:].tolist() == [7, 7, 7, 7]
         model.quantize("int8")
-        got = np.asarray(model.generate(prompt, max_new_tokens=4, eos_token_id=None))
-        assert got[0, 3:].tolist() == [7, 7, 7, 7]
+        assert np.asarray(model.generate(prompt, **settings))[0, 3:].tolist() == [7, 7, 7, 7]
+        for variable in model.get_input_embeddings().weights:  # rows and their scales: now it is 9
+            values = np.array(variable)
+            values[[7, 9]] = values[[9, 7]]
+            variable.assign(values)
+        assert np.asarray(model.generate(prompt, **settings))[0, 3:].tolist() == [9, 9, 9, 9]
 
     @pytest.mark.parametrize("mode", ["int8", "int4"])
     def test_keras_files_and_copies_are_exact(self, model, mode, tmp_path):

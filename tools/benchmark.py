@@ -673,7 +673,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--batch", type=int, default=8, metavar="N", help="rows of a batch (%(default)s)")
     parser.add_argument("--length", type=int, default=128, metavar="N", help="tokens of a row (%(default)s)")
-    parser.add_argument("--no-xla", action="store_true", help="also measure compile(..., jit_compile=False)")
+    parser.add_argument("--xla", action="store_true", help="also measure compile(..., jit_compile=True)")
     # A process of its own trains each side: what it needs at most is then its own.
     parser.add_argument("--child", help=argparse.SUPPRESS)
 
@@ -688,8 +688,8 @@ def trained_shapes(text: str) -> list[str]:
 def run_train(options: argparse.Namespace) -> Iterator[Row]:
     """A step is forward pass, gradients and AdamW over one batch, dropout as the configuration says."""
     processes: list[tuple[str, dict[str, Any]]] = [(side.name, {}) for side in sides_of(options)]
-    if options.no_xla:
-        processes.insert(1, ("tfmodels", {"jit_compile": False}))
+    if options.xla:
+        processes.insert(1, ("tfmodels", {"jit_compile": True}))
     for shape in options.shape:
         with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as running:
             write_trained(Path(folder), shape, options.batch, options.length)

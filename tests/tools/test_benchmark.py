@@ -120,14 +120,14 @@ def test_train_takes_the_steps_that_its_peer_takes(tmp_path, monkeypatch):
     sizes = {"vocab_size": 61, "hidden_size": 16, "num_layers": 2, "num_heads": 2}
     shape = ("gpt_neo", "ForCausalLM", {**sizes, "attention_types": [[["global", "local"], 1]]})
     monkeypatch.setattr(benchmark, "TRAINED", {"tiny": shape})
-    arguments = ["--batch", "2", "--length", "7", "--rounds", "1", "--peer", "torch", "--no-xla"]
+    arguments = ["--batch", "2", "--length", "7", "--rounds", "1", "--peer", "torch", "--xla"]
     benchmark.main(["train", *arguments, "--json", str(tmp_path / "out.json")])
-    ours, graph, *peers = json.loads((tmp_path / "out.json").read_text())["rows"]
-    assert (ours["side"], graph["side"]) == ("tfmodels", "tfmodels, jit_compile=False")
+    ours, xla, *peers = json.loads((tmp_path / "out.json").read_text())["rows"]
+    assert (ours["side"], xla["side"]) == ("tfmodels", "tfmodels, jit_compile=True")
     assert peers[0]["side"] == "torch, 1 thread"
     # Three steps, without dropout: the first, one to warm up, and one round.
     assert len(ours["losses"]) == 3 and ours["losses"][2] < ours["losses"][0] - 0.001
-    for row in (graph, *peers):
+    for row in (xla, *peers):
         assert row["losses"][:3] == pytest.approx(ours["losses"], rel=1e-4)
         assert row["loss_difference"] < 1e-5
         assert row["peak_gb"] > 0 and row["first_call_s"] > 0
