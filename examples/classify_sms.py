@@ -1,7 +1,7 @@
 """Sequence classification: tell spam from other text messages (SMS Spam Collection).
 
 python examples/classify_sms.py
-python examples/classify_sms.py --model path/to/all-mpnet-base-v2 --learning-rate 3e-5 --epochs 2
+python examples/classify_sms.py --model path/to/all-mpnet-base-v2 --epochs 1 --batch-size 16 --learning-rate 3e-5
 """
 
 from __future__ import annotations

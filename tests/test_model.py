@@ -265,3 +265,52 @@ class TestTraining:
             model.fit({"input_ids": IDS}, verbose=0)
         with pytest.raises(ValueError, match=r"sample weights need compile\(loss="):
             model.fit({"input_ids": IDS}, IDS, sample_weight=np.ones(4), verbose=0)
+
+
+class TestQuantization:
+    @pytest.fixture
+    def model(self):
+        model = TFLlamaForCausalLM(CONFIG.replace(tie_word_embeddings=True))
+        # Weights so large that rounding shows, and that other ids follow.
+        rng = np.random.default_rng(3)
+        model.set_weights([rng.normal(size=w.shape) * 0.3 for w in model.weights])
+        return model
+
+    @pytest.mark.parametrize("mode, most", [("int8", 0.05), ("int4", 0.4)])
+    def test_tied_logits_are_near_those_of_the_whole_weights(self, model, mode, most):
+        before = np.asarray(model(IDS).logits)
+        model.quantize(mode)
+        after = np.asarray(model(IDS).logits)
+        assert model.quantization == mode
+        assert 0 < np.linalg.norm(after - before) < most * np.linalg.norm(before)
+
+    def test_what_was_compiled_before_is_compiled_anew(self, model):
+        prompt = IDS[:1, :3]
+        settings = {"max_new_tokens": 4, "eos_token_id": None}
+        model.set_weights([np.zeros(w.shape) for w in model.weights])
+        model.backbone.norm.weight.assign(np.ones(16))
+        rows = np.zeros((61, 16))
+        rows[7], rows[prompt[0, -1]] = 1.0, 0.5  # normalised, what follows is always 7
+        model.get_input_embeddings().embeddings.assign(rows)
+        assert np.asarray(model.generate(prompt, **settings))[0, 3:].tolist() == [7, 7, 7, 7]
+        model.quantize("int8")
+        assert np.asarray(model.generate(prompt, **settings))[0, 3:].tolist() == [7, 7, 7, 7]
+        for variable in model.get_input_embeddings().weights:  # rows and their scales: now it is 9
+            values = np.array(variable)
+            values[[7, 9]] = values[[9, 7]]
+            variable.assign(values)
+        assert np.asarray(model.generate(prompt, **settings))[0, 3:].tolist() == [9, 9, 9, 9]
+
+    @pytest.mark.parametrize("mode", ["int8", "int4"])
+    def test_keras_files_and_copies_are_exact(self, model, mode, tmp_path):
+        model.quantize(mode)
+        model.save(tmp_path / "model.keras")
+        for same in (keras.models.load_model(tmp_path / "model.keras"), copy.deepcopy(model)):
+            assert same.quantization == mode
+            assert_same(same, model)
+
+    def test_checkpoints_are_refused(self, model, tmp_path):
+        model.quantize("int8")
+        with pytest.raises(ValueError, match=r"is quantised \(int8\) and checkpoints hold floating-point weights"):
+            model.save_pretrained(tmp_path / "model")
+        assert not (tmp_path / "model").exists()

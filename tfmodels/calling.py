@@ -136,18 +136,22 @@ def typed_in(value: Any) -> Any:
     return value
 
 
-def value_range(tensor: Any) -> tuple[int, int] | None:
-    """Least and largest element of an integer tensor whose values Python can look at now, or None.
+def values_of(tensor: Any) -> np.ndarray | None:
+    """The values of a tensor that Python can look at now, or None.
 
     None in a graph, except for constants from outside of it, and for a tensor without elements.
+    """
+    known = isinstance(tensor, np.ndarray) or (ops.is_tensor(tensor) and hasattr(tensor, "numpy"))
+    return np.asarray(tensor) if known and 0 not in tensor.shape else None
+
+
+def value_range(tensor: Any) -> tuple[int, int] | None:
+    """Least and largest element of an integer tensor, or None where `values_of` it is.
 
     Example:
         >>> import numpy as np
         >>> value_range(np.array([[3, 7]]))
         (3, 7)
     """
-    known = isinstance(tensor, np.ndarray) or (ops.is_tensor(tensor) and hasattr(tensor, "numpy"))
-    if not known or 0 in tensor.shape:
-        return None
-    values = np.asarray(tensor)
-    return int(values.min()), int(values.max())
+    values = values_of(tensor)
+    return None if values is None else (int(values.min()), int(values.max()))

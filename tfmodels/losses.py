@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 from keras import backend, ops
@@ -9,6 +12,39 @@ from keras import backend, ops
 from tfmodels.calling import value_range
 
 IGNORED = -100
+
+_counted_by: ContextVar[Callable[[Any], Any]] = ContextVar("what becomes of counts", default=lambda count: count)
+
+
+@contextlib.contextmanager
+def counting(count_by: Callable[[Any], Any]) -> Iterator[None]:
+    """Losses inside are sums divided by `count_by(n)` instead of by the number n of their terms.
+
+    Where several replicas train one model, each on its part of a batch, and n differs between them, the mean of their
+    means is not the mean over the batch. With the average n of all replicas it is.
+
+    Args:
+        count_by: called with float32 scalars.
+
+    Example:
+        >>> import numpy as np
+        >>> with counting(lambda count: 2 * count):
+        ...     round(float(cross_entropy(np.zeros((1, 4), "float32"), np.array([1]))), 4)
+        0.6931
+    """
+    token = _counted_by.set(count_by)
+    try:
+        yield
+    finally:
+        _counted_by.reset(token)
+
+
+def _mean(values: Any, counts: Any = None) -> Any:
+    """Mean of float32 values, of those for which the bool `counts` is true where it is given."""
+    if counts is None:
+        counts = ops.ones_like(values, dtype="bool")
+    number = ops.sum(ops.cast(counts, "float32"))
+    return ops.sum(ops.where(counts, values, 0.0)) / _counted_by.get()(number)
 
 
 def cross_entropy(logits: Any, labels: Any, ignored: int = IGNORED) -> Any:
@@ -46,8 +82,7 @@ def cross_entropy(logits: Any, labels: Any, ignored: int = IGNORED) -> Any:
             f"positions that do not count."
         )
     losses = ops.sparse_categorical_crossentropy(safe, logits, from_logits=True)
-    total = ops.sum(ops.cast(counts, "float32"))
-    return ops.sum(ops.where(counts, losses, 0.0)) / total
+    return _mean(losses, counts)
 
 
 def check_shape(name: str, labels: Any, expected: Any) -> None:
@@ -94,8 +129,8 @@ def sequence_classification_loss(logits: Any, labels: Any, problem_type: str) ->
     check_shape("labels", labels, logits.shape)
     labels = ops.cast(labels, "float32")
     if problem_type == "regression":
-        return ops.mean(ops.square(logits - labels))
-    return ops.mean(ops.binary_crossentropy(labels, logits, from_logits=True))
+        return _mean(ops.square(logits - labels))
+    return _mean(ops.binary_crossentropy(labels, logits, from_logits=True))
 
 
 def _one_per_row(name: str, labels: Any, logits: Any) -> Any:

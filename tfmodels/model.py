@@ -18,6 +18,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfmodels import losses
 from tfmodels.calling import CallingConvention
 from tfmodels.checkpoints import hub, reader, writer
 from tfmodels.checkpoints.transfer import to_array, to_tensor
@@ -171,14 +172,18 @@ class TFPreTrainedModel(CallingConvention, keras.Model):
             from tfmodels.training import lora
 
             config["lora"] = lora.adapter_settings(self)
+        if mode := self.quantization:
+            config["quantization"] = mode
         return config
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> TFPreTrainedModel:
         config = dict(config)
         config["dtype"] = keras.saving.deserialize_keras_object(config["dtype"])
-        adapters = config.pop("lora", None)
+        adapters, quantization = config.pop("lora", None), config.pop("quantization", None)
         model = cls(cls.config_class.from_dict(config.pop("config")), **config)
+        if quantization is not None:
+            model.quantize(quantization)
         if adapters is not None:
             from tfmodels.training import lora
 
@@ -202,6 +207,28 @@ class TFPreTrainedModel(CallingConvention, keras.Model):
         """Drop what `fit`, `predict` and `generate` have traced: call it where the model's layers have changed."""
         self.train_function = self.test_function = self.predict_function = None
         self.__dict__.pop("_programs", None)
+
+    def quantize(self, *arguments: Any, **options: Any) -> None:
+        """As in Keras: "int8" or "int4" weights, in place, for inference; `save_pretrained` does not write them.
+
+        Example:
+            >>> from tfmodels import TFLlamaForCausalLM
+            >>> model = TFLlamaForCausalLM.from_pretrained("stories260K")
+            >>> model.quantize("int8")
+            >>> model.quantization, model.get_input_embeddings().embeddings.dtype
+            ('int8', 'int8')
+        """
+        with warnings.catch_warnings():
+            # Said of every norm and dropout, in which there is nothing to quantise.
+            warnings.filterwarnings("ignore", message=".*does not have a `quantize` method")
+            super().quantize(*arguments, **options)
+        self.forget_compiled()
+
+    @property
+    def quantization(self) -> str | None:
+        """What `quantize` has made of the weights: "int8", "int4", None, or, separated by commas, several of them."""
+        modes = {getattr(layer, "quantization_mode", None) for layer in self._flatten_layers()} - {None}
+        return ", ".join(sorted(modes)) or None
 
     def gradient_checkpointing_enable(self) -> None:
         """Compute each block a second time when gradients flow back, instead of keeping what it computed.
@@ -262,11 +289,13 @@ class TFPreTrainedModel(CallingConvention, keras.Model):
 
     def train_step(self, *arguments: Any) -> Any:
         *state, data = arguments
-        return super().train_step(*state, self._with_labels(data))
+        with losses.counting(_mean_over_replicas):
+            return super().train_step(*state, self._with_labels(data))
 
     def test_step(self, *arguments: Any) -> Any:
         *state, data = arguments
-        return super().test_step(*state, self._with_labels(data))
+        with losses.counting(_mean_over_replicas):
+            return super().test_step(*state, self._with_labels(data))
 
     def predict_step(self, *arguments: Any) -> Any:
         result = super().predict_step(*arguments)
@@ -381,7 +410,15 @@ class TFPreTrainedModel(CallingConvention, keras.Model):
         Args:
             folder: made if needed. Files of an earlier save are replaced once the new ones are whole.
             max_shard_size: weights beyond it are split over files; bytes, or text such as "200MB".
+
+        Raises:
+            ValueError: the model is quantised; files of this format hold floating-point weights.
         """
+        if self.quantization is not None:
+            raise ValueError(
+                f"{self.name} is quantised ({self.quantization}) and checkpoints hold floating-point weights: save it "
+                f"before quantize, and quantise it again where it is loaded."
+            )
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         slots = slots_of(self)
@@ -536,3 +573,12 @@ def _replicas() -> int:
     import tensorflow as tf
 
     return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def _mean_over_replicas(value: Any) -> Any:
+    """The mean of a tensor that each replica under `tf.distribute` has one of."""
+    if _replicas() == 1:
+        return value
+    import tensorflow as tf
+
+    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, value)

@@ -4,12 +4,13 @@
     python tools/benchmark.py generate --model stories260K --peer torch
     python tools/benchmark.py forward --shape 12,768,12 --peer torch --json forward.json
     python tools/benchmark.py load --peer torch
+    python tools/benchmark.py train --peer torch
     python tools/benchmark.py export --model stories260K
 
 The sides take turns round by round, so that whatever else the machine does falls on both; a side's first call (with
 compilation) is timed apart, and medians over the rounds are reported. The peer needs `pip install -e '.[bench]'` and
-runs in inference mode, with one thread and with all cores. To measure another thing, add an entry to BENCHMARKS;
-another peer, to SIDES.
+runs with one thread and with all cores, in inference mode unless it trains. To measure another thing, add an entry to
+BENCHMARKS; another peer, to SIDES.
 """
 
 from __future__ import annotations
@@ -38,6 +39,10 @@ import numpy as np
 
 DTYPES = ("float32", "bfloat16", "float16")
 VERSIONS = ("tfmodels", "tensorflow", "keras", "numpy", "torch", "transformers")
+
+
+def cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 # Models --------------------------------------------------------------------------------------------------------------
@@ -290,13 +295,69 @@ class TorchEncoderSide(TorchSide):
         return run
 
 
+class TFModelsTrainingSide(TFModelsSide):
+    """This package, trained as its users do: `compile` with an optimizer, then batches."""
+
+    def __init__(self, folder: str, compile_options: dict[str, Any]):
+        import keras
+
+        import tfmodels
+
+        keras.utils.set_random_seed(0)
+        self.model = getattr(tfmodels, f"TF{architecture_of(folder)}").from_pretrained(folder)
+        self.model.compile(keras.optimizers.AdamW(LEARNING_RATE, weight_decay=0.01), **compile_options)
+        self.name = ", ".join([self.name, *(f"{key}={value}" for key, value in compile_options.items())])
+
+    def loss(self, batch: dict[str, np.ndarray]) -> float:
+        return float(self.model(**batch, training=False).loss)
+
+    def step(self, batch: dict[str, np.ndarray]) -> float:
+        return float(self.model.train_on_batch(batch))
+
+
+class TorchTrainingSide(TorchSide):
+    """transformers on PyTorch in the usual loop, with the fused AdamW that transformers' Trainer takes."""
+
+    def __init__(self, folder: str, compile_options: dict[str, Any]):
+        import torch
+        import transformers
+
+        torch.manual_seed(0)
+        self.torch = torch
+        self.model = getattr(transformers, architecture_of(folder)).from_pretrained(folder, dtype=torch.float32)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=LEARNING_RATE, weight_decay=0.01, fused=True)
+
+    def loss(self, batch: dict[str, np.ndarray]) -> float:
+        self.model.eval()
+        with self.torch.inference_mode():
+            return self.model(**self.tensors(batch)).loss.item()
+
+    def step(self, batch: dict[str, np.ndarray]) -> float:
+        self.torch.set_num_threads(self.threads)
+        self.model.train()
+        loss = self.model(**self.tensors(batch)).loss
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return loss.item()
+
+    def tensors(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
+        return {name: self.torch.from_numpy(values) for name, values in batch.items()}
+
+
 def unit_rows(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def architecture_of(folder: str) -> str:
+    """The class that a checkpoint is of, as PyTorch calls it."""
+    return json.loads((Path(folder) / "config.json").read_text())["architectures"][0].removeprefix("TF")
 
 
 # This package first, then the peers.
 SIDES: dict[str, Any] = {"tfmodels": TFModelsSide, "torch": TorchSide}
 ENCODER_SIDES: dict[str, Any] = {"tfmodels": TFModelsEncoderSide, "torch": TorchEncoderSide}
+TRAINING_SIDES: dict[str, Any] = {"tfmodels": TFModelsTrainingSide, "torch": TorchTrainingSide}
 
 
 def sides_of(options: argparse.Namespace) -> list[Any]:
@@ -589,6 +650,141 @@ def memory_of(field: str) -> int:
         return next(int(line.split()[1]) * 1024 for line in status if line.startswith(field + ":"))
 
 
+LEARNING_RATE = 1e-4
+
+# What is trained: model_type, head, and what differs from the configuration's defaults.
+TRAINED: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "mpnet-base": ("mpnet", "ForSequenceClassification", {}),
+    "gpt-neo-125m": (
+        "gpt_neo",
+        "ForCausalLM",
+        {"hidden_size": 768, "num_layers": 12, "num_heads": 12, "attention_types": [[["global", "local"], 6]]},
+    ),
+}
+
+
+def add_train(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--shape",
+        type=trained_shapes,
+        default=list(TRAINED),
+        metavar="NAME,...",
+        help=f"random weights of these shapes, of {', '.join(TRAINED)} (all)",
+    )
+    parser.add_argument("--batch", type=int, default=8, metavar="N", help="rows of a batch (%(default)s)")
+    parser.add_argument("--length", type=int, default=128, metavar="N", help="tokens of a row (%(default)s)")
+    parser.add_argument("--xla", action="store_true", help="also measure compile(..., jit_compile=True)")
+    # A process of its own trains each side: what it needs at most is then its own.
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+
+
+def trained_shapes(text: str) -> list[str]:
+    names = text.split(",")
+    if unknown := set(names) - set(TRAINED):
+        raise argparse.ArgumentTypeError(f"{', '.join(sorted(unknown))}: {', '.join(TRAINED)} are possible")
+    return names
+
+
+def run_train(options: argparse.Namespace) -> Iterator[Row]:
+    """A step is forward pass, gradients and AdamW over one batch, dropout as the configuration says."""
+    processes: list[tuple[str, dict[str, Any]]] = [(side.name, {}) for side in sides_of(options)]
+    if options.xla:
+        processes.insert(1, ("tfmodels", {"jit_compile": True}))
+    for shape in options.shape:
+        with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as running:
+            write_trained(Path(folder), shape, options.batch, options.length)
+            trainers = {}
+            for side, compile_options in processes:
+                trainer = running.enter_context(Trainer(side, folder, compile_options))
+                trainers |= dict.fromkeys(trainer.variants, trainer)
+            actions = {name: functools.partial(trainer.step, name) for name, trainer in trainers.items()}
+            timings, _ = take_turns(actions, options.rounds)
+            ours = trainers["tfmodels"].loss
+            for name, timing in timings.items():
+                trainer = trainers[name]
+                yield {
+                    "side": name,
+                    "shape": shape,
+                    "batch": options.batch,
+                    "length": options.length,
+                    "ms": 1e3 * timing.median,
+                    "ms_low": 1e3 * timing.low,
+                    "ms_high": 1e3 * timing.high,
+                    "first_call_s": timing.first,
+                    "peak_gb": trainer.peak_bytes / 1e9,
+                    "losses": trainer.losses,  # of all steps, those of its other variants included
+                    "loss_difference": None if name == "tfmodels" else abs(trainer.loss / ours - 1),
+                    "speed_ratio": None if name == "tfmodels" else timing.median / timings["tfmodels"].median,
+                }
+
+
+def write_trained(folder: Path, shape: str, batch: int, length: int) -> None:
+    """Write a checkpoint of random weights, and beside it a batch for its head."""
+    import keras
+
+    import tfmodels.auto
+
+    model_type, head, changes = TRAINED[shape]
+    config = tfmodels.AutoConfig.for_model(model_type, **changes)
+    keras.utils.set_random_seed(0)
+    family = tfmodels.auto.family_of(config)
+    family.load(f"TF{family.stem}{head}")(config).save_pretrained(folder)
+    ids = random_ids(batch, length, config.vocab_size)
+    labels = ids if head == "ForCausalLM" else np.arange(batch) % config.num_labels
+    np.savez(folder / "batch.npz", input_ids=ids, attention_mask=np.ones_like(ids), labels=labels)
+
+
+class Trainer:
+    """A side in a process of its own, which takes a step each time it is asked to."""
+
+    def __init__(self, *arguments: Any):
+        command = [sys.executable, __file__, "train", "--child", json.dumps(arguments)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.losses: list[float] = []
+        self.peak_bytes = 0
+
+    def __enter__(self) -> Trainer:
+        started = self.answer()
+        self.variants, self.loss = started["variants"], started["loss"]
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.process.terminate()
+        self.process.wait()
+
+    def step(self, variant: str) -> None:
+        self.process.stdin.write(variant + "\n")
+        self.process.stdin.flush()
+        done = self.answer()
+        self.losses.append(done["loss"])
+        self.peak_bytes = done["peak_bytes"]
+
+    def answer(self) -> dict[str, Any]:
+        line = self.process.stdout.readline()
+        if not line:
+            sys.exit(f"benchmark: {shlex.join(self.process.args)} ended with status {self.process.wait()}")
+        return json.loads(line)
+
+
+def train_child(side_name: str, folder: str, compile_options: dict[str, Any]) -> None:
+    """Print the loss before training; then take a step for each variant read, and print loss and peak memory."""
+    side = TRAINING_SIDES[side_name]
+    side.prepare()
+    reset_peak()
+    before = memory_of("VmRSS")
+    with np.load(Path(folder) / "batch.npz") as file:
+        batch = dict(file)
+    trained = side(folder, compile_options)
+    variants = trained.variants()
+    print(json.dumps({"variants": list(variants), "loss": trained.loss(batch)}), flush=True)
+    for line in sys.stdin:
+        loss = variants[line.rstrip("\n")].step(batch)
+        print(json.dumps({"loss": loss, "peak_bytes": memory_of("VmHWM") - before}), flush=True)
+
+
+CHILDREN: dict[str, Callable[..., None]] = {"load": load_child, "train": train_child}
+
+
 # The table of benchmarks ---------------------------------------------------------------------------------------------
 
 
@@ -740,6 +936,25 @@ BENCHMARKS = {
             ("prefill_ratio", "prefills faster by", ".2f"),
         ),
     ),
+    "train": Benchmark(
+        "a training step: forward pass, gradients and AdamW, float32",
+        add_train,
+        run_train,
+        (
+            ("side", "side", ""),
+            ("shape", "shape", ""),
+            ("batch", "batch", "d"),
+            ("length", "length", "d"),
+            ("ms", "ms", ",.0f"),
+            ("ms_low", "least", ",.0f"),
+            ("ms_high", "most", ",.0f"),
+            ("first_call_s", "first call s", ".1f"),
+            ("peak_gb", "peak GB", ".2f"),
+            ("loss_difference", "loss difference", ".0e"),
+            ("speed_ratio", "tfmodels is faster by", ".2f"),
+        ),
+        TRAINING_SIDES,
+    ),
 }
 
 
@@ -764,10 +979,6 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         "--shape", type=Shape.parse, help="a random Llama: layers,hidden,heads[,kv_heads[,intermediate[,vocab]]]"
     )
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="(%(default)s)")
-
-
-def cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def machine() -> dict[str, Any]:
@@ -820,7 +1031,7 @@ def main(arguments: list[str] | None = None) -> None:
         command.add_argument("--json", type=Path, metavar="FILE", help="write everything measured here too")
     options = parser.parse_args(arguments)
     if getattr(options, "child", None):
-        load_child(*json.loads(options.child))
+        CHILDREN[options.benchmark](*json.loads(options.child))
         return
 
     benchmark = BENCHMARKS[options.benchmark]
@@ -832,7 +1043,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     if report["machine"].get("load_average", 0) > 0.5:
         print("Other processes are busy on this machine: the numbers below are not to be trusted.", file=sys.stderr)
-    if options.benchmark != "load":
+    if options.benchmark not in CHILDREN:
         for side in sides_of(options):
             side.prepare()
     rows = list(benchmark.run(options))

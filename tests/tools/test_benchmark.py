@@ -115,6 +115,32 @@ def test_export_decodes_with_every_artefact(tmp_path):
 
 
 @pytest.mark.slow
+def test_train_takes_the_steps_that_its_peer_takes(tmp_path, monkeypatch):
+    pytest.importorskip("transformers", reason="the peer is not installed")
+    sizes = {"vocab_size": 61, "hidden_size": 16, "num_layers": 2, "num_heads": 2}
+    shape = ("gpt_neo", "ForCausalLM", {**sizes, "attention_types": [[["global", "local"], 1]]})
+    monkeypatch.setattr(benchmark, "TRAINED", {"tiny": shape})
+    arguments = ["--batch", "2", "--length", "7", "--rounds", "1", "--peer", "torch", "--xla"]
+    benchmark.main(["train", *arguments, "--json", str(tmp_path / "out.json")])
+    ours, xla, *peers = json.loads((tmp_path / "out.json").read_text())["rows"]
+    assert (ours["side"], xla["side"]) == ("tfmodels", "tfmodels, jit_compile=True")
+    assert peers[0]["side"] == "torch, 1 thread"
+    # Three steps, without dropout: the first, one to warm up, and one round.
+    assert len(ours["losses"]) == 3 and ours["losses"][2] < ours["losses"][0] - 0.001
+    for row in (xla, *peers):
+        assert row["losses"][:3] == pytest.approx(ours["losses"], rel=1e-4)
+        assert row["loss_difference"] < 1e-5
+        assert row["peak_gb"] > 0 and row["first_call_s"] > 0
+        assert row["speed_ratio"] == pytest.approx(row["ms"] / ours["ms"])
+
+
+def test_train_refuses_shapes_that_do_not_exist(capsys):
+    with pytest.raises(SystemExit):
+        benchmark.main(["train", "--shape", "mpnet-base,bert"])
+    assert "bert: mpnet-base, gpt-neo-125m are possible" in capsys.readouterr().err
+
+
+@pytest.mark.slow
 def test_load_measures_memory_and_time(tmp_path):
     shape = "2,512,8,8,1024,8000"
     benchmark.main(

@@ -85,12 +85,19 @@ def test_training_stops_at_the_first_batch_of_which_nothing_counts(jit_compile):
     assert batches == [0, 1]
 
 
-def test_nan_in_inputs_stays_in_its_row():
-    model = small.make("llama", "ForSequenceClassification")
+@pytest.mark.parametrize("name", ["llama", "mpnet"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_nan_in_inputs_is_refused_where_it_can_be_seen(name, dtype):
+    model = small.make(name, "ForSequenceClassification", dtype=dtype)
     embeds = np.random.default_rng(0).normal(size=(4, 6, 16)).astype("float32")
-    clean = np.asarray(model(inputs_embeds=embeds).logits)
+    graph = tf.function(lambda embeds: tf.cast(model(inputs_embeds=embeds).logits, "float32"))
+    clean = graph(embeds).numpy()
     embeds[2, 1, 3] = np.nan
-    logits = np.asarray(model(inputs_embeds=embeds).logits)
+    for given in (embeds, tf.constant(embeds), tf.constant(embeds, "bfloat16")):
+        with pytest.raises(ValueError, match="inputs_embeds holds NaN, first in row 2 at position 1"):
+            model(inputs_embeds=given)
+    # A graph cannot look; there it stays in its row.
+    logits = graph(embeds).numpy()
     assert np.isnan(logits).any(axis=1).tolist() == [False, False, True, False]
     np.testing.assert_allclose(logits[[0, 1, 3]], clean[[0, 1, 3]], atol=1e-6)
 

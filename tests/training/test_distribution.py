@@ -121,6 +121,53 @@ def test_each_device_holds_its_part(measured):
     assert set(results["data"]["weights"].values()) == {1.0}
 
 
+def host(out: Path, name: str, head: str, address: str, count: int, index: int) -> dict:
+    """What one of several processes computes, each of which has two of the devices."""
+    import tensorflow as tf  # for tf.data alone
+
+    keras.distribution.initialize(address, num_processes=count, process_id=index)
+    devices = keras.distribution.list_devices()
+    results = {"devices": len(devices)}
+    config = small_models.class_of(name, head).from_pretrained(out / "model").config
+    # In tensor parallelism the two devices of a process share a model, and the processes a batch.
+    for label, how in {
+        "data": distribution.data_parallel(),
+        "both": distribution.tensor_parallel(config, shards=2),
+    }.items():
+        with how.scope():
+            model = compiled(small_models.class_of(name, head).from_pretrained(out / "model"))
+            rows = tf.data.Dataset.from_tensor_slices(batch(name, head)).batch(4)
+            results[label] = model.fit(rows, epochs=3, verbose=0).history["loss"]
+            results[f"{label} shares"] = sorted(set(shares(model.weights).values()))
+            model.save_pretrained(out / f"{label}{index}")
+    return results
+
+
+@pytest.mark.slow
+def test_two_processes_compute_what_one_does(tmp_path):
+    pytest.importorskip("jax", reason="pip install -e '.[jax]'")
+    name, head = "llama", "ForCausalLM"
+    model = small_models.make(name, head, vocab_size=64)
+    model.save_pretrained(tmp_path / "model")
+    flags = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    command = [sys.executable, __file__, "host", str(tmp_path), name, head, address, "2"]
+    processes = [subprocess.Popen([*command, str(index)], env={**os.environ, **flags}, cwd=ROOT) for index in range(2)]
+    assert [process.wait(timeout=300) for process in processes] == [0, 0]
+    want = train(compiled(model), batch(name, head))
+    logits = model(**small_models.inputs_of(name, head)).logits
+    for index in range(2):
+        results = json.loads((tmp_path / f"results{index}.json").read_text())
+        assert results["devices"] == 4
+        for label, parts in (("data", [1.0]), ("both", [0.5, 1.0])):
+            np.testing.assert_allclose(results[label], want, rtol=1e-5)
+            assert results[f"{label} shares"] == parts
+            saved = small_models.class_of(name, head).from_pretrained(tmp_path / f"{label}{index}")
+            np.testing.assert_allclose(saved(**small_models.inputs_of(name, head)).logits, logits, atol=1e-5)
+
+
 def test_sizes_that_do_not_divide():
     mesh = keras.distribution.DeviceMesh((1, 4), ("batch", "model"), [f"cpu:{index}" for index in range(4)])
     config = small_models.config_of("llama", vocab_size=62)
@@ -145,7 +192,16 @@ def test_tensorflow_is_told_what_to_use_instead():
 
 # tf.distribute on TensorFlow -----------------------------------------------------------------------------------------
 
-HEADS = [("llama", "ForCausalLM"), ("mpnet", "ForSequenceClassification")]
+HEADS = [("llama", "ForCausalLM"), ("mpnet", "ForSequenceClassification"), ("llama", "ForQuestionAnswering")]
+
+
+def unequal(name, head):
+    """A batch of which the first half has fewer labels that count than the second."""
+    inputs = batch(name, head)
+    for label in small_models.labels_of(name, head):
+        ignored = 5 if head == "ForQuestionAnswering" else -100  # a position beyond the input
+        inputs[label].reshape(4, -1)[0, :3] = ignored
+    return inputs
 
 
 def mirrored(out: Path) -> dict:
@@ -158,25 +214,26 @@ def mirrored(out: Path) -> dict:
     results = {}
     for name, head in HEADS:
         with strategy.scope():
-            model = compiled(small_models.class_of(name, head).from_pretrained(out / name))
-        data = tf.data.Dataset.from_tensor_slices(batch(name, head)).batch(4)
+            model = compiled(small_models.class_of(name, head).from_pretrained(out / head))
+        data = tf.data.Dataset.from_tensor_slices(unequal(name, head)).batch(4)
+        before = model.evaluate(data, verbose=0)
         losses = model.fit(data, epochs=3, verbose=0).history["loss"]
-        model.save_pretrained(out / name)
-        results[name] = losses
+        model.save_pretrained(out / head)
+        results[head] = [before, *losses]
     return results
 
 
 @pytest.mark.slow
 def test_mirrored_strategy_under_fit(tmp_path):
     for name, head in HEADS:
-        small_models.make(name, head).save_pretrained(tmp_path / name)
+        small_models.make(name, head).save_pretrained(tmp_path / head)
     subprocess.run([sys.executable, __file__, "mirrored", str(tmp_path)], check=True, cwd=ROOT)
     results = json.loads((tmp_path / "results.json").read_text())
     for name, head in HEADS:
-        # Both give each device as many labels as the other: each takes the mean over its own.
         model = compiled(small_models.make(name, head))
-        np.testing.assert_allclose(results[name], train(model, batch(name, head)), rtol=1e-5)
-        trained = small_models.class_of(name, head).from_pretrained(tmp_path / name)
+        before = model.evaluate(unequal(name, head), batch_size=4, verbose=0)
+        np.testing.assert_allclose(results[head], [before, *train(model, unequal(name, head))], rtol=1e-5)
+        trained = small_models.class_of(name, head).from_pretrained(tmp_path / head)
         for ours, theirs in zip(model.weights, trained.weights, strict=True):
             np.testing.assert_allclose(theirs, ours, atol=1e-5)
 
@@ -230,4 +287,10 @@ def test_two_workers_learn_what_one_does_and_go_on_after_being_killed(tmp_path):
 
 if __name__ == "__main__":
     task, folder = sys.argv[1], Path(sys.argv[2])
-    (folder / "results.json").write_text(json.dumps(mirrored(folder) if task == "mirrored" else work(task, folder)))
+    if task == "host":
+        name, head, address, *numbers = sys.argv[3:]
+        results = host(folder, name, head, address, *map(int, numbers))
+        (folder / f"results{numbers[-1]}.json").write_text(json.dumps(results))
+    else:
+        results = mirrored(folder) if task == "mirrored" else work(task, folder)
+        (folder / "results.json").write_text(json.dumps(results))

@@ -235,13 +235,13 @@ class TestPrecision:
     @pytest.mark.parametrize(
         "name", ["llama", *(pytest.param(name, marks=pytest.mark.slow) for name in small.SMALL if name != "llama")]
     )
-    @pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16", "bfloat16"])
+    @pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16", "bfloat16", "float16"])
     def test_every_model_trains_in_its_own_precision(self, name, dtype):
         model = small.make(name, "ForTokenClassification", dtype=dtype)
         assert keras.config.dtype_policy().name == "float32"
         labels = IDS % 3
-        # Adam's decay rates are 1 in pure bfloat16, and it stands still.
-        optimizer = keras.optimizers.SGD(0.3) if dtype == "bfloat16" else keras.optimizers.Adam(0.02)
+        # Adam stands still in pure bfloat16, in which its decay rates are 1, and its epsilon is 0 in pure float16.
+        optimizer = keras.optimizers.SGD(0.3) if dtype in ("bfloat16", "float16") else keras.optimizers.Adam(0.02)
         if dtype == "mixed_float16":
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=1024.0)
         model.compile(optimizer, jit_compile=False)

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import keras
+import numpy as np
 from keras import ops
 
 from tfmodels import cache as kv
-from tfmodels.calling import CallingConvention, value_range
+from tfmodels.calling import CallingConvention, value_range, values_of
 from tfmodels.config import ModelConfig
 from tfmodels.kernels.recompute import recompute
 from tfmodels.layers.attention import Choice, attend, merge_heads, resolve_implementation
@@ -414,11 +415,12 @@ def as_rows(position_ids: Any) -> Any:
 def exactly_one_input(input_ids: Any, inputs_embeds: Any, vocab_size: int) -> Any:
     """The one of the two that was given.
 
-    Ids are compared with the vocabulary where they hold values now; inside a graph an id beyond it looks up whatever
-    the backend makes of it (an error on a CPU, zeros on a GPU, the last row under XLA).
+    Values are looked at where there are some now. Inside a graph an id beyond the vocabulary looks up whatever the
+    backend makes of it (an error on a CPU, zeros on a GPU, the last row under XLA), and NaN goes on to the outputs.
 
     Raises:
-        ValueError: both or neither were given, the rank is wrong, or ids lie outside the vocabulary.
+        ValueError: both or neither were given, the rank is wrong, ids lie outside the vocabulary, or embeddings are
+            NaN.
     """
     if (input_ids is None) == (inputs_embeds is None):
         given = "both" if input_ids is not None else "neither"
@@ -428,6 +430,10 @@ def exactly_one_input(input_ids: Any, inputs_embeds: Any, vocab_size: int) -> An
             raise ValueError(
                 f"inputs_embeds has shape {tuple(inputs_embeds.shape)}; (batch, length, hidden_size) was expected."
             )
+        values = values_of(inputs_embeds)
+        if values is not None and np.isnan(values).any():
+            row, column, _ = np.argwhere(np.isnan(values))[0]
+            raise ValueError(f"inputs_embeds holds NaN, first in row {row} at position {column}.")
         return inputs_embeds
     if len(input_ids.shape) != 2:
         raise ValueError(f"input_ids has shape {tuple(input_ids.shape)}; (batch, length) was expected.")

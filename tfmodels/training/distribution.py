@@ -12,9 +12,24 @@ the communication.
     keras.distribution.set_distribution(tensor_parallel(config, shards=4))
     model = TFLlamaForCausalLM.from_pretrained(folder)    # and compile, fit, generate as ever
 
-On several hosts call `keras.distribution.initialize(job_addresses, num_processes, process_id)` first, in every
-process, with the address of the first (`"10.0.0.1:1234"`) and each process's number: devices are then those of all
-hosts. Every process runs the same script, and `fit` gives each its part of the data.
+On several hosts every process runs the same script, which begins by meeting the others; devices are then those of all
+hosts, and a distribution spreads over them as over one's own:
+
+    keras.distribution.initialize("10.0.0.1:1234", num_processes=2, process_id=0)    # on the other host: process_id=1
+    keras.distribution.set_distribution(data_parallel())
+    model = TFLlamaForCausalLM.from_pretrained(folder)
+    model.compile("adamw")
+    model.fit(dataset.batch(64))    # a tf.data.Dataset of all rows: 32 of each batch are this process's
+    if jax.process_index() == 0:
+        model.save_pretrained("trained")
+
+The address is the first process's, on a port that is free there; nothing may be computed before. It is
+`jax.distributed.initialize` and a seed that all share; what is left out comes from the environment
+(`KERAS_DISTRIBUTION_JOB_ADDRESSES`, `..._NUM_PROCESSES`, `..._PROCESS_ID`), on a TPU from the machine. `fit` divides
+`tf.data` datasets only; where each process has its part of the rows already, set `auto_shard_dataset = False` on the
+distribution; arrays will do then. With `tensor_parallel(config, shards=n)`, n the devices of one host, a model stays
+within a host, which is the faster way and the one in which `save_pretrained` finds all weights; across hosts it
+trains too, but raises JAX's error about devices that are not addressable when it saves.
 
 On TensorFlow use `tf.distribute`: `MirroredStrategy` under `fit` for the devices of one host, and for several hosts
 the loop of examples/multi_worker.py.
