@@ -1,6 +1,7 @@
 """Models as a whole: checkpoints in and out, strictness, precision, Keras serialisation, training."""
 
 import copy
+import gc
 import json
 import pickle
 
@@ -314,3 +315,26 @@ class TestQuantization:
         with pytest.raises(ValueError, match=r"is quantised \(int8\) and checkpoints hold floating-point weights"):
             model.save_pretrained(tmp_path / "model")
         assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_loading_leaves_garbage_collection_as_it_was(enabled, monkeypatch):
+    """It is off while a model is made, and afterwards what it was, after errors too."""
+    seen = []
+    build = TFLlamaForCausalLM.build
+
+    def watched(self, *given):
+        seen.append(gc.isenabled())
+        build(self, *given)
+
+    monkeypatch.setattr(TFLlamaForCausalLM, "build", watched)
+    before = gc.isenabled()
+    try:
+        (gc.enable if enabled else gc.disable)()
+        TFLlamaForCausalLM.from_pretrained("stories260K")
+        assert (seen, gc.isenabled()) == ([False], enabled)
+        with pytest.raises(CheckpointError):
+            TFLlamaForCausalLM.from_pretrained("stories260K", hidden_size=32)
+        assert gc.isenabled() == enabled
+    finally:
+        (gc.enable if before else gc.disable)()

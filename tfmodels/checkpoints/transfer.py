@@ -115,7 +115,11 @@ def _adopt(array: np.ndarray) -> tf.Tensor:
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Fresh memory from NumPy, which asks the system for huge pages: the first write to it is then far cheaper."""
+    """Fresh memory from NumPy, which asks the system for huge pages.
+
+    Decoding streams all weights for every token, and does so faster from huge pages. The first write to them is
+    cheaper too, except on virtual machines that have returned their free memory to the host.
+    """
     nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     memory = np.empty(nbytes + _ALIGNMENT, np.uint8)
     return np.ndarray(shape, dtype, memory, -memory.ctypes.data % _ALIGNMENT)
