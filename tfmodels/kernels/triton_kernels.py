@@ -32,35 +32,28 @@ def matrix_product(
     part = tl.program_id(1)
     terms = part * SHARE + tl.arange(0, BLOCK_IN)
     inside = columns < OUT
-    if ROWS == 1:
-        products = tl.zeros((BLOCK_IN, BLOCK_OUT), tl.float32)
-        for start in range(0, SHARE, BLOCK_IN):
-            at = terms + start
-            known = at < IN
-            weights = tl.load(
-                matrix + at[:, None] * OUT + columns[None, :],
-                mask=known[:, None] & inside[None, :],
-                other=0.0,
-                eviction_policy="evict_first",
-            )
+    rows = tl.arange(0, 16)  # the fewest that tensor cores multiply
+    present = rows < ROWS
+    products = tl.zeros((BLOCK_IN, BLOCK_OUT), tl.float32)
+    sums = tl.zeros((16, BLOCK_OUT), tl.float32)
+    for start in range(0, SHARE, BLOCK_IN):
+        at = terms + start
+        known = at < IN
+        weights = tl.load(
+            matrix + at[:, None] * OUT + columns[None, :],
+            mask=known[:, None] & inside[None, :],
+            other=0.0,
+            eviction_policy="evict_first",
+        )
+        if ROWS == 1:
             factors = tl.load(x + at, mask=known, other=0.0).to(tl.float32)
             products += weights.to(tl.float32) * factors[:, None]
+        else:
+            several = tl.load(x + rows[:, None] * IN + at[None, :], mask=present[:, None] & known[None, :], other=0.0)
+            sums = tl.dot(several, weights, sums)
+    if ROWS == 1:
         tl.store(out + part * OUT + columns, tl.sum(products, axis=0), mask=inside)
     else:
-        rows = tl.arange(0, 16)  # the fewest that tensor cores multiply
-        present = rows < ROWS
-        sums = tl.zeros((16, BLOCK_OUT), tl.float32)
-        for start in range(0, SHARE, BLOCK_IN):
-            at = terms + start
-            known = at < IN
-            weights = tl.load(
-                matrix + at[:, None] * OUT + columns[None, :],
-                mask=known[:, None] & inside[None, :],
-                other=0.0,
-                eviction_policy="evict_first",
-            )
-            factors = tl.load(x + rows[:, None] * IN + at[None, :], mask=present[:, None] & known[None, :], other=0.0)
-            sums = tl.dot(factors, weights, sums)
         tl.store(
             out + (part * ROWS + rows[:, None]) * OUT + columns[None, :], sums, mask=present[:, None] & inside[None, :]
         )
