@@ -54,6 +54,24 @@ def test_ir_is_the_same_wherever_it_is_made(rows):
 
 
 @needs_triton
+def test_what_triton_refuses_is_said():
+    with pytest.raises(RuntimeError, match="Triton could not compile 'matrix_product'.*"):
+        triton_call.triton_ir("matrix_product", ("float16",), (), 4)
+    with pytest.raises(RuntimeError, match="could not compile 'none'.*no attribute 'none'"):
+        triton_call.triton_ir("none", (), (), 4)
+
+
+def test_a_compiler_that_dies_is_an_error(monkeypatch):
+    command = [sys.executable, "-c", "import sys; sys.stdin.readline(); sys.exit(3)"]
+    dead = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    monkeypatch.setattr(triton_call, "_compiler", lambda: dead)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="ended with code 3 before it had compiled 'matrix_product'"):
+            triton_call.triton_ir("matrix_product", ("float16",), (("ROWS", 1),), 4)
+    dead.stdout.close()
+
+
+@needs_triton
 @pytest.mark.usefixtures("as_on_a_gpu")
 @pytest.mark.parametrize(
     ("x", "kernel", "served"),
@@ -129,6 +147,7 @@ def test_what_is_compiled_for_any_device_has_no_kernels():
 
 
 INTERPRETED = """
+import triton, triton._C.libtriton  # before TensorFlow, which some of its versions do not follow
 import numpy as np, torch
 from tfmodels.kernels import triton_decoding, triton_kernels
 

@@ -1,26 +1,25 @@
 """Triton kernels inside programs that TensorFlow's XLA compiles for an NVIDIA GPU.
 
 XLA's GPU compiler contains Triton's, and compiles the Triton IR that it finds in a custom call of a certain name along
-with the rest of a program. The `triton` package makes that IR from Python while a program is traced. Kernels that come
-in this way become a part of the CUDA graphs that XLA makes of loops; kernels given as PTX do not.
+with the rest of a program. The `triton` package makes that IR from Python while a program is traced, in a process of
+its own (`triton_compiler`). Kernels that come in this way become a part of the CUDA graphs that XLA makes of loops;
+kernels given as PTX do not.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-import re
+import os
+import subprocess
+import sys
+import threading
 from collections.abc import Sequence
 from importlib import util
+from pathlib import Path
 from typing import Any
 
 _TARGET = "__gpu$xla.gpu.triton"
-_ALIGNMENT = 16  # bytes; XLA's buffers are aligned to more
-
-# Where in which file an operation comes from: the same program shall have the same IR wherever it is installed.
-_LOCATION = re.compile(r"^#loc.*\n| loc\((?:[^()]|\([^()]*\))*\)", re.MULTILINE)
-
-_TYPES = {"float16": "*fp16", "bfloat16": "*bf16", "float32": "*fp32", "int32": "*i32", "bool": "*i8"}
 
 
 @functools.cache
@@ -60,34 +59,50 @@ def _refused() -> str | None:
 
 
 @functools.cache
-def triton_ir(kernel: str, arguments: tuple[str, ...], sizes: tuple[tuple[str, Any], ...], warps: int) -> str:
+def triton_ir(kernel: str, dtypes: tuple[str, ...], sizes: tuple[tuple[str, Any], ...], warps: int) -> str:
     """The Triton IR of a kernel for sizes that are known now.
 
     Args:
         kernel: its name in `triton_kernels`.
-        arguments: dtypes of its tensors, in order.
+        dtypes: of its tensors, in order.
         sizes: names and values of its compile-time arguments.
         warps: that run a program.
+
+    Raises:
+        RuntimeError: Triton refuses the kernel, or cannot run; the message says what it said.
     """
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
+    request = {"kernel": kernel, "dtypes": dtypes, "sizes": dict(sizes), "warps": warps}
+    with _one_at_a_time:
+        compiler = _compiler()
+        try:
+            compiler.stdin.write(json.dumps(request) + "\n")
+            compiler.stdin.flush()
+        except BrokenPipeError:
+            line = ""
+        else:
+            line = compiler.stdout.readline()
+    if not line:
+        raise RuntimeError(f"Triton's process ended with code {compiler.wait()} before it had compiled {kernel!r}.")
+    answer = json.loads(line)
+    if "error" in answer:
+        raise RuntimeError(f"Triton could not compile {kernel!r}: {answer['error']}")
+    return answer["ir"]
 
-    from tfmodels.kernels import triton_kernels
 
-    function = getattr(triton_kernels, kernel)
-    constants = dict(sizes)
-    tensors = [name for name in function.arg_names if name not in constants]
-    types = dict(zip(tensors, (_TYPES[dtype] for dtype in arguments), strict=True))
-    source = ASTSource(
-        fn=function,
-        signature={name: types.get(name, "constexpr") for name in function.arg_names},
-        constexprs=constants,
-        attrs={(function.arg_names.index(name),): [["tt.divisibility", _ALIGNMENT]] for name in tensors},
-    )
-    # XLA compiles the IR again, for the GPU that it runs on.
-    ir = triton.compile(source, target=GPUTarget("cuda", 80, 32), options={"num_warps": warps}).asm["ttir"]
-    return _LOCATION.sub("", ir)
+_one_at_a_time = threading.Lock()
+
+
+@functools.cache
+def _compiler() -> subprocess.Popen:
+    """The process that runs `triton_compiler`; it ends with this one."""
+    script = Path(__file__).with_name("triton_compiler.py")
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen([sys.executable, str(script)], text=True, **pipes)
+
+
+# A forked process must not talk on its parent's pipes.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_compiler.cache_clear)
 
 
 def launch(

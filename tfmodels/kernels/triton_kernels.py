@@ -1,7 +1,7 @@
 """The kernels that decoding runs on a GPU, in Triton; `triton_decoding` says what goes in and comes out.
 
-Every argument in capitals is known at compile time. All tensors are contiguous. This module needs Triton, which only
-`triton_call` knows how to do without.
+Every argument in capitals is known at compile time. All tensors are contiguous. This module needs Triton and is
+imported by `triton_compiler` alone.
 
 Source:
     Tillet et al., https://doi.org/10.1145/3315508.3329973;

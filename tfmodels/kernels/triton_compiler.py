@@ -1,0 +1,54 @@
+"""Makes Triton IR of the kernels in `triton_kernels`, in a process of its own; `triton_call` runs it.
+
+Triton and TensorFlow each bring an LLVM, and some versions of Triton abort a process in which there is another one. So
+neither this file nor `triton_kernels` is ever imported beside TensorFlow: this one runs as a script, answers each line
+of JSON with one, and ends with its input.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from typing import Any
+
+import triton
+import triton_kernels  # beside this script
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+TYPES = {"float16": "*fp16", "bfloat16": "*bf16", "float32": "*fp32", "int32": "*i32", "bool": "*i8"}
+ALIGNMENT = 16  # bytes; XLA's buffers are aligned to more
+
+# Where in which file an operation comes from: the same program shall have the same IR wherever it is installed.
+LOCATION = re.compile(r"^#loc.*\n| loc\((?:[^()]|\([^()]*\))*\)", re.MULTILINE)
+
+
+def triton_ir(kernel: str, dtypes: list[str], sizes: dict[str, Any], warps: int) -> str:
+    """The arguments are those of `triton_call.triton_ir`."""
+    function = getattr(triton_kernels, kernel)
+    tensors = [name for name in function.arg_names if name not in sizes]
+    types = {name: TYPES[dtype] for name, dtype in zip(tensors, dtypes, strict=True)}
+    source = ASTSource(
+        fn=function,
+        signature={name: types.get(name, "constexpr") for name in function.arg_names},
+        constexprs=sizes,
+        attrs={(function.arg_names.index(name),): [["tt.divisibility", ALIGNMENT]] for name in tensors},
+    )
+    # XLA compiles the IR again, for the GPU that it runs on.
+    ir = triton.compile(source, target=GPUTarget("cuda", 80, 32), options={"num_warps": warps}).asm["ttir"]
+    return LOCATION.sub("", ir)
+
+
+def main() -> None:
+    answers, sys.stdout = sys.stdout, sys.stderr  # what Triton has to say is no answer
+    for line in sys.stdin:
+        try:
+            answer = {"ir": triton_ir(**json.loads(line))}
+        except Exception as error:  # Triton's errors are of many classes
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()
