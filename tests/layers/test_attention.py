@@ -119,6 +119,11 @@ class TestFlash:
         assert chosen("auto", mask=padded) == ("flash", "")
         assert chosen("auto", mask=padded, bias=np.zeros((1, 4, 1, 64))) == ("flash", "")
 
+    def test_on_jax_only_where_it_is_asked_for(self, monkeypatch):
+        monkeypatch.setattr(cudnn_attention.keras.backend, "backend", lambda: "jax")
+        assert chosen("flash") == ("flash", "")
+        assert chosen("auto") == ("eager", "on JAX flash attention is used where it is asked for")
+
     @pytest.mark.parametrize(
         "options, reason",
         [
