@@ -268,6 +268,7 @@ class TestTraining:
             model.fit({"input_ids": IDS}, IDS, sample_weight=np.ones(4), verbose=0)
 
 
+@pytest.mark.slow
 class TestQuantization:
     @pytest.fixture
     def model(self):
