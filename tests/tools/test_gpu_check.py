@@ -73,4 +73,6 @@ def test_models(capsys):
 def test_decoding(capsys):
     code, text = run(["decoding", "--device", "cpu", "--families", "gpt_neo,llama", "--layers", "2"], capsys)
     assert code == 0
-    assert text.count("decoding | gpt_neo |") == text.count("decoding | llama |") == 2
+    for family in ("gpt_neo", "llama"):
+        for dtype in ("float16", "bfloat16"):
+            assert f"decoding | {family} | {dtype} | left-padded" in text
