@@ -5,6 +5,7 @@ traced into programs, and run by Triton's own interpreter.
 """
 
 import collections
+import contextlib
 import os
 import subprocess
 import sys
@@ -23,11 +24,19 @@ from tfmodels.layers.masks import make_mask
 needs_triton = pytest.mark.skipif(util.find_spec("triton") is None, reason="triton is not installed")
 
 
+@contextlib.contextmanager
+def traced_for(target):
+    token = decoding._target.set(target)
+    try:
+        yield
+    finally:
+        decoding._target.reset(token)
+
+
 @pytest.fixture
 def as_on_a_gpu():
-    token = decoding._target.set("triton")
-    yield
-    decoding._target.reset(token)
+    with traced_for("triton"):
+        yield
 
 
 def kernels_of(function, *arguments):
@@ -116,11 +125,8 @@ def test_every_decoder_decodes_by_kernels(cls, values, products, dtype):
     state = tf.function(program.prefill)(prompt, limits)
 
     def loop(state, limits):
-        token = decoding._target.set("triton")
-        try:
+        with traced_for("triton"):
             return program.loop(state, limits, tf.constant(4))
-        finally:
-            decoding._target.reset(token)
 
     tied = config.tie_word_embeddings
     want = {"matrix_product": 2 * products + (not tied), "attention_chunks": 2, "attention_total": 2}
@@ -132,18 +138,20 @@ def test_every_decoder_decodes_by_kernels(cls, values, products, dtype):
 def test_the_choice_says_why_a_gpu_decodes_without_kernels(target, name):
     mask = make_mask(None, causal=True, query_length=1, key_length=32)
     query, key = tf.zeros((1, 4, 1, 16), tf.float16), tf.zeros((1, 2, 32, 16), tf.float16)
-    token = decoding._target.set(target)
-    try:
+    with traced_for(target):
         choice = choose("auto", query, key, mask=mask)
         assert choose("eager", query, key, mask=mask).name == "eager"
-    finally:
-        decoding._target.reset(token)
     assert choice == (name, (triton_call.unavailable() or "") if target == "gpu" else "")
 
 
-def test_what_is_compiled_for_any_device_has_no_kernels():
+def test_what_is_compiled_for_any_device_has_no_kernels(monkeypatch):
+    """Where there is a GPU that would have them."""
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: [kind])
+    monkeypatch.setattr(triton_call, "unavailable", lambda: None)
+    with decoding.compiling():
+        assert decoding._target.get() == "triton"
     with decoding.compiling(portable=True):
-        assert decoding._target.get() in ("cpu", "gpu")
+        assert decoding._target.get() == "gpu"
 
 
 INTERPRETED = """

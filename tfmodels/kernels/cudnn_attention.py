@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from tfmodels.kernels import nvidia
+
 DTYPES = ("float16", "bfloat16")
 _ELEMENT_TYPES = {"float16": "F16", "bfloat16": "BF16"}
-_MIN_CAPABILITY = (8, 0)
 _MAX_HEAD_DIM = 128
 _HEAD_DIM_STEP = 8
 
@@ -61,18 +62,8 @@ def unavailable() -> str | None:
         return _unavailable_on_jax()
     if keras.backend.backend() != "tensorflow":
         return f"flash attention needs Keras on TensorFlow or JAX, and this is {keras.backend.backend()}"
-    import tensorflow as tf
-
-    devices = tf.config.get_visible_devices("GPU")
-    if not devices:
-        return "flash attention needs a GPU, and TensorFlow sees none"
-    if not tf.test.is_built_with_cuda():
-        return "flash attention needs a TensorFlow built with CUDA"
-    for device in devices:
-        capability = tf.config.experimental.get_device_details(device).get("compute_capability", (0, 0))
-        if capability < _MIN_CAPABILITY:
-            return f"flash attention needs compute capability 8.0; {device.name} has {'.'.join(map(str, capability))}"
-    return None
+    reason = nvidia.lacking()
+    return None if reason is None else f"flash attention needs {reason}"
 
 
 def _unavailable_on_jax() -> str | None:

@@ -19,6 +19,8 @@ from importlib import util
 from pathlib import Path
 from typing import Any
 
+from tfmodels.kernels import nvidia
+
 _TARGET = "__gpu$xla.gpu.triton"
 
 
@@ -28,17 +30,11 @@ def unavailable() -> str | None:
     import keras
 
     if keras.backend.backend() != "tensorflow":
-        return f"Triton kernels need Keras on TensorFlow, and this is {keras.backend.backend()}"
+        return f"a Triton kernel needs Keras on TensorFlow, and this is {keras.backend.backend()}"
     if util.find_spec("triton") is None:
         return "the package triton is not installed (pip install 'tfmodels[gpu]')"
-    import tensorflow as tf
-
-    devices = tf.config.get_visible_devices("GPU")
-    if not devices or not tf.test.is_built_with_cuda():
-        return "Triton kernels need an NVIDIA GPU and a TensorFlow built with CUDA"
-    capabilities = [tf.config.experimental.get_device_details(d).get("compute_capability", (0, 0)) for d in devices]
-    if min(capabilities) < (8, 0):
-        return "Triton kernels need compute capability 8.0"
+    if (reason := nvidia.lacking()) is not None:
+        return f"a Triton kernel needs {reason}"
     return _refused()
 
 

@@ -17,7 +17,7 @@ import triton_kernels  # beside this script
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-TYPES = {"float16": "*fp16", "bfloat16": "*bf16", "float32": "*fp32", "int32": "*i32", "bool": "*i8"}
+TYPES = {"float16": "*fp16", "bfloat16": "*bf16", "float32": "*fp32", "bool": "*i8"}
 ALIGNMENT = 16  # bytes; XLA's buffers are aligned to more
 
 # Where in which file an operation comes from: the same program shall have the same IR wherever it is installed.
