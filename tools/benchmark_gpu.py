@@ -146,6 +146,7 @@ class Side:
 
     def __init__(self, job: Measured):
         self.job = job
+        self.weight_bytes = 4 if job["dtype"] == "float32" else 2
         self.gpu = job["device"] == "gpu"
         self.causal = SHAPES[job["shape"]][0].endswith("CausalLM")
         self.copy_rate = 0.0
@@ -172,7 +173,7 @@ class Side:
         kept = 2 * config.num_hidden_layers * (getattr(config, "num_key_value_heads", None) or heads)
         cache = kept * config.hidden_size // heads * batch * (length + self.job["new"] / 2)
         table = 0 if config.tie_word_embeddings else config.vocab_size * config.hidden_size
-        return self.weights_bytes() + item * (cache - table)
+        return self.weights_bytes() + item * cache - self.weight_bytes * table
 
     def weights_bytes(self) -> int:
         raise NotImplementedError
@@ -202,7 +203,6 @@ def measure_cells(side: Side) -> None:
                 run = side.prepare(*cell)
                 attention = side.describe()
             if cell[0] == "decode":
-                run(1)
                 run(job["new"])
                 attention = side.describe()
             else:
@@ -297,6 +297,9 @@ class TFModelsSide(Side):
         cls = getattr(tfmodels, "TF" + stem)
         self.config = cls.config_class.from_dict(values)
         self.model = cls(self.config, dtype=job["dtype"], attn_implementation=job["attn"])
+        if job["int8"]:
+            self.weight_bytes = 1
+            self.model.quantize("int8", config=keras.quantizers.Int8QuantizationConfig(activation_quantizer=None))
         self.pool = Pooling(("mean",))
         about(self.name, self._device_name(), tensorflow=tf.__version__, keras=keras.__version__)
 
@@ -360,7 +363,7 @@ class TFModelsSide(Side):
         return sum(sizes)
 
     def describe(self) -> str:
-        return self.model.attention_report()
+        return self.model.attention_report() + ("; int8 weights" if self.job["int8"] else "")
 
 
 class TorchSide(Side):
@@ -977,6 +980,7 @@ def benchmark(arguments: list[str]) -> None:
     parser.add_argument("--length", type=numbers, metavar="N,...", help="(512,2048; to embed 128)")
     parser.add_argument("--rounds", type=int, default=20, metavar="N", help="(%(default)s)")
     parser.add_argument("--new", type=int, default=128, metavar="N", help="tokens to decode (%(default)s)")
+    parser.add_argument("--int8", action="store_true", help="tfmodels with int8 weights; not to train")
     parser.add_argument("--peer", type=one_of(PEERS), default=[], metavar="NAME,...", help=", ".join(PEERS))
     parser.add_argument(
         "--compile-threads",
@@ -992,10 +996,14 @@ def benchmark(arguments: list[str]) -> None:
     for name, value in (EMBED_DEFAULTS if embeds else DEFAULTS).items():
         if getattr(options, name) is None:
             setattr(options, name, value)
+    if options.int8 and "train" in options.what:
+        parser.error("int8 weights are not trained")
     causal = SHAPES[options.shape][0].endswith("CausalLM")
     if unfit := [what for what in options.what if what != "forward" and (what == "embed") == causal]:
         parser.error(f"{options.shape} is no model to {', '.join(unfit)}")
-    job: Measured = {name: getattr(options, name) for name in ("shape", "dtype", "new", "attn", "rounds", "device")}
+    job: Measured = {
+        name: getattr(options, name) for name in ("shape", "dtype", "int8", "new", "attn", "rounds", "device")
+    }
     cells = itertools.product(options.length, options.batch, options.what)
     job["cells"] = [(what, batch, length) for length, batch, what in cells]
     report = Report(arguments, options.json, options.markdown)

@@ -1,9 +1,12 @@
 """Dense and embedding layers."""
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from tfmodels.layers.linear import embedding, project_back
+from tfmodels.kernels import decoding, triton_decoding
+from tfmodels.layers.linear import build_all, embedding, linear, project, project_back
 
 
 @pytest.mark.parametrize("mode", ["int8", "int4"])
@@ -18,3 +21,87 @@ def test_a_quantised_table_scores_with_the_rows_that_it_looks_up(mode):
     np.testing.assert_allclose(after, hidden @ rows.T, rtol=1e-5, atol=1e-5)
     error = {"int8": 0.02, "int4": 0.3}[mode]
     assert 0 < np.linalg.norm(after - before) < error * np.linalg.norm(before)
+
+
+WEIGHTS_ONLY = keras.quantizers.Int8QuantizationConfig(activation_quantizer=None)
+QUANTISED = [{"mode": "int8"}, {"config": WEIGHTS_ONLY}]
+
+
+class TestKernelsOfOurOwn:
+    """What is made of their results, which plain products stand in for here."""
+
+    @pytest.fixture
+    def reads(self, monkeypatch):
+        """The matrices that each kernel was given."""
+        reads = []
+
+        def products(x, *matrices):
+            reads.append(matrices)
+            return [tf.matmul(tf.cast(x, "float32"), tf.cast(matrix, "float32")) for matrix in matrices]
+
+        monkeypatch.setattr(triton_decoding, "products", products)
+        monkeypatch.setattr(triton_decoding, "table_product", lambda x, table: products(x, tf.transpose(table))[0])
+        token = decoding._target.set("triton")
+        yield reads
+        decoding._target.reset(token)
+
+    def drawn(self, *shape):
+        return tf.cast(np.random.default_rng(0).standard_normal(shape), "bfloat16")
+
+    def layers(self, quantised, use_bias=True):
+        keras.utils.set_random_seed(0)
+        layers = [linear(units, std=0.5, use_bias=use_bias, dtype="bfloat16", name="layer") for units in (24, 8, 16)]
+        build_all(32, *layers)
+        for layer in layers:
+            if use_bias:
+                layer.bias.assign(np.arange(layer.units))
+            if quantised:
+                layer.quantize(**quantised)
+        return layers
+
+    @staticmethod
+    def plainly(function):
+        token = decoding._target.set(None)
+        try:
+            return np.asarray(tf.cast(function(), "float32"))
+        finally:
+            decoding._target.reset(token)
+
+    @pytest.mark.parametrize("quantised", [None, *QUANTISED], ids=["whole", "int8", "int8 weights"])
+    @pytest.mark.parametrize("use_bias", [True, False])
+    def test_one_reads_for_all_layers_what_each_would(self, quantised, use_bias, reads):
+        layers, x = self.layers(quantised, use_bias), self.drawn(2, 1, 32)
+        for layer, output in zip(layers, project(x, *layers), strict=True):
+            want = self.plainly(lambda layer=layer: layer(x))
+            assert output.dtype == "bfloat16" and output.shape == want.shape
+            np.testing.assert_allclose(tf.cast(output, "float32"), want, rtol=0.02, atol=0.05)
+            np.testing.assert_allclose(tf.cast(layer(x), "float32"), tf.cast(output, "float32"), rtol=0.01)
+        assert [len(matrices) for matrices in reads] == [3, 1, 1, 1]
+        assert {matrix.dtype for matrix in reads[0]} == {"int8" if quantised else "bfloat16"}
+
+    def test_layers_that_differ_read_for_themselves(self, reads):
+        whole, quantised = self.layers(None), self.layers(QUANTISED[1])
+        other = self.layers(QUANTISED[0])
+        for layers in ([whole[0], quantised[0]], [quantised[0], other[0]]):
+            reads.clear()
+            outputs = project(self.drawn(1, 1, 32), *layers)
+            assert [len(matrices) for matrices in reads] == [1, 1]
+            for layer, output in zip(layers, outputs, strict=True):
+                want = self.plainly(lambda layer=layer: layer(self.drawn(1, 1, 32)))
+                np.testing.assert_allclose(tf.cast(output, "float32"), want, rtol=0.02, atol=0.05)
+
+    def test_what_keras_adds_to_quantised_kernels_is_not_lost(self, reads):
+        (layer, *_), x = self.layers(QUANTISED[1]), self.drawn(1, 1, 32)
+        layer.enable_lora(2)
+        layer.lora_kernel_b.assign(np.ones(layer.lora_kernel_b.shape))
+        np.testing.assert_array_equal(tf.cast(layer(x), "float32"), self.plainly(lambda: layer(x)))
+        assert reads == []
+
+    def test_scores_of_a_quantised_table(self, reads):
+        table = embedding(24, 16, std=1.0, dtype="bfloat16", name="table")
+        table.build((None,))
+        table.quantize("int8")
+        hidden = self.drawn(2, 1, 16)
+        want = self.plainly(lambda: project_back(hidden, table))
+        np.testing.assert_allclose(tf.cast(project_back(hidden, table), "float32"), want, rtol=0.02, atol=0.05)
+        assert len(reads) == 1 and reads[0][0].dtype == "int8"

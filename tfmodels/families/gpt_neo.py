@@ -24,7 +24,7 @@ from tfmodels.heads import (
 from tfmodels.layers.attention import split_heads
 from tfmodels.layers.backbone import BlockContext, DecoderBackbone
 from tfmodels.layers.feed_forward import FeedForward
-from tfmodels.layers.linear import build_all, embedding, linear
+from tfmodels.layers.linear import build_all, embedding, linear, project
 from tfmodels.layers.norms import layer_norm
 from tfmodels.model import TFPreTrainedModel
 
@@ -135,7 +135,8 @@ class GPTNeoAttention(keras.layers.Layer):
 
     def call(self, hidden: Any, *, context: BlockContext) -> tuple[Any, kv.LayerCache, Any]:
         query, key, value = (
-            split_heads(project(hidden), self.config.num_heads) for project in (self.q_proj, self.k_proj, self.v_proj)
+            split_heads(output, self.config.num_heads)
+            for output in project(hidden, self.q_proj, self.k_proj, self.v_proj)
         )
         query = ops.cast(query, "float32")  # unscaled products overflow float16
         output, cache, weights = context.attend(query, key, value, scale=1.0, dropout=self.dropout)

@@ -23,7 +23,7 @@ from tfmodels.heads import (
 from tfmodels.layers.attention import split_heads
 from tfmodels.layers.backbone import BlockContext, DecoderBackbone
 from tfmodels.layers.feed_forward import GatedFeedForward
-from tfmodels.layers.linear import build_all, embedding, linear
+from tfmodels.layers.linear import build_all, embedding, linear, project
 from tfmodels.layers.norms import RMSNorm
 from tfmodels.layers.rotary import RotaryEmbedding, rotate
 from tfmodels.model import TFPreTrainedModel
@@ -103,9 +103,10 @@ class LlamaAttention(keras.layers.Layer):
         build_all(self.q_proj.units, self.o_proj)
 
     def call(self, hidden: Any, *, context: BlockContext) -> tuple[Any, kv.LayerCache, Any]:
-        query = rotate(split_heads(self.q_proj(hidden), self.config.num_attention_heads), *context.rotary)
-        key = rotate(split_heads(self.k_proj(hidden), self.config.num_key_value_heads), *context.rotary)
-        value = split_heads(self.v_proj(hidden), self.config.num_key_value_heads)
+        query, key, value = project(hidden, self.q_proj, self.k_proj, self.v_proj)
+        query = rotate(split_heads(query, self.config.num_attention_heads), *context.rotary)
+        key = rotate(split_heads(key, self.config.num_key_value_heads), *context.rotary)
+        value = split_heads(value, self.config.num_key_value_heads)
         scale = self.config.head_dim**-0.5
         output, cache, weights = context.attend(query, key, value, scale=scale, dropout=self.dropout)
         return self.o_proj(output), cache, weights

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
 
-from keras import ops
+from keras import backend, ops
 
 from tfmodels.kernels import triton_call, triton_decoding
 
@@ -71,12 +71,30 @@ def dense(x: Any, kernel: Any, bias: Any = None) -> Any:
         product = ops.expand_dims(ops.sum(halves, axis=0), 0)
         return product if bias is None else product + bias
     rows = ops.reshape(x, (batch * length, width))
-    if _target.get() == "triton" and triton_decoding.serves_product(rows, kernel):
-        product = triton_decoding.product(rows, kernel)
-        product = product if bias is None else product + ops.cast(bias, "float32")
-        return ops.cast(ops.reshape(product, (batch, length, units)), x.dtype)
     product = ops.reshape(_with_more_rows(rows, kernel), (batch, length, units))
     return product if bias is None else product + bias
+
+
+def serves_products(x: Any, *kernels: Any) -> bool:
+    """Whether `products` is there for x (batch, length, in) and kernels (in, out), of the dtype of x or int8."""
+    if _target.get() != "triton" or len(x.shape) != 3 or None in x.shape:
+        return False
+    return triton_decoding.serves_products(x.shape[0] * x.shape[1], backend.standardize_dtype(x.dtype), *kernels)
+
+
+def products(x: Any, *kernels: Any) -> list[Any]:
+    """A few rows times each of several matrices, all read by one operation; inside `compiling()` only.
+
+    Args:
+        x: (batch, length, in).
+        kernels: (in, out), see `triton_decoding.products`.
+
+    Returns:
+        float32 (batch, length, out) for each.
+    """
+    batch, length, width = x.shape
+    found = triton_decoding.products(ops.reshape(x, (batch * length, width)), *kernels)
+    return [ops.reshape(product, (batch, length, product.shape[1])) for product in found]
 
 
 def serves_attention(query: Any, key: Any) -> bool:
@@ -143,20 +161,21 @@ def _with_more_rows(x: Any, matrix: Any) -> Any:
 
 def serves_table(x: Any, table: Any) -> bool:
     """Whether `table_scores` is the faster form for x (batch, 1, dim) and table (size, dim)."""
-    batch, length, dim = x.shape
+    batch, length, _ = x.shape
     if length != 1 or batch is None or batch > _ROWS:
         return False
     if _target.get() == "triton":
-        return triton_decoding.serves_product(ops.reshape(x, (batch, dim)), table)
-    return _target.get() == "cpu"
+        return triton_decoding.serves_products(batch, backend.standardize_dtype(x.dtype), table)
+    return _target.get() == "cpu" and backend.standardize_dtype(table.dtype) != "int8"
 
 
-def table_scores(x: Any, table: Any) -> Any:
+def table_scores(x: Any, table: Any, scale: Any = None) -> Any:
     """A few rows times every row of a table; inside `compiling()` only.
 
     Args:
         x: (batch, 1, dim).
-        table: (size, dim).
+        table: (size, dim), in the dtype of x; for kernels of our own also int8.
+        scale: (size,), by which scores are divided, or None.
 
     Returns:
         (batch, 1, size).
@@ -165,6 +184,7 @@ def table_scores(x: Any, table: Any) -> Any:
     size = table.shape[0]
     if _target.get() == "triton":
         product = triton_decoding.table_product(ops.reshape(x, (batch, dim)), table)
+        product = product if scale is None else product / ops.cast(scale, "float32")
         return ops.cast(ops.expand_dims(product, 1), x.dtype)
     columns = ops.transpose(ops.reshape(x, (batch, dim)))
     if batch > 1:

@@ -48,7 +48,7 @@ def _refused() -> str | None:
         x = tf.constant([[3.0] * 16], "float16")
         matrix = tf.constant([[0.5] * 16] * 16, "float16")
         try:
-            result = tf.function(triton_decoding.product, jit_compile=True, autograph=False)(x, matrix).numpy()
+            result = tf.function(triton_decoding.products, jit_compile=True, autograph=False)(x, matrix)[0].numpy()
         except Exception as error:  # Triton's and XLA's errors are of many classes
             return f"a Triton kernel could not be compiled: {type(error).__name__}: {str(error)[:300]}"
     return None if (result == 24.0).all() else "a Triton kernel gave wrong numbers"
@@ -67,22 +67,31 @@ def triton_ir(kernel: str, dtypes: tuple[str, ...], sizes: tuple[tuple[str, Any]
     Raises:
         RuntimeError: Triton refuses the kernel, or cannot run; the message says what it said.
     """
-    request = {"kernel": kernel, "dtypes": dtypes, "sizes": dict(sizes), "warps": warps}
+    request = json.dumps({"kernel": kernel, "dtypes": dtypes, "sizes": dict(sizes), "warps": warps})
     with _one_at_a_time:
-        compiler = _compiler()
-        try:
-            compiler.stdin.write(json.dumps(request) + "\n")
-            compiler.stdin.flush()
-        except BrokenPipeError:
-            line = ""
-        else:
-            line = compiler.stdout.readline()
-    if not line:
-        raise RuntimeError(f"Triton's process ended with code {compiler.wait()} before it had compiled {kernel!r}.")
-    answer = json.loads(line)
+        answer = _answer(request)
+        if answer is None:  # something ended the process, which was idle: another one may do it
+            _compiler.cache_clear()
+            answer = _answer(request)
+        if answer is None:
+            code = _compiler().wait()
+            _compiler.cache_clear()
+            raise RuntimeError(f"Triton's process ended with code {code} before it had compiled {kernel!r}.")
     if "error" in answer:
         raise RuntimeError(f"Triton could not compile {kernel!r}: {answer['error']}")
     return answer["ir"]
+
+
+def _answer(request: str) -> dict[str, str] | None:
+    """What the compiler says, or None where it has ended."""
+    compiler = _compiler()
+    try:
+        compiler.stdin.write(request + "\n")
+        compiler.stdin.flush()
+        line = compiler.stdout.readline()
+    except BrokenPipeError:
+        return None
+    return json.loads(line) if line else None
 
 
 _one_at_a_time = threading.Lock()

@@ -1,6 +1,6 @@
 """Makes Triton IR of the kernels in `triton_kernels`, in a process of its own; `triton_call` runs it.
 
-Triton and TensorFlow each bring an LLVM, and some versions of Triton abort a process in which there is another one. So
+Triton and TensorFlow each bring an LLVM, and Triton from 3.7 on aborts a process in which there is another one. So
 neither this file nor `triton_kernels` is ever imported beside TensorFlow: this one runs as a script, answers each line
 of JSON with one, and ends with its input.
 """
@@ -17,7 +17,7 @@ import triton_kernels  # beside this script
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-TYPES = {"float16": "*fp16", "bfloat16": "*bf16", "float32": "*fp32", "bool": "*i8"}
+TYPES = {"float16": "*fp16", "bfloat16": "*bf16", "float32": "*fp32", "int8": "*i8", "bool": "*i8"}
 ALIGNMENT = 16  # bytes; XLA's buffers are aligned to more
 
 # Where in which file an operation comes from: the same program shall have the same IR wherever it is installed.

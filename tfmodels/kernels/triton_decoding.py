@@ -15,67 +15,77 @@ from tfmodels.kernels import triton_call
 
 DTYPES = ("float16", "bfloat16")
 MAX_ROWS = 8
+MAX_MATRICES = 3
 _MULTIPLE = 8  # elements that are read at a time
 _PROGRAMS = 256  # enough to keep a GPU's processors busy
-_BLOCK_OUT = 64
-_BLOCK_IN = 128
-_TABLE_BLOCK = (16, 256)  # rows of a table, and elements of each, that a program reads at a time
+_BLOCK = {2: (128, 64), 1: (128, 128)}  # by bytes of an element: terms and columns that a program reads at a time
+_TABLE_BLOCK = {2: (256, 16), 1: (256, 32)}
 _CHUNK = 128  # keys that a program sees
 _MAX_GROUP = 16
 _MAX_HEAD_DIM = 256
 
 
-def serves_product(x: Any, matrix: Any) -> bool:
-    """Whether `product` can compute x (rows, in) @ matrix (in, out), or `table_product` with matrix (out, in).
+def serves_products(rows: int | None, dtype: str, *matrices: Any) -> bool:
+    """Whether `products` can compute x (rows, in) @ matrices (in, out), or `table_product` with a matrix (out, in).
 
     Args:
-        x, matrix: tensors, of which shapes and dtypes are looked at.
+        rows, dtype: of x.
+        matrices: tensors, of which shapes and dtypes are looked at.
     """
-    dtypes = {backend.standardize_dtype(tensor.dtype) for tensor in (x, matrix)}
+    dtypes = {backend.standardize_dtype(matrix.dtype) for matrix in matrices}
     return (
-        len(dtypes) == 1
-        and dtypes <= set(DTYPES)
-        and x.shape[0] is not None
-        and x.shape[0] <= MAX_ROWS
-        and all(size is not None and size % _MULTIPLE == 0 for size in matrix.shape)
+        dtype in DTYPES
+        and dtypes in ({dtype}, {"int8"})
+        and len(matrices) <= MAX_MATRICES
+        and rows is not None
+        and rows <= MAX_ROWS
+        and all(size is not None and size % _MULTIPLE == 0 for matrix in matrices for size in matrix.shape)
     )
 
 
-def product(x: Any, matrix: Any) -> Any:
-    """A few rows times a matrix, summed in float32.
+def products(x: Any, *matrices: Any) -> list[Any]:
+    """A few rows times each of several matrices, summed in float32, by one kernel.
 
     Args:
         x: (rows, in), at most `MAX_ROWS` rows.
-        matrix: (in, out), both multiples of 8, in the dtype of `x`.
+        matrices: up to `MAX_MATRICES`, (in, out), multiples of 8, all in the dtype of `x` or all int8.
 
     Returns:
-        float32 (rows, out).
+        float32 (rows, out) for each.
     """
-    (rows, width), out = x.shape, matrix.shape[1]
-    columns = -(-out // _BLOCK_OUT)
+    rows, width = x.shape
+    block_in, block_out = _BLOCK[_bytes(matrices[0])]
+    outs = [matrix.shape[1] for matrix in matrices]
+    columns = sum(-(-out // block_out) for out in outs)
     parts = 1
-    while columns * parts < _PROGRAMS and width >= 2 * parts * _BLOCK_IN:
+    while columns * parts < _PROGRAMS and width >= 2 * parts * block_in:
         parts *= 2
-    share = -(-width // (parts * _BLOCK_IN)) * _BLOCK_IN
+    missing = MAX_MATRICES - len(matrices)
+    widths = {f"OUT_{index}": out for index, out in enumerate([*outs, *[0] * missing], start=1)}
     (result,) = _launch(
         "matrix_product",
-        [x, matrix],
-        [((parts, rows, out), "float32")],
+        [x, *matrices, *matrices[:1] * missing],
+        [((parts, rows, sum(outs)), "float32")],
         grid=(columns, parts),
         ROWS=rows,
         IN=width,
-        OUT=out,
-        SHARE=share,
-        BLOCK_IN=_BLOCK_IN,
-        BLOCK_OUT=_BLOCK_OUT,
+        **widths,
+        SHARE=-(-width // (parts * block_in)) * block_in,
+        BLOCK_IN=block_in,
+        BLOCK_OUT=block_out,
     )
-    return ops.sum(result, axis=0) if parts > 1 else result[0]
+    result = ops.sum(result, axis=0) if parts > 1 else result[0]
+    return [result[:, sum(outs[:index]) : sum(outs[: index + 1])] for index in range(len(outs))]
 
 
 def table_product(x: Any, table: Any) -> Any:
-    """A few rows times every row of a table: (rows, in) and (out, in) to float32 (rows, out)."""
+    """A few rows times every row of a table: (rows, in) and (out, in) to float32 (rows, out).
+
+    Args:
+        x, table: as for `products`.
+    """
     (rows, width), out = x.shape, table.shape[0]
-    block_out, block_in = _TABLE_BLOCK
+    block_in, block_out = _TABLE_BLOCK[_bytes(table)]
     (result,) = _launch(
         "table_product",
         [x, table],
@@ -88,6 +98,10 @@ def table_product(x: Any, table: Any) -> Any:
         BLOCK_OUT=block_out,
     )
     return result
+
+
+def _bytes(matrix: Any) -> int:
+    return 1 if backend.standardize_dtype(matrix.dtype) == "int8" else 2
 
 
 def serves_attention(query: Any, key: Any) -> bool:

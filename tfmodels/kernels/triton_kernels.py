@@ -13,25 +13,28 @@ import triton.language as tl
 
 
 @triton.jit
-def matrix_product(
+def _share_of_product(
     x,
     matrix,
     out,
+    block,
     ROWS: tl.constexpr,
     IN: tl.constexpr,
     OUT: tl.constexpr,
+    FIRST: tl.constexpr,
+    ALL: tl.constexpr,
     SHARE: tl.constexpr,
     BLOCK_IN: tl.constexpr,
     BLOCK_OUT: tl.constexpr,
 ):
-    """x (ROWS, IN) @ matrix (IN, OUT): (parts, ROWS, OUT).
-
-    A program sums SHARE terms, which are its part, for BLOCK_OUT columns.
-    """
-    columns = tl.program_id(0) * BLOCK_OUT + tl.arange(0, BLOCK_OUT)
+    """SHARE terms of BLOCK_OUT columns of x (ROWS, IN) @ matrix (IN, OUT), which are `out`'s columns from FIRST on."""
+    columns = block * BLOCK_OUT + tl.arange(0, BLOCK_OUT)
     part = tl.program_id(1)
     terms = part * SHARE + tl.arange(0, BLOCK_IN)
     inside = columns < OUT
+    # A row by itself is multiplied without tensor cores; but turning int8 into float32 for that would take longer than
+    # reading it.
+    BY_ROWS: tl.constexpr = ROWS > 1 or matrix.dtype.element_ty == tl.int8
     rows = tl.arange(0, 16)  # the fewest that tensor cores multiply
     present = rows < ROWS
     products = tl.zeros((BLOCK_IN, BLOCK_OUT), tl.float32)
@@ -42,21 +45,62 @@ def matrix_product(
         weights = tl.load(
             matrix + at[:, None] * OUT + columns[None, :],
             mask=known[:, None] & inside[None, :],
-            other=0.0,
+            other=0,
             eviction_policy="evict_first",
         )
-        if ROWS == 1:
+        if BY_ROWS:
+            several = tl.load(x + rows[:, None] * IN + at[None, :], mask=present[:, None] & known[None, :], other=0.0)
+            sums = tl.dot(several, weights.to(several.dtype), sums)
+        else:
             factors = tl.load(x + at, mask=known, other=0.0).to(tl.float32)
             products += weights.to(tl.float32) * factors[:, None]
-        else:
-            several = tl.load(x + rows[:, None] * IN + at[None, :], mask=present[:, None] & known[None, :], other=0.0)
-            sums = tl.dot(several, weights, sums)
-    if ROWS == 1:
-        tl.store(out + part * OUT + columns, tl.sum(products, axis=0), mask=inside)
-    else:
+    if BY_ROWS:
         tl.store(
-            out + (part * ROWS + rows[:, None]) * OUT + columns[None, :], sums, mask=present[:, None] & inside[None, :]
+            out + (part * ROWS + rows[:, None]) * ALL + FIRST + columns[None, :],
+            sums,
+            mask=present[:, None] & inside[None, :],
         )
+    else:
+        tl.store(out + part * ALL + FIRST + columns, tl.sum(products, axis=0), mask=inside)
+
+
+@triton.jit
+def matrix_product(
+    x,
+    matrix_1,
+    matrix_2,
+    matrix_3,
+    out,
+    ROWS: tl.constexpr,
+    IN: tl.constexpr,
+    OUT_1: tl.constexpr,
+    OUT_2: tl.constexpr,
+    OUT_3: tl.constexpr,
+    SHARE: tl.constexpr,
+    BLOCK_IN: tl.constexpr,
+    BLOCK_OUT: tl.constexpr,
+):
+    """x (ROWS, IN) @ up to three matrices (IN, OUT_n), side by side: (parts, ROWS, OUT_1 + OUT_2 + OUT_3).
+
+    A program sums SHARE terms, which are its part, for BLOCK_OUT columns. Matrices may be int8, which are not scaled
+    here. Those that are not there have OUT_n = 0.
+    """
+    BLOCKS_1: tl.constexpr = (OUT_1 + BLOCK_OUT - 1) // BLOCK_OUT
+    BLOCKS_2: tl.constexpr = (OUT_2 + BLOCK_OUT - 1) // BLOCK_OUT
+    TWO: tl.constexpr = OUT_1 + OUT_2
+    ALL: tl.constexpr = TWO + OUT_3
+    block = tl.program_id(0)
+    if OUT_2 == 0:  # noqa: SIM114 - known at compile time, and the next is not
+        _share_of_product(x, matrix_1, out, block, ROWS, IN, OUT_1, 0, ALL, SHARE, BLOCK_IN, BLOCK_OUT)
+    elif block < BLOCKS_1:
+        _share_of_product(x, matrix_1, out, block, ROWS, IN, OUT_1, 0, ALL, SHARE, BLOCK_IN, BLOCK_OUT)
+    elif OUT_3 == 0:  # noqa: SIM114
+        _share_of_product(x, matrix_2, out, block - BLOCKS_1, ROWS, IN, OUT_2, OUT_1, ALL, SHARE, BLOCK_IN, BLOCK_OUT)
+    elif block < BLOCKS_1 + BLOCKS_2:
+        _share_of_product(x, matrix_2, out, block - BLOCKS_1, ROWS, IN, OUT_2, OUT_1, ALL, SHARE, BLOCK_IN, BLOCK_OUT)
+    else:
+        rest = block - BLOCKS_1 - BLOCKS_2
+        _share_of_product(x, matrix_3, out, rest, ROWS, IN, OUT_3, TWO, ALL, SHARE, BLOCK_IN, BLOCK_OUT)
 
 
 @triton.jit
@@ -70,7 +114,10 @@ def table_product(
     BLOCK_IN: tl.constexpr,
     BLOCK_OUT: tl.constexpr,
 ):
-    """x (ROWS, IN) @ transposed table (OUT, IN), BLOCK_OUT rows of the table in a program: (ROWS, OUT)."""
+    """x (ROWS, IN) @ transposed table (OUT, IN), BLOCK_OUT rows of the table in a program: (ROWS, OUT).
+
+    The table may be int8, which is not scaled here.
+    """
     columns = tl.program_id(0) * BLOCK_OUT + tl.arange(0, BLOCK_OUT)
     inside = columns < OUT
     rows = tl.arange(0, 16)  # the fewest that tensor cores multiply
@@ -83,7 +130,7 @@ def table_product(
         weights = tl.load(
             table + columns[:, None].to(tl.int64) * IN + at[None, :],
             mask=inside[:, None] & known[None, :],
-            other=0.0,
+            other=0,
             eviction_policy="evict_first",
         )
         if ROWS == 1:
@@ -91,7 +138,7 @@ def table_product(
             products += weights.to(tl.float32) * factors[None, :]
         else:
             several = tl.load(x + rows[:, None] * IN + at[None, :], mask=present[:, None] & known[None, :], other=0.0)
-            sums = tl.dot(several, tl.trans(weights), sums)
+            sums = tl.dot(several, tl.trans(weights.to(several.dtype)), sums)
     if ROWS == 1:
         tl.store(out + columns, tl.sum(products, axis=1), mask=inside)
     else:

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from tfmodels.layers.activations import get_activation
-from tfmodels.layers.linear import build_all, linear
+from tfmodels.layers.linear import build_all, linear, project
 
 
 class GatedFeedForward(keras.layers.Layer):
@@ -36,7 +36,8 @@ class GatedFeedForward(keras.layers.Layer):
         build_all(self.gate_proj.units, self.down_proj)
 
     def call(self, inputs: Any) -> Any:
-        return self.down_proj(self.activation(self.gate_proj(inputs)) * self.up_proj(inputs))
+        gate, up = project(inputs, self.gate_proj, self.up_proj)
+        return self.down_proj(self.activation(gate) * up)
 
 
 class FeedForward(keras.layers.Layer):

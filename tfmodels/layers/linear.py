@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -15,13 +15,70 @@ class Linear(keras.layers.Dense):
     """A dense layer that decodes single tokens in the form that is fast on the device."""
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        if not decoding.serves_dense(inputs, self.kernel):
-            return super().call(inputs, training=training)
-        return decoding.dense(inputs, self.kernel, self.bias)
+        if decoding.serves_products(inputs, self.kernel):
+            return _read_once(inputs, [self])[0]
+        if decoding.serves_dense(inputs, self.kernel):
+            return decoding.dense(inputs, self.kernel, self.bias)
+        return super().call(inputs, training=training)
+
+    def quantized_call(self, inputs: Any, training: bool | None = None) -> Any:
+        if _is_whole(self) and decoding.serves_products(inputs, self.kernel):
+            return _read_once(inputs, [self])[0]
+        return super().quantized_call(inputs, training=training)
 
     def quantize(self, *arguments: Any, **options: Any) -> Any:
         # Keras refuses subclasses, whose `call` it could not replace; ours adds nothing that quantization changes.
         return super().quantize(*arguments, **{**options, "type_check": False})
+
+
+def project(inputs: Any, *layers: Linear) -> list[Any]:
+    """What each of several layers makes of the same inputs; where there is a kernel for it, in one operation.
+
+    Args:
+        inputs: (batch, length, width).
+        layers: built.
+
+    Returns:
+        (batch, length, units) for each.
+
+    Example:
+        >>> import numpy as np
+        >>> layers = [linear(units, std=1.0, use_bias=True, dtype="float32", name="layer") for units in (2, 3)]
+        >>> build_all(5, *layers)
+        >>> [output.shape for output in project(np.ones((1, 4, 5), "float32"), *layers)]
+        [TensorShape([1, 4, 2]), TensorShape([1, 4, 3])]
+    """
+    kinds = [(type(layer), layer.compute_dtype, layer.quantization_mode, _quantizer(layer)) for layer in layers]
+    alike = kinds[0][0] is Linear and kinds.count(kinds[0]) == len(kinds) and all(map(_is_whole, layers))
+    if alike and decoding.serves_products(inputs, *(layer.kernel for layer in layers)):
+        return _read_once(inputs, layers)
+    return [layer(inputs) for layer in layers]
+
+
+def _is_whole(layer: Linear) -> bool:
+    """Whether the kernel, and where it is quantised its scale, is all that a layer multiplies with."""
+    return layer.quantization_mode is None or (layer.quantization_mode == "int8" and not layer.lora_enabled)
+
+
+def _quantizer(layer: Linear) -> dict[str, Any] | None:
+    quantizer = getattr(layer, "inputs_quantizer", None)
+    return quantizer and quantizer.get_config()
+
+
+def _read_once(inputs: Any, layers: Sequence[Linear]) -> list[Any]:
+    """`project` by `decoding.products`; what is quantised is scaled as Keras does it, but in float32."""
+    rows, scale = inputs, 1.0
+    if quantizer := getattr(layers[0], "inputs_quantizer", None):
+        rows, scale = quantizer(inputs, axis=-1)
+        rows, scale = ops.cast(rows, inputs.dtype), ops.cast(scale, "float32")
+    outputs = []
+    for layer, output in zip(layers, decoding.products(rows, *(layer.kernel for layer in layers)), strict=True):
+        if layer.quantization_mode:
+            output = output / (scale * ops.cast(layer.kernel_scale, "float32"))
+        if layer.bias is not None:
+            output = output + ops.cast(layer.bias, "float32")
+        outputs.append(ops.cast(output, inputs.dtype))
+    return outputs
 
 
 def linear(units: int, *, std: float, use_bias: bool, dtype: Any, name: str) -> Linear:
@@ -103,6 +160,8 @@ def project_back(hidden: Any, table: keras.layers.Embedding) -> Any:
     Returns:
         (batch, length, size), in the dtype of `hidden`.
     """
+    if table.quantization_mode == "int8" and decoding.serves_table(hidden, table.embeddings):
+        return decoding.table_scores(hidden, table.embeddings, table.embeddings_scale)
     # What is quantised knows best what its rows stand for.
     rows = table(ops.arange(table.input_dim)) if table.quantization_mode else table.embeddings
     embeddings = ops.cast(rows, hidden.dtype)
