@@ -303,12 +303,21 @@ class TestQuantization:
             variable.assign(values)
         assert np.asarray(model.generate(prompt, **settings))[0, 3:].tolist() == [9, 9, 9, 9]
 
-    @pytest.mark.parametrize("mode", ["int8", "int4"])
-    def test_keras_files_and_copies_are_exact(self, model, mode, tmp_path):
-        model.quantize(mode)
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            {"mode": "int8"},
+            {"mode": "int4"},
+            {"config": keras.quantizers.Int8QuantizationConfig(activation_quantizer=None)},
+            {"mode": "int8", "filters": "_proj"},
+        ],
+        ids=["int8", "int4", "int8 weights", "int8 projections"],
+    )
+    def test_keras_files_and_copies_are_exact(self, model, settings, tmp_path):
+        model.quantize(**settings)
         model.save(tmp_path / "model.keras")
         for same in (keras.models.load_model(tmp_path / "model.keras"), copy.deepcopy(model)):
-            assert same.quantization == mode
+            assert same.quantization == model.quantization
             assert_same(same, model)
 
     def test_checkpoints_are_refused(self, model, tmp_path):

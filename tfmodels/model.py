@@ -7,7 +7,7 @@ the loss that it computes itself when labels are among the inputs.
 from __future__ import annotations
 
 import contextlib
-import gc
+import json
 import os
 import warnings
 from collections import Counter
@@ -23,8 +23,9 @@ from tfmodels import losses
 from tfmodels.calling import CallingConvention
 from tfmodels.checkpoints import hub, reader, writer
 from tfmodels.checkpoints.transfer import to_array, to_tensor
-from tfmodels.checkpoints.weight_map import Slot, WeightMap, slots_of
+from tfmodels.checkpoints.weight_map import Slot, WeightMap, slots_of, walk
 from tfmodels.config import ModelConfig, dtype_name, read_config_file
+from tfmodels.garbage import without_collections
 from tfmodels.layers.backbone import Backbone
 from tfmodels.layers.linear import linear
 from tfmodels.outputs import ModelOutput
@@ -173,8 +174,8 @@ class TFPreTrainedModel(CallingConvention, keras.Model):
             from tfmodels.training import lora
 
             config["lora"] = lora.adapter_settings(self)
-        if mode := self.quantization:
-            config["quantization"] = mode
+        if self.quantization is not None:
+            config["quantization"] = _quantized_parts(self)
         return config
 
     @classmethod
@@ -183,8 +184,8 @@ class TFPreTrainedModel(CallingConvention, keras.Model):
         config["dtype"] = keras.saving.deserialize_keras_object(config["dtype"])
         adapters, quantization = config.pop("lora", None), config.pop("quantization", None)
         model = cls(cls.config_class.from_dict(config.pop("config")), **config)
-        if quantization is not None:
-            model.quantize(quantization)
+        for part in quantization or ():
+            _quantize_part(model, **part)
         if adapters is not None:
             from tfmodels.training import lora
 
@@ -212,6 +213,12 @@ class TFPreTrainedModel(CallingConvention, keras.Model):
     def quantize(self, *arguments: Any, **options: Any) -> None:
         """As in Keras: "int8" or "int4" weights, in place, for inference; `save_pretrained` does not write them.
 
+        `config=keras.quantizers.Int8QuantizationConfig(activation_quantizer=None)` quantises the weights only, and not
+        what they are multiplied with: that is nearer to the whole model, and made for decoding on a GPU.
+
+        Raises:
+            ValueError: the model has adapters (quantise it before `add_lora`), or computes in float16.
+
         Example:
             >>> from tfmodels import TFLlamaForCausalLM
             >>> model = TFLlamaForCausalLM.from_pretrained("stories260K")
@@ -219,6 +226,10 @@ class TFPreTrainedModel(CallingConvention, keras.Model):
             >>> model.quantization, model.get_input_embeddings().embeddings.dtype
             ('int8', 'int8')
         """
+        if self.lora_config is not None:
+            raise ValueError(
+                f"{self.name} has adapters: quantise it before add_lora, which then leaves them as they are."
+            )
         with warnings.catch_warnings():
             # Said of every norm and dropout, in which there is nothing to quantise.
             warnings.filterwarnings("ignore", message=".*does not have a `quantize` method")
@@ -469,20 +480,20 @@ def most_common_dtype(checkpoint: reader.Checkpoint) -> str:
     return max(sizes, key=sizes.get, default="float32")
 
 
-@contextlib.contextmanager
-def without_collections() -> Iterator[None]:
-    """Inside, Python looks for no garbage cycles.
+def _quantized_parts(model: TFPreTrainedModel) -> list[dict[str, Any]]:
+    """What `quantize` has done to a model: arguments of `_quantize_part`, as JSON has them."""
+    parts: dict[str, dict[str, Any]] = {}
+    for path, layer in walk(model):
+        if mode := getattr(layer, "quantization_mode", None):
+            part = {"mode": mode, "config": keras.saving.serialize_keras_object(layer.quantization_config)}
+            parts.setdefault(json.dumps(part, sort_keys=True), {**part, "layers": []})["layers"].append(path)
+    return list(parts.values())
 
-    A model is tens of thousands of objects that all stay, enough to make Python search everything there is, all of
-    TensorFlow's objects included: a third of a second for nothing.
-    """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
+
+def _quantize_part(model: TFPreTrainedModel, mode: str, config: Any, layers: list[str]) -> None:
+    chosen = {id(layer) for path, layer in walk(model) if path in layers}
+    config = keras.saving.deserialize_keras_object(config)
+    model.quantize(mode, config=config, filters=lambda layer: id(layer) in chosen)
 
 
 @contextlib.contextmanager

@@ -103,6 +103,26 @@ def test_lower_precision_keeps_adapters_wide():
     assert losses[-1] < 0.95 * losses[0] and model(IDS).logits.dtype == "bfloat16"
 
 
+@pytest.mark.parametrize("activations", ["default", None])
+def test_beside_quantised_kernels(activations, tmp_path):
+    model = small.make("llama", "ForSequenceClassification")
+    whole = first(model)
+    model.quantize(config=keras.quantizers.Int8QuantizationConfig(activation_quantizer=activations))
+    want = first(model)
+    assert 0 < np.linalg.norm(want - whole) < 0.05 * np.linalg.norm(whole)
+    add_lora(model, r"\.(q|v)_proj$", rank=2)
+    np.testing.assert_array_equal(first(model), want)
+    model.compile(keras.optimizers.Adam(0.02))
+    losses = model.fit({"input_ids": IDS, "labels": np.array([0, 1, 2, 1])}, epochs=30, verbose=0).history["loss"]
+    assert losses[-1] < 0.85 * losses[0]
+    model.save(tmp_path / "model.keras")
+    np.testing.assert_array_equal(first(keras.models.load_model(tmp_path / "model.keras")), first(model))
+    with pytest.raises(ValueError, match=r"is quantised \(int8\): its kernels cannot take the adapters' part"):
+        merge_lora(model)
+    with pytest.raises(ValueError, match="has adapters: quantise it before add_lora"):
+        model.quantize("int8")
+
+
 class TestFiles:
     @pytest.mark.parametrize("name", small.SMALL)
     def test_alone_and_whole(self, name, tmp_path):

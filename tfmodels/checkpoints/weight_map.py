@@ -126,6 +126,8 @@ def slots_of(model: keras.layers.Layer) -> dict[str, Slot]:
         for variable in layer.weights:
             if id(variable) in inner or variable.name.startswith("lora_"):  # adapters have files of their own
                 continue
+            if getattr(layer, "quantization_mode", None) and variable.name not in _VARIABLE_NAMES:  # scales
+                continue
             name = _VARIABLE_NAMES[variable.name]
             slots[f"{path}.{name}" if path else name] = Slot(variable, transposed=variable.name == "kernel")
     return slots

@@ -128,7 +128,12 @@ class LoraLinear(Linear):
     adapter: LoraAdapter
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        outputs = super().call(inputs, training=training)
+        return self._adapted(inputs, super().call(inputs, training=training))
+
+    def quantized_call(self, inputs: Any, training: bool | None = None) -> Any:
+        return self._adapted(inputs, super().quantized_call(inputs, training=training))
+
+    def _adapted(self, inputs: Any, outputs: Any) -> Any:
         return outputs if self.adapter.merged else outputs + ops.cast(self.adapter(inputs), outputs.dtype)
 
 
@@ -143,7 +148,8 @@ def add_lora(
 ) -> LoraReport:
     """Freeze a model and put an adapter beside each dense layer whose name fits. Compile the model after it.
 
-    Names are those of checkpoints: `model.layers.0.self_attn.q_proj`.
+    Names are those of checkpoints: `model.layers.0.self_attn.q_proj`. A model that shall be quantised is quantised
+    before (Dettmers et al., https://arxiv.org/abs/2305.14314).
 
     Args:
         model: any model; its outputs stay what they are until the adapters are trained.
@@ -205,8 +211,12 @@ def merge_lora(model: TFPreTrainedModel) -> None:
     What `save_pretrained` writes is then the fine-tuned model.
 
     Raises:
-        ValueError: the model has no adapters, or they are merged already.
+        ValueError: the model has no adapters, they are merged already, or it is quantised.
     """
+    if model.quantization is not None:
+        raise ValueError(
+            f"{model.name} is quantised ({model.quantization}): its kernels cannot take the adapters' part."
+        )
     _move(model, into=True)
 
 
@@ -424,9 +434,9 @@ def _matching(
 
 def _adapt(layer: Linear, config: LoraConfig) -> None:
     width, units = layer.kernel.shape
-    variable = layer.variable_dtype
-    # Half-precision weights would swallow an adapter's small steps.
-    policy = layer.dtype_policy if variable == "float32" else keras.DTypePolicy(f"mixed_{layer.compute_dtype}")
+    # Half-precision weights would swallow an adapter's small steps; nor is it quantised with its layer.
+    compute = layer.compute_dtype
+    policy = keras.DTypePolicy(compute if compute == "float32" else f"mixed_{compute}")
     layer.__class__ = LoraLinear
     # A built layer takes no more layers, unless it is asked like this; Keras does the same for its own adapters.
     layer._tracker.unlock()
