@@ -217,7 +217,7 @@ class SentenceEncoder(CallingConvention, keras.Model):
                 import tensorflow as tf
 
                 signature = [tf.TensorSpec((None, None), "int32")] * 2
-                made[jit_compile] = tf.function(self._vectors, input_signature=signature)
+                made[jit_compile] = tf.function(self._vectors, input_signature=signature, autograph=False)
         return made[jit_compile]
 
     # Files -----------------------------------------------------------------------------------------------------------

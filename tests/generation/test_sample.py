@@ -1,6 +1,7 @@
 """Generation on real weights: the expected texts, in every mode, and what must not change them."""
 
 import json
+import threading
 
 import keras
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from tfmodels import GenerationConfig, LlamaConfig, TFLlamaForCausalLM
+from tfmodels.generation import sample
 
 TINY = LlamaConfig(
     vocab_size=67,
@@ -226,7 +228,41 @@ class TestCompilation:
         model.generate(PROMPT, max_new_tokens=9, do_sample=True, temperature=0.3, top_k=50, seed=9)
         assert self.compilations(model) == sampled
         model.generate(PROMPT[:, :3], max_new_tokens=10, eos_token_id=3)
-        assert self.compilations(model) == sampled and after_eos - before <= 2
+        assert self.compilations(model) == sampled and after_eos - before <= 4  # two programs for two capacities
+
+    def test_the_loop_is_compiled_while_the_prompt_is(self, monkeypatch):
+        calls = []
+        call = sample.Compiled.__call__
+
+        def watched(compiled, *arguments):
+            aside = threading.current_thread() is not threading.main_thread()
+            calls.append((compiled.function.__name__, aside, *(int(until) for until in arguments[2:])))
+            return call(compiled, *arguments)
+
+        monkeypatch.setattr(sample.Compiled, "__call__", watched)
+        model = TFLlamaForCausalLM(TINY)
+        first = greedy(model, PROMPT, max_new_tokens=8)
+        assert sorted(calls[:2]) == [("loop", True, 0), ("prefill", False)] and calls[2:] == [("loop", False, 8)]
+        assert self.compilations(model) == 2
+        np.testing.assert_array_equal(greedy(model, PROMPT, max_new_tokens=8), first)
+        assert calls[3:] == [("prefill", False), ("loop", False, 8)]
+
+    @pytest.mark.parametrize("error", [tf.errors.ResourceExhaustedError(None, None, "full"), ValueError("no program")])
+    def test_what_fails_aside_is_said_unless_memory_was_short(self, error, monkeypatch):
+        call = sample.Compiled.__call__
+
+        def failing(compiled, *arguments):
+            if threading.current_thread() is not threading.main_thread():
+                raise error
+            return call(compiled, *arguments)
+
+        monkeypatch.setattr(sample.Compiled, "__call__", failing)
+        model = TFLlamaForCausalLM(TINY)
+        if isinstance(error, ValueError):
+            with pytest.raises(ValueError, match="no program"):
+                model.generate(PROMPT, max_new_tokens=8)
+        else:
+            assert greedy(model, PROMPT, max_new_tokens=8).shape == (2, 12)
 
     def test_weights_may_change_between_calls(self, model):
         before = greedy(model, PROMPT, max_new_tokens=8)

@@ -13,6 +13,7 @@ are) is compiled in.
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import functools
 import random
@@ -25,10 +26,12 @@ import numpy as np
 from keras import ops
 
 from tfmodels import cache as kv
+from tfmodels.garbage import without_collections
 from tfmodels.generation import processors as proc
 from tfmodels.generation.config import GenerationConfig
 from tfmodels.kernels import decoding
 from tfmodels.layers.masks import positions_from_mask
+from tfmodels.layers.shared import sharing
 from tfmodels.outputs import GenerateOutput
 
 # Tokens per chunk that a streamer receives: one compiled call each.
@@ -314,18 +317,31 @@ class Compiled:
     def __call__(self, *arguments: Any) -> Any:
         if keras.backend.backend() != "tensorflow":
             return self.function(*arguments)  # `ops.while_loop` compiles the loop's body there
+        return self._function_for(arguments)(*arguments)
+
+    def _function_for(self, arguments: Any) -> Any:
         import tensorflow as tf
 
         # An object of its own for every shape: TensorFlow warns of code that is traced again and again, and tells
         # code apart by functions, but partial ones by identity.
         shapes = tuple(tuple(tensor.shape) for tensor in tf.nest.flatten(arguments) if tensor is not None)
         if shapes not in self.by_shapes:
-            self.by_shapes[shapes] = tf.function(functools.partial(self._run), jit_compile=self.jit_compile)
-        return self.by_shapes[shapes](*arguments)
+            self.by_shapes[shapes] = tf.function(
+                functools.partial(self._run), jit_compile=self.jit_compile, autograph=False
+            )
+        return self.by_shapes[shapes]
 
     def _run(self, *arguments: Any) -> Any:
-        with decoding.compiling() if self.jit_compile else contextlib.nullcontext():
+        with decoding.compiling() if self.jit_compile else contextlib.nullcontext(), sharing(), without_collections():
             return self.function(*arguments)
+
+    def knows(self, *arguments: Any) -> bool:
+        """Whether there is a program for arguments of these shapes."""
+        return self._function_for(arguments).experimental_get_tracing_count() > 0
+
+    def outputs(self, *arguments: Any) -> Any:
+        """What a call would return, as symbolic tensors; traced, but neither compiled nor run."""
+        return self._function_for(arguments).get_concrete_function(*arguments).structured_outputs
 
     @property
     def compilations(self) -> int:
@@ -415,7 +431,7 @@ class GenerationMixin:
         if streamer is not None or logits_processor:
             state = _run_in_steps(program, run, prompt, limits, new, logits_processor or (), streamer, rows)
         else:
-            state = run["prefill"](prompt, limits)
+            state = _prefill(run, prompt, limits) if new > 1 else run["prefill"](prompt, limits)
             if new > 1:
                 state = run["loop"](state, limits, ops.convert_to_tensor(new, "int32"))
         return self._result(state, ids if embeds is None else ids[:, :0], rows, config)
@@ -553,6 +569,37 @@ def _to_buckets(ids: np.ndarray, mask: np.ndarray, embeds: np.ndarray | None, ne
     )
 
 
+def _prefill(run: dict[str, Compiled], prompt: Prompt, limits: Limits) -> State:
+    """Run the prompt; where that has to be compiled first, so has the loop, and it is meanwhile."""
+    prefill, loop = run["prefill"], run["loop"]
+    if keras.backend.backend() != "tensorflow" or not prefill.jit_compile:
+        return prefill(prompt, limits)
+    import tensorflow as tf
+
+    if prefill.knows(prompt, limits) or tf.config.functions_run_eagerly() or tf.distribute.has_strategy():
+        return prefill(prompt, limits)
+
+    @functools.cache
+    def empty(shape: tuple[int, ...], dtype: tf.DType) -> tf.Tensor:
+        return tf.zeros(shape, dtype)  # one for all layers: a second cache might not fit
+
+    outputs = prefill.outputs(prompt, limits)
+    state = tf.nest.map_structure(lambda x: None if x is None else empty(tuple(x.shape), x.dtype), outputs)
+    state = state._replace(prompt_end=tf.constant(prompt.ids.shape[1]))  # XLA compiles this number in
+    no_token = (state, limits, tf.constant(0))
+    loop.outputs(*no_token)  # traced here: XLA asks Python where operations come from, and would wait for the tracing
+
+    def compile_loop() -> None:
+        with contextlib.suppress(tf.errors.ResourceExhaustedError):  # compiled it is by then
+            loop(*no_token)
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        compiled = pool.submit(compile_loop)
+        state = prefill(prompt, limits)
+    compiled.result()
+    return state
+
+
 def _run_in_steps(
     program: Program,
     run: dict[str, Compiled],
@@ -574,7 +621,7 @@ def _run_in_steps(
     if extra:
         state = program.pick(*run["forward_prompt"](prompt), limits, extra)
     else:
-        state = run["prefill"](prompt, limits)
+        state = _prefill(run, prompt, limits)
     sent, end = 0, int(state.prompt_end)
     while True:
         done = int(state.step)

@@ -16,6 +16,7 @@ from tfmodels.config import ModelConfig
 from tfmodels.kernels.recompute import recompute
 from tfmodels.layers.attention import Choice, attend, merge_heads, resolve_implementation
 from tfmodels.layers.masks import AttentionMask, make_mask
+from tfmodels.layers.shared import call_block
 from tfmodels.outputs import BaseModelOutput, BaseModelOutputWithPooling
 
 
@@ -155,7 +156,7 @@ class Backbone(CallingConvention, keras.layers.Layer):
                 past=None if past is None else past[index],
             )
             again = self.gradient_checkpointing and context.training
-            run = run_recomputed if again else type(block).__call__
+            run = run_recomputed if again else call_block
             hidden, new_cache, block_weights = run(block, hidden, context=own)
             caches.append(new_cache)
             weights.append(block_weights)
