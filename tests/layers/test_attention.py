@@ -119,10 +119,15 @@ class TestFlash:
         assert chosen("auto", mask=padded) == ("flash", "")
         assert chosen("auto", mask=padded, bias=np.zeros((1, 4, 1, 64))) == ("flash", "")
 
-    def test_on_jax_only_where_it_is_asked_for(self, monkeypatch):
+    def test_on_jax_it_serves_less(self, monkeypatch):
         monkeypatch.setattr(cudnn_attention.keras.backend, "backend", lambda: "jax")
-        assert chosen("flash") == ("flash", "")
-        assert chosen("auto") == ("eager", "on JAX flash attention is used where it is asked for")
+        assert chosen("auto") == chosen("flash") == ("flash", "")
+        reason = "on JAX flash attention takes no padding (attention_mask) beside a bias, and no bias per row"
+        assert chosen("auto", bias=np.zeros((2, 4, 64, 64))) == ("eager", reason)
+        with pytest.raises(
+            ValueError, match="'flash' cannot serve this call: on JAX flash attention takes no padding"
+        ):
+            chosen("flash", bias=np.zeros((2, 4, 64, 64)))
 
     @pytest.mark.parametrize(
         "options, reason",

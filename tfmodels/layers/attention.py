@@ -105,9 +105,6 @@ def choose(
         served = plain and decoding.serves_attention(query, key)
         return Choice("decode") if served else Choice("eager", decoding.why_plain())
     flash = cudnn_attention.unavailable() or common or _not_for_flash(query, key, mask, bias, drops)
-    if flash is None and implementation == "auto" and keras.backend.backend() == "jax":
-        # Where cuDNN fails, Keras computes attention plainly and only logs it: that is for those who ask for it.
-        flash = "on JAX flash attention is used where it is asked for"
     if flash is None and implementation in ("auto", "flash"):
         return Choice("flash")
     blockwise = common or _not_for_blocks(query, key)
