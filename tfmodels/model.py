@@ -205,6 +205,13 @@ class TFPreTrainedModel(CallingConvention, keras.Model):
         if self.optimizer is not None:
             self.optimizer.build(self.trainable_variables)
 
+    def make_train_function(self, force: bool = False) -> Any:
+        # Keras would make the optimizer's variables while the first step is traced, which is then traced again.
+        if keras.backend.backend() == "tensorflow" and self.optimizer is not None and not self.optimizer.built:
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_variables)
+        return super().make_train_function(force)
+
     def forget_compiled(self) -> None:
         """Drop what `fit`, `predict` and `generate` have traced: call it where the model's layers have changed."""
         self.train_function = self.test_function = self.predict_function = None

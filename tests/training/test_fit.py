@@ -53,6 +53,24 @@ WAYS = {
 }
 
 
+def test_a_step_is_traced_once(monkeypatch):
+    """And not again because of variables that the optimizer made meanwhile."""
+    model = small.make("llama", "ForSequenceClassification")
+    traced = []
+    step = type(model).train_step
+    monkeypatch.setattr(type(model), "train_step", lambda self, data: traced.append(1) or step(self, data))
+    model.compile(keras.optimizers.AdamW(1e-3))
+    first = model.fit({**INPUTS, "labels": CLASSES}, batch_size=4, epochs=2, verbose=0).history["loss"]
+    assert first[1] != first[0] and len(traced) == 1 and model.optimizer.iterations == 4
+    # What is trained is asked when training starts, not before.
+    model.compile(keras.optimizers.AdamW(1e-3))
+    model.backbone.trainable = False
+    before = [np.asarray(weight) for weight in model.backbone.weights]
+    model.fit({**INPUTS, "labels": CLASSES}, verbose=0)
+    assert all(np.array_equal(a, b) for a, b in zip(before, model.backbone.weights, strict=True))
+    assert len(model.optimizer.variables) == 2 + 2 * len(model.trainable_variables)
+
+
 @pytest.mark.parametrize("loss", [None, sparse_loss()], ids=["own loss", "compiled loss"])
 @pytest.mark.parametrize("way", WAYS)
 def test_every_way_to_give_data_trains_alike(way, loss):
