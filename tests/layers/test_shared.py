@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import re
+from importlib import util
 
 import keras
 import numpy as np
@@ -11,10 +12,12 @@ import small_models as small
 import tensorflow as tf
 
 from tfmodels.generation import sample
+from tfmodels.kernels import decoding
 from tfmodels.layers import shared
 from tfmodels.layers.shared import sharing
 from tfmodels.training.lora import add_lora
 
+needs_triton = pytest.mark.skipif(util.find_spec("triton") is None, reason="triton is not installed")
 IDS = np.random.default_rng(0).integers(2, 61, (2, 6))
 WEIGHTS_ONLY = keras.quantizers.Int8QuantizationConfig(activation_quantizer=None)
 
@@ -88,10 +91,21 @@ def test_those_that_differ_are_not_taken_for_each_other(change, traced):
     assert len(traced) == 2
 
 
-@pytest.mark.parametrize("name", ["prefill", "loop"])
-def test_xla_gets_the_same_program(name, monkeypatch):
-    """Apart from names, which number the operations."""
-    model = small.make("gpt_neox", "ForCausalLM")
+@pytest.mark.parametrize(
+    "name, target",
+    [("prefill", "cpu"), ("loop", "cpu"), pytest.param("loop", "triton", marks=needs_triton)],
+)
+def test_xla_gets_the_same_program(name, target, monkeypatch):
+    """Apart from names, which number the operations; on a GPU with the same kernels of our own."""
+
+    @contextlib.contextmanager
+    def compiling():
+        token = decoding._target.set(target)
+        yield
+        decoding._target.reset(token)
+
+    monkeypatch.setattr(decoding, "compiling", compiling)
+    model = small.make("gpt_neox", "ForCausalLM", dtype="float16")
     program = sample.Program(model, (), do_sample=False, use_cache=True, keep_scores=False, keep_logits=False)
     prompt = sample._to_buckets(IDS.astype("int32"), np.ones(IDS.shape, bool), None, 4)
     limits = sample.Limits(tf.zeros((0,), tf.int32), tf.constant(0), tf.constant(0), tf.zeros((0,), tf.float64))
@@ -106,6 +120,8 @@ def test_xla_gets_the_same_program(name, monkeypatch):
         return collections.Counter((shape, operation) for shape, operation in found)
 
     together = operations()
+    kernels = sum(count for (_, operation), count in together.items() if operation == "custom-call")
+    assert kernels == (2 * 4 if target == "triton" else 0)  # products; heads and the vocabulary are too small
     monkeypatch.setattr(sample, "sharing", contextlib.nullcontext)
     assert operations() == together and sum(together.values()) > 300
 
