@@ -315,6 +315,14 @@ class TestKerasModel:
         other.tokenizer = encoder.tokenizer  # no part of the Keras model
         np.testing.assert_array_equal(other.encode(TEXTS), want)
 
+    def test_a_training_step_is_traced_once(self, encoder, monkeypatch):
+        steps = []
+        step = SentenceEncoder.train_step
+        monkeypatch.setattr(SentenceEncoder, "train_step", lambda self, data: steps.append(1) or step(self, data))
+        encoder.compile(optimizer=keras.optimizers.Adam(0.0), loss="mse", metrics=[keras.metrics.MeanAbsoluteError()])
+        encoder.fit({"input_ids": self.IDS, "attention_mask": self.MASK}, np.zeros((2, 3)), epochs=2, verbose=0)
+        assert len(steps) == 1
+
     def test_learns(self, encoder):
         target = np.array([[1, 0, 0], [0, 1, 0]], "float32")
         encoder.compile(optimizer=keras.optimizers.Adam(0.01), loss="mse", metrics=["mae"])

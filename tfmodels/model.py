@@ -29,9 +29,10 @@ from tfmodels.garbage import without_collections
 from tfmodels.layers.backbone import Backbone
 from tfmodels.layers.linear import linear
 from tfmodels.outputs import ModelOutput
+from tfmodels.trainer import TrainedModel
 
 
-class TFPreTrainedModel(CallingConvention, keras.Model):
+class TFPreTrainedModel(CallingConvention, TrainedModel):
     """Base of all models.
 
     Args:
@@ -204,13 +205,6 @@ class TFPreTrainedModel(CallingConvention, keras.Model):
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.optimizer is not None:
             self.optimizer.build(self.trainable_variables)
-
-    def make_train_function(self, force: bool = False) -> Any:
-        # Keras would make the optimizer's variables while the first step is traced, which is then traced again.
-        if keras.backend.backend() == "tensorflow" and self.optimizer is not None and not self.optimizer.built:
-            with self.distribute_strategy.scope():
-                self.optimizer.build(self.trainable_variables)
-        return super().make_train_function(force)
 
     def forget_compiled(self) -> None:
         """Drop what `fit`, `predict` and `generate` have traced: call it where the model's layers have changed."""

@@ -24,9 +24,10 @@ from tfmodels.model import TFPreTrainedModel
 from tfmodels.outputs import SentenceEmbeddingOutput
 from tfmodels.sentence_files import Dense, SentenceFolder, read_folder, write_folder
 from tfmodels.tokenization import AutoTokenizer
+from tfmodels.trainer import TrainedModel
 
 
-class SentenceEncoder(CallingConvention, keras.Model):
+class SentenceEncoder(CallingConvention, TrainedModel):
     """A model with pooling, and what follows it, as one Keras model: ids and mask in, one vector per text out.
 
     Called with `input_ids` and `attention_mask`, int (batch, length), it gives a `SentenceEmbeddingOutput`; it

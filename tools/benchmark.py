@@ -6,6 +6,7 @@
     python tools/benchmark.py load --peer torch
     python tools/benchmark.py train --peer torch
     python tools/benchmark.py export --model stories260K
+    python tools/benchmark.py gpu decode --peer static-compile      # everything of tools/benchmark_gpu.py
 
 The sides take turns round by round, so that whatever else the machine does falls on both; a side's first call (with
 compilation) is timed apart, and medians over the rounds are reported. The peer needs `pip install -e '.[bench]'` and
@@ -25,6 +26,7 @@ import json
 import math
 import os
 import platform
+import runpy
 import shlex
 import statistics
 import subprocess
@@ -1029,7 +1031,13 @@ def main(arguments: list[str] | None = None) -> None:
             command.add_argument("--peer", choices=peers, help="also measure this one")
         command.add_argument("--rounds", type=int, default=5, metavar="N", help="(%(default)s)")
         command.add_argument("--json", type=Path, metavar="FILE", help="write everything measured here too")
-    options = parser.parse_args(arguments)
+    commands.add_parser("gpu", help="on a GPU: see tools/benchmark_gpu.py", add_help=False)
+    options, others = parser.parse_known_args(arguments)
+    if options.benchmark == "gpu":
+        runpy.run_path(str(Path(__file__).with_name("benchmark_gpu.py")))["main"](others or ["--help"])
+        return
+    if others:
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
     if getattr(options, "child", None):
         CHILDREN[options.benchmark](*json.loads(options.child))
         return

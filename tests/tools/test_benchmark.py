@@ -37,6 +37,19 @@ def test_synthetic_checkpoint_has_the_shape(tmp_path, dtype):
     assert len(infos) == 9 + 3
 
 
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["gpu", "train", "--shape", "mpnet-base"], "no model to train"),
+        (["load", "--lod"], "unrecognized arguments: --lod"),
+    ],
+)
+def test_arguments_go_where_they_belong(arguments, message, capsys):
+    with pytest.raises(SystemExit):
+        benchmark.main(arguments)
+    assert message in capsys.readouterr().err
+
+
 def test_equal_ids_counts_up_to_the_first_difference():
     ours = np.array([[1, 2, 3, 4], [5, 6, 7, 8]])
     assert benchmark.equal_ids(ours, ours.copy()) == 1.0
