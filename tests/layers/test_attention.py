@@ -2,6 +2,7 @@
 
 import warnings
 
+import keras
 import ml_dtypes  # noqa: F401  bfloat16 for NumPy
 import numpy as np
 import pytest
@@ -128,6 +129,10 @@ class TestFlash:
             ValueError, match="'flash' cannot serve this call: on JAX flash attention takes no padding"
         ):
             chosen("flash", bias=np.zeros((2, 4, 64, 64)))
+        monkeypatch.setattr(keras.distribution, "distribution", lambda: "of several devices")
+        assert chosen("flash") == ("flash", "")
+        reason = "under a distribution of JAX flash attention is used where it is asked for"
+        assert chosen("auto") == ("eager", reason)
 
     @pytest.mark.parametrize(
         "options, reason",

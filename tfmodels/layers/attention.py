@@ -105,6 +105,10 @@ def choose(
         served = plain and decoding.serves_attention(query, key)
         return Choice("decode") if served else Choice("eager", decoding.why_plain())
     flash = cudnn_attention.unavailable() or common or _not_for_flash(query, key, mask, bias, drops)
+    on_jax = keras.backend.backend() == "jax"
+    if flash is None and implementation == "auto" and on_jax and keras.distribution.distribution() is not None:
+        # Keras leaves it to JAX to split the kernels' operands: not seen on several GPUs yet.
+        flash = "under a distribution of JAX flash attention is used where it is asked for"
     if flash is None and implementation in ("auto", "flash"):
         return Choice("flash")
     blockwise = common or _not_for_blocks(query, key)
