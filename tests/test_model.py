@@ -304,20 +304,20 @@ class TestQuantization:
         assert np.asarray(model.generate(prompt, **settings))[0, 3:].tolist() == [9, 9, 9, 9]
 
     @pytest.mark.parametrize(
-        "settings",
+        "mode, settings",
         [
-            {"mode": "int8"},
-            {"mode": "int4"},
-            {"config": keras.quantizers.Int8QuantizationConfig(activation_quantizer=None)},
-            {"mode": "int8", "filters": "_proj"},
+            ("int8", {"mode": "int8"}),
+            ("int4", {"mode": "int4"}),
+            ("int8", {"config": keras.quantizers.Int8QuantizationConfig(activation_quantizer=None)}),
+            ("int8", {"mode": "int8", "filters": "_proj"}),
         ],
         ids=["int8", "int4", "int8 weights", "int8 projections"],
     )
-    def test_keras_files_and_copies_are_exact(self, model, settings, tmp_path):
+    def test_keras_files_and_copies_are_exact(self, model, mode, settings, tmp_path):
         model.quantize(**settings)
         model.save(tmp_path / "model.keras")
         for same in (keras.models.load_model(tmp_path / "model.keras"), copy.deepcopy(model)):
-            assert same.quantization == model.quantization
+            assert same.quantization == mode
             assert_same(same, model)
 
     def test_checkpoints_are_refused(self, model, tmp_path):

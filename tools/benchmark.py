@@ -1034,7 +1034,7 @@ def main(arguments: list[str] | None = None) -> None:
     commands.add_parser("gpu", help="on a GPU: see tools/benchmark_gpu.py", add_help=False)
     options, others = parser.parse_known_args(arguments)
     if options.benchmark == "gpu":
-        runpy.run_path(str(Path(__file__).with_name("benchmark_gpu.py")))["main"](others or ["--help"])
+        runpy.run_path(str(Path(__file__).with_name("benchmark_gpu.py")))["main"](others)
         return
     if others:
         parser.error(f"unrecognized arguments: {' '.join(others)}")

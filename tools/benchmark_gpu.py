@@ -138,6 +138,7 @@ class Side:
         name: in tables.
         config: the library's own, of the model.
         out_of_memory: the exception for that.
+        item, weight_item: bytes of a number, and of one in a weight.
     """
 
     name: str
@@ -146,7 +147,7 @@ class Side:
 
     def __init__(self, job: Measured):
         self.job = job
-        self.weight_bytes = 4 if job["dtype"] == "float32" else 2
+        self.item = self.weight_item = 4 if job["dtype"] == "float32" else 2
         self.gpu = job["device"] == "gpu"
         self.causal = SHAPES[job["shape"]][0].endswith("CausalLM")
         self.copy_rate = 0.0
@@ -168,12 +169,12 @@ class Side:
 
     def bytes_read(self, batch: int, length: int) -> float:
         """What decoding a token has to read: weights, but no table that is only looked up, and the cache's tokens."""
-        config, item = self.config, 4 if self.job["dtype"] == "float32" else 2
+        config = self.config
         heads = config.num_attention_heads
         kept = 2 * config.num_hidden_layers * (getattr(config, "num_key_value_heads", None) or heads)
         cache = kept * config.hidden_size // heads * batch * (length + self.job["new"] / 2)
         table = 0 if config.tie_word_embeddings else config.vocab_size * config.hidden_size
-        return self.weights_bytes() + item * cache - self.weight_bytes * table
+        return self.weights_bytes() + self.item * cache - self.weight_item * table
 
     def weights_bytes(self) -> int:
         raise NotImplementedError
@@ -298,7 +299,7 @@ class TFModelsSide(Side):
         self.config = cls.config_class.from_dict(values)
         self.model = cls(self.config, dtype=job["dtype"], attn_implementation=job["attn"])
         if job["int8"]:
-            self.weight_bytes = 1
+            self.weight_item = 1
             self.model.quantize("int8", config=keras.quantizers.Int8QuantizationConfig(activation_quantizer=None))
         self.pool = Pooling(("mean",))
         about(self.name, self._device_name(), tensorflow=tf.__version__, keras=keras.__version__)

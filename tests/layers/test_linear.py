@@ -96,6 +96,14 @@ class TestKernelsOfOurOwn:
         layer.lora_kernel_b.assign(np.ones(layer.lora_kernel_b.shape))
         np.testing.assert_array_equal(tf.cast(layer(x), "float32"), self.plainly(lambda: layer(x)))
         assert reads == []
+        table = embedding(24, 32, std=1.0, dtype="bfloat16", name="table")
+        table.build((None,))
+        table.quantize("int8")
+        table.enable_lora(2)
+        table.lora_embeddings_b.assign(np.ones(table.lora_embeddings_b.shape))
+        want = self.plainly(lambda: project_back(x, table))
+        np.testing.assert_allclose(tf.cast(project_back(x, table), "float32"), want, rtol=0.02, atol=0.1)
+        assert all(matrix.dtype != "int8" for matrices in reads for matrix in matrices)
 
     def test_scores_of_a_quantised_table(self, reads):
         table = embedding(24, 16, std=1.0, dtype="bfloat16", name="table")

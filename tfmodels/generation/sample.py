@@ -431,7 +431,7 @@ class GenerationMixin:
         if streamer is not None or logits_processor:
             state = _run_in_steps(program, run, prompt, limits, new, logits_processor or (), streamer, rows)
         else:
-            state = _prefill(run, prompt, limits) if new > 1 else run["prefill"](prompt, limits)
+            state = _prefill(run, prompt, limits, new)
             if new > 1:
                 state = run["loop"](state, limits, ops.convert_to_tensor(new, "int32"))
         return self._result(state, ids if embeds is None else ids[:, :0], rows, config)
@@ -569,10 +569,10 @@ def _to_buckets(ids: np.ndarray, mask: np.ndarray, embeds: np.ndarray | None, ne
     )
 
 
-def _prefill(run: dict[str, Compiled], prompt: Prompt, limits: Limits) -> State:
-    """Run the prompt; where that has to be compiled first, so has the loop, and it is meanwhile."""
+def _prefill(run: dict[str, Compiled], prompt: Prompt, limits: Limits, new: int) -> State:
+    """Run the prompt; where that has to be compiled first, so has the loop if it is wanted, and it is meanwhile."""
     prefill, loop = run["prefill"], run["loop"]
-    if keras.backend.backend() != "tensorflow" or not prefill.jit_compile:
+    if new == 1 or keras.backend.backend() != "tensorflow" or not prefill.jit_compile:
         return prefill(prompt, limits)
     import tensorflow as tf
 
@@ -621,7 +621,7 @@ def _run_in_steps(
     if extra:
         state = program.pick(*run["forward_prompt"](prompt), limits, extra)
     else:
-        state = _prefill(run, prompt, limits)
+        state = _prefill(run, prompt, limits, new)
     sent, end = 0, int(state.prompt_end)
     while True:
         done = int(state.step)

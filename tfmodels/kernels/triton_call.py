@@ -69,13 +69,12 @@ def triton_ir(kernel: str, dtypes: tuple[str, ...], sizes: tuple[tuple[str, Any]
     """
     request = json.dumps({"kernel": kernel, "dtypes": dtypes, "sizes": dict(sizes), "warps": warps})
     with _one_at_a_time:
-        answer = _answer(request)
-        if answer is None:  # something ended the process, which was idle: another one may do it
-            _compiler.cache_clear()
-            answer = _answer(request)
-        if answer is None:
+        for _ in range(2):  # something may have ended the process while it was idle: another one may do it
+            if (answer := _answer(request)) is not None:
+                break
             code = _compiler().wait()
             _compiler.cache_clear()
+        else:
             raise RuntimeError(f"Triton's process ended with code {code} before it had compiled {kernel!r}.")
     if "error" in answer:
         raise RuntimeError(f"Triton could not compile {kernel!r}: {answer['error']}")

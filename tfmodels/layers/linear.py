@@ -55,8 +55,8 @@ def project(inputs: Any, *layers: Linear) -> list[Any]:
     return [layer(inputs) for layer in layers]
 
 
-def _is_whole(layer: Linear) -> bool:
-    """Whether the kernel, and where it is quantised its scale, is all that a layer multiplies with."""
+def _is_whole(layer: keras.layers.Layer) -> bool:
+    """Whether the kernel or table, and where it is quantised its scale, is all that a layer multiplies with."""
     return layer.quantization_mode is None or (layer.quantization_mode == "int8" and not layer.lora_enabled)
 
 
@@ -160,7 +160,7 @@ def project_back(hidden: Any, table: keras.layers.Embedding) -> Any:
     Returns:
         (batch, length, size), in the dtype of `hidden`.
     """
-    if table.quantization_mode == "int8" and decoding.serves_table(hidden, table.embeddings):
+    if table.quantization_mode and _is_whole(table) and decoding.serves_table(hidden, table.embeddings):
         return decoding.table_scores(hidden, table.embeddings, table.embeddings_scale)
     # What is quantised knows best what its rows stand for.
     rows = table(ops.arange(table.input_dim)) if table.quantization_mode else table.embeddings

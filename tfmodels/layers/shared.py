@@ -23,8 +23,8 @@ class Traced:
     Fields:
         block: what was traced.
         shared: fields of its context that are the same objects for other blocks.
-        sizes: shapes and dtypes of what differs from block to block, and of the weights.
-        function: of these two, to what the block returns.
+        sizes: shapes and dtypes of what the function takes.
+        function: of hidden states, the other fields of the context and the weights, to what the block returns.
         record: how it computes attention.
     """
 
@@ -62,18 +62,18 @@ def call_block(block: keras.layers.Layer, hidden: Any, *, context: Any) -> Any:
     if tf.executing_eagerly():
         return block(hidden, context=context)
     _ = context.mask.allowed  # made here, where every function can see it
-    own = {"hidden": hidden, "past": context.past, "head_mask": context.head_mask}
+    own = {"past": context.past, "head_mask": context.head_mask}
     shared = {field.name: getattr(context, field.name) for field in dataclasses.fields(context)}
     shared = {name: value for name, value in shared.items() if name not in (*own, "record")}
-    weights = [variable.value for variable in block.variables]
-    sizes = [None if x is None else (x.shape, x.dtype) for x in tf.nest.flatten((own, weights))]
+    given = (hidden, own, [variable.value for variable in block.variables])
+    sizes = [None if x is None else (x.shape, x.dtype) for x in tf.nest.flatten(given)]
     for traced in program:
         if traced.sizes == sizes and _same_objects(traced.shared, shared) and _alike(traced.block, block):
             break
     else:
         traced = Traced(block, shared, sizes, *_function(block, context))
         program.append(traced)
-    result = traced.function(own, weights)
+    result = traced.function(*given)
     context.record.extend(traced.record)
     return result
 
@@ -84,10 +84,9 @@ def _function(block: keras.layers.Layer, context: Any) -> tuple[Any, list[Any]]:
     record: list[Any] = []
 
     @tf.function(autograph=False)
-    def function(own: dict[str, Any], weights: list[Any]) -> Any:
-        hidden, rest = own["hidden"], {name: value for name, value in own.items() if name != "hidden"}
+    def function(hidden: Any, own: dict[str, Any], weights: list[Any]) -> Any:
         with keras.StatelessScope(state_mapping=list(zip(block.variables, weights, strict=True))):
-            return block(hidden, context=dataclasses.replace(context, **rest, record=record))
+            return block(hidden, context=dataclasses.replace(context, **own, record=record))
 
     return function, record
 
