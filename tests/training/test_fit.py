@@ -71,6 +71,67 @@ def test_a_step_is_traced_once(monkeypatch):
     assert len(model.optimizer.variables) == 2 + 2 * len(model.trainable_variables)
 
 
+def of_several_shapes():
+    """Batches whose number and length of rows differ, of unknown shape to TensorFlow."""
+    shapes = [(4, 6), (4, 6), (4, 9), (2, 9), (4, 6)]
+    rng = np.random.default_rng(1)
+    batches = [rng.integers(2, 61, shape).astype("int32") for shape in shapes]
+    spec = tf.TensorSpec((None, None), "int32")
+    return tf.data.Dataset.from_generator(lambda: iter(batches), output_signature=spec).map(
+        lambda ids: {"input_ids": ids, "labels": ids}
+    )
+
+
+class Watched(small.class_of("llama", "ForCausalLM")):
+    """A model that keeps the shapes for which its steps were traced."""
+
+    def train_step(self, data):
+        self.__dict__.setdefault("shapes", []).append(tf.nest.flatten(data)[0].shape)
+        return super().train_step(data)
+
+
+def watched(attention, **settings):
+    keras.utils.set_random_seed(0)
+    model = Watched(small.config_of("llama", num_hidden_layers=1), attn_implementation=attention)
+    model.compile(keras.optimizers.SGD(0.1), **settings)
+    return model
+
+
+def test_compiled_steps_know_their_shapes():
+    """Attention in blocks raises where it does not; the numbers are those without XLA."""
+    results = []
+    for model in (watched("eager", jit_compile=False), watched("blockwise", jit_compile=True)):
+        fitted = model.fit(of_several_shapes(), epochs=2, verbose=0).history["loss"]
+        judged = model.evaluate(of_several_shapes(), verbose=0)
+        predicted = [model.predict(batch["input_ids"], verbose=0)["logits"] for batch in of_several_shapes().take(3)]
+        results.append((fitted, judged, predicted, model.train_on_batch(next(iter(of_several_shapes())))))
+    for one, other in zip(*map(tf.nest.flatten, results), strict=True):
+        np.testing.assert_allclose(one, other, rtol=2e-5, atol=1e-6)
+    assert model.shapes == [(4, 6), (4, 9), (2, 9), (4, 6)]  # on_batch's is another structure
+
+
+def test_several_steps_of_unknown_shapes_are_one_to_callbacks():
+    ends, losses = [], []
+    for model in (watched("eager", steps_per_execution=2), watched("eager", steps_per_execution=2, jit_compile=True)):
+        ends.append([])
+        callback = keras.callbacks.LambdaCallback(on_train_batch_end=lambda step, logs: ends[-1].append(step))
+        losses.append(model.fit(of_several_shapes(), epochs=2, verbose=0, callbacks=[callback]).history["loss"])
+        assert model.optimizer.iterations == 10
+    assert ends[0] == ends[1] == [1, 3, 5, 1, 3, 5]
+    np.testing.assert_allclose(*losses, rtol=2e-5)
+    both = model.predict(IDS, batch_size=4, verbose=0)["logits"]
+    np.testing.assert_allclose(both, model(input_ids=IDS).logits, rtol=1e-5, atol=1e-6)
+
+
+def test_known_shapes_stay_with_keras():
+    """Its loop over several steps is inside the program."""
+    model = small.make("llama", "ForSequenceClassification")
+    model.compile(keras.optimizers.SGD(0.1), jit_compile=True, steps_per_execution=2)
+    data = tf.data.Dataset.from_tensor_slices({**INPUTS, "labels": CLASSES}).batch(2, drop_remainder=True)
+    model.fit(data, epochs=2, verbose=0)
+    assert not model.train_function.by_shapes and model.optimizer.iterations == 8
+
+
 @pytest.mark.parametrize("loss", [None, sparse_loss()], ids=["own loss", "compiled loss"])
 @pytest.mark.parametrize("way", WAYS)
 def test_every_way_to_give_data_trains_alike(way, loss):
