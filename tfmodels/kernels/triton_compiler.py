@@ -12,10 +12,10 @@ import re
 import sys
 from typing import Any
 
-import triton
 import triton_kernels  # beside this script
+from triton._C.libtriton import ir
 from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
+from triton.compiler import ASTSource, make_backend
 
 TYPES = {"float16": "*fp16", "bfloat16": "*bf16", "float32": "*fp32", "int8": "*i8", "bool": "*i8"}
 ALIGNMENT = 16  # bytes; XLA's buffers are aligned to more
@@ -35,9 +35,18 @@ def triton_ir(kernel: str, dtypes: list[str], sizes: dict[str, Any], warps: int)
         constexprs=sizes,
         attrs={(function.arg_names.index(name),): [["tt.divisibility", ALIGNMENT]] for name in tensors},
     )
-    # XLA compiles the IR again, for the GPU that it runs on.
-    ir = triton.compile(source, target=GPUTarget("cuda", 80, 32), options={"num_warps": warps}).asm["ttir"]
-    return LOCATION.sub("", ir)
+    # The first of the stages of `triton.compile`: XLA goes through the others, for the GPU that it runs on.
+    target = GPUTarget("cuda", 80, 32)
+    backend = make_backend(target)
+    options = backend.parse_options({"num_warps": warps})
+    context = ir.context()
+    ir.load_dialects(context)
+    backend.load_dialects(context)
+    generators, modules = backend.get_codegen_implementation(options), backend.get_module_map()
+    stages: dict[str, Any] = {}
+    backend.add_stages(stages, options, source.language)
+    module = stages["ttir"](source.make_ir(target, options, generators, modules, context), {})
+    return LOCATION.sub("", str(module))
 
 
 def main() -> None:
