@@ -129,10 +129,18 @@ class TestFlash:
             ValueError, match="'flash' cannot serve this call: on JAX flash attention takes no padding"
         ):
             chosen("flash", bias=np.zeros((2, 4, 64, 64)))
+
+    def test_under_a_distribution_of_jax_it_serves_unasked_what_was_seen_to_work(self, monkeypatch):
+        monkeypatch.setattr(cudnn_attention.keras.backend, "backend", lambda: "jax")
         monkeypatch.setattr(keras.distribution, "distribution", lambda: "of several devices")
-        assert chosen("flash") == ("flash", "")
-        reason = "under a distribution of JAX flash attention is used where it is asked for"
-        assert chosen("auto") == ("eager", reason)
+        same = {"heads": (4, 4)}
+        assert chosen("auto", **same) == ("flash", "")
+        padded = make_mask(np.ones((2, 64)), causal=True, query_length=64, key_length=64)
+        window = make_mask(None, causal=True, query_length=64, key_length=64).with_window(8)
+        bias = np.zeros((1, 4, 64, 64))
+        for options in ({"mask": padded, **same}, {"mask": window, **same}, {"bias": bias, **same}, {"heads": (4, 2)}):
+            assert chosen("flash", **options) == ("flash", "")
+            assert chosen("auto", **options).reason.endswith("is used where it is asked for")
 
     @pytest.mark.parametrize(
         "options, reason",

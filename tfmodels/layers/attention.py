@@ -105,10 +105,8 @@ def choose(
         served = plain and decoding.serves_attention(query, key)
         return Choice("decode") if served else Choice("eager", decoding.why_plain())
     flash = cudnn_attention.unavailable() or common or _not_for_flash(query, key, mask, bias, drops)
-    on_jax = keras.backend.backend() == "jax"
-    if flash is None and implementation == "auto" and on_jax and keras.distribution.distribution() is not None:
-        # Keras leaves it to JAX to split the kernels' operands: not seen on several GPUs yet.
-        flash = "under a distribution of JAX flash attention is used where it is asked for"
+    if flash is None and implementation == "auto":
+        flash = _only_when_asked(query, key, mask, bias)
     if flash is None and implementation in ("auto", "flash"):
         return Choice("flash")
     blockwise = common or _not_for_blocks(query, key)
@@ -152,6 +150,18 @@ def _not_for_flash_on_jax(length: int, mask: AttentionMask, bias: Any) -> str | 
     if bias is not None and (mask.keys is not None or bias.shape[0] != 1):
         return "on JAX flash attention takes no padding (attention_mask) beside a bias, and no bias per row"
     return None
+
+
+def _only_when_asked(query: Any, key: Any, mask: AttentionMask, bias: Any) -> str | None:
+    if keras.backend.backend() != "jax" or keras.distribution.distribution() is None:
+        return None
+    # Keras leaves it to JAX to split the kernels' operands, which refuses some ways: the plain case was seen to work.
+    if bias is None and mask.keys is None and mask.window is None and query.shape[1] == key.shape[1]:
+        return None
+    return (
+        "under a distribution of JAX flash attention beside a bias, padding or a window, or with grouped heads, "
+        "is used where it is asked for"
+    )
 
 
 def _not_for_blocks(query: Any, key: Any) -> str | None:
