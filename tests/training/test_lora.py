@@ -123,6 +123,22 @@ def test_beside_quantised_kernels(activations, tmp_path):
         model.quantize("int8")
 
 
+def test_what_is_quantised_is_not_trained_whole():
+    model = small.make("llama", "ForSequenceClassification")
+    model.quantize("int8")
+    before = [weight.trainable for weight in model.weights]
+    with pytest.raises(ValueError, match="train_fully names score, quantised, which cannot learn"):
+        add_lora(model, r"\.q_proj$", train_fully="^score$")
+    assert [weight.trainable for weight in model.weights] == before and model.lora_config is None
+    model = small.make("llama", "ForSequenceClassification")
+    model.quantize("int8", filters=lambda layer: layer.name != "score")
+    add_lora(model, r"\.q_proj$", train_fully="^score$")
+    head = np.asarray(model.score.kernel)
+    model.compile(keras.optimizers.Adam(0.02))
+    model.fit({"input_ids": IDS, "labels": np.array([0, 1, 2, 1])}, verbose=0)
+    assert np.abs(np.asarray(model.score.kernel) - head).max() > 1e-3
+
+
 class TestFiles:
     @pytest.mark.parametrize("name", small.SMALL)
     def test_alone_and_whole(self, name, tmp_path):

@@ -161,7 +161,8 @@ def add_lora(
         What will be trained; prints as a line.
 
     Raises:
-        ValueError: nothing fits, a setting is out of range, or the model has adapters already.
+        ValueError: nothing fits, a setting is out of range, a layer to be trained whole is quantised, or the model has
+            adapters already.
 
     Source:
         Hu et al., https://arxiv.org/abs/2106.09685.
@@ -181,6 +182,12 @@ def add_lora(
     both = sorted(set(chosen) & set(fully))
     if both:
         raise ValueError(f"targets and train_fully both name {', '.join(both)}; each layer is trained in one way.")
+    quantised = [name for name, layer in fully.items() if any(x.quantization_mode for x in layer._flatten_layers())]
+    if quantised:
+        raise ValueError(
+            f"train_fully names {', '.join(quantised)}, quantised, which cannot learn; `quantize(filters=...)` leaves "
+            "layers as they are."
+        )
     for variable in model.weights:
         variable.trainable = False
     for layer in chosen.values():
