@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
 import keras
+
+from tfmodels.by_shapes import ByShapes
 
 
 class TrainedModel(keras.Model):
@@ -53,8 +54,8 @@ class _Steps:
     """
 
     def __init__(self, model: keras.Model, step: Callable[[Any], Any], of_keras: Callable[[Any], Any]):
-        self.model, self.step, self.of_keras = model, step, of_keras
-        self.by_shapes: dict[Any, Callable[[Any], Any]] = {}
+        self.model, self.of_keras = model, of_keras
+        self.step = ByShapes(lambda batch: model.distribute_strategy.run(step, args=(batch,)), jit_compile=True)
 
     def __call__(self, batches: Any) -> Any:
         """Take steps over a list of batches, and give all outputs; or over an iterator's next ones, and the last's."""
@@ -74,15 +75,9 @@ class _Steps:
         import tensorflow as tf
 
         # As in Keras, an Optional stands for nothing.
-        batch = tf.nest.map_structure(lambda x: None if isinstance(x, tf.experimental.Optional) else x, batch)
-        shapes = tuple(tuple(getattr(x, "shape", ())) for x in tf.nest.flatten(batch))
-        if shapes not in self.by_shapes:
-            # TensorFlow warns of a function that is traced again and again, but tells partial ones apart.
-            self.by_shapes[shapes] = tf.function(functools.partial(self._run), jit_compile=True, autograph=False)
-        return self.by_shapes[shapes](batch)
-
-    def _run(self, batch: Any) -> Any:
-        return self.model.distribute_strategy.run(self.step, args=(batch,))
+        return self.step(
+            tf.nest.map_structure(lambda x: None if isinstance(x, tf.experimental.Optional) else x, batch)
+        )
 
 
 def _is_known(spec: Any) -> bool:

@@ -26,6 +26,7 @@ import numpy as np
 from keras import ops
 
 from tfmodels import cache as kv
+from tfmodels.by_shapes import ByShapes
 from tfmodels.garbage import without_collections
 from tfmodels.generation import processors as proc
 from tfmodels.generation.config import GenerationConfig
@@ -301,39 +302,17 @@ def bucket_batch(rows: int) -> int:
     return next((size for size in (1, 2, 4, 8) if size >= rows), -(-rows // 8) * 8)
 
 
-class Compiled:
-    """A function compiled by the backend, once for every combination of input shapes.
-
-    Args:
-        function: takes and returns nested tensors.
-        jit_compile: by XLA; otherwise as a plain graph on TensorFlow.
-    """
-
-    def __init__(self, function: Callable, jit_compile: bool):
-        self.function = function
-        self.jit_compile = jit_compile
-        self.by_shapes: dict[Any, Callable] = {}
+class Compiled(ByShapes):
+    """A function compiled by the backend for generating, once for every combination of input shapes."""
 
     def __call__(self, *arguments: Any) -> Any:
         if keras.backend.backend() != "tensorflow":
             return self.function(*arguments)  # `ops.while_loop` compiles the loop's body there
-        return self._function_for(arguments)(*arguments)
-
-    def _function_for(self, arguments: Any) -> Any:
-        import tensorflow as tf
-
-        # An object of its own for every shape: TensorFlow warns of code that is traced again and again, and tells
-        # code apart by functions, but partial ones by identity.
-        shapes = tuple(tuple(tensor.shape) for tensor in tf.nest.flatten(arguments) if tensor is not None)
-        if shapes not in self.by_shapes:
-            self.by_shapes[shapes] = tf.function(
-                functools.partial(self._run), jit_compile=self.jit_compile, autograph=False
-            )
-        return self.by_shapes[shapes]
+        return super().__call__(*arguments)
 
     def _run(self, *arguments: Any) -> Any:
         with decoding.compiling() if self.jit_compile else contextlib.nullcontext(), sharing(), without_collections():
-            return self.function(*arguments)
+            return super()._run(*arguments)
 
     def knows(self, *arguments: Any) -> bool:
         """Whether there is a program for arguments of these shapes."""
