@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from tfmodels import moved
+
 __version__ = "0.1.0"
 
 _NAMES = {
@@ -21,12 +23,12 @@ _NAMES = {
         "TFAutoModelForSequenceClassification",
         "TFAutoModelForTokenClassification",
     ),
-    "tfmodels.cache": ("StaticCache",),
-    "tfmodels.config": ("ModelConfig",),
+    "tfmodels.cache.kv": ("StaticCache",),
+    "tfmodels.configs.base": ("ModelConfig",),
     "tfmodels.generation.config": ("GenerationConfig",),
     "tfmodels.generation.streamers": ("TextStreamer",),
-    "tfmodels.model": ("TFPreTrainedModel",),
-    "tfmodels.sentence_encoder": ("SentenceEncoder",),
+    "tfmodels.models.base": ("TFPreTrainedModel",),
+    "tfmodels.sentence.encoder": ("SentenceEncoder",),
     "tfmodels.tokenization": (
         "AutoTokenizer",
         "BatchEncoding",
@@ -41,6 +43,8 @@ _NAMES = {
         "PreTrainedTokenizerFast",
     ),
 }
+moved.install()
+
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
 
 

@@ -7,7 +7,7 @@ import importlib
 import os
 from typing import Any, ClassVar
 
-from tfmodels.config import ModelConfig, read_config_file
+from tfmodels.configs.base import ModelConfig, read_config_file
 
 ENCODER_HEADS = (
     *("Model", "ForMaskedLM", "ForSequenceClassification", "ForMultipleChoice", "ForTokenClassification"),

@@ -152,7 +152,7 @@ class TFModelsSide:
 
     @staticmethod
     def prepare() -> None:
-        from tfmodels.cli import load_backend
+        from tfmodels.cli.main import load_backend
 
         load_backend()
         import tfmodels.auto  # noqa: F401  # imports belong to no measurement
@@ -209,7 +209,7 @@ class TorchSide:
         import torch
         from transformers import AutoModelForCausalLM
 
-        from tfmodels import bundled
+        from tfmodels.checkpoints import bundled
 
         self.torch = torch
         where = str(bundled.resolve(folder))

@@ -291,7 +291,7 @@ class TFModelsSide(Side):
         import keras
 
         import tfmodels
-        from tfmodels.layers.pooling import Pooling
+        from tfmodels.sentence.pooling import Pooling
 
         self.tf, self.out_of_memory = tf, tf.errors.ResourceExhaustedError
         stem, values = SHAPES[job["shape"]]

@@ -45,9 +45,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from tfmodels.kernels import cudnn_attention, triton_call  # noqa: E402
+from tfmodels.kernels.masks import make_mask  # noqa: E402
 from tfmodels.layers.alibi import alibi_bias, alibi_slopes  # noqa: E402
 from tfmodels.layers.attention import attend  # noqa: E402
-from tfmodels.layers.masks import make_mask  # noqa: E402
 
 ON_JAX = keras.backend.backend() == "jax"
 WHAT = ("kernels", "models", "decoding", "reference")

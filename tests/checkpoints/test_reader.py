@@ -212,7 +212,7 @@ def test_index_may_not_point_out_of_the_folder(tmp_path, sharded, target):
         ("", "not valid JSON"),
         ("{", "not valid JSON"),
         ('{"weight_map": {"a": "x", "a": "x"}}', "key 'a' twice"),
-        ("[]", "is a JSON list"),
+        ("[]", "holds a JSON list"),
         ("{}", "no weight_map"),
         ('{"weight_map": {}}', "no weight_map"),
         ('{"weight_map": ["a"]}', "no weight_map"),

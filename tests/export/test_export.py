@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import small_models
 
-from tfmodels import cli
+from tfmodels.cli import main as cli
 from tfmodels.export import FORMATS, Format, check_request, export, format_of
 from tfmodels.export.artifact import Signature, replacing, require
 

@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from tfmodels import AutoConfig, StaticCache, TFAutoModelForCausalLM
 from tfmodels.auto import FAMILIES
-from tfmodels.cache import to_static
-from tfmodels.layers.masks import positions_from_mask
+from tfmodels.cache.kv import to_static
+from tfmodels.kernels.masks import positions_from_mask
 
 COMMON = {
     "vocab_size": 67,

@@ -6,7 +6,7 @@ import tensorflow as tf
 from safetensors.numpy import load_file, save_file
 
 from tfmodels import GPTNeoConfig, TFGPTNeoForCausalLM, TFGPTNeoForTokenClassification, TFGPTNeoModel
-from tfmodels.cache import to_static
+from tfmodels.cache.kv import to_static
 
 TINY = {
     "vocab_size": 61,

@@ -263,7 +263,7 @@ def test_broken_files_are_named(tmp_path):
     path = tmp_path / "generation_config.json"
     for text, message in [
         ('{"top_k": ', "is not valid JSON"),
-        ("[1]", "holds a JSON list; it should hold an object"),
+        ("[1]", "holds a JSON list; an object was expected"),
         ('{"top_k": -4}', "top_k=-4: it should be an integer of at least 0"),
     ]:
         path.write_text(text)

@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 
 from tfmodels.kernels import blockwise_attention
+from tfmodels.kernels.masks import make_mask, segments_of
 from tfmodels.layers.attention import attend
-from tfmodels.layers.masks import make_mask, segments_of
 
 # More than a block, no multiple of one, and shorter than one.
 SHAPES = {

@@ -12,9 +12,9 @@ import tensorflow as tf
 
 from tfmodels.kernels import cudnn_attention
 from tfmodels.kernels.cudnn_attention import Kind, attention, backend_config, call_target, unsuitable
+from tfmodels.kernels.masks import make_mask
 from tfmodels.layers.alibi import alibi_bias, alibi_slopes
 from tfmodels.layers.attention import attend
-from tfmodels.layers.masks import make_mask
 
 
 def stand_in(kind, operands, results, *, backward):

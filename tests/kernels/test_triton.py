@@ -19,9 +19,9 @@ import tensorflow as tf
 import tfmodels
 from tfmodels.generation import sample
 from tfmodels.kernels import decoding, triton_call
+from tfmodels.kernels.masks import make_mask
 from tfmodels.layers.attention import choose
 from tfmodels.layers.linear import build_all, linear, project
-from tfmodels.layers.masks import make_mask
 
 needs_triton = pytest.mark.skipif(util.find_spec("triton") is None, reason="triton is not installed")
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfmodels.kernels.masks import make_mask
 from tfmodels.layers.alibi import alibi_bias, alibi_slopes
 from tfmodels.layers.attention import attend
-from tfmodels.layers.masks import make_mask
 
 TABLE = np.load(Path(__file__).parents[1] / "reference" / "mpt" / "alibi_table" / "io.npz")
 

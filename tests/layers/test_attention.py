@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tfmodels.kernels import cudnn_attention
+from tfmodels.kernels.masks import make_mask
 from tfmodels.layers.attention import attend, choose, portable, resolve_implementation
-from tfmodels.layers.masks import make_mask
 
 
 def plain(query, key, value, allowed, scale, bias=0.0):

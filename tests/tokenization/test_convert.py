@@ -283,7 +283,7 @@ def test_byte_level_backend(tmp_path):
     ("vocabulary", "merges", "problem"),
     [
         ("{", "", "vocab.json is not valid JSON"),
-        ("[]", "", "must hold a JSON object, got list"),
+        ("[]", "", "holds a JSON list"),
         ({"a": 0}, "a b c\n", "merges.txt: a merge is two tokens .* 'a b c'"),
         ({"a": 0}, "a b\n", "do not fit together"),
     ],

@@ -4,7 +4,7 @@ import."""
 from tfmodels.checkpoints.files import DTYPES, CheckpointError, CheckpointNotFoundError, TensorInfo
 from tfmodels.checkpoints.hub import HubError, resolve
 from tfmodels.checkpoints.reader import Checkpoint, open_checkpoint
-from tfmodels.checkpoints.transfer import to_array, to_tensor
+from tfmodels.checkpoints.tensor_copy import to_array, to_tensor
 from tfmodels.checkpoints.writer import TensorSpec, write_checkpoint
 
 __all__ = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import mmap
 import os
@@ -12,6 +11,8 @@ from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
+
+from tfmodels.utils.json_files import parse_object
 
 DTYPES: dict[str, np.dtype] = {
     np.dtype(kind).name: np.dtype(kind)
@@ -155,41 +156,8 @@ def is_count(value: Any) -> bool:
 
 
 def parse_json_object(text: bytes, what: str) -> dict[str, Any]:
-    """Parse a JSON object that comes from an untrusted file.
-
-    Args:
-        text: UTF-8 bytes.
-        what: what the text is, for the error message ("model.safetensors: the header").
-
-    Raises:
-        CheckpointError: not UTF-8, not JSON, not an object, or an object that says one key twice.
-    """
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        value = dict(pairs)
-        if len(value) < len(pairs):
-            keys = [key for key, _ in pairs]
-            twice = next(key for position, key in enumerate(keys) if key in keys[:position])
-            raise CheckpointError(f"{what} has the key {twice!r} twice.")
-        return value
-
+    """`tfmodels.utils.json_files.parse_object`, as a CheckpointError where it raises."""
     try:
-        value = json.loads(text.decode("utf-8"), object_pairs_hook=unique)
-    except CheckpointError:
-        raise
-    except (ValueError, RecursionError) as error:  # bad UTF-8, bad JSON, or brackets nested without end
-        raise CheckpointError(f"{what} is not valid JSON ({error}).") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{what} is a JSON {type(value).__name__}; an object was expected.")
-    return value
-
-
-def some(names: Any, limit: int = 5) -> str:
-    """List a few names for a message.
-
-    >>> some(["b", "a"]), some(range(9), limit=2)
-    ("'a', 'b'", '0, 1 and 7 more')
-    """
-    names = sorted(names)
-    shown = ", ".join(repr(name) for name in names[:limit])
-    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+        return parse_object(text, what)
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tfmodels import bundled
-from tfmodels.checkpoints.files import CheckpointNotFoundError, some
+from tfmodels.checkpoints import bundled
+from tfmodels.checkpoints.files import CheckpointNotFoundError
 from tfmodels.checkpoints.reader import FORMATS, INDEX_SUFFIX
+from tfmodels.utils.text import some
 
 _GO_ONLINE = (
     "Load it once with the Hub within reach: a working network, local_files_only=False, HF_HUB_OFFLINE not set."

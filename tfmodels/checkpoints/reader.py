@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from pathlib import Path
@@ -16,13 +15,13 @@ from tfmodels.checkpoints.files import (
     TensorFile,
     TensorInfo,
     parse_json_object,
-    some,
 )
-from tfmodels.checkpoints.flax_format import FlaxFile
-from tfmodels.checkpoints.gguf_format import GGUFFile
-from tfmodels.checkpoints.pytorch_format import PytorchFile
-from tfmodels.checkpoints.safetensors_format import SafetensorsFile
-from tfmodels.checkpoints.tensorflow_format import TensorFlowFile
+from tfmodels.checkpoints.formats.flax import FlaxFile
+from tfmodels.checkpoints.formats.gguf import GGUFFile
+from tfmodels.checkpoints.formats.hdf5 import TensorFlowFile
+from tfmodels.checkpoints.formats.pytorch import PytorchFile
+from tfmodels.checkpoints.formats.safetensors import SafetensorsFile
+from tfmodels.utils.text import did_you_mean, some
 
 INDEX_SUFFIX = ".index.json"
 _MAX_INDEX_BYTES = 100_000_000
@@ -119,9 +118,10 @@ class Checkpoint:
 
     def _holder(self, name: str) -> TensorFile:
         if name not in self._holders:
-            close = difflib.get_close_matches(name, self._holders, n=3)
-            hint = f"; close to it are {some(close)}" if close else ""
-            raise CheckpointError(f"{self.folder} has no tensor {name!r} among its {len(self._holders)}{hint}.")
+            raise CheckpointError(
+                f"{self.folder} has no tensor {name!r} among its {len(self._holders)}"
+                + did_you_mean(name, self._holders, "; close to it is {!r}.", limit=1)
+            )
         return self._holders[name]
 
 

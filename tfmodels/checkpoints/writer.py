@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from tfmodels.checkpoints.files import DTYPES, CheckpointError, count_elements
+from tfmodels.checkpoints.formats.safetensors import DTYPE_NAMES, METADATA_KEY
 from tfmodels.checkpoints.reader import INDEX_SUFFIX
-from tfmodels.checkpoints.safetensors_format import DTYPE_NAMES, METADATA_KEY
 
 SINGLE_NAME = "model.safetensors"
 _ALIGNMENT = 8

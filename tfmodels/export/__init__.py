@@ -80,7 +80,7 @@ class ExportReport:
         """The report as a `rich` table."""
         from rich.table import Table
 
-        from tfmodels.cli import human_bytes
+        from tfmodels.utils.text import human_bytes
 
         table = Table(title=str(self.path), title_justify="left", show_header=False)
         table.add_row("format", self.format)

@@ -70,7 +70,7 @@ def check(model: Any, options: ExportOptions) -> None:
         ValueError: an option has an unknown value or does not fit the model.
     """
     from tfmodels.export.saved_model import finds_last_token
-    from tfmodels.heads import SequenceClassificationHead
+    from tfmodels.models.heads import SequenceClassificationHead
 
     require("ai_edge_litert", "export", "format='litert'")
     if options.dtype not in (None, *DTYPES):
@@ -120,7 +120,7 @@ def causal_functions(model: Any, max_length: int) -> dict[str, Any]:
     """The traced `prefill_N` and `decode` of a causal language model, by name, with a cache of `max_length`."""
     import tensorflow as tf
 
-    from tfmodels.cache import StaticCache
+    from tfmodels.cache.kv import StaticCache
 
     # One token through the model shows the cache's shapes, whatever the family.
     shown = model(input_ids=np.zeros((1, 1), "int32"), use_cache=True, return_dict=True).past_key_values
@@ -174,7 +174,7 @@ def forward_functions(model: Any, max_length: int) -> dict[str, Any]:
     import tensorflow as tf
 
     from tfmodels.export.saved_model import forward
-    from tfmodels.heads import MultipleChoiceHead
+    from tfmodels.models.heads import MultipleChoiceHead
 
     axes = (1, 1) if isinstance(model, MultipleChoiceHead) else (1,)
     pad = transformer_of(model).config.pad_token_id

@@ -36,7 +36,7 @@ def check(model: Any, options: ExportOptions) -> None:
         ValueError: the weights do not fit into an ONNX file, or a classifier has no padding token to look for.
     """
     from tfmodels.export.saved_model import finds_last_token
-    from tfmodels.heads import SequenceClassificationHead
+    from tfmodels.models.heads import SequenceClassificationHead
 
     for module in ("onnx", "tf2onnx", "onnxruntime"):
         require(module, "export", _PURPOSE)
@@ -76,7 +76,7 @@ def forward_function(model: Any) -> Any:
     import tensorflow as tf
 
     from tfmodels.export.saved_model import forward
-    from tfmodels.heads import MultipleChoiceHead
+    from tfmodels.models.heads import MultipleChoiceHead
 
     rank = 3 if isinstance(model, MultipleChoiceHead) else 2
     specs = {name: tf.TensorSpec([None] * rank, tf.int64, name) for name in ("input_ids", "attention_mask")}

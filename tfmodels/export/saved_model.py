@@ -32,8 +32,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfmodels import cache as kv
-from tfmodels.config import dtype_name
+from tfmodels.cache import kv
+from tfmodels.configs.base import dtype_name
 from tfmodels.export import serving_files
 from tfmodels.export.artifact import (
     ExportOptions,
@@ -47,9 +47,9 @@ from tfmodels.export.artifact import (
 )
 from tfmodels.generation import processors as proc
 from tfmodels.generation.sample import Limits, Program, State
-from tfmodels.heads import MultipleChoiceHead, SequenceClassificationHead
 from tfmodels.kernels import decoding
-from tfmodels.layers.masks import positions_from_mask
+from tfmodels.kernels.masks import positions_from_mask
+from tfmodels.models.heads import MultipleChoiceHead, SequenceClassificationHead
 
 # dtype: of the weights and the computation. max_length: tokens of prompt and continuation together in `generate`, and
 # of a text; default: the model's context, at most 2048. jit_compile: whether XLA compiles `generate` (default: yes).

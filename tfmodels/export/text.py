@@ -25,7 +25,7 @@ import tensorflow as tf
 
 from tfmodels.checkpoints import hub
 from tfmodels.export.artifact import ExportOptions, causal, require, transformer_of
-from tfmodels.heads import MultipleChoiceHead, QuestionAnsweringHead, SequenceClassificationHead
+from tfmodels.models.heads import MultipleChoiceHead, QuestionAnsweringHead, SequenceClassificationHead
 
 _PURPOSE = 'signatures="text"'
 _EXAMPLES = ("Once upon a time", "Good morning")

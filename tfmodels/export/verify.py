@@ -154,7 +154,7 @@ def _open(path: str | os.PathLike) -> Runner:
 
 def inputs_for(model: Any, limit: int) -> Iterator[dict[str, np.ndarray]]:
     """Inputs to compare with: dicts of `input_ids` and `attention_mask`, int32, of at most `limit` tokens a row."""
-    from tfmodels.heads import MultipleChoiceHead
+    from tfmodels.models.heads import MultipleChoiceHead
 
     config = transformer_of(model).config
     pad = 0 if config.pad_token_id is None else config.pad_token_id

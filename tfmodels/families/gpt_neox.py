@@ -13,22 +13,22 @@ from typing import Any, ClassVar
 import keras
 from keras import ops
 
-from tfmodels import cache as kv
+from tfmodels.cache import kv
 from tfmodels.checkpoints.weight_map import WeightMap
-from tfmodels.config import RotaryConfig
-from tfmodels.heads import (
+from tfmodels.configs.base import RotaryConfig
+from tfmodels.layers.attention import split_heads
+from tfmodels.layers.feed_forward import FeedForward
+from tfmodels.layers.linear import build_all, embedding, linear
+from tfmodels.layers.norms import layer_norm
+from tfmodels.layers.rotary import RotaryEmbedding, rotate
+from tfmodels.models.backbone import BlockContext, DecoderBackbone
+from tfmodels.models.base import TFPreTrainedModel
+from tfmodels.models.heads import (
     CausalLMHead,
     QuestionAnsweringHead,
     SequenceClassificationHead,
     TokenClassificationHead,
 )
-from tfmodels.layers.attention import split_heads
-from tfmodels.layers.backbone import BlockContext, DecoderBackbone
-from tfmodels.layers.feed_forward import FeedForward
-from tfmodels.layers.linear import build_all, embedding, linear
-from tfmodels.layers.norms import layer_norm
-from tfmodels.layers.rotary import RotaryEmbedding, rotate
-from tfmodels.model import TFPreTrainedModel
 
 
 @dataclasses.dataclass(init=False, repr=False, eq=False)

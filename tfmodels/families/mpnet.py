@@ -14,22 +14,22 @@ import keras
 from keras import ops
 
 from tfmodels.checkpoints.weight_map import WeightMap
-from tfmodels.config import ModelConfig
-from tfmodels.heads import (
+from tfmodels.configs.base import ModelConfig
+from tfmodels.layers.activations import gelu
+from tfmodels.layers.attention import split_heads
+from tfmodels.layers.feed_forward import FeedForward
+from tfmodels.layers.linear import build_all, embedding, linear, project_back
+from tfmodels.layers.norms import layer_norm
+from tfmodels.layers.relative_bias import RelativeBias
+from tfmodels.models.backbone import BlockContext, EncoderBackbone, as_rows
+from tfmodels.models.base import TFPreTrainedModel
+from tfmodels.models.heads import (
     MaskedLMHead,
     MultipleChoiceHead,
     QuestionAnsweringHead,
     SequenceClassificationHead,
     TokenClassificationHead,
 )
-from tfmodels.layers.activations import gelu
-from tfmodels.layers.attention import split_heads
-from tfmodels.layers.backbone import BlockContext, EncoderBackbone, as_rows
-from tfmodels.layers.feed_forward import FeedForward
-from tfmodels.layers.linear import build_all, embedding, linear, project_back
-from tfmodels.layers.norms import layer_norm
-from tfmodels.layers.relative_bias import RelativeBias
-from tfmodels.model import TFPreTrainedModel
 
 # The architecture counts positions from here, whatever `pad_token_id` says: this id is padding and has this position.
 PADDING_ID = 1

@@ -12,23 +12,23 @@ from typing import Any, ClassVar
 import keras
 from keras import ops
 
-from tfmodels import cache as kv
+from tfmodels.cache import kv
 from tfmodels.checkpoints.weight_map import WeightMap
-from tfmodels.config import ConfigPart, ModelConfig
-from tfmodels.heads import (
+from tfmodels.configs.base import ConfigPart, ModelConfig
+from tfmodels.kernels.masks import AttentionMask, positions_from_mask
+from tfmodels.layers.alibi import alibi_bias, alibi_slopes
+from tfmodels.layers.attention import split_heads
+from tfmodels.layers.feed_forward import FeedForward
+from tfmodels.layers.linear import build_all, embedding, linear
+from tfmodels.layers.norms import RMSNorm, layer_norm
+from tfmodels.models.backbone import BlockContext, DecoderBackbone
+from tfmodels.models.base import TFPreTrainedModel
+from tfmodels.models.heads import (
     CausalLMHead,
     QuestionAnsweringHead,
     SequenceClassificationHead,
     TokenClassificationHead,
 )
-from tfmodels.layers.alibi import alibi_bias, alibi_slopes
-from tfmodels.layers.attention import split_heads
-from tfmodels.layers.backbone import BlockContext, DecoderBackbone
-from tfmodels.layers.feed_forward import FeedForward
-from tfmodels.layers.linear import build_all, embedding, linear
-from tfmodels.layers.masks import AttentionMask, positions_from_mask
-from tfmodels.layers.norms import RMSNorm, layer_norm
-from tfmodels.model import TFPreTrainedModel
 
 LAYER_NORMS = ("layernorm", "low_precision_layernorm")
 RMS_NORMS = ("rmsnorm", "low_precision_rmsnorm", "triton_rmsnorm")

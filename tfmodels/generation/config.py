@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import json
 import math
 import numbers
 import os
@@ -11,6 +9,9 @@ import warnings
 from collections.abc import Callable, Mapping, Set
 from pathlib import Path
 from typing import Any
+
+from tfmodels.utils.json_files import read_object, write_object
+from tfmodels.utils.text import did_you_mean
 
 FILE_NAME = "generation_config.json"
 DEFAULT_NEW_TOKENS = 20
@@ -192,12 +193,7 @@ class GenerationConfig:
             path = path / FILE_NAME
         if not path.is_file():
             raise FileNotFoundError(f"no {FILE_NAME} at {os.fspath(folder)!r}")
-        try:
-            settings = json.loads(path.read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is not valid JSON: {error}") from error
-        if not isinstance(settings, dict):
-            raise ValueError(f"{path} holds a JSON {type(settings).__name__}; it should hold an object")
+        settings = read_object(path)
         try:
             return cls.from_dict(settings)
         except ValueError as error:
@@ -237,9 +233,8 @@ class GenerationConfig:
             ValueError: when a value is out of range or contradicts another one; nothing is written then.
         """
         self.validate()
-        text = json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
         os.makedirs(folder, exist_ok=True)
-        Path(folder, FILE_NAME).write_text(text, encoding="utf-8")
+        write_object(Path(folder, FILE_NAME), self.to_dict(), sort_keys=True)
 
     def update(self, **settings: Any) -> GenerationConfig:
         """Return a copy with other settings, as `generate(**settings)` uses them.
@@ -449,8 +444,7 @@ def _unknown(names: list[str], known: frozenset[str]) -> str:
         if name in _UNSUPPORTED:
             parts.append(f"generation setting {name} is not supported: leave it out")
             continue
-        close = difflib.get_close_matches(name, sorted(known))
-        parts.append(f"unknown generation setting {name}" + (f"; did you mean {', '.join(close)}?" if close else ""))
+        parts.append(f"unknown generation setting {name}{did_you_mean(name, known)}")
     return " | ".join(parts)
 
 

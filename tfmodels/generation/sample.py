@@ -25,15 +25,15 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfmodels import cache as kv
-from tfmodels.by_shapes import ByShapes
-from tfmodels.garbage import without_collections
+from tfmodels.cache import kv
 from tfmodels.generation import processors as proc
 from tfmodels.generation.config import GenerationConfig
 from tfmodels.kernels import decoding
-from tfmodels.layers.masks import positions_from_mask
-from tfmodels.layers.shared import sharing
-from tfmodels.outputs import GenerateOutput
+from tfmodels.kernels.masks import positions_from_mask
+from tfmodels.models.outputs import GenerateOutput
+from tfmodels.runtime.compile import ByShapes
+from tfmodels.runtime.gc import without_collections
+from tfmodels.runtime.shared_blocks import sharing
 
 # Tokens per chunk that a streamer receives: one compiled call each.
 _STREAM_CHUNK = 4
@@ -81,7 +81,7 @@ class State(NamedTuple):
         attended, start: as in `Prompt`.
         prompt_end: int32 scalar, column of the first generated token.
         position: int32 (batch,), position of the first generated token.
-        cache: StaticCache with merged rows (`tfmodels.cache.merge_rows`), or None when decoding without one.
+        cache: StaticCache with merged rows (`tfmodels.cache.kv.merge_rows`), or None when decoding without one.
         embeds: (batch, capacity, hidden_size), the prompt's, where it was given so and there is no cache; else None.
         finished: bool (batch,).
         step: int32 scalar, tokens generated so far.

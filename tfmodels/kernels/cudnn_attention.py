@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
-from tfmodels.kernels import nvidia
+from tfmodels.runtime import device as nvidia
 
 DTYPES = ("float16", "bfloat16")
 _ELEMENT_TYPES = {"float16": "F16", "bfloat16": "BF16"}

@@ -19,7 +19,7 @@ from importlib import util
 from pathlib import Path
 from typing import Any
 
-from tfmodels.kernels import nvidia
+from tfmodels.runtime import device as nvidia
 
 _TARGET = "__gpu$xla.gpu.triton"
 

@@ -11,7 +11,7 @@ import keras
 from keras import ops
 
 from tfmodels.kernels import blockwise_attention, cudnn_attention, decoding
-from tfmodels.layers.masks import AttentionMask
+from tfmodels.kernels.masks import AttentionMask
 
 # What users may ask for, and what it means here: "auto" picks the fastest that serves the call.
 IMPLEMENTATIONS = {
@@ -220,7 +220,7 @@ def attend(
 
     Example:
         >>> import numpy as np
-        >>> from tfmodels.layers.masks import make_mask
+        >>> from tfmodels.kernels.masks import make_mask
         >>> x = np.ones((1, 2, 3, 4), "float32")
         >>> mask = make_mask(None, causal=True, query_length=3, key_length=3)
         >>> attend(x, x[:, :1], x[:, :1], mask=mask, scale=0.5)[0].shape

@@ -19,6 +19,8 @@ from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
+from tfmodels.utils.json_files import parse_object
+
 SPACE = "▁"  # SentencePiece writes spaces as U+2581
 SPACE_RUN, LEADING_SPACES, TRAILING_SPACES = " {2,}", r"\A +", rf"[ {SPACE}]+\z"
 
@@ -564,19 +566,8 @@ def _walk(part: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
 
 
 def read_json(path: str | Path) -> dict[str, Any]:
-    """Read a JSON object from a file.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is not JSON, or not an object.
-    """
-    try:
-        content = json.loads(_read_text(path))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}.") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold a JSON object, got {type(content).__name__}.")
-    return content
+    """Read a JSON object from a file; see `tfmodels.utils.json_files.parse_object`."""
+    return parse_object(_read_bytes(path), str(path))
 
 
 def _read_text(path: str | Path) -> str:

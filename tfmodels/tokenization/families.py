@@ -31,7 +31,7 @@ class LlamaTokenizer(PreTrainedTokenizerFast):
         options: as for `PreTrainedTokenizerFast`; add_bos_token (default True) and add_eos_token (default False).
 
     Example:
-        >>> from tfmodels.bundled import folder
+        >>> from tfmodels.checkpoints.bundled import folder
         >>> tokenizer = LlamaTokenizer(folder("stories260K") / "tokenizer.model")
         >>> tokenizer.tokenize("Once upon a time")
         ['▁Once', '▁upon', '▁a', '▁time']

@@ -8,7 +8,7 @@ from typing import Any
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 
 from tfmodels.checkpoints.files import CheckpointError
-from tfmodels.checkpoints.gguf_format import read_header
+from tfmodels.checkpoints.formats.gguf import read_header
 from tfmodels.tokenization import convert
 
 _PREFIX = "tokenizer.ggml."

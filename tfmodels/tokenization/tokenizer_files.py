@@ -12,6 +12,7 @@ from tokenizers import AddedToken
 
 from tfmodels.tokenization.convert import read_json
 from tfmodels.tokenization.vocabulary import as_added_token
+from tfmodels.utils import files
 
 if TYPE_CHECKING:
     from .fast import PreTrainedTokenizerFast
@@ -93,6 +94,4 @@ def to_json(content: dict[str, Any]) -> str:
 
 def write_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    files.write_text(path, text)

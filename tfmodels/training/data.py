@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfmodels.losses import IGNORED
+from tfmodels.models.losses import IGNORED
 
 # What fills up rows that are shorter than their batch; input_ids take the tokenizer's padding token.
 _PADDING = {"attention_mask": 0, "position_ids": 0, "token_type_ids": 0, "labels": IGNORED, "word_ids": -1}

@@ -41,7 +41,7 @@ from collections.abc import Sequence
 
 import keras
 
-from tfmodels.config import ModelConfig
+from tfmodels.configs.base import ModelConfig
 
 # What the layers of all families are called, by what their weights do.
 _ATTENTION = "(self_attn|attention|attn)"

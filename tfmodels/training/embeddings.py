@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from tfmodels.checkpoints.weight_map import slots_of, walk
-from tfmodels.model import TFPreTrainedModel, without_weights
+from tfmodels.models.base import TFPreTrainedModel, without_weights
 
 
 def resize_token_embeddings(model: TFPreTrainedModel, new_num_tokens: int) -> keras.layers.Embedding:

@@ -25,10 +25,11 @@ import numpy as np
 from keras import ops
 
 from tfmodels.checkpoints import writer
-from tfmodels.checkpoints.safetensors_format import SafetensorsFile
+from tfmodels.checkpoints.formats.safetensors import SafetensorsFile
 from tfmodels.checkpoints.weight_map import slots_of, walk
 from tfmodels.layers.linear import Linear
-from tfmodels.model import TFPreTrainedModel
+from tfmodels.models.base import TFPreTrainedModel
+from tfmodels.utils.json_files import write_object
 
 CONFIG_NAME = "adapter_config.json"
 WEIGHTS_NAME = "adapter_model.safetensors"
@@ -292,7 +293,7 @@ def save_adapter(model: TFPreTrainedModel, folder: str | os.PathLike) -> None:
         "target_modules": list(report.layers),
         "modules_to_save": list(report.fully) or None,
     }
-    (folder / CONFIG_NAME).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    write_object(folder / CONFIG_NAME, values)
 
 
 def load_adapter(model: TFPreTrainedModel, folder: str | os.PathLike) -> LoraReport:

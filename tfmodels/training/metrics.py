@@ -16,7 +16,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfmodels.losses import IGNORED
+from tfmodels.models.losses import IGNORED
 
 
 class MaskedAccuracy(keras.metrics.Metric):

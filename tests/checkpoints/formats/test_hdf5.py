@@ -1,0 +1,143 @@
+"""`tf_model.h5`: the same weights as the PyTorch file, whole or sharded; and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from tfmodels.checkpoints import CheckpointError, open_checkpoint
+from tfmodels.checkpoints.formats.hdf5 import TensorFlowFile
+
+REFERENCE = Path(__file__).parents[2] / "reference" / "mpnet"
+PATH = REFERENCE / "tf_h5_model" / "tf_model.h5"
+
+
+def read_all(folder: Path) -> dict[str, np.ndarray]:
+    with open_checkpoint(folder) as checkpoint:
+        arrays = {name: checkpoint.read(name) for name in checkpoint.names()}
+        for name, array in arrays.items():
+            info = checkpoint.info(name)
+            assert (info.shape, info.dtype, info.nbytes) == (array.shape, array.dtype.name, array.nbytes)
+    return arrays  # they stay valid when the file is closed
+
+
+@pytest.mark.parametrize(("case", "twin"), [("tf_h5_model", "model"), ("tf_h5_masked_lm", "masked_lm")])
+def test_equals_the_pytorch_checkpoint(case, twin):
+    got, want = read_all(REFERENCE / case), read_all(REFERENCE / twin)
+    # The former masked language model had a pooler; the base model was stored under its own name.
+    got = {name.removeprefix("mpnet.") if case == "tf_h5_model" else name: array for name, array in got.items()}
+    assert got.keys() - want.keys() <= {"mpnet.pooler.dense.weight", "mpnet.pooler.dense.bias"}
+    for name, array in want.items():
+        np.testing.assert_array_equal(got[name], array, err_msg=name)
+        assert not got[name].flags.writeable
+
+
+def test_shards(tmp_path):
+    """Shards have no groups of layers; their index has the names of the variables."""
+    index, contents = {}, ({}, {})
+    with h5py.File(PATH) as file:
+        for number, name in enumerate(file["mpnet"].attrs["weight_names"]):
+            shard = number % 2
+            index[name] = f"tf_model-0000{shard + 1}-of-00002.h5"
+            contents[shard][name.split("/", 1)[1]] = file["mpnet"][name][()]
+    for shard, arrays in enumerate(contents):
+        with h5py.File(tmp_path / f"tf_model-0000{shard + 1}-of-00002.h5", "w") as file:
+            for name, array in arrays.items():
+                file.create_dataset(name, data=array)
+    (tmp_path / "tf_model.h5.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
+    got, want = read_all(tmp_path), read_all(PATH.parent)
+    assert got.keys() == want.keys()
+    for name, array in want.items():
+        np.testing.assert_array_equal(got[name], array)
+
+
+def test_cut_short(tmp_path):
+    content = PATH.read_bytes()
+    path = tmp_path / "tf_model.h5"
+    for size in (1, 7, 8, 100, 2000, len(content) // 2, len(content) - 1000, len(content) - 1):
+        path.unlink(missing_ok=True)
+        path.write_bytes(content[:size])
+        with pytest.raises(CheckpointError, match=r"tf_model\.h5 is"):
+            open_checkpoint(tmp_path)
+
+
+def test_damaged_anywhere(tmp_path):
+    """Whatever bytes are wrong: a clear error, or a file that reads as one; never another exception."""
+    content, path = PATH.read_bytes(), tmp_path / "tf_model.h5"
+    rng = np.random.default_rng(0)
+    messages = []
+    for _ in range(60):
+        damaged = bytearray(content)
+        for place in rng.integers(0, 4000, 8):
+            damaged[place] ^= int(rng.integers(1, 256))
+        path.unlink(missing_ok=True)
+        path.write_bytes(bytes(damaged))
+        try:
+            read_all(tmp_path)
+        except CheckpointError as error:
+            messages.append(str(error))
+    assert len(messages) > 20 and all("tf_model.h5" in message for message in messages)
+
+
+@pytest.mark.parametrize("content", [b"\x80\x04K\x01.", b"PK\x03\x04" + bytes(100), b"{}" * 50], ids=str)
+def test_another_format(tmp_path, content):
+    (tmp_path / "tf_model.h5").write_bytes(content)
+    with pytest.raises(CheckpointError, match="damaged, cut short, or no HDF5 file"):
+        open_checkpoint(tmp_path)
+
+
+class TestRefused:
+    def refuse(self, folder, fill, message):
+        with h5py.File(folder / "tf_model.h5", "w") as file:
+            fill(file)
+        with pytest.raises(CheckpointError, match=message):
+            TensorFlowFile(folder / "tf_model.h5")
+
+    def test_compressed(self, tmp_path):
+        data = np.zeros((64, 64), "float32")
+        self.refuse(
+            tmp_path,
+            lambda file: file.create_dataset("a/kernel:0", data=data, compression="gzip"),
+            r"a/kernel:0.*not stored as one plain block",
+        )
+
+    def test_data_in_another_file(self, tmp_path):
+        secret = tmp_path / "secret"
+        secret.write_bytes(bytes(64))
+        self.refuse(
+            tmp_path,
+            lambda file: file.create_dataset("a/kernel:0", (16,), "float32", external=[(str(secret), 0, 64)]),
+            "not stored as one plain block",
+        )
+
+    def test_never_written(self, tmp_path):
+        self.refuse(
+            tmp_path,
+            lambda file: file.create_dataset("a/kernel:0", (10**7, 10**4), "float32"),
+            "not stored as one plain block",
+        )
+
+    def test_text(self, tmp_path):
+        self.refuse(
+            tmp_path, lambda file: file.create_dataset("a/names:0", data=[b"abc"]), "element type .* cannot be read"
+        )
+
+    def test_two_shapes_for_one_name(self, tmp_path):
+        def fill(file):
+            for number, group in enumerate("ab"):
+                file.create_group(group).attrs["weight_names"] = ["m/dense/bias:0"]
+                file[group].create_dataset("m/dense/bias:0", data=np.zeros(3 + number, "float32"))
+
+        self.refuse(tmp_path, fill, r"there twice, of shape \(3,\) and \(4,\)")
+
+    def test_links_out_of_the_file_are_not_followed(self, tmp_path):
+        other = shutil.copy(PATH, tmp_path / "other.h5")
+        with h5py.File(tmp_path / "tf_model.h5", "w") as file:
+            file["mpnet"] = h5py.ExternalLink(str(other), "mpnet")
+            file.create_dataset("own/bias:0", data=np.ones(2, "float32"))
+        assert list(TensorFlowFile(tmp_path / "tf_model.h5").tensors) == ["own.bias"]

@@ -1,0 +1,404 @@
+"""Read GGUF files of Llama models: weights, configuration and the tokenizer's tables, all in one file.
+
+Layout: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Weights are handed out under the names and in the
+order of rows that safetensors files have; quantised ones are turned into float32 by the `gguf` library, tensor by
+tensor. The header is read here: the library's reader makes an array of every token, which takes seconds for a large
+vocabulary, and believes the sizes that a file states.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+import re
+import struct
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tfmodels.checkpoints.files import (
+    DTYPES,
+    MAX_DIMENSIONS,
+    CheckpointError,
+    CheckpointNotFoundError,
+    MappedFile,
+    TensorFile,
+    TensorInfo,
+    count_elements,
+)
+from tfmodels.utils.text import some
+
+_MAGIC = b"GGUF"
+_VERSIONS = (2, 3)
+_DEFAULT_ALIGNMENT = 32
+_MAX_COUNT = 1 << 24  # things of one kind in a header, or characters of a text; far beyond any real model's
+
+# Metadata value types: number -> format of `struct`; strings and arrays are apart.
+_SCALARS = dict(enumerate("BbHhIif?")) | {10: "Q", 11: "q", 12: "d"}
+_STRING, _ARRAY = 8, 9
+
+# What elements are stored as, where they are not quantised: ggml's name -> ours.
+_PLAIN = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
+
+_NAMES = {
+    "token_embd": "model.embed_tokens",
+    "output_norm": "model.norm",
+    "output": "lm_head",
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+_ROPE_FACTORS = "rope_freqs.weight"
+
+# Keys below "llama." without which a model would compute something else; 0 or false turns them off.
+_UNKNOWN_TO_LLAMA = (
+    *("expert_count", "use_parallel_residual", "attention.sliding_window", "attention.scale", "embedding_scale"),
+    *("residual_scale", "logit_scale", "attention.clamp_kqv", "attention.max_alibi_bias"),
+)
+_SCALING_KEYS = ("type", "factor", "original_context_length", "finetuned")
+
+# Llama 3's frequency scaling, of which a file holds the resulting factors only.
+_LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+
+
+class _Entry(NamedTuple):
+    """A tensor as the header describes it; `shape` in NumPy's order, `start` in bytes from the file's beginning."""
+
+    shape: tuple[int, ...]
+    kind: str
+    start: int
+
+
+class GGUFFile(TensorFile):
+    """One `.gguf` file of a Llama model.
+
+    Args:
+        path: the file.
+
+    Attributes:
+        metadata: the file's keys and values; arrays as lists.
+
+    Raises:
+        ImportError: the `gguf` library is not installed.
+        CheckpointError: not GGUF, damaged, cut short, with lying sizes, of another architecture, or quantised in a way
+            that cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = MappedFile(path)
+        header = _Header(self._file)
+        self.metadata = header.metadata
+        self._entries: dict[str, _Entry] = {}
+        self.tensors = {}
+        values = config_values(self.metadata, header.entries, str(path))
+        self._heads = {"q_proj": values["num_attention_heads"], "k_proj": values["num_key_value_heads"]}
+        for stored, entry in header.entries.items():
+            if stored == _ROPE_FACTORS:
+                self._add_rope_factors(values, entry)
+                continue
+            name = torch_name(stored)
+            if name is None:
+                raise CheckpointError(f"{path}: tensor {stored!r} belongs to no Llama model that can be read.")
+            heads = self._heads.get(name.split(".")[-2], 1)
+            if heads > 1 and entry.shape[0] % (2 * heads):
+                raise CheckpointError(f"{path}: tensor {stored!r} has {entry.shape[0]} rows for {heads} heads.")
+            dtype = _PLAIN.get(entry.kind, "float32")
+            nbytes = math.prod(entry.shape) * DTYPES[dtype].itemsize
+            self.tensors[name] = TensorInfo(name, entry.shape, dtype, nbytes, path.name)
+            self._entries[name] = entry
+        self.config = values
+
+    def read(self, name: str) -> np.ndarray:
+        entry = self._entries[name]
+        heads = self._heads.get(name.split(".")[-2])
+        array = _unpermute(self._elements(entry), heads) if heads else self._elements(entry)
+        array.flags.writeable = False
+        return array
+
+    def _elements(self, entry: _Entry) -> np.ndarray:
+        if entry.kind in _PLAIN:
+            return self._file.array(entry.shape, DTYPES[_PLAIN[entry.kind]], entry.start)
+        library = _library()
+        kind = library.GGMLQuantizationType[entry.kind]
+        elements, block = library.GGML_QUANT_SIZES[kind]
+        rows = (*entry.shape[:-1], entry.shape[-1] // elements * block)
+        try:
+            values = library.quants.dequantize(self._file.array(rows, np.dtype(np.uint8), entry.start), kind)
+        except NotImplementedError as error:
+            raise CheckpointError(
+                f"{self.path} has tensors quantised as {entry.kind}, which the gguf library cannot read."
+            ) from error
+        return np.ascontiguousarray(values, np.float32).reshape(entry.shape)
+
+    def _add_rope_factors(self, values: dict[str, Any], entry: _Entry) -> None:
+        factors = self._elements(entry).astype(np.float64)
+        scaling = _llama3_scaling(factors, values["rope_theta"])
+        if scaling is None:
+            raise CheckpointError(
+                f"{self.path}: {_ROPE_FACTORS} holds frequency factors other than Llama 3's, which no configuration "
+                f"here describes."
+            )
+        if "rope_scaling" in values:
+            raise CheckpointError(f"{self.path} scales positions twice: {_ROPE_FACTORS}, {values['rope_scaling']}.")
+        values["rope_scaling"] = scaling
+
+
+def read_header(path: Path) -> GGUFFile:
+    """A file's header, read once while the file does not change: configuration and tokenizer come from it too.
+
+    Raises:
+        CheckpointNotFoundError: there is no such file.
+        CheckpointError: as for `GGUFFile`.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise CheckpointNotFoundError(f"There is no GGUF file {path}.") from error
+    return _read_header(path, status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache(maxsize=2)
+def _read_header(path: Path, mtime: int, size: int) -> GGUFFile:
+    return GGUFFile(path)
+
+
+def torch_name(name: str) -> str | None:
+    """The name in safetensors files of a tensor of a GGUF file, or None for one that they do not have.
+
+    Example:
+        >>> torch_name("blk.3.attn_q.weight")
+        'model.layers.3.self_attn.q_proj.weight'
+    """
+    match = re.fullmatch(r"(blk\.\d+\.)?(\w+)\.(weight|bias)", name)
+    if not match or match[2] not in _NAMES:
+        return None
+    block = match[1].replace("blk", "model.layers") if match[1] else ""
+    return f"{block}{_NAMES[match[2]]}.{match[3]}"
+
+
+def config_values(metadata: dict[str, Any], tensors: Any, where: str) -> dict[str, Any]:
+    """The fields of a `config.json` that a file's metadata stand for.
+
+    Args:
+        metadata: keys and values.
+        tensors: names of the tensors in the file.
+        where: the file, for messages.
+
+    Raises:
+        CheckpointError: another architecture, or a key that is missing or unusable.
+    """
+    architecture = metadata.get("general.architecture")
+    if architecture != "llama":
+        raise CheckpointError(f"{where} holds a {architecture!r} model; only 'llama' can be read from GGUF.")
+
+    def get(key: str, default: Any = None, kind: type = int) -> Any:
+        value = metadata.get(f"llama.{key}", default)
+        accepted = (int, float) if kind is float else kind
+        if value is None or not isinstance(value, accepted) or isinstance(value, bool):
+            raise CheckpointError(f"{where}: llama.{key} is {_short(value)}; a {kind.__name__} was expected.")
+        return value
+
+    scaling = [key.removeprefix("llama.") for key in metadata if key.startswith("llama.rope.scaling.")]
+    refused = [key for key in _UNKNOWN_TO_LLAMA if metadata.get(f"llama.{key}")]
+    refused += [key for key in scaling if key.removeprefix("rope.scaling.") not in _SCALING_KEYS]
+    if refused:
+        values = ", ".join(f"llama.{key} = {_short(metadata[f'llama.{key}'])}" for key in refused)
+        raise CheckpointError(f"{where} asks for what no Llama model here does: {values}.")
+    heads, width = get("attention.head_count"), get("embedding_length")
+    head_dim = get("attention.key_length", width // heads if heads > 0 else 0)
+    for key in ("attention.value_length", "rope.dimension_count"):
+        if get(key, head_dim) != head_dim:
+            raise CheckpointError(f"{where}: llama.{key} is {get(key)}; only the head size, {head_dim}, can be used.")
+    tokens = metadata.get("tokenizer.ggml.tokens")
+    values = {
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "vocab_size": get("vocab_size", len(tokens) if isinstance(tokens, list) else None),
+        "hidden_size": width,
+        "intermediate_size": get("feed_forward_length"),
+        "num_hidden_layers": get("block_count"),
+        "num_attention_heads": heads,
+        "num_key_value_heads": get("attention.head_count_kv", heads),
+        "head_dim": head_dim,
+        "max_position_embeddings": get("context_length"),
+        # Stored in single precision: the shortest decimal that means the same there is what was meant.
+        "rms_norm_eps": float(str(np.float32(get("attention.layer_norm_rms_epsilon", kind=float)))),
+        "rope_theta": get("rope.freq_base", 10000.0, float),
+        "tie_word_embeddings": "output.weight" not in tensors,
+        "attention_bias": "blk.0.attn_q.bias" in tensors,
+        "mlp_bias": "blk.0.ffn_gate.bias" in tensors,
+    }
+    for name, key in (("bos", "bos"), ("eos", "eos"), ("pad", "padding")):
+        values[f"{name}_token_id"] = index = metadata.get(f"tokenizer.ggml.{key}_token_id")
+        if index is not None and type(index) is not int:
+            raise CheckpointError(f"{where}: tokenizer.ggml.{key}_token_id is {_short(index)}; an int was expected.")
+    kind = metadata.get("llama.rope.scaling.type", "linear" if "llama.rope.scale_linear" in metadata else "none")
+    if kind == "linear":
+        factor = get("rope.scaling.factor", metadata.get("llama.rope.scale_linear"), float)
+        values["rope_scaling"] = {"rope_type": "linear", "factor": factor}
+    elif kind == "yarn":
+        values["rope_scaling"] = {
+            "rope_type": "yarn",
+            "factor": get("rope.scaling.factor", kind=float),
+            "original_max_position_embeddings": get("rope.scaling.original_context_length"),
+        }
+    elif kind != "none":
+        raise CheckpointError(f"{where}: llama.rope.scaling.type {kind!r} cannot be read; none, linear and yarn can.")
+    return values
+
+
+def _llama3_scaling(factors: np.ndarray, theta: float) -> dict[str, Any] | None:
+    """The `rope_scaling` of Llama 3 that gives these divisors of the frequencies, or None."""
+    wavelengths = 2 * math.pi * theta ** (np.arange(len(factors)) / len(factors))
+    original, low, high = (
+        _LLAMA3[key] for key in ("original_max_position_embeddings", "low_freq_factor", "high_freq_factor")
+    )
+    factor = float(factors.max(initial=1.0))
+    smooth = np.clip((original / wavelengths - low) / (high - low), 0, 1)
+    expected = 1 / ((1 - smooth) / factor + smooth)
+    if factors.ndim != 1 or not np.allclose(factors, expected, rtol=1e-4):
+        return None
+    return {"rope_type": "llama3", "factor": factor, **_LLAMA3}
+
+
+def _unpermute(array: np.ndarray, heads: int) -> np.ndarray:
+    """Rows of a query or key projection in the order of safetensors files.
+
+    llama.cpp turns neighbouring dimensions of a head together, and stores the rows so that they are neighbours;
+    elsewhere the first half of a head turns with the second.
+    """
+    pairs = array.reshape(heads, array.shape[0] // heads // 2, 2, *array.shape[1:])
+    return pairs.swapaxes(1, 2).reshape(array.shape)
+
+
+def _library() -> Any:
+    try:
+        import gguf
+        import gguf.quants
+    except ImportError as error:
+        raise ImportError("Reading GGUF files needs the gguf library: pip install 'tfmodels[gguf]'.") from error
+    return gguf
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+class _Header:
+    """Reads metadata and tensor descriptions, every size checked against the file before it is believed."""
+
+    def __init__(self, file: MappedFile) -> None:
+        self.file, self.at = file, 0
+        if file.bytes(0, 4) != _MAGIC:
+            raise CheckpointError(f"{file.path} is no GGUF file: it begins with {file.bytes(0, 4)!r}, not {_MAGIC!r}.")
+        self.at = 4
+        version = self._scalar("I")
+        if version not in _VERSIONS:
+            byte_order = " (in the other byte order?)" if version >= 1 << 16 else ""
+            raise CheckpointError(f"{file.path} is of GGUF version {version}{byte_order}; 2 and 3 can be read.")
+        tensors, pairs = self._scalar("Q"), self._scalar("Q")
+        self.metadata: dict[str, Any] = {}
+        for _ in range(self._count(pairs, "metadata entries", at_least=13)):
+            key = self._text()
+            if key in self.metadata:
+                raise CheckpointError(f"{file.path}: the metadata have {key!r} twice.")
+            self.metadata[key] = self._value(self._scalar("I"), key)
+        described = [self._description() for _ in range(self._count(tensors, "tensors", at_least=24))]
+        self.entries = dict(self._entries(described))
+
+    def _bytes(self, size: int) -> bytes:
+        if size > self.file.size - self.at:
+            raise CheckpointError(
+                f"{self.file.path} is cut short or damaged: its header asks for {size} bytes at byte {self.at} of "
+                f"{self.file.size}."
+            )
+        self.at += size
+        return self.file.bytes(self.at - size, self.at)
+
+    def _scalar(self, kind: str) -> Any:
+        return struct.unpack("<" + kind, self._bytes(struct.calcsize("<" + kind)))[0]
+
+    def _count(self, count: int, what: str, at_least: int) -> int:
+        """A number of things that take some bytes each, if a model and the rest of the file can have so many."""
+        if count > _MAX_COUNT or count * at_least > self.file.size - self.at:
+            raise CheckpointError(f"{self.file.path}: the header states {count} {what}, more than there can be.")
+        return count
+
+    def _text(self) -> str:
+        try:
+            return self._bytes(self._count(self._scalar("Q"), "characters", at_least=1)).decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise CheckpointError(f"{self.file.path}: text before byte {self.at} is not UTF-8.") from error
+
+    def _value(self, kind: int, key: str) -> Any:
+        if kind in _SCALARS:
+            return self._scalar(_SCALARS[kind])
+        if kind == _STRING:
+            return self._text()
+        if kind != _ARRAY:
+            raise CheckpointError(f"{self.file.path}: {key!r} has the value type {kind}, which does not exist.")
+        inner, count = self._scalar("I"), self._scalar("Q")
+        if inner == _STRING:
+            return [self._text() for _ in range(self._count(count, f"texts in {key!r}", at_least=8))]
+        if inner not in _SCALARS:
+            raise CheckpointError(
+                f"{self.file.path}: {key!r} is an array of the value type {inner}; it cannot be read."
+            )
+        size = struct.calcsize("<" + _SCALARS[inner])
+        self._count(count, f"values in {key!r}", at_least=size)
+        return list(struct.unpack(f"<{count}{_SCALARS[inner]}", self._bytes(count * size)))
+
+    def _description(self) -> tuple[str, tuple[int, ...], int, int]:
+        """Name, shape, type and offset of a tensor."""
+        name = self._text()
+        dimensions = self._scalar("I")
+        if dimensions > MAX_DIMENSIONS:
+            raise CheckpointError(f"{self.file.path}: tensor {name!r} has {dimensions} dimensions.")
+        shape = tuple(self._scalar("Q") for _ in range(dimensions))[::-1]
+        return name, shape, self._scalar("I"), self._scalar("Q")
+
+    def _entries(self, described: list[tuple[str, tuple[int, ...], int, int]]) -> Iterator[tuple[str, _Entry]]:
+        library = _library()
+        alignment = self.metadata.get("general.alignment", _DEFAULT_ALIGNMENT)
+        if not isinstance(alignment, int) or alignment <= 0 or alignment & (alignment - 1):
+            raise CheckpointError(f"{self.file.path}: general.alignment is {_short(alignment)}, no power of two.")
+        start = -(-self.at // alignment) * alignment
+        twice = [name for name, times in Counter(name for name, *_ in described).items() if times > 1]
+        if twice:
+            raise CheckpointError(f"{self.file.path} has tensors twice: {some(twice)}.")
+        places = []
+        for name, shape, number, offset in described:
+            where = f"{self.file.path}: tensor {name!r}"
+            try:
+                kind = library.GGMLQuantizationType(number)
+            except ValueError as error:
+                raise CheckpointError(f"{where} is stored as type {number}, which is unknown.") from error
+            elements, block = library.GGML_QUANT_SIZES[kind]
+            count = count_elements(shape)
+            if count is None or not shape or shape[-1] % elements:
+                raise CheckpointError(f"{where} has the shape {shape}, which none stored as {kind.name} can have.")
+            nbytes = count // elements * block
+            if start + offset + nbytes > self.file.size:
+                raise CheckpointError(
+                    f"{where} would end at byte {start + offset + nbytes} of {self.file.size}: the file is cut short "
+                    f"or its header is wrong."
+                )
+            if offset % alignment:
+                raise CheckpointError(f"{where} begins at {offset}, no multiple of the alignment, {alignment}.")
+            places.append((offset, offset + nbytes, name))
+            yield name, _Entry(shape, kind.name, start + offset)
+        for (_, end, name), (begin, _, following) in itertools.pairwise(sorted(places)):
+            if begin < end:
+                raise CheckpointError(f"{self.file.path}: tensors {name!r} and {following!r} share bytes.")

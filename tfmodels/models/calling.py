@@ -1,0 +1,157 @@
+"""The calling convention: one way to accept arguments for every model and backbone.
+
+A class names its inputs in `input_names`; `call` is then made for it with exactly that signature, so that Keras,
+`help()` and editors see the real argument names. The same arguments come as keywords, as one dict, as one list or
+tuple in signature order, or as a single tensor.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from keras import ops
+
+from tfmodels.utils.text import did_you_mean
+
+# Where `input_ids` may stand for one of these, given positionally, everything is spread over the arguments.
+_CONTAINERS = (Mapping, list, tuple)
+
+
+def unpack(names: tuple[str, ...], args: tuple, kwargs: dict[str, Any], owner: str) -> dict[str, Any]:
+    """Spread what a caller gave over the argument names.
+
+    Args:
+        names: accepted names in order.
+        args: positional arguments; a dict, list or tuple in the first place is spread too.
+        kwargs: keyword arguments.
+        owner: name of the class, for messages.
+
+    Returns:
+        One value per name, None where nothing was given.
+
+    Raises:
+        TypeError: an unknown name, a name given twice, or too many values.
+
+    Example:
+        >>> unpack(("input_ids", "attention_mask"), ([1, 2],), {}, "Model")
+        {'input_ids': 1, 'attention_mask': 2}
+    """
+    kwargs = dict(kwargs)
+    first = args[0] if args else None
+    if not args and isinstance(kwargs.get(names[0]), _CONTAINERS):
+        first = kwargs.pop(names[0])
+    given: dict[str, Any] = {}
+    if isinstance(first, Mapping):
+        check_names(names, first, owner)
+        given.update(first)
+        rest = args[1:]
+        if rest:
+            raise TypeError(f"{owner} was called with a dict and {len(rest)} more positional arguments; name them.")
+    else:
+        values = tuple(first) + args[1:] if isinstance(first, (list, tuple)) else args
+        if len(values) > len(names):
+            raise TypeError(
+                f"{owner} takes at most {len(names)} inputs ({', '.join(names)}); {len(values)} were given."
+            )
+        given.update(zip(names, values, strict=False))
+    check_names(names, kwargs, owner)
+    for name, value in kwargs.items():
+        if value is not None and given.get(name) is not None:
+            raise TypeError(f"{owner} got {name!r} twice: by name and in the list, tuple or dict before it.")
+        if value is not None or name not in given:
+            given[name] = value
+    return {name: given.get(name) for name in names}
+
+
+def check_names(names: tuple[str, ...], given: Mapping[str, Any], owner: str) -> None:
+    """Raise TypeError if `given` holds a name that is not accepted, naming those that are."""
+    for name in given:
+        if name not in names:
+            hint = did_you_mean(name, names, " (did you mean {!r}?)", limit=1)
+            raise TypeError(f"{owner} got an unknown argument {name!r}{hint}; it accepts {', '.join(names)}.")
+
+
+class CallingConvention:
+    """Mixin for `keras.Layer` classes: makes `call` from `input_names` and hands `forward` one value per name.
+
+    `training` is always accepted last.
+    """
+
+    input_names: ClassVar[tuple[str, ...]] = ()
+    # Those of `input_names` that existing scripts give and that mean nothing to the architecture: `forward` does not
+    # get them.
+    unused_inputs: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        names = cls.input_names + ("training",)
+
+        def call(self, *args, **kwargs):
+            given = unpack(names, args, kwargs, type(self).__name__)
+            return self.forward(**{name: value for name, value in given.items() if name not in self.unused_inputs})
+
+        parameters = [inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
+        parameters += [inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None) for n in names]
+        call.__signature__ = inspect.Signature(parameters)
+        call.__doc__ = f"Run the model. Accepts {', '.join(names)}."
+        call.__qualname__ = f"{cls.__qualname__}.call"
+        cls.call = call
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        names = self.input_names + ("training",)
+        check_names(names, kwargs, type(self).__name__)
+        kwargs = {name: typed_in(value) for name, value in kwargs.items()}
+        flags = {}
+        # Keras refuses flags next to tensors, inside a dict or list as well as positionally: they travel as keywords.
+        if args and isinstance(args[0], Mapping):
+            flags = {name: value for name, value in args[0].items() if value is None or isinstance(value, (bool, int))}
+            tensors = {name: typed_in(value) for name, value in args[0].items() if name not in flags}
+            check_names(names, flags, type(self).__name__)
+            args = (tensors, *args[1:])
+        elif args and typed_in(args[0]) is not args[0]:
+            args = (typed_in(args[0]), *args[1:])
+        elif args:
+            values = (*args[0], *args[1:]) if isinstance(args[0], (list, tuple)) else args
+            flags = {name: value for name, value in zip(names, values, strict=False) if isinstance(value, (bool, int))}
+            if flags:
+                args = ([None if isinstance(value, (bool, int)) else value for value in values],)
+        for name in flags:
+            if name in kwargs:
+                raise TypeError(f"{type(self).__name__} got {name!r} twice: by name and in what came before.")
+        return super().__call__(*args, **{**flags, **kwargs})
+
+
+def typed_in(value: Any) -> Any:
+    """Python lists of numbers, as one types them in, as an array; anything else as it is.
+
+    Example:
+        >>> typed_in([[5, 9], [7, 1]]).shape
+        (2, 2)
+    """
+    if isinstance(value, list) and value and all(isinstance(row, (int, float, list)) for row in value):
+        return np.asarray(value)
+    return value
+
+
+def values_of(tensor: Any) -> np.ndarray | None:
+    """The values of a tensor that Python can look at now, or None.
+
+    None in a graph, except for constants from outside of it, and for a tensor without elements.
+    """
+    known = isinstance(tensor, np.ndarray) or (ops.is_tensor(tensor) and hasattr(tensor, "numpy"))
+    return np.asarray(tensor) if known and 0 not in tensor.shape else None
+
+
+def value_range(tensor: Any) -> tuple[int, int] | None:
+    """Least and largest element of an integer tensor, or None where `values_of` it is.
+
+    Example:
+        >>> import numpy as np
+        >>> value_range(np.array([[3, 7]]))
+        (3, 7)
+    """
+    values = values_of(tensor)
+    return None if values is None else (int(values.min()), int(values.max()))

@@ -1,0 +1,268 @@
+"""The task heads, written once for all families.
+
+A head is a mixin before a family's base class: it creates its layers, takes its labels beside the backbone's inputs
+and turns the backbone's output into logits and a loss.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+from keras import ops
+
+from tfmodels.generation.config import FILE_NAME as GENERATION_CONFIG_NAME
+from tfmodels.generation.config import GenerationConfig
+from tfmodels.generation.sample import GenerationMixin
+from tfmodels.layers.linear import build_all, project_back
+from tfmodels.models import losses
+from tfmodels.models.outputs import (
+    CausalLMOutput,
+    MaskedLMOutput,
+    MultipleChoiceOutput,
+    QuestionAnsweringOutput,
+    SequenceClassifierOutput,
+    TokenClassifierOutput,
+)
+
+
+class CausalLMHead(GenerationMixin):
+    """Scores of the next token at every position, and generation.
+
+    `labels` are int (batch, length) with -100 where a token does not count; they are shifted inside. `logits_to_keep`
+    limits
+    the positions that get logits: an int n for the last n (0 for all), a 1-D int tensor of positions, or a 2-D one
+    with positions per row (batch, kept); with it, labels still need all positions.
+    """
+
+    label_names = ("labels",)
+    head_inputs = ("labels", "logits_to_keep")
+
+    def make_head(self) -> None:
+        if not self.config.tie_word_embeddings:
+            self.lm_head = self.make_linear(self.config.vocab_size, use_bias=False, name="lm_head")
+        self.generation_config = GenerationConfig.from_model_config(self.config)
+
+    def build_head(self) -> None:
+        if not self.config.tie_word_embeddings:
+            build_all(self.config.hidden_size, self.lm_head)
+
+    def get_output_embeddings(self) -> keras.layers.Layer:
+        """The layer that gives logits: `lm_head`, or the input embeddings where they are tied."""
+        return self.get_input_embeddings() if self.config.tie_word_embeddings else self.lm_head
+
+    def to_logits(self, hidden: Any) -> Any:
+        """Scores over the vocabulary, (batch, length, vocab_size)."""
+        if self.config.tie_word_embeddings:
+            return project_back(hidden, self.get_input_embeddings())
+        return self.lm_head(hidden)
+
+    def forward(self, *, labels: Any, logits_to_keep: Any, return_dict: bool | None, **inputs: Any) -> Any:
+        outputs = self.backbone(**inputs, return_dict=True)
+        if labels is not None and logits_to_keep is not None and not _keeps_all(logits_to_keep):
+            raise ValueError("labels need the logits of all positions: leave logits_to_keep out.")
+        logits = self.to_logits(keep_positions(outputs.last_hidden_state, logits_to_keep))
+        loss = None if labels is None else losses.causal_lm_loss(logits, labels)
+        return self.finish(CausalLMOutput, outputs, return_dict, loss=loss, logits=logits)
+
+    def after_loading(self, folder: Path) -> None:
+        super().after_loading(folder)
+        if (folder / GENERATION_CONFIG_NAME).is_file():
+            stored = GenerationConfig.from_pretrained(folder)
+            self.generation_config = stored.with_defaults(self.generation_config)
+
+    def save_pretrained(self, folder: Any, **options: Any) -> None:
+        super().save_pretrained(folder, **options)
+        self.generation_config.save_pretrained(folder)
+
+
+def _keeps_all(logits_to_keep: Any) -> bool:
+    return isinstance(logits_to_keep, int) and logits_to_keep == 0
+
+
+def keep_positions(hidden: Any, logits_to_keep: Any) -> Any:
+    """The positions of `hidden` (batch, length, width) that `logits_to_keep` names; see `CausalLMHead`.
+
+    Example:
+        >>> import numpy as np
+        >>> x = np.arange(4.0).reshape(1, 4, 1)
+        >>> [np.asarray(keep_positions(x, keep)).ravel().tolist() for keep in (1, np.array([2, 0]))]
+        [[3.0], [2.0, 0.0]]
+    """
+    if logits_to_keep is None or _keeps_all(logits_to_keep):
+        return hidden
+    if isinstance(logits_to_keep, int):
+        if logits_to_keep < 0:
+            raise ValueError(
+                f"logits_to_keep={logits_to_keep}; 0 for all, n for the last n, or positions are expected."
+            )
+        return hidden[:, -logits_to_keep:]
+    positions = ops.convert_to_tensor(logits_to_keep)
+    if not keras.backend.is_int_dtype(keras.backend.standardize_dtype(positions.dtype)) or len(positions.shape) > 2:
+        raise ValueError(
+            f"logits_to_keep is {keras.backend.standardize_dtype(positions.dtype)} of shape {tuple(positions.shape)}; "
+            f"an int, a 1-D int tensor or a 2-D int tensor (batch, kept) is expected."
+        )
+    if len(positions.shape) == 0:
+        raise ValueError("logits_to_keep is a scalar tensor; give a Python int, whose value shapes the graph.")
+    if len(positions.shape) == 1:
+        return ops.take(hidden, positions, axis=1)
+    return ops.take_along_axis(hidden, ops.expand_dims(positions, 2), axis=1)
+
+
+class MaskedLMHead:
+    """Scores of the tokens behind masked positions; `labels` are int (batch, length) with -100 where nothing is asked.
+
+    A family makes the layers and implements `to_logits(hidden)`.
+    """
+
+    label_names = ("labels",)
+    head_inputs = ("labels",)
+
+    def forward(self, *, labels: Any, return_dict: bool | None, **inputs: Any) -> Any:
+        outputs = self.backbone(**inputs, return_dict=True)
+        logits = self.to_logits(outputs.last_hidden_state)
+        loss = None if labels is None else losses.cross_entropy(logits, labels)
+        return self.finish(MaskedLMOutput, outputs, return_dict, loss=loss, logits=logits)
+
+
+class SequenceClassificationHead:
+    """Classification or regression of whole sequences, here at each row's last token that is not padding.
+
+    `labels`: see `tfmodels.models.losses.sequence_classification_loss`; without `config.problem_type` the kind of
+    problem follows from `num_labels` and the labels' dtype. With `inputs_embeds` the last position is taken.
+    Families that classify otherwise override `make_head`, `build_head` and `classify`.
+    """
+
+    label_names = ("labels",)
+    head_inputs = ("labels",)
+
+    def make_head(self) -> None:
+        self.score = self.make_linear(self.config.num_labels, use_bias=False, name="score")
+
+    def build_head(self) -> None:
+        build_all(self.config.hidden_size, self.score)
+
+    def classify(self, hidden: Any, input_ids: Any, training: bool | None) -> Any:
+        """Logits (batch, num_labels) from the last hidden states (batch, length, hidden_size)."""
+        pad = self.config.pad_token_id
+        if pad is None and hidden.shape[0] != 1:
+            raise ValueError(
+                f"{type(self).__name__} finds each row's last token by config.pad_token_id, which is None: set it, or "
+                f"give one row at a time (got a batch of {hidden.shape[0] or 'unknown size'})."
+            )
+        if pad is None or input_ids is None:
+            pooled = hidden[:, -1]
+        else:
+            columns = ops.arange(ops.shape(input_ids)[1], dtype="int32")
+            last = ops.max(columns * ops.cast(ops.not_equal(input_ids, pad), "int32"), axis=1)
+            pooled = ops.squeeze(ops.take_along_axis(hidden, ops.reshape(last, (-1, 1, 1)), axis=1), 1)
+        return self.score(pooled)
+
+    def forward(self, *, labels: Any, return_dict: bool | None, training: bool | None, **inputs: Any) -> Any:
+        outputs = self.backbone(**inputs, return_dict=True, training=training)
+        logits = self.classify(outputs.last_hidden_state, inputs["input_ids"], training)
+        loss = None
+        if labels is not None:
+            problem_type = self.config.problem_type or losses.infer_problem_type(self.config.num_labels, labels)
+            loss = losses.sequence_classification_loss(logits, labels, problem_type)
+        return self.finish(SequenceClassifierOutput, outputs, return_dict, loss=loss, logits=logits)
+
+
+class MultipleChoiceHead:
+    """Choice among several texts, each read alone and scored by its pooled output.
+
+    Inputs have an axis more, the choices: `input_ids` (batch, choices, length) and so on; `labels` are int (batch,).
+    """
+
+    label_names = ("labels",)
+    head_inputs = ("labels",)
+
+    def make_head(self) -> None:
+        self.dropout = keras.layers.Dropout(_classifier_dropout(self.config), dtype=self.dtype_policy, name="dropout")
+        self.classifier = self.make_linear(1, use_bias=True, name="classifier")
+
+    def build_head(self) -> None:
+        build_all(self.config.hidden_size, self.dropout, self.classifier)
+
+    def forward(self, *, labels: Any, return_dict: bool | None, training: bool | None, **inputs: Any) -> Any:
+        choices = None
+        for name, rank in (("input_ids", 3), ("attention_mask", 3), ("position_ids", 3), ("inputs_embeds", 4)):
+            if inputs[name] is not None:
+                inputs[name], choices = _fold_choices(name, inputs[name], rank)
+        outputs = self.backbone(**inputs, return_dict=True, training=training)
+        pooled = self.dropout(outputs.pooler_output, training=training)
+        logits = ops.reshape(self.classifier(pooled), (-1, choices))
+        loss = None if labels is None else losses.cross_entropy(logits, ops.reshape(labels, (-1,)))
+        return self.finish(MultipleChoiceOutput, outputs, return_dict, loss=loss, logits=logits)
+
+
+def _fold_choices(name: str, values: Any, rank: int) -> tuple[Any, Any]:
+    """(batch, choices, ...) as (batch * choices, ...), and the number of choices."""
+    if len(values.shape) != rank:
+        raise ValueError(f"{name} has shape {tuple(values.shape)}; {rank} axes were expected: (batch, choices, ...).")
+    choices, *rest = ops.shape(values)[1:]
+    return ops.reshape(values, (-1, *rest)), choices
+
+
+class TokenClassificationHead:
+    """Classification of every token; `labels` are int (batch, length) with -100 where a token does not count."""
+
+    label_names = ("labels",)
+    head_inputs = ("labels",)
+    # What the family's checkpoints call the layer.
+    classifier_name = "classifier"
+
+    def make_head(self) -> None:
+        self.dropout = keras.layers.Dropout(_classifier_dropout(self.config), dtype=self.dtype_policy, name="dropout")
+        classifier = self.make_linear(self.config.num_labels, use_bias=True, name=self.classifier_name)
+        setattr(self, self.classifier_name, classifier)
+
+    def build_head(self) -> None:
+        build_all(self.config.hidden_size, self.dropout, getattr(self, self.classifier_name))
+
+    def forward(self, *, labels: Any, return_dict: bool | None, training: bool | None, **inputs: Any) -> Any:
+        outputs = self.backbone(**self.without_cache(inputs), return_dict=True, training=training)
+        classifier = getattr(self, self.classifier_name)
+        logits = classifier(self.dropout(outputs.last_hidden_state, training=training))
+        loss = None if labels is None else losses.cross_entropy(logits, labels)
+        return self.finish(TokenClassifierOutput, outputs, return_dict, loss=loss, logits=logits)
+
+
+def _classifier_dropout(config: Any) -> float:
+    for name in ("classifier_dropout", "hidden_dropout", "hidden_dropout_prob"):
+        value = getattr(config, name, None)
+        if value is not None:
+            return value
+    return 0.1
+
+
+class QuestionAnsweringHead:
+    """Start and end of an answer within the input.
+
+    `start_positions` and `end_positions` are int (batch,) or (batch, 1); negatives count as 0, positions beyond the
+    input do not count.
+    """
+
+    label_names = ("start_positions", "end_positions")
+    head_inputs = ("start_positions", "end_positions")
+    main_outputs = ("start_logits", "end_logits")
+
+    def make_head(self) -> None:
+        self.qa_outputs = self.make_linear(2, use_bias=True, name="qa_outputs")
+
+    def build_head(self) -> None:
+        build_all(self.config.hidden_size, self.qa_outputs)
+
+    def forward(self, *, start_positions: Any, end_positions: Any, return_dict: bool | None, **inputs: Any) -> Any:
+        if (start_positions is None) != (end_positions is None):
+            raise ValueError("start_positions and end_positions go together; only one was given.")
+        outputs = self.backbone(**self.without_cache(inputs), return_dict=True)
+        start_logits, end_logits = ops.unstack(self.qa_outputs(outputs.last_hidden_state), 2, axis=-1)
+        loss = None
+        if start_positions is not None:
+            loss = losses.question_answering_loss(start_logits, end_logits, start_positions, end_positions)
+        return self.finish(
+            QuestionAnsweringOutput, outputs, return_dict, loss=loss, start_logits=start_logits, end_logits=end_logits
+        )

@@ -1,0 +1,175 @@
+"""One loss per head, each a scalar in float32."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import Any
+
+from keras import backend, ops
+
+from tfmodels.models.calling import value_range
+
+IGNORED = -100
+
+_counted_by: ContextVar[Callable[[Any], Any]] = ContextVar("what becomes of counts", default=lambda count: count)
+
+
+@contextlib.contextmanager
+def counting(count_by: Callable[[Any], Any]) -> Iterator[None]:
+    """Losses inside are sums divided by `count_by(n)` instead of by the number n of their terms.
+
+    Where several replicas train one model, each on its part of a batch, and n differs between them, the mean of their
+    means is not the mean over the batch. With the average n of all replicas it is.
+
+    Args:
+        count_by: called with float32 scalars.
+
+    Example:
+        >>> import numpy as np
+        >>> with counting(lambda count: 2 * count):
+        ...     round(float(cross_entropy(np.zeros((1, 4), "float32"), np.array([1]))), 4)
+        0.6931
+    """
+    token = _counted_by.set(count_by)
+    try:
+        yield
+    finally:
+        _counted_by.reset(token)
+
+
+def _mean(values: Any, counts: Any = None) -> Any:
+    """Mean of float32 values, of those for which the bool `counts` is true where it is given."""
+    if counts is None:
+        counts = ops.ones_like(values, dtype="bool")
+    number = ops.sum(ops.cast(counts, "float32"))
+    return ops.sum(ops.where(counts, values, 0.0)) / _counted_by.get()(number)
+
+
+def cross_entropy(logits: Any, labels: Any, ignored: int = IGNORED) -> Any:
+    """Mean cross-entropy over the labels that count.
+
+    Labels are compared with the classes where they hold values now; inside a graph one beyond them makes whatever the
+    backend makes of it (an error on a CPU, NaN on a GPU and under XLA).
+
+    Args:
+        logits: float (..., classes).
+        labels: int (...).
+        ignored: label of positions that do not count.
+
+    Returns:
+        float32 scalar; NaN where no label counts, as the mean over nothing is in PyTorch.
+
+    Raises:
+        ValueError: labels of another shape, or beyond the classes.
+
+    Example:
+        >>> import numpy as np
+        >>> round(float(cross_entropy(np.zeros((2, 4), "float32"), np.array([1, -100]))), 4)
+        1.3863
+    """
+    logits = ops.cast(logits, "float32")
+    labels = ops.cast(labels, "int32")
+    check_shape("labels", labels, logits.shape[:-1])
+    counts = ops.not_equal(labels, ignored)
+    safe = ops.where(counts, labels, 0)
+    classes = logits.shape[-1]
+    found = value_range(safe)
+    if found and (found[0] < 0 or found[1] >= classes):
+        raise ValueError(
+            f"labels run from {found[0]} to {found[1]}; classes are numbered in [0, {classes}), and {ignored} is for "
+            f"positions that do not count."
+        )
+    losses = ops.sparse_categorical_crossentropy(safe, logits, from_logits=True)
+    return _mean(losses, counts)
+
+
+def check_shape(name: str, labels: Any, expected: Any) -> None:
+    """Raise ValueError where labels are known to have another shape than expected.
+
+    Args:
+        name: of the argument that they came as.
+        labels: a tensor.
+        expected: sizes, None for any.
+    """
+    given, expected = tuple(labels.shape), tuple(expected)
+    pairs = zip(given, expected, strict=False)
+    if len(given) != len(expected) or any(None not in pair and pair[0] != pair[1] for pair in pairs):
+        raise ValueError(f"{name} have shape {given}; {expected} was expected, as the logits have it.")
+
+
+def causal_lm_loss(logits: Any, labels: Any) -> Any:
+    """Cross-entropy of each token given those before it; labels are the inputs themselves, shifted here.
+
+    Args:
+        logits: (batch, length, vocab_size).
+        labels: int (batch, length), -100 where a token does not count.
+    """
+    labels = ops.convert_to_tensor(labels)
+    check_shape("labels", labels, logits.shape[:-1])
+    return cross_entropy(logits[:, :-1], labels[:, 1:])
+
+
+def sequence_classification_loss(logits: Any, labels: Any, problem_type: str) -> Any:
+    """Loss of whole-sequence classification or regression.
+
+    Args:
+        logits: (batch, num_labels).
+        labels: "single_label_classification": int (batch,); "multi_label_classification": (batch, num_labels) of 0 and
+            1; "regression": float (batch,) or (batch, num_labels).
+        problem_type: one of those three.
+    """
+    labels = ops.convert_to_tensor(labels)
+    if problem_type == "single_label_classification":
+        return cross_entropy(logits, _one_per_row("labels", labels, logits))
+    logits = ops.cast(logits, "float32")
+    if logits.shape[-1] == 1:
+        labels = ops.expand_dims(_one_per_row("labels", labels, logits), 1)
+    check_shape("labels", labels, logits.shape)
+    labels = ops.cast(labels, "float32")
+    if problem_type == "regression":
+        return _mean(ops.square(logits - labels))
+    return _mean(ops.binary_crossentropy(labels, logits, from_logits=True))
+
+
+def _one_per_row(name: str, labels: Any, logits: Any) -> Any:
+    """Labels (batch,) or (batch, 1) as (batch,)."""
+    if len(labels.shape) == 2:
+        check_shape(name, labels, (logits.shape[0], 1))
+    labels = ops.reshape(labels, (-1,))
+    check_shape(name, labels, logits.shape[:1])
+    return labels
+
+
+def infer_problem_type(num_labels: int, labels: Any) -> str:
+    """The kind of problem that a number of labels and the labels' dtype speak of.
+
+    Example:
+        >>> import numpy as np
+        >>> infer_problem_type(3, np.array([0, 2]))
+        'single_label_classification'
+    """
+    if num_labels == 1:
+        return "regression"
+    integers = backend.is_int_dtype(backend.standardize_dtype(labels.dtype))
+    return "single_label_classification" if integers else "multi_label_classification"
+
+
+def question_answering_loss(start_logits: Any, end_logits: Any, start_positions: Any, end_positions: Any) -> Any:
+    """Mean of the two cross-entropies over positions.
+
+    Args:
+        start_logits, end_logits: (batch, length).
+        start_positions, end_positions: int (batch,) or (batch, 1); clamped to [0, length], and `length` does not
+            count.
+    """
+    length = ops.shape(start_logits)[1]
+
+    def one(name: str, logits: Any, positions: Any) -> Any:
+        positions = _one_per_row(name, ops.cast(positions, "int32"), logits)
+        positions = ops.clip(positions, 0, length)
+        return cross_entropy(logits, ops.where(positions >= length, IGNORED, positions))
+
+    start = one("start_positions", start_logits, start_positions)
+    return (start + one("end_positions", end_logits, end_positions)) / 2

@@ -1,0 +1,138 @@
+"""What models return: ordered dicts that leave out what was not computed and read by attribute, key or index."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any, ClassVar
+
+import keras
+import optree
+
+
+class ModelOutput(OrderedDict):
+    """Base of all outputs.
+
+    Fields that are None are left out, so that tuples, graphs and exports hold only what was computed; reading such a
+    field as an attribute gives None. Every subclass is a pytree node: `tf.function`, `jax.jit`, the Functional API,
+    `predict` and export keep its type.
+
+    Example:
+        >>> from tfmodels.models.outputs import CausalLMOutput
+        >>> output = CausalLMOutput(logits=[0.5])
+        >>> output.logits, output["logits"], output[0], output.loss
+        ([0.5], [0.5], [0.5], None)
+        >>> output.to_tuple()
+        ([0.5],)
+    """
+
+    fields: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, *pairs: Any, **values: Any):
+        super().__init__()
+        for name, value in OrderedDict(*pairs, **values).items():
+            if value is not None:
+                self[name] = value
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+
+        def rebuild(names: tuple[str, ...], values: Any) -> ModelOutput:
+            return cls(zip(names, values, strict=True))
+
+        optree.register_pytree_node(
+            cls, lambda output: (list(output.values()), tuple(output), tuple(output)), rebuild, namespace="keras"
+        )
+        if keras.backend.backend() == "jax":
+            import jax
+
+            jax.tree_util.register_pytree_node(cls, lambda output: (list(output.values()), tuple(output)), rebuild)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self:
+            return self[name]
+        if name in type(self).fields:
+            return None
+        raise AttributeError(f"{type(self).__name__} has no field {name!r}; it has {', '.join(type(self).fields)}.")
+
+    def __getitem__(self, key: str | int | slice) -> Any:
+        return super().__getitem__(key) if isinstance(key, str) else self.to_tuple()[key]
+
+    def __reduce__(self):
+        return type(self), (list(self.items()),)
+
+    def to_tuple(self) -> tuple[Any, ...]:
+        """The values that were computed, in field order."""
+        return tuple(self.values())
+
+
+class BaseModelOutput(ModelOutput):
+    """Output of a decoder's backbone.
+
+    Fields:
+        last_hidden_state: (batch, length, hidden_size).
+        past_key_values: one (key, value) pair per layer, each (batch, key_value_heads, length so far, head_dim).
+        hidden_states: the embeddings and every layer's output, each (batch, length, hidden_size).
+        attentions: per layer, after softmax, (batch, heads, length, keys).
+    """
+
+    fields = ("last_hidden_state", "past_key_values", "hidden_states", "attentions")
+
+
+class BaseModelOutputWithPooling(ModelOutput):
+    """Output of an encoder's backbone; `pooler_output` is (batch, hidden_size)."""
+
+    fields = ("last_hidden_state", "pooler_output", "hidden_states", "attentions")
+
+
+class CausalLMOutput(ModelOutput):
+    """Output of a causal language model; `loss` is a scalar, `logits` (batch, length, vocab_size)."""
+
+    fields = ("loss", "logits", "past_key_values", "hidden_states", "attentions")
+
+
+class MaskedLMOutput(ModelOutput):
+    """Output of a masked language model; `loss` is a scalar, `logits` (batch, length, vocab_size)."""
+
+    fields = ("loss", "logits", "hidden_states", "attentions")
+
+
+class SequenceClassifierOutput(ModelOutput):
+    """Output of a classifier or regressor of whole sequences; `logits` is (batch, num_labels)."""
+
+    fields = ("loss", "logits", "past_key_values", "hidden_states", "attentions")
+
+
+class TokenClassifierOutput(ModelOutput):
+    """Output of a token classifier; `logits` is (batch, length, num_labels)."""
+
+    fields = ("loss", "logits", "hidden_states", "attentions")
+
+
+class QuestionAnsweringOutput(ModelOutput):
+    """Output of an extractive question-answering model; both logits are (batch, length)."""
+
+    fields = ("loss", "start_logits", "end_logits", "hidden_states", "attentions")
+
+
+class MultipleChoiceOutput(ModelOutput):
+    """Output of a multiple-choice model; `logits` is (batch, choices)."""
+
+    fields = ("loss", "logits", "hidden_states", "attentions")
+
+
+class SentenceEmbeddingOutput(ModelOutput):
+    """Output of a sentence encoder; `sentence_embedding` is float (batch, dimension)."""
+
+    fields = ("sentence_embedding",)
+
+
+class GenerateOutput(ModelOutput):
+    """Output of `generate`.
+
+    Fields:
+        sequences: int32 (batch, length), prompt and continuation.
+        scores: per new token, float32 (batch, vocab_size) after all processors.
+        logits: per new token, float32 (batch, vocab_size) as the model gave them.
+    """
+
+    fields = ("sequences", "scores", "logits")

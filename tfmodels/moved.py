@@ -1,0 +1,46 @@
+"""Old names of modules: `import tfmodels.config` finds `tfmodels.configs.base`."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.abc
+import importlib.machinery
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+# Old module -> the one that holds its names now.
+MOVED = {
+    "tfmodels.bundled": "tfmodels.checkpoints.bundled",
+    "tfmodels.calling": "tfmodels.models.calling",
+    "tfmodels.config": "tfmodels.configs.base",
+    "tfmodels.heads": "tfmodels.models.heads",
+    "tfmodels.losses": "tfmodels.models.losses",
+    "tfmodels.model": "tfmodels.models.base",
+    "tfmodels.outputs": "tfmodels.models.outputs",
+    "tfmodels.sentence_encoder": "tfmodels.sentence.encoder",
+    "tfmodels.sentence_files": "tfmodels.sentence.files",
+    "tfmodels.trainer": "tfmodels.models.training",
+}
+
+
+class MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds a module of `MOVED` where it is now; both names then stand for one module object."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        return importlib.machinery.ModuleSpec(fullname, self) if fullname in MOVED else None
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        # The import system reads the result from sys.modules once this has run.
+        sys.modules[module.__name__] = importlib.import_module(MOVED[module.__name__])
+
+
+def install() -> None:
+    """Let Python ask `MovedModules` after its own finders."""
+    if not any(isinstance(finder, MovedModules) for finder in sys.meta_path):
+        sys.meta_path.append(MovedModules())

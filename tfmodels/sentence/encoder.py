@@ -1,0 +1,320 @@
+"""Sentence embeddings: texts to vectors."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+from keras import ops
+
+from tfmodels.auto import TFAutoModel
+from tfmodels.checkpoints import CheckpointError, TensorSpec, hub, open_checkpoint, write_checkpoint
+from tfmodels.configs.base import dtype_name
+from tfmodels.generation.sample import Compiled, Programs, bucket_batch, bucket_length
+from tfmodels.layers.activations import get_activation
+from tfmodels.layers.linear import build_all, linear
+from tfmodels.models.base import TFPreTrainedModel
+from tfmodels.models.calling import CallingConvention
+from tfmodels.models.outputs import SentenceEmbeddingOutput
+from tfmodels.models.training import TrainedModel
+from tfmodels.sentence.files import Dense, SentenceFolder, read_folder, write_folder
+from tfmodels.sentence.pooling import Pooling
+from tfmodels.tokenization import AutoTokenizer
+
+
+class SentenceEncoder(CallingConvention, TrainedModel):
+    """A model with pooling, and what follows it, as one Keras model: ids and mask in, one vector per text out.
+
+    Called with `input_ids` and `attention_mask`, int (batch, length), it gives a `SentenceEmbeddingOutput`; it
+    composes and trains as any Keras model does, with the vectors as its prediction. `encode` takes texts.
+
+    Args:
+        model: a bare model such as `TFMPNetModel`.
+        tokenizer: what `encode` makes ids with; it is no part of a `.keras` file, nor of a copy.
+        pooling: modes of `tfmodels.sentence.pooling.Pooling`.
+        tail: what follows: "normalize", or dicts of `out_features`, `bias` and `activation` for dense layers.
+        max_seq_length: texts are cut to so many tokens; None: to what model and tokenizer can do.
+        lower_case: whether texts become lower case before they are tokenized.
+        prompts: texts to put in front, by name.
+        default_prompt_name: the prompt that is put in front where none is asked for.
+    """
+
+    input_names: ClassVar[tuple[str, ...]] = ("input_ids", "attention_mask")
+
+    def __init__(
+        self,
+        model: TFPreTrainedModel,
+        tokenizer: Any = None,
+        *,
+        pooling: Iterable[str] = ("mean",),
+        tail: Iterable[str | dict[str, Any]] = (),
+        max_seq_length: int | None = None,
+        lower_case: bool = False,
+        prompts: dict[str, str] | None = None,
+        default_prompt_name: str | None = None,
+        name: str | None = None,
+    ):
+        super().__init__(name=name, dtype=model.dtype_policy)
+        self.model = model
+        self.tokenizer = tokenizer
+        parts = [part if isinstance(part, str) else Dense(**part) for part in tail]
+        self.settings = SentenceFolder(
+            "", tuple(pooling), parts, max_seq_length, lower_case, dict(prompts or {}), default_prompt_name
+        )
+        self.pooling = Pooling(self.settings.pooling, dtype=self.dtype_policy, name="pooling")
+        self.tail = [self._tail_layer(part, index) for index, part in enumerate(parts)]
+        self.build()
+
+    def _tail_layer(self, part: str | Dense, index: int) -> keras.layers.Layer:
+        if not isinstance(part, Dense):
+            return keras.layers.UnitNormalization(dtype="float32", name=f"normalize_{index}")
+        options = {"std": self.model.config.initializer_range, "use_bias": part.bias, "dtype": self.dtype_policy}
+        layer = linear(part.out_features, name=f"dense_{index}", **options)
+        layer.activation = get_activation(part.activation)
+        return layer
+
+    def build(self, input_shape: Any = None) -> None:
+        self.dimension = self.model.config.hidden_size * len(self.pooling.modes)
+        for layer in self.tail:
+            build_all(self.dimension, layer)
+            self.dimension = getattr(layer, "units", self.dimension)
+        self.built = True
+
+    def forward(self, *, input_ids: Any, attention_mask: Any, training: bool | None) -> SentenceEmbeddingOutput:
+        if attention_mask is None:
+            attention_mask = ops.ones_like(input_ids)
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "training": training, "return_dict": True}
+        if "use_cache" in self.model.input_names:
+            inputs["use_cache"] = False
+        vectors = self.pooling(self.model(**inputs).last_hidden_state, attention_mask)
+        for layer in self.tail:
+            vectors = layer(vectors)
+        return SentenceEmbeddingOutput(sentence_embedding=vectors)
+
+    def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, *args: Any, **kwargs: Any) -> Any:
+        return super().compute_loss(x, y, y_pred["sentence_embedding"], *args, **kwargs)
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
+        return super().compute_metrics(x, y, y_pred["sentence_embedding"], sample_weight)
+
+    def get_config(self) -> dict[str, Any]:
+        settings = dataclasses.asdict(self.settings)
+        del settings["transformer"]
+        return {"model": keras.saving.serialize_keras_object(self.model), "name": self.name, **settings}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> SentenceEncoder:
+        return cls(**{**config, "model": keras.saving.deserialize_keras_object(config["model"])})
+
+    # Texts -----------------------------------------------------------------------------------------------------------
+
+    def encode(
+        self,
+        texts: str | Iterable[str],
+        *,
+        batch_size: int = 32,
+        normalize: bool = False,
+        show_progress: bool = False,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        jit_compile: bool | None = None,
+    ) -> np.ndarray:
+        """Vectors of texts.
+
+        Texts of similar length share a batch, the longest go first. By XLA, batches are padded to a few bucketed
+        shapes, each compiled once; otherwise one graph serves every shape, and a batch is as long as its longest text.
+
+        Args:
+            texts: one text or many.
+            batch_size: texts at a time.
+            normalize: scale the vectors to length 1; many models do so by themselves.
+            show_progress: show a progress bar.
+            prompt_name: one of the prompts, put in front of every text.
+            prompt: a text to put in front instead.
+            jit_compile: compile by XLA. Default: where there is a GPU.
+
+        Returns:
+            float32 (texts, dimension) in the order of the texts, or (dimension,) for one text.
+
+        Raises:
+            ValueError: no tokenizer, an unknown prompt name, a batch size below 1.
+
+        Example:
+            >>> from tfmodels import AutoTokenizer, SentenceEncoder, TFAutoModel
+            >>> model, tokenizer = (auto.from_pretrained("stories260K") for auto in (TFAutoModel, AutoTokenizer))
+            >>> SentenceEncoder(model, tokenizer).encode(["Once upon a time", "Hello"]).shape
+            (2, 64)
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size}; a positive number was expected.")
+        single = isinstance(texts, str)
+        rows = self._tokenize([texts] if single else list(texts), self._prompt(prompt_name, prompt))
+        order = sorted(range(len(rows)), key=lambda index: -len(rows[index]))
+        starts: Iterable[int] = range(0, len(rows), batch_size)
+        if show_progress:
+            from rich.progress import track
+
+            starts = track(starts, description="Encoding")
+        jit_compile = _has_gpu() if jit_compile is None else jit_compile
+        run = self._compiled(jit_compile)
+        vectors = np.zeros((len(rows), self.dimension), "float32")
+        for start in starts:
+            own = order[start : start + batch_size]
+            ids, mask = self._pad([rows[index] for index in own], to_buckets=jit_compile)
+            vectors[own] = ops.convert_to_numpy(run(ids, mask))[: len(own)]
+        if normalize:
+            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return vectors[0] if single else vectors
+
+    def _prompt(self, name: str | None, text: str | None) -> str:
+        if text is not None:
+            return text
+        name = self.settings.default_prompt_name if name is None else name
+        known = self.settings.prompts
+        if name is not None and name not in known:
+            raise ValueError(f"prompt_name={name!r} is unknown; there are {', '.join(known) or 'no prompts'}.")
+        return known.get(name, "")
+
+    def _tokenize(self, texts: list[str], prompt: str) -> list[list[int]]:
+        if self.tokenizer is None:
+            raise ValueError("this SentenceEncoder has no tokenizer: set its `tokenizer` to encode texts.")
+        if not texts:
+            return []
+        texts = [(prompt + text).strip() for text in texts]
+        if self.settings.lower_case:
+            texts = [text.lower() for text in texts]
+        limits = (self.settings.max_seq_length, self.model.backbone.longest_input, self.tokenizer.model_max_length)
+        longest = min(limit for limit in limits if limit is not None)
+        cut = {"truncation": True, "max_length": longest} if longest < 1 << 30 else {"truncation": False}
+        return self.tokenizer(texts, return_attention_mask=False, **cut)["input_ids"]
+
+    def _pad(self, rows: list[list[int]], to_buckets: bool) -> tuple[Any, Any]:
+        """Ids and mask, int32 (batch, length), padded on the right."""
+        batch, length = len(rows), max(1, *map(len, rows))
+        if to_buckets:
+            limit = self.model.backbone.longest_input
+            batch, length = bucket_batch(batch), min(bucket_length(length), limit or bucket_length(length))
+        ids = np.full((batch, length), self.tokenizer.pad_token_id or 0, "int32")
+        mask = np.zeros((batch, length), "int32")
+        for index, row in enumerate(rows):
+            ids[index, : len(row)] = row
+            mask[index, : len(row)] = 1
+        return ops.convert_to_tensor(ids), ops.convert_to_tensor(mask)
+
+    def _vectors(self, ids: Any, mask: Any) -> Any:
+        return ops.cast(self(input_ids=ids, attention_mask=mask).sentence_embedding, "float32")
+
+    def _compiled(self, jit_compile: bool) -> Any:
+        made = self.__dict__.setdefault("_programs", Programs()).made
+        if jit_compile not in made:
+            if jit_compile or keras.backend.backend() != "tensorflow":
+                made[jit_compile] = Compiled(self._vectors, jit_compile)
+            else:
+                import tensorflow as tf
+
+                signature = [tf.TensorSpec((None, None), "int32")] * 2
+                made[jit_compile] = tf.function(self._vectors, input_signature=signature, autograph=False)
+        return made[jit_compile]
+
+    # Files -----------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | os.PathLike,
+        *,
+        dtype: Any = None,
+        attn_implementation: str | None = None,
+        **hub_options: Any,
+    ) -> SentenceEncoder:
+        """Read what sentence-transformers wrote.
+
+        A checkpoint without modules.json gets mean pooling, as it does there.
+
+        Args:
+            name_or_path: folder or hub id.
+            dtype, attn_implementation: as in `TFPreTrainedModel.from_pretrained`.
+            **hub_options: `revision`, `token`, `cache_dir`, `local_files_only`, `force_download`, `subfolder`.
+
+        Raises:
+            FileNotFoundError: no such folder, or no weights in it.
+            ValueError: broken files, or modules and options that are not known here.
+            TypeError: an unknown argument.
+        """
+        hub_options, unknown = hub.split_options(hub_options)
+        if unknown:
+            raise TypeError(f"SentenceEncoder.from_pretrained got an unknown argument {next(iter(unknown))!r}.")
+        found = read_folder(hub.resolve(name_or_path, patterns=("*.json",), **hub_options))
+
+        def inside(path: str) -> dict[str, Any]:
+            parts = (hub_options.get("subfolder", ""), path)
+            return {**hub_options, "subfolder": "/".join(part for part in parts if part)}
+
+        options = inside(found.transformer)
+        model = TFAutoModel.from_pretrained(
+            name_or_path, dtype=dtype, attn_implementation=attn_implementation, **options
+        )
+        settings = dataclasses.asdict(found)
+        del settings["transformer"]
+        encoder = cls(model, AutoTokenizer.from_pretrained(name_or_path, **options), **settings)
+        for layer, part in zip(encoder.tail, found.tail, strict=True):
+            if isinstance(part, Dense):
+                _load(layer, hub.resolve(name_or_path, patterns=(hub.WEIGHT_FILES,), **inside(part.path)))
+        return encoder
+
+    def save_pretrained(self, folder: str | os.PathLike) -> None:
+        """Write a folder that `from_pretrained` here and sentence-transformers load."""
+        folder = Path(folder)
+        self.model.save_pretrained(folder)
+        if self.tokenizer is not None:
+            self.tokenizer.save_pretrained(folder)
+        write_folder(folder, self.settings, self.model.config.hidden_size)
+        for layer, part in zip(self.tail, self.settings.tail, strict=True):
+            if isinstance(part, Dense):
+                _save(layer, folder / part.path)
+
+    def export(self, path: str | os.PathLike, format: str = "saved_model", **options: Any) -> Any:
+        """Write the model in a format that runs without tfmodels; arguments and result as `tfmodels.export.export`."""
+        from tfmodels.export import export
+
+        return export(self, path, format, **options)
+
+
+def _variables(layer: keras.layers.Dense) -> dict[str, Any]:
+    """A dense layer's variables by their names in its file."""
+    variables = {"linear.weight": layer.kernel, "linear.bias": layer.bias}
+    return {name: variable for name, variable in variables.items() if variable is not None}
+
+
+def _load(layer: keras.layers.Dense, folder: Path) -> None:
+    with open_checkpoint(folder) as checkpoint:
+        for name, variable in _variables(layer).items():
+            values = np.asarray(checkpoint.read(name), "float32").T
+            if values.shape != tuple(variable.shape):
+                raise CheckpointError(f"{folder}: {name} gives {values.shape}; {tuple(variable.shape)} was expected.")
+            variable.assign(values)
+
+
+def _save(layer: keras.layers.Dense, folder: Path) -> None:
+    tensors = []
+    for name, variable in _variables(layer).items():
+        values = ops.convert_to_numpy(variable.value).T
+        spec = TensorSpec(values.shape, dtype_name(variable.dtype))
+        tensors.append((name, spec, lambda values=values: np.ascontiguousarray(values)))
+    write_checkpoint(folder, tensors)
+
+
+def _has_gpu() -> bool:
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    return bool(tf.config.get_visible_devices("GPU"))
+
+
+keras.saving.register_keras_serializable("tfmodels")(SentenceEncoder)

@@ -1,0 +1,163 @@
+"""The JSON files of a sentence-transformers folder: which modules there are, and their options. Needs no backend."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from tfmodels.utils.json_files import read_object, write_object
+
+MODULES_NAME = "modules.json"
+SETTINGS_NAME = "sentence_bert_config.json"
+SENTENCE_NAME = "config_sentence_transformers.json"
+NORMALIZE = "normalize"
+# The older schema of pooling has a flag for each mode; results are put together in this order.
+POOLING_FLAGS = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+ACTIVATIONS = {
+    "torch.nn.modules.linear.Identity": "linear",
+    **{f"torch.nn.modules.activation.{name}": name.lower() for name in ("Tanh", "ReLU", "GELU", "Sigmoid", "SiLU")},
+}
+
+
+@dataclasses.dataclass
+class Dense:
+    """A dense layer behind the pooling; its weights lie in the folder `path`."""
+
+    out_features: int
+    bias: bool = True
+    activation: str = "tanh"
+    path: str = ""
+
+
+@dataclasses.dataclass
+class SentenceFolder:
+    """What the JSON files say.
+
+    Fields:
+        transformer: folder of the model and the tokenizer, inside the whole one.
+        pooling: modes, in the order in which their results are put together.
+        tail: what follows the pooling, "normalize" or `Dense`.
+        max_seq_length, lower_case, prompts, default_prompt_name: as in `SentenceEncoder`.
+    """
+
+    transformer: str = ""
+    pooling: tuple[str, ...] = ("mean",)
+    tail: list[str | Dense] = dataclasses.field(default_factory=list)
+    max_seq_length: int | None = None
+    lower_case: bool = False
+    prompts: dict[str, str] = dataclasses.field(default_factory=dict)
+    default_prompt_name: str | None = None
+
+
+def read_folder(folder: Path) -> SentenceFolder:
+    """Read the JSON files of a folder; one without modules.json is a plain model, which gets mean pooling.
+
+    Raises:
+        ValueError: broken files, or modules and options that are not known here; the message names the file.
+    """
+    found = SentenceFolder()
+    if (folder / MODULES_NAME).is_file():
+        (kind, found.transformer), (second, pooling), *rest = _modules(folder / MODULES_NAME)
+        if (kind, second) != ("Transformer", "Pooling"):
+            raise ValueError(
+                f"{folder / MODULES_NAME} begins with {kind}, {second}; Transformer, Pooling was expected."
+            )
+        found.pooling = _pooling(folder / pooling / "config.json")
+        found.tail = [_tail(folder, kind, path) for kind, path in rest]
+    for file in sorted((folder / found.transformer).glob("sentence_*_config.json"))[:1]:
+        settings = read_object(file)
+        found.max_seq_length, found.lower_case = settings.get("max_seq_length"), bool(settings.get("do_lower_case"))
+    if (folder / SENTENCE_NAME).is_file():
+        sentence = read_object(folder / SENTENCE_NAME)
+        found.prompts = sentence.get("prompts") or {}
+        found.default_prompt_name = sentence.get("default_prompt_name")
+    return found
+
+
+def write_folder(folder: Path, content: SentenceFolder, width: int) -> None:
+    """Write the JSON files; every `Dense` gets its `path`, where its weights belong.
+
+    Args:
+        folder: exists.
+        content: what to write; the transformer is in the folder itself.
+        width: size of the hidden states.
+    """
+    settings = {"max_seq_length": content.max_seq_length, "do_lower_case": content.lower_case}
+    write_object(folder / SETTINGS_NAME, settings, sort_keys=True)
+    sentence = {"prompts": content.prompts, "default_prompt_name": content.default_prompt_name}
+    write_object(folder / SENTENCE_NAME, sentence, sort_keys=True)
+    pooling: dict[str, Any] = {"word_embedding_dimension": width}
+    pooling |= {flag: mode in content.pooling for flag, mode in POOLING_FLAGS.items()}
+    if tuple(mode for mode in POOLING_FLAGS.values() if mode in content.pooling) != content.pooling:
+        pooling = {"embedding_dimension": width, "pooling_mode": list(content.pooling)}  # flags tell no order
+    width *= len(content.pooling)
+    parts: list[tuple[str, dict[str, Any]]] = [("Transformer", {}), ("Pooling", pooling)]
+    for part in content.tail:
+        if isinstance(part, Dense):
+            part.path = f"{len(parts)}_Dense"
+            options = {"in_features": width, "out_features": part.out_features, "bias": part.bias}
+            torch_name = next(path for path, name in ACTIVATIONS.items() if name == part.activation)
+            parts.append(("Dense", {**options, "activation_function": torch_name}))
+            width = part.out_features
+        else:
+            parts.append(("Normalize", {}))
+    modules = []
+    for index, (kind, options) in enumerate(parts):
+        path = f"{index}_{kind}" if index else ""
+        modules.append(
+            {"idx": index, "name": f"{index}", "path": path, "type": f"sentence_transformers.models.{kind}"}
+        )
+        if options:
+            (folder / path).mkdir(exist_ok=True)
+            write_object(folder / path / "config.json", options, sort_keys=True)
+    write_object(folder / MODULES_NAME, modules)
+
+
+def _modules(file: Path) -> list[tuple[str, str]]:
+    """Kind and folder of each module, in order."""
+    try:
+        entries = sorted(json.loads(file.read_text(encoding="utf-8")), key=lambda entry: entry["idx"])
+        found = [(entry["type"].rsplit(".", 1)[-1], PurePosixPath(entry["path"])) for entry in entries]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{file} is no list of modules with idx, type and path ({error!r}).") from error
+    if len(found) < 2 or any(path.is_absolute() or ".." in path.parts for _, path in found):
+        raise ValueError(f"{file} must list two or more modules, with paths inside the folder.")
+    return [(kind, "/".join(path.parts)) for kind, path in found]
+
+
+def _pooling(file: Path) -> tuple[str, ...]:
+    options = read_object(file)
+    if options.get("include_prompt") is False:
+        raise ValueError(f"{file} has include_prompt=False; leaving prompts out of the pooling is not supported.")
+    modes = options.get("pooling_mode")
+    if modes is None:
+        modes = [mode for flag, mode in POOLING_FLAGS.items() if options.get(flag)] or ["mean"]
+    return (modes,) if isinstance(modes, str) else tuple(modes)
+
+
+def _tail(folder: Path, kind: str, path: str) -> str | Dense:
+    file = folder / path / "config.json"
+    options = read_object(file) if file.is_file() else {}
+    if options.get("module_input_name", "sentence_embedding") != "sentence_embedding" or options.get("use_residual"):
+        raise ValueError(f"{file}: modules on other inputs than sentence_embedding, and residuals, are not supported.")
+    if kind == "Normalize":
+        return NORMALIZE
+    if kind != "Dense":
+        raise ValueError(
+            f"{folder / MODULES_NAME} lists a module {kind}; behind the pooling, Dense and Normalize are known."
+        )
+    activation = options.get("activation_function", "torch.nn.modules.activation.Tanh")
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"{file} has activation_function={activation!r}; known are {', '.join(ACTIVATIONS)}.")
+    if "out_features" not in options:
+        raise ValueError(f"{file} has no out_features, the size of a dense layer's output.")
+    return Dense(options["out_features"], options.get("bias", True), ACTIVATIONS[activation], path)
