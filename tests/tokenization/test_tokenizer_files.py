@@ -14,8 +14,8 @@ from tfmodels.tokenization import (
     LlamaTokenizer,
     MPNetTokenizer,
     PreTrainedTokenizerFast,
-    convert,
 )
+from tfmodels.tokenization.conversions.reading import read_json
 
 TEXTS = ["Hello  world", " a</s> b<s>c", "", "naïve 🙂\n\tx", "<mask> and <|endoftext|>", "<pad>", "  "]
 
@@ -268,7 +268,7 @@ def test_missing_and_broken_files(stories260k, vocabularies, tmp_path):
     with pytest.raises(ValueError, match=r"tokenizer_config\.json is not valid JSON"):
         AutoTokenizer.from_pretrained(tmp_path)
     write(tmp_path / "tokenizer_config.json", ["no object"])
-    with pytest.raises(ValueError, match=r"tokenizer_config\.json must hold a JSON object, got list"):
+    with pytest.raises(ValueError, match=r"tokenizer_config\.json holds a JSON list; an object was expected"):
         AutoTokenizer.from_pretrained(tmp_path)
     with pytest.raises(TypeError, match="unknown arguments dropout"):
         AutoTokenizer.from_pretrained(stories260k, dropout=0.1)
@@ -298,4 +298,4 @@ def test_transformers_loads_what_is_saved(name, request, tmp_path):
 
 def test_reading_json_needs_an_object(tmp_path):
     with pytest.raises(FileNotFoundError, match="No vocabulary file"):
-        convert.read_json(tmp_path / "nothing.json")
+        read_json(tmp_path / "nothing.json")

@@ -1,8 +1,8 @@
 """Text to token ids and back."""
 
+from tfmodels.tokenization.auto_tokenizer import AutoTokenizer
 from tfmodels.tokenization.batch_encoding import BatchEncoding, CharSpan, TokenSpan
 from tfmodels.tokenization.families import (
-    AutoTokenizer,
     GPT2Tokenizer,
     GPT2TokenizerFast,
     GPTNeoXTokenizer,

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tokenizers import AddedToken
 
-from tfmodels.tokenization.convert import read_json
+from tfmodels.tokenization.conversions.reading import read_json
 from tfmodels.tokenization.vocabulary import as_added_token
 from tfmodels.utils import files
-
-if TYPE_CHECKING:
-    from .fast import PreTrainedTokenizerFast
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
@@ -26,29 +21,6 @@ CHAT_TEMPLATE_FOLDER = "additional_chat_templates"
 
 # Own key of tokenizer_config.json: which of our classes wrote it. See `save_pretrained`.
 CLASS_KEY = "tfmodels_class"
-
-
-def load(
-    name_or_path: str | os.PathLike, choose: Callable[[Path], type[PreTrainedTokenizerFast]], options: dict[str, Any]
-) -> PreTrainedTokenizerFast:
-    """Find a checkpoint's folder, on the hub if need be, and load the tokenizer in it.
-
-    Args:
-        name_or_path: folder, bundled model name, or hub id.
-        choose: the class for a folder.
-        options: those of `checkpoints.hub.resolve`, and those of the class's constructor.
-
-    Returns:
-        The tokenizer.
-    """
-    from tfmodels.checkpoints import hub  # here, so that tokenizers of single files do without it
-
-    where, options = hub.split_options(options)
-    patterns = (*hub.TOKENIZER_FILES, f"{CHAT_TEMPLATE_FOLDER}/*.jinja", "config.json")
-    folder = hub.resolve(name_or_path, patterns=patterns, **where)
-    if gguf_file := where.get("gguf_file"):
-        return choose(folder).from_gguf(folder / gguf_file, str(name_or_path), options)
-    return choose(folder).from_folder(folder, str(name_or_path), options)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -83,6 +55,16 @@ def read_config(folder: Path) -> dict[str, Any]:
     if templates:
         config["chat_template"] = templates["default"] if set(templates) == {"default"} else templates
     return config
+
+
+def chat_template_file(name: str) -> str:
+    """The file, inside a checkpoint folder, of the chat template of this name.
+
+    Example:
+        >>> chat_template_file("default"), chat_template_file("tool_use")
+        ('chat_template.jinja', 'additional_chat_templates/tool_use.jinja')
+    """
+    return CHAT_TEMPLATE_FILE if name == "default" else f"{CHAT_TEMPLATE_FOLDER}/{name}.jinja"
 
 
 def to_json(content: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from tokenizers import AddedToken, Tokenizer
 
-from tfmodels.tokenization import convert
+from tfmodels.tokenization import pipeline
 
 SPECIAL_TOKEN_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
@@ -82,7 +82,7 @@ class Vocabulary:
         self, token_ids_0: list[int], token_ids_1: list[int] | None = None
     ) -> list[int]:
         """Put the special tokens around ids, as calling the tokenizer on their text does."""
-        before, between, after = convert.special_frame(self._tokenizer, token_ids_1 is not None)
+        before, between, after = pipeline.special_frame(self._tokenizer, token_ids_1 is not None)
         return [*before, *token_ids_0, *between, *(token_ids_1 or []), *after]
 
     def get_special_tokens_mask(
@@ -107,14 +107,14 @@ class Vocabulary:
                 raise ValueError("token_ids_1 must be None where the ids have their special tokens already.")
             special = set(self.all_special_ids)
             return [int(index in special) for index in to_list(token_ids_0)]
-        before, between, after = convert.special_frame(self._tokenizer, token_ids_1 is not None)
+        before, between, after = pipeline.special_frame(self._tokenizer, token_ids_1 is not None)
         middle = [1] * len(between) + [0] * len(token_ids_1 or [])
         return [1] * len(before) + [0] * len(token_ids_0) + middle + [1] * len(after)
 
     @property
     def add_bos_token(self) -> bool:
         """Whether texts get the bos token in front. Setting it changes that."""
-        return self.bos_token_id in convert.special_frame(self._tokenizer, pair=False)[0]
+        return self.bos_token_id in pipeline.special_frame(self._tokenizer, pair=False)[0]
 
     @add_bos_token.setter
     def add_bos_token(self, value: bool) -> None:
@@ -123,7 +123,7 @@ class Vocabulary:
     @property
     def add_eos_token(self) -> bool:
         """Whether texts get the eos token behind them. Setting it changes that."""
-        return self.eos_token_id in convert.special_frame(self._tokenizer, pair=False)[2]
+        return self.eos_token_id in pipeline.special_frame(self._tokenizer, pair=False)[2]
 
     @add_eos_token.setter
     def add_eos_token(self, value: bool) -> None:
@@ -133,7 +133,7 @@ class Vocabulary:
         for wanted, name in ((bos, "bos_token"), (eos, "eos_token")):
             if wanted and self._special_id(name) is None:
                 raise ValueError(f"add_{name}=True, but the tokenizer has no {name}; set it first.")
-        convert.set_template(self._tokenizer, self.bos_token if bos else None, self.eos_token if eos else None)
+        pipeline.set_template(self._tokenizer, self.bos_token if bos else None, self.eos_token if eos else None)
 
     # -----------------------------------------------------------------------------------------------------------------
     # Vocabulary and special tokens
@@ -295,7 +295,7 @@ class Vocabulary:
         if token is not None:
             token = _checked(name, token)
         frame = None
-        if name in ("bos_token", "eos_token") and convert.has_template(self._tokenizer):
+        if name in ("bos_token", "eos_token") and pipeline.has_template(self._tokenizer):
             frame = self.add_bos_token, self.add_eos_token
         self._special[name] = token
         if frame is not None and any(frame):
@@ -357,3 +357,10 @@ def to_list(values: Any) -> Any:
     if isinstance(values, (str, float, Mapping)) or values is None:
         return values
     return np.asarray(values).tolist()
+
+
+def one_of(name: str, value: Any, choices: tuple[str, ...]) -> str:
+    """The value of an argument that has a few choices, checked."""
+    if value not in choices:
+        raise ValueError(f"{name} must be {' or '.join(map(repr, choices))}, got {value!r}.")
+    return value

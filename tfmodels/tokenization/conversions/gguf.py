@@ -9,14 +9,15 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 
 from tfmodels.checkpoints.files import CheckpointError
 from tfmodels.checkpoints.formats.gguf import read_header
-from tfmodels.tokenization import convert
+from tfmodels.tokenization.conversions import sentencepiece
+from tfmodels.tokenization.conversions.tiktoken import LLAMA3_PATTERN
 
 _PREFIX = "tokenizer.ggml."
 _SPECIAL_TOKENS = {"bos": "bos_token", "eos": "eos_token", "unknown": "unk_token", "padding": "pad_token"}
 
 _GPT2 = [pre_tokenizers.ByteLevel(add_prefix_space=False)]
 _LLAMA3 = [
-    pre_tokenizers.Split(Regex(convert.LLAMA3_PATTERN), behavior="isolated"),
+    pre_tokenizers.Split(Regex(LLAMA3_PATTERN), behavior="isolated"),
     pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
 ]
 # How text is cut before merging, by the name that the file gives.
@@ -52,7 +53,7 @@ def read_gguf(path: Path) -> tuple[Tokenizer, dict[str, Any]]:
     kind = metadata.get(_PREFIX + "model")
     cut = None
     if kind == "llama":
-        backend = _sentencepiece(path, metadata, tokens, types or [convert.NORMAL] * len(tokens))
+        backend = _sentencepiece(path, metadata, tokens, types or [sentencepiece.NORMAL] * len(tokens))
     elif kind == "gpt2":
         name = metadata.get(_PREFIX + "pre", "default")
         if name not in _PRE_TOKENIZERS:
@@ -85,10 +86,10 @@ def _sentencepiece(path: Path, metadata: dict[str, Any], tokens: list[str], type
     scores = _list(path, metadata, "scores", float)
     if len(scores) != len(tokens):
         raise CheckpointError(f"{path} has {len(tokens)} tokens, but {len(scores)} scores.")
-    return convert.sentencepiece_backend(
-        convert.SentencePieceModel(
+    return sentencepiece.sentencepiece_backend(
+        sentencepiece.SentencePieceModel(
             pieces=list(zip(tokens, scores, types, strict=True)),
-            model_type=convert.BPE,
+            model_type=sentencepiece.BPE,
             add_dummy_prefix=bool(metadata.get(_PREFIX + "add_space_prefix", True)),
             remove_extra_whitespaces=bool(metadata.get(_PREFIX + "remove_extra_whitespaces", False)),
         )
@@ -111,9 +112,13 @@ def _byte_level(
     backend.pre_tokenizer = pre_tokenizers.Sequence(cut)
     backend.post_processor = processors.ByteLevel(trim_offsets=False)
     backend.decoder = decoders.ByteLevel()
-    special = [token for token, kind in zip(tokens, types, strict=False) if kind in (convert.UNKNOWN, convert.CONTROL)]
+    special = [
+        token
+        for token, kind in zip(tokens, types, strict=False)
+        if kind in (sentencepiece.UNKNOWN, sentencepiece.CONTROL)
+    ]
     backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
-    defined = [token for token, kind in zip(tokens, types, strict=False) if kind == convert.USER_DEFINED]
+    defined = [token for token, kind in zip(tokens, types, strict=False) if kind == sentencepiece.USER_DEFINED]
     backend.add_tokens([AddedToken(token, normalized=False) for token in defined])
     return backend
 

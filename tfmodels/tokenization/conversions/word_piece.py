@@ -1,0 +1,33 @@
+"""WordPiece: `vocab.txt` as BERT and MPNet have it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+from tfmodels.tokenization.conversions.reading import read_text
+
+
+def word_piece_backend(vocab_file: str | Path, unk_token: str) -> Tokenizer:
+    """Build a WordPiece backend with BERT's normalisation (Devlin et al. 2019) from `vocab.txt`.
+
+    Args:
+        vocab_file: one token a line; the line number is the id.
+        unk_token: what words stand for that cannot be put together.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the unknown token is not in the file.
+    """
+    tokens = read_text(vocab_file).removesuffix("\n").split("\n")
+    vocabulary = {token.rstrip("\r"): index for index, token in enumerate(tokens)}
+    if unk_token not in vocabulary:
+        raise ValueError(
+            f"{vocab_file} does not have the unknown token {unk_token!r}; name the one it has as unk_token."
+        )
+    backend = Tokenizer(models.WordPiece(vocabulary, unk_token=unk_token))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.WordPiece(prefix="##")
+    return backend

@@ -1,0 +1,197 @@
+"""Changes how a `tokenizers` backend treats spaces, case, offsets and the special tokens around texts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from tokenizers import Tokenizer, processors
+
+SPACE = "▁"  # SentencePiece writes spaces as U+2581
+SPACE_RUN, LEADING_SPACES, TRAILING_SPACES = " {2,}", r"\A +", rf"[ {SPACE}]+\z"
+
+
+def configure(backend: Tokenizer, **options: Any) -> None:
+    """Change how a backend prepares text, in place.
+
+    Args:
+        backend: the tokenizer to change.
+        options: add_prefix_space (a space before the text, so that its first word is cut like any other), legacy
+            (SentencePiece-style vocabularies: that space also behind every special token, as the first Llama
+            tokenizers did), trim_offsets (byte-level: offsets without the space before a word), do_lower_case,
+            strip_accents, tokenize_chinese_chars (BERT-style).
+
+    Raises:
+        ValueError: the backend has no such thing to change.
+    """
+    state = _pipeline(backend)
+    byte_level = [part for name in state for part in _walk(state[name]) if part["type"] == "ByteLevel"]
+    bert = [part for part in _walk(state["normalizer"]) if part["type"] == "BertNormalizer"]
+    names = {
+        "do_lower_case": (bert, "lowercase"),
+        "strip_accents": (bert, "strip_accents"),
+        "tokenize_chinese_chars": (bert, "handle_chinese_chars"),
+        "trim_offsets": ([part for part in _walk(state["post_processor"]) if part in byte_level], "trim_offsets"),
+    }
+    if byte_level:
+        # The post-processor must know too, or it takes the added space off the first word's offsets.
+        names["add_prefix_space"] = (byte_level, "add_prefix_space")
+    spaces = {
+        name: options.pop(name) for name in ("legacy", "add_prefix_space") if name in options and name not in names
+    }
+    for name, value in options.items():
+        parts, key = names[name]
+        if not parts:
+            raise ValueError(f"{name}={value!r} has nothing to act on: this tokenizer does not prepare text that way.")
+        for part in parts:
+            part[key] = value
+    _set_pipeline(backend, state)
+    if spaces:
+        set_sentencepiece_spaces(backend, **spaces)
+
+
+def set_sentencepiece_spaces(
+    backend: Tokenizer, legacy: bool | None = None, add_prefix_space: bool | None = None
+) -> None:
+    """Set where a SentencePiece-style backend puts the space before the text; None keeps what it does now."""
+    state = _pipeline(backend)
+    steps = list(_walk(state["normalizer"]))
+    cutters = list(_walk(state["pre_tokenizer"]))
+    if any(cutter["type"] != "Metaspace" for cutter in cutters):
+        raise ValueError(
+            "legacy and add_prefix_space are for tokenizers in the style of SentencePiece or byte-level BPE; "
+            f"this one cuts text by {', '.join(cutter['type'] for cutter in cutters)}."
+        )
+    prepends = any(step["type"] == "Prepend" for step in steps)
+    schemes = {cutter["prepend_scheme"] for cutter in cutters}
+    if legacy is None:
+        legacy = prepends or "always" in schemes
+    if add_prefix_space is None:
+        add_prefix_space = prepends or bool(schemes & {"always", "first"})
+    kept = [
+        step
+        for step in steps
+        if step["type"] != "Prepend"
+        and step.get("content") != SPACE
+        and step.get("pattern") != {"Regex": LEADING_SPACES}
+    ]
+    cleans = any(step.get("pattern") == {"Regex": SPACE_RUN} for step in kept)
+    replace = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
+    if add_prefix_space and not legacy:
+        # "first": only at the start of the whole text. Metaspace leaves texts alone that start with its own character,
+        # but SentencePiece does not (unless it removes such spaces); so the space is added as a space and replaced
+        # afterwards.
+        state["pre_tokenizer"] = {
+            "type": "Sequence",
+            "pretokenizers": [
+                {"type": "Metaspace", "replacement": " ", "prepend_scheme": "first", "split": False},
+                {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": "never", "split": False},
+            ],
+        }
+        kept += [] if cleans else [replace]
+    else:
+        state["pre_tokenizer"] = None
+        kept += [{"type": "Replace", "pattern": {"Regex": LEADING_SPACES}, "content": ""}] if cleans else []
+        kept += [{"type": "Prepend", "prepend": SPACE}] if add_prefix_space else []
+        kept += [replace]
+    state["normalizer"] = {"type": "Sequence", "normalizers": kept}
+    # Decoding takes off the added space; where the model knows no spaces at the start, all of them.
+    leading = 1_000_000 if cleans else int(add_prefix_space)
+    strip = [{"type": "Strip", "content": " ", "start": leading, "stop": 0}] if leading else []
+    replace_back = {"type": "Replace", "pattern": {"String": SPACE}, "content": " "}
+    state["decoder"] = {
+        "type": "Sequence",
+        "decoders": [replace_back, {"type": "ByteFallback"}, {"type": "Fuse"}, *strip],
+    }
+    _set_pipeline(backend, state)
+
+
+def set_template(backend: Tokenizer, bos: str | None, eos: str | None) -> None:
+    """Make the backend put `bos` before and `eos` behind every text of a pair, in place; None leaves one out.
+
+    Raises:
+        ValueError: the post-processor is of another kind (such as BERT's), or a token is not in the vocabulary.
+    """
+    byte_level = None
+    for part in _walk(_pipeline(backend)["post_processor"]):
+        if part["type"] == "ByteLevel":
+            byte_level = part
+        elif part["type"] != "TemplateProcessing":
+            raise ValueError(f"add_bos_token and add_eos_token cannot change this tokenizer's {part['type']}.")
+
+    if bos is None and eos is None and byte_level is not None:
+        backend.post_processor = _byte_level_processor(byte_level)
+        return
+
+    def around(name: str, type_id: int) -> list[str]:
+        return [f"{token}:{type_id}" if token != name else token for token in (bos, name, eos) if token is not None]
+
+    tokens = []
+    for token in {bos, eos} - {None}:
+        if backend.token_to_id(token) is None:
+            raise ValueError(f"The token {token!r}, to be added to every text, is not in the vocabulary.")
+        tokens.append((token, backend.token_to_id(token)))
+    template = processors.TemplateProcessing(
+        single=around("$A:0", 0), pair=around("$A:0", 0) + around("$B:1", 1), special_tokens=tokens
+    )
+    if byte_level is not None:
+        template = processors.Sequence([_byte_level_processor(byte_level), template])
+    backend.post_processor = template
+
+
+def _byte_level_processor(state: dict[str, Any]) -> processors.ByteLevel:
+    return processors.ByteLevel(**{key: value for key, value in state.items() if key != "type"})
+
+
+def has_template(backend: Tokenizer) -> bool:
+    """Whether special tokens come from a template that `set_template` can change."""
+    return any(part["type"] == "TemplateProcessing" for part in _walk(_pipeline(backend)["post_processor"]))
+
+
+def special_frame(backend: Tokenizer, pair: bool) -> tuple[list[int], list[int], list[int]]:
+    """The ids that the backend puts before, between and after the texts of a pair, or before and after one text."""
+    frame: tuple[list[int], list[int], list[int]] = ([], [], [])
+    for part in _walk(_pipeline(backend)["post_processor"]):
+        if part["type"] == "TemplateProcessing":
+            at = 0
+            for step in part["pair" if pair else "single"]:
+                if "Sequence" in step:
+                    at = 1 if pair and at == 0 else 2
+                else:
+                    frame[at].extend(part["special_tokens"][step["SpecialToken"]["id"]]["ids"])
+        elif part["type"] in ("BertProcessing", "RobertaProcessing"):
+            cls, sep = part["cls"][1], part["sep"][1]
+            double = part["type"] == "RobertaProcessing"
+            frame[0].append(cls)
+            frame[1].extend([sep] * (1 + double) if pair else [])
+            frame[2].append(sep)
+    return frame
+
+
+_PARTS = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
+
+
+def _pipeline(backend: Tokenizer) -> dict[str, Any]:
+    """The steps around the model as JSON objects, as in `tokenizer.json`."""
+    parts = {name: getattr(backend, name) for name in _PARTS}
+    return {name: None if part is None else json.loads(part.__getstate__()) for name, part in parts.items()}
+
+
+def _set_pipeline(backend: Tokenizer, state: dict[str, Any]) -> None:
+    empty = {"type": "BPE", "vocab": {}, "merges": []}
+    rebuilt = Tokenizer.from_str(json.dumps({"version": "1.0", "added_tokens": [], **state, "model": empty}))
+    for name in _PARTS:
+        setattr(backend, name, getattr(rebuilt, name))
+
+
+def _walk(part: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
+    """The steps of a part of the pipeline, sequences flattened."""
+    if part is None:
+        return
+    inner = next((value for key, value in part.items() if part["type"] == "Sequence" and key != "type"), None)
+    if inner is None:
+        yield part
+    else:
+        for step in inner:
+            yield from _walk(step)
