@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from tfmodels.checkpoints import bundled
 from tfmodels.checkpoints.files import CheckpointNotFoundError
 from tfmodels.checkpoints.reader import FORMATS, INDEX_SUFFIX
+from tfmodels.utils.arguments import HUB, LOADING, settle
 from tfmodels.utils.text import some
 
 _GO_ONLINE = (
@@ -49,17 +50,21 @@ TOKENIZER_FILES = (
 )
 WEIGHT_FILES = _weights()
 
-_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download", "subfolder", "gguf_file")
-
 
 def split_options(arguments: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Keyword arguments of a `from_pretrained` parted into those of `resolve` and all others.
+    """Part the keyword arguments of a `from_pretrained` into those of `resolve` and all others.
+
+    Arguments of transformers without effect here are dropped, see `tfmodels.utils.arguments`.
+
+    Raises:
+        ValueError: an argument asks for what there is not; the message says what to do instead.
 
     >>> split_options({"revision": "main", "num_labels": 3})
     ({'revision': 'main'}, {'num_labels': 3})
     """
-    options = {name: value for name, value in arguments.items() if name in _OPTIONS}
-    return options, {name: value for name, value in arguments.items() if name not in _OPTIONS}
+    arguments = settle(arguments, LOADING, "from_pretrained")
+    options = {name: value for name, value in arguments.items() if name in HUB}
+    return options, {name: value for name, value in arguments.items() if name not in HUB}
 
 
 def resolve(
