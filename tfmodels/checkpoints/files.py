@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
+from tfmodels.utils.files import open_regular
 from tfmodels.utils.json_files import parse_object
 
 DTYPES: dict[str, np.dtype] = {
@@ -96,7 +97,11 @@ class MappedFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with open(path, "rb") as file:
+        try:
+            opened = open_regular(path)
+        except ValueError as error:
+            raise CheckpointError(str(error)) from error
+        with opened as file:
             self.size = os.fstat(file.fileno()).st_size
             if self.size == 0:
                 raise CheckpointError(f"{path} is empty (0 bytes).")

@@ -14,14 +14,15 @@ from tfmodels.checkpoints.files import (
     CheckpointNotFoundError,
     TensorFile,
     TensorInfo,
-    parse_json_object,
 )
 from tfmodels.checkpoints.formats.flax import FlaxFile
 from tfmodels.checkpoints.formats.gguf import GGUFFile
 from tfmodels.checkpoints.formats.hdf5 import TensorFlowFile
 from tfmodels.checkpoints.formats.pytorch import PytorchFile
 from tfmodels.checkpoints.formats.safetensors import SafetensorsFile
-from tfmodels.utils.text import did_you_mean, some
+from tfmodels.utils.files import UnfinishedSaveError, check_finished, is_file_name
+from tfmodels.utils.json_files import read_object
+from tfmodels.utils.text import did_you_mean, quote, shorten, some
 
 INDEX_SUFFIX = ".index.json"
 _MAX_INDEX_BYTES = 100_000_000
@@ -160,7 +161,10 @@ def open_checkpoint(folder: str | os.PathLike[str], gguf_file: str | None = None
     if not folder.is_dir():
         problem = "is a file; name the folder that holds it" if folder.exists() else "does not exist"
         raise CheckpointNotFoundError(f"The checkpoint folder {folder} {problem}.")
+    _check_finished(folder)
     if gguf_file is not None:
+        if not is_file_name(gguf_file):
+            raise CheckpointError(f"gguf_file={quote(gguf_file)}; the name of a file in {folder} was expected.")
         return Checkpoint(folder, _GGUF.name, [_open_file(_GGUF, folder / gguf_file)])
     for kind in FORMATS:
         if (folder / kind.single).exists():
@@ -170,13 +174,20 @@ def open_checkpoint(folder: str | os.PathLike[str], gguf_file: str | None = None
     raise CheckpointNotFoundError(_nothing_found(folder))
 
 
+def _check_finished(folder: Path) -> None:
+    try:
+        check_finished(folder)
+    except UnfinishedSaveError as error:
+        raise CheckpointError(str(error)) from error
+
+
 def _open_file(kind: Format, path: Path) -> TensorFile:
     try:
         return kind.file_class(path)
+    except CheckpointError:
+        raise
     except OSError as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
+        raise CheckpointError(f"{path} cannot be read: {shorten(error)}") from error
 
 
 def _open_sharded(folder: Path, kind: Format) -> Checkpoint:
@@ -212,20 +223,17 @@ def _open_sharded(folder: Path, kind: Format) -> Checkpoint:
 
 def _read_index(path: Path) -> dict[str, str]:
     try:
-        size = path.stat().st_size
-        if size > _MAX_INDEX_BYTES:
-            raise CheckpointError(f"{path} has {size} bytes, which no index takes.")
-        text = path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
-    weight_map: Any = parse_json_object(text, str(path)).get("weight_map")
+        weight_map: Any = read_object(path, limit=_MAX_INDEX_BYTES).get("weight_map")
+    except (OSError, ValueError) as error:
+        raise CheckpointError(shorten(error)) from error
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{path} has no weight_map, an object from tensor names to file names.")
     for name, shard in weight_map.items():
         # The folder's own files only: an index must not make the reader open files elsewhere.
-        if not isinstance(shard, str) or not re.fullmatch(r"[^/\\:\0]+", shard) or shard in (".", ".."):
+        if not is_file_name(shard):
             raise CheckpointError(
-                f"{path}: the file of tensor {name!r} is {shard!r}; a file's name without any folder was expected."
+                f"{path}: the file of tensor {quote(name)} is {quote(shard)}; a file's name without any folder was "
+                "expected."
             )
     return weight_map
 

@@ -15,10 +15,14 @@ import numpy as np
 from tfmodels.checkpoints.files import DTYPES, CheckpointError, count_elements
 from tfmodels.checkpoints.formats.safetensors import DTYPE_NAMES, METADATA_KEY
 from tfmodels.checkpoints.reader import INDEX_SUFFIX
+from tfmodels.utils.files import Staged, staged, sync
+from tfmodels.utils.json_files import write_object
 
 SINGLE_NAME = "model.safetensors"
+INDEX_NAME = SINGLE_NAME + INDEX_SUFFIX
 _ALIGNMENT = 8
-_OURS = re.compile(r"model\.safetensors(\.index\.json)?|model-\d{5}-of-\d{5}\.safetensors")
+_SHARD_NAME = re.compile(r"model(-[0-9a-f]{8})?-\d{5}-of-\d{5}\.safetensors")
+_OURS = re.compile(rf"model\.safetensors(\.index\.json)?|{_SHARD_NAME.pattern}")
 _TYPE_NAMES = {ours: theirs for theirs, ours in DTYPE_NAMES.items()}
 _UNITS = {
     "B": 1,
@@ -68,7 +72,7 @@ def parse_size(size: int | str) -> int:
 
 
 def write_checkpoint(
-    folder: str | os.PathLike[str],
+    folder: str | os.PathLike[str] | Staged,
     tensors: Iterable[tuple[str, HasShapeAndDtype, Callable[[], Any]]],
     max_shard_size: int | str = "5GB",
 ) -> list[Path]:
@@ -76,10 +80,12 @@ def write_checkpoint(
 
     Everything is written under temporary names first, so that an error (a full disk, a tensor that cannot be had)
     leaves the folder as it was. Only when all is on the disk do the files take their names, the index last; then
-    safetensors files of an earlier save that are not part of this one are removed.
+    safetensors files of an earlier save that are not part of this one are removed. Shards never take the names of
+    those that an index in the folder names, so that the old index and its shards stay whole until the new index is
+    there.
 
     Args:
-        folder: where to write; made if needed.
+        folder: where to write, made if needed; or a `Staged` folder, whose other files belong to the same save.
         tensors: for each tensor its name, something with its `shape` and `dtype` (float64, float32, float16, bfloat16,
             float8, an integer type or bool), and a function that returns it as an array. The function is called once,
             when the tensor is due, and its result dropped before the next: the peak is one tensor.
@@ -102,32 +108,30 @@ def write_checkpoint(
     ['model-00001-of-00002.safetensors', 'model-00002-of-00002.safetensors', 'model.safetensors.index.json']
     """
     shards = _plan(tensors, parse_size(max_shard_size))
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    names = [
-        SINGLE_NAME if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        for number in range(1, len(shards) + 1)
-    ]
-    mark = uuid.uuid4().hex
-    temporary: dict[str, Path] = {}
-    try:
-        for name, entries in zip(names, shards, strict=True):
-            temporary[name] = folder / f".{name}.{mark}.tmp"
-            _write_file(temporary[name], entries)
-        if len(shards) > 1:
-            name = SINGLE_NAME + INDEX_SUFFIX
-            temporary[name] = folder / f".{name}.{mark}.tmp"
-            _write_index(temporary[name], dict(zip(names, shards, strict=True)))
-        for name, path in temporary.items():
-            os.replace(path, folder / name)
-    except BaseException:
-        for path in temporary.values():
-            path.unlink(missing_ok=True)
-        raise
-    for path in folder.iterdir():
-        if _OURS.fullmatch(path.name) and path.name not in temporary:
-            path.unlink()
-    return [folder / name for name in temporary]
+    if isinstance(folder, Staged):
+        return _write_all(folder, shards)
+    with staged(folder) as stage:
+        return _write_all(stage, shards)
+
+
+def _write_all(stage: Staged, shards: list[list[_Entry]]) -> list[Path]:
+    earlier = sorted(path.name for path in stage.target.iterdir() if _OURS.fullmatch(path.name))
+    names = [SINGLE_NAME] if len(shards) == 1 else _shard_names(len(shards), earlier)
+    for name, entries in zip(names, shards, strict=True):
+        _write_file(stage.folder / name, entries)
+    if len(shards) > 1:
+        names.append(INDEX_NAME)
+        _write_index(stage.folder / INDEX_NAME, dict(zip(names, shards, strict=False)))
+    stage.last.append(names[-1])
+    # What a reader looks for first goes first, or it would find an index whose shards are gone.
+    stage.obsolete += sorted(set(earlier) - set(names), key=lambda name: (name != SINGLE_NAME, name != INDEX_NAME))
+    return [stage.target / name for name in names]
+
+
+def _shard_names(count: int, earlier: list[str]) -> list[str]:
+    """Names of shards: the usual ones, or ones with a mark of their own where the folder has shards already."""
+    mark = f"-{uuid.uuid4().hex[:8]}" if any(_SHARD_NAME.fullmatch(name) for name in earlier) else ""
+    return [f"model{mark}-{number:05d}-of-{count:05d}.safetensors" for number in range(1, count + 1)]
 
 
 def _plan(tensors: Iterable[tuple[str, HasShapeAndDtype, Callable[[], Any]]], limit: int) -> list[list[_Entry]]:
@@ -180,9 +184,7 @@ def _write_file(path: Path, entries: list[_Entry]) -> None:
         file.write(text)
         for entry in entries:
             file.write(_elements(entry))
-        # Some file systems report a full disk only here, and it must be known before the old files are replaced.
-        file.flush()
-        os.fsync(file.fileno())
+        sync(file)
 
 
 def _elements(entry: _Entry) -> memoryview:
@@ -203,7 +205,4 @@ def _write_index(path: Path, shards: dict[str, list[_Entry]]) -> None:
         "metadata": {"total_size": sum(entry.nbytes for entries in shards.values() for entry in entries)},
         "weight_map": dict(sorted((entry.name, file) for file, entries in shards.items() for entry in entries)),
     }
-    with open(path, "x", encoding="utf-8") as file:
-        file.write(json.dumps(index, indent=2, ensure_ascii=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    write_object(path, index)

@@ -14,6 +14,7 @@ import os
 from pathlib import Path
 from typing import Any, ClassVar
 
+from tfmodels.utils.files import check_finished
 from tfmodels.utils.json_files import read_object, write_object
 from tfmodels.utils.text import did_you_mean
 
@@ -299,6 +300,7 @@ def read_config_file(folder: str | os.PathLike, **hub_options: Any) -> dict[str,
         path = hub.resolve(folder, patterns=hub.CONFIG_FILES, **hub_options) / CONFIG_NAME
     if not path.is_file():
         raise FileNotFoundError(f"{path.parent} holds no {CONFIG_NAME}: is it a model folder?")
+    check_finished(path.parent)
     return read_object(path)
 
 

@@ -30,6 +30,7 @@ from tfmodels.models.calling import CallingConvention
 from tfmodels.models.outputs import ModelOutput
 from tfmodels.models.training import TrainedModel
 from tfmodels.runtime.gc import without_collections
+from tfmodels.utils.files import Staged, staged
 
 
 class TFPreTrainedModel(CallingConvention, TrainedModel):
@@ -427,22 +428,25 @@ class TFPreTrainedModel(CallingConvention, TrainedModel):
         Raises:
             ValueError: the model is quantised; files of this format hold floating-point weights.
         """
+        with staged(folder) as stage:
+            self.write_files(stage, max_shard_size)
+
+    def write_files(self, stage: Staged, max_shard_size: str | int = "5GB") -> None:
+        """Write what `save_pretrained` writes into a staged folder, whose files all take their names together."""
         if self.quantization is not None:
             raise ValueError(
                 f"{self.name} is quantised ({self.quantization}) and checkpoints hold floating-point weights: save it "
                 f"before quantize, and quantise it again where it is loaded."
             )
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         slots = slots_of(self)
         dtype = dtype_name(next(iter(slots.values())).variable.dtype)
         tensors = (
             (name, writer.TensorSpec(slot.shape, dtype_name(slot.variable.dtype)), _values_of(slot))
             for name, slot in self.stored_names(slots).items()
         )
-        writer.write_checkpoint(folder, tensors, max_shard_size=max_shard_size)
+        writer.write_checkpoint(stage, tensors, max_shard_size=max_shard_size)
         architecture = type(self).__name__.removeprefix("TF")
-        self.config.replace(architectures=[architecture], dtype=dtype).save_pretrained(folder)
+        self.config.replace(architectures=[architecture], dtype=dtype).save_pretrained(stage.folder)
 
     def export(self, path: str | os.PathLike, format: str = "saved_model", **options: Any) -> Any:
         """Write the model in a format that runs without tfmodels; arguments and result as `tfmodels.export.export`."""

@@ -25,6 +25,7 @@ from tfmodels.models.outputs import (
     SequenceClassifierOutput,
     TokenClassifierOutput,
 )
+from tfmodels.utils.files import Staged
 
 
 class CausalLMHead(GenerationMixin):
@@ -72,9 +73,9 @@ class CausalLMHead(GenerationMixin):
             stored = GenerationConfig.from_pretrained(folder)
             self.generation_config = stored.with_defaults(self.generation_config)
 
-    def save_pretrained(self, folder: Any, **options: Any) -> None:
-        super().save_pretrained(folder, **options)
-        self.generation_config.save_pretrained(folder)
+    def write_files(self, stage: Staged, max_shard_size: str | int = "5GB") -> None:
+        super().write_files(stage, max_shard_size)
+        self.generation_config.save_pretrained(stage.folder)
 
 
 def _keeps_all(logits_to_keep: Any) -> bool:

@@ -22,9 +22,10 @@ from tfmodels.models.base import TFPreTrainedModel
 from tfmodels.models.calling import CallingConvention
 from tfmodels.models.outputs import SentenceEmbeddingOutput
 from tfmodels.models.training import TrainedModel
-from tfmodels.sentence.files import Dense, SentenceFolder, read_folder, write_folder
+from tfmodels.sentence.files import MODULES_NAME, Dense, SentenceFolder, read_folder, write_folder
 from tfmodels.sentence.pooling import Pooling
 from tfmodels.tokenization import AutoTokenizer
+from tfmodels.utils.files import staged
 
 
 class SentenceEncoder(CallingConvention, TrainedModel):
@@ -269,14 +270,15 @@ class SentenceEncoder(CallingConvention, TrainedModel):
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
         """Write a folder that `from_pretrained` here and sentence-transformers load."""
-        folder = Path(folder)
-        self.model.save_pretrained(folder)
-        if self.tokenizer is not None:
-            self.tokenizer.save_pretrained(folder)
-        write_folder(folder, self.settings, self.model.config.hidden_size)
-        for layer, part in zip(self.tail, self.settings.tail, strict=True):
-            if isinstance(part, Dense):
-                _save(layer, folder / part.path)
+        with staged(folder) as stage:
+            stage.last.append(MODULES_NAME)
+            self.model.write_files(stage)
+            if self.tokenizer is not None:
+                self.tokenizer.save_pretrained(stage.folder)
+            write_folder(stage.folder, self.settings, self.model.config.hidden_size)
+            for layer, part in zip(self.tail, self.settings.tail, strict=True):
+                if isinstance(part, Dense):
+                    _save(layer, stage.folder / part.path)
 
     def export(self, path: str | os.PathLike, format: str = "saved_model", **options: Any) -> Any:
         """Write the model in a format that runs without tfmodels; arguments and result as `tfmodels.export.export`."""

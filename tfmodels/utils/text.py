@@ -1,25 +1,81 @@
-"""Text in messages: quoted values, lists of names, near names, sizes."""
+"""Text in messages: quoted values, lists of names, near names, sizes. Nothing here costs more than what it shows."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import Any
 
+LIMIT = 200
+"""Characters of an outside value that a message shows at most."""
 
-def quote(value: Any, limit: int = 200) -> str:
-    """The `repr` of a value, cut in the middle of nowhere: at most `limit` characters of it reach a message.
+_MAX_DEPTH = 20
+# Comparing a name with more names than this takes longer than a hint is worth.
+_MAX_COMPARED = 5000
+_SHOWN_BITS = 640
+_SHOWN_ELEMENTS = 64
 
-    Text and bytes are cut before `repr` sees them, so that a huge value costs nothing.
+
+def quote(value: Any, limit: int = LIMIT) -> str:
+    """The start of a value's `repr`: at most `limit` characters of it reach a message.
+
+    Containers are written out only as far as they are shown, so a huge or endlessly nested value costs nothing.
 
     Example:
-        >>> quote("abc"), quote("x" * 1000, limit=20)
-        ("'abc'", "'xxxxxxxxxxxxxxx ...")
+        >>> quote("abc"), quote("x" * 1000, limit=20), quote([1] * 1_000_000, limit=12)
+        ("'abc'", "'xxxxxxxxxxxxxxx ...", '[1, 1, 1 ...')
     """
-    if isinstance(value, (str, bytes, bytearray)):
-        value = value[: limit + 1]
-    text = repr(value)
+    shown, length = [], 0
+    for piece in _pieces(value, limit, 0):
+        shown.append(piece)
+        length += len(piece)
+        if length > limit:
+            break
+    return shorten("".join(shown), limit)
+
+
+def shorten(text: Any, limit: int = LIMIT) -> str:
+    """The start of a text from outside, such as another library's error, on one line.
+
+    Example:
+        >>> shorten(ValueError("bad\\nfile")), shorten("x" * 1000, limit=8)
+        ('bad file', 'xxxx ...')
+    """
+    text = str(text)[: 4 * limit]
+    if "\n" in text:
+        text = " ".join(text.split())
     return text if len(text) <= limit else f"{text[: limit - 4]} ..."
+
+
+def _pieces(value: Any, limit: int, depth: int) -> Iterator[str]:
+    """The pieces of a `repr`, made as they are asked for."""
+    if isinstance(value, (str, bytes, bytearray)):
+        yield repr(value[: limit + 1])
+    elif isinstance(value, int) and value.bit_length() > _SHOWN_BITS:
+        # Python takes quadratic time to write such a number, and refuses beyond 4300 digits.
+        yield f"an integer of {value.bit_length()} bits"
+    elif isinstance(value, (list, tuple, Set, dict)) and depth < _MAX_DEPTH:
+        is_map = isinstance(value, Mapping)
+        start, end = ("[", "]") if isinstance(value, list) else ("(", ")") if isinstance(value, tuple) else ("{", "}")
+        yield start
+        for index, item in enumerate(value.items() if is_map else value):
+            yield ", " if index else ""
+            if is_map:
+                yield from _pieces(item[0], limit, depth + 1)
+                yield ": "
+                item = item[1]
+            yield from _pieces(item, limit, depth + 1)
+        yield ",)" if isinstance(value, tuple) and len(value) == 1 else end
+    elif isinstance(value, (list, tuple, Set, dict)):
+        yield "..."
+    elif getattr(value, "ndim", 0) and math.prod(getattr(value, "shape", ())) > _SHOWN_ELEMENTS:
+        yield f"{type(value).__name__} of shape {quote(tuple(value.shape), 80)} and dtype {value.dtype}"
+    else:
+        try:
+            yield repr(value)
+        except Exception as error:  # a message about a bad value must not fail because of it
+            yield f"<{type(value).__name__} whose repr raises {type(error).__name__}>"
 
 
 def some(names: Iterable[Any], limit: int = 5) -> str:
@@ -29,8 +85,12 @@ def some(names: Iterable[Any], limit: int = 5) -> str:
         >>> some(["b", "a"]), some(range(9), limit=2)
         ("'a', 'b'", '0, 1 and 7 more')
     """
-    names = sorted(names)
-    shown = ", ".join(quote(name) for name in names[:limit])
+    names = list(names)
+    try:
+        names.sort()
+    except TypeError:  # names of several types
+        names.sort(key=lambda name: (type(name).__name__, quote(name)))
+    shown = ", ".join(quote(name, LIMIT // 2) for name in names[:limit])
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
 
 
@@ -39,7 +99,7 @@ def did_you_mean(name: Any, known: Iterable[str], form: str = "; did you mean {}
 
     Args:
         name: what came.
-        known: what would be right.
+        known: what would be right; of very many names none is suggested.
         form: the question, with {} for the names.
         limit: names at most.
 
@@ -49,7 +109,10 @@ def did_you_mean(name: Any, known: Iterable[str], form: str = "; did you mean {}
         >>> did_you_mean("x", ["temperature"])
         ''
     """
-    close = difflib.get_close_matches(str(name)[:200], sorted(known), n=limit)
+    known = [one for one in known if len(one) <= LIMIT]
+    if not isinstance(name, str) or len(name) > LIMIT or len(known) > _MAX_COMPARED:
+        return ""
+    close = difflib.get_close_matches(name, sorted(known), n=limit)
     return form.format(" or ".join(close)) if close else ""
 
 
