@@ -175,7 +175,7 @@ class TestStrictness:
         before = {path.name: path.read_bytes() for path in folder.iterdir()}
         model = TFLlamaForCausalLM(CONFIG)
         monkeypatch.setattr(
-            "tfmodels.models.base._values_of", lambda slot: lambda: (_ for _ in ()).throw(OSError("no space left"))
+            "tfmodels.checkpoints.save.values_of", lambda slot: lambda: (_ for _ in ()).throw(OSError("no space left"))
         )
         with pytest.raises(OSError, match="no space left"):
             model.save_pretrained(folder)

@@ -28,7 +28,7 @@ HEAD_LAYERS = ("lm_head", "score", "classifier", "qa_outputs", "embed_out")
 
 
 @dataclasses.dataclass(frozen=True)
-class Slot:
+class WeightSlot:
     """A variable and how its values lie in a file."""
 
     variable: Any
@@ -76,7 +76,7 @@ class WeightMap:
             bare = bare.replace(there, here)
         return bare
 
-    def resolve(self, name: str, slots: dict[str, Slot], prefix: str) -> str | None:
+    def resolve(self, name: str, slots: dict[str, WeightSlot], prefix: str) -> str | None:
         """The slot that a name in a file belongs to, or None.
 
         Args:
@@ -110,7 +110,7 @@ def walk(layer: keras.layers.Layer, path: str = "") -> Iterator[tuple[str, keras
                 yield from walk(child, f"{path}.{step}" if path else step)
 
 
-def slots_of(model: keras.layers.Layer) -> dict[str, Slot]:
+def slots_of(model: keras.layers.Layer) -> dict[str, WeightSlot]:
     """All weights of a built model by their name in a checkpoint.
 
     Example:
@@ -129,5 +129,5 @@ def slots_of(model: keras.layers.Layer) -> dict[str, Slot]:
             if getattr(layer, "quantization_mode", None) and variable.name not in _VARIABLE_NAMES:  # scales
                 continue
             name = _VARIABLE_NAMES[variable.name]
-            slots[f"{path}.{name}" if path else name] = Slot(variable, transposed=variable.name == "kernel")
+            slots[f"{path}.{name}" if path else name] = WeightSlot(variable, transposed=variable.name == "kernel")
     return slots

@@ -14,6 +14,7 @@ import os
 from pathlib import Path
 from typing import Any, ClassVar
 
+from tfmodels.dtypes import dtype_name
 from tfmodels.utils.files import check_finished
 from tfmodels.utils.json_files import read_object, write_object
 from tfmodels.utils.text import did_you_mean
@@ -302,18 +303,6 @@ def read_config_file(folder: str | os.PathLike, **hub_options: Any) -> dict[str,
         raise FileNotFoundError(f"{path.parent} holds no {CONFIG_NAME}: is it a model folder?")
     check_finished(path.parent)
     return read_object(path)
-
-
-def dtype_name(dtype: Any) -> str:
-    """Name of a dtype given as a string, NumPy, TensorFlow or torch dtype.
-
-    Example:
-        >>> import numpy as np
-        >>> dtype_name("torch.bfloat16"), dtype_name(np.float16), dtype_name(np.dtype("float32"))
-        ('bfloat16', 'float16', 'float32')
-    """
-    name = getattr(dtype, "name", None) or getattr(dtype, "__name__", None) or str(dtype)
-    return name.rsplit(".", 1)[-1]
 
 
 @dataclasses.dataclass(init=False, repr=False, eq=False)

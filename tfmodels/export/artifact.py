@@ -315,7 +315,7 @@ def with_dtype(model: Any, dtype: Any) -> Any:
     """
     import keras
 
-    from tfmodels.models.base import to_policy
+    from tfmodels.dtypes import to_policy
 
     policy = to_policy(dtype)
     if policy is None or policy.name == model.dtype_policy.name:

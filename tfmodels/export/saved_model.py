@@ -33,7 +33,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfmodels.cache import kv
-from tfmodels.configs.base import dtype_name
+from tfmodels.dtypes import dtype_name
 from tfmodels.export import serving_files
 from tfmodels.export.artifact import (
     ExportOptions,

@@ -32,7 +32,7 @@ from tfmodels.kernels import decoding
 from tfmodels.kernels.masks import positions_from_mask
 from tfmodels.models.outputs import GenerateOutput
 from tfmodels.runtime.compile import ByShapes
-from tfmodels.runtime.gc import without_collections
+from tfmodels.runtime.gc import pause_gc
 from tfmodels.runtime.shared_blocks import sharing
 
 # Tokens per chunk that a streamer receives: one compiled call each.
@@ -311,7 +311,7 @@ class Compiled(ByShapes):
         return super().__call__(*arguments)
 
     def _run(self, *arguments: Any) -> Any:
-        with decoding.compiling() if self.jit_compile else contextlib.nullcontext(), sharing(), without_collections():
+        with decoding.compiling() if self.jit_compile else contextlib.nullcontext(), sharing(), pause_gc():
             return super()._run(*arguments)
 
     def knows(self, *arguments: Any) -> bool:

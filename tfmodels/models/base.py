@@ -6,30 +6,27 @@ the loss that it computes itself when labels are among the inputs.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 import keras
-import numpy as np
 from keras import ops
 
-from tfmodels.checkpoints import hub, reader, writer
-from tfmodels.checkpoints.tensor_copy import to_array, to_tensor
-from tfmodels.checkpoints.weight_map import Slot, WeightMap, slots_of, walk
-from tfmodels.configs.base import ModelConfig, dtype_name, read_config_file
+from tfmodels.checkpoints import hub, load, save
+from tfmodels.checkpoints.weight_map import WeightMap, WeightSlot, walk
+from tfmodels.configs.base import ModelConfig, read_config_file
+from tfmodels.dtypes import to_policy
 from tfmodels.layers.linear import linear
 from tfmodels.models import losses
 from tfmodels.models.backbone import Backbone
 from tfmodels.models.calling import CallingConvention
 from tfmodels.models.outputs import ModelOutput
 from tfmodels.models.training import TrainedModel
-from tfmodels.runtime.gc import without_collections
 from tfmodels.utils.files import Staged, staged
 
 
@@ -404,14 +401,15 @@ class TFPreTrainedModel(CallingConvention, TrainedModel):
         folder = hub.resolve(
             pretrained_model_name_or_path, patterns=(*hub.CONFIG_FILES, hub.WEIGHT_FILES), **hub_options
         )
-        dtype = torch_dtype if dtype is None else dtype
-        with without_collections(), reader.open_checkpoint(folder, hub_options.get("gguf_file")) as checkpoint:
-            if isinstance(dtype, str) and dtype == "auto":
-                dtype = config.dtype or most_common_dtype(checkpoint)
-            with without_weights() as finish:
-                model = cls(config, dtype=dtype, attn_implementation=attn_implementation)
-            load_weights(model, checkpoint, ignore_mismatched_sizes=ignore_mismatched_sizes)
-            finish()
+        model = load.load_model(
+            cls,
+            folder,
+            config,
+            dtype=torch_dtype if dtype is None else dtype,
+            attn_implementation=attn_implementation,
+            ignore_mismatched_sizes=ignore_mismatched_sizes,
+            gguf_file=hub_options.get("gguf_file"),
+        )
         model.after_loading(folder)
         return model
 
@@ -438,15 +436,7 @@ class TFPreTrainedModel(CallingConvention, TrainedModel):
                 f"{self.name} is quantised ({self.quantization}) and checkpoints hold floating-point weights: save it "
                 f"before quantize, and quantise it again where it is loaded."
             )
-        slots = slots_of(self)
-        dtype = dtype_name(next(iter(slots.values())).variable.dtype)
-        tensors = (
-            (name, writer.TensorSpec(slot.shape, dtype_name(slot.variable.dtype)), _values_of(slot))
-            for name, slot in self.stored_names(slots).items()
-        )
-        writer.write_checkpoint(stage, tensors, max_shard_size=max_shard_size)
-        architecture = type(self).__name__.removeprefix("TF")
-        self.config.replace(architectures=[architecture], dtype=dtype).save_pretrained(stage.folder)
+        save.save_model(self, stage, max_shard_size=max_shard_size)
 
     def export(self, path: str | os.PathLike, format: str = "saved_model", **options: Any) -> Any:
         """Write the model in a format that runs without tfmodels; arguments and result as `tfmodels.export.export`."""
@@ -454,35 +444,13 @@ class TFPreTrainedModel(CallingConvention, TrainedModel):
 
         return export(self, path, format, **options)
 
-    def stored_names(self, slots: dict[str, Slot]) -> dict[str, Slot]:
+    def stored_names(self, slots: dict[str, WeightSlot]) -> dict[str, WeightSlot]:
         """Slots under the names that a file gives them: a bare backbone is stored without its prefix."""
         slots = {self.weight_map.stored_name(name): slot for name, slot in slots.items()}
         if type(self).head_inputs:
             return slots
         start = self.base_model_prefix + "."
         return {name.removeprefix(start): slot for name, slot in slots.items()}
-
-
-def to_policy(dtype: Any) -> Any:
-    """A Keras dtype policy from whatever names one; None stays None."""
-    if dtype is None or isinstance(dtype, keras.DTypePolicy):
-        return dtype
-    name = dtype_name(dtype)
-    if name not in ("float32", "bfloat16", "float16", "float64", "mixed_bfloat16", "mixed_float16"):
-        raise ValueError(
-            f"dtype={dtype!r} is not for computing; use float32, bfloat16, float16, mixed_bfloat16 or mixed_float16."
-        )
-    return keras.DTypePolicy(name)
-
-
-def most_common_dtype(checkpoint: reader.Checkpoint) -> str:
-    """The floating-point dtype that most bytes of a checkpoint have."""
-    sizes: dict[str, int] = {}
-    for name in checkpoint.names():
-        info = checkpoint.info(name)
-        if "float" in info.dtype:
-            sizes[info.dtype] = sizes.get(info.dtype, 0) + info.nbytes
-    return max(sizes, key=sizes.get, default="float32")
 
 
 def _quantized_parts(model: TFPreTrainedModel) -> list[dict[str, Any]]:
@@ -499,104 +467,6 @@ def _quantize_part(model: TFPreTrainedModel, mode: str, config: Any, layers: lis
     chosen = {id(layer) for path, layer in walk(model) if path in layers}
     config = keras.saving.deserialize_keras_object(config)
     model.quantize(mode, config=config, filters=lambda layer: id(layer) in chosen)
-
-
-@contextlib.contextmanager
-def without_weights() -> Iterator[Any]:
-    """Inside, variables are declared and not allocated; the yielded function allocates those still empty later."""
-    from keras.src.backend.common import global_state  # the list of declared variables has no public door
-
-    key = "uninitialized_variables"
-    before = list(global_state.get_global_attribute(key) or ())
-    declared: list[Any] = []
-
-    def finish() -> None:
-        for variable in declared:
-            if variable._value is None:
-                variable._deferred_initialize()
-
-    with keras.StatelessScope(initialize_variables=False):
-        yield finish
-    # Left in that list, they would be initialised a second time by the next symbolic call.
-    declared += [v for v in global_state.get_global_attribute(key) or () if not any(v is old for old in before)]
-    global_state.set_global_attribute(key, before)
-
-
-def load_weights(
-    model: TFPreTrainedModel, checkpoint: reader.Checkpoint, *, ignore_mismatched_sizes: bool = False
-) -> None:
-    """Fill a model's variables from a checkpoint, strictly.
-
-    Raises:
-        reader.CheckpointError: tensors are missing, unexpected or wrongly shaped; the message lists them.
-    """
-    slots, weight_map, prefix = slots_of(model), model.weight_map, model.base_model_prefix
-    found: dict[str, str] = {}
-    unexpected = []
-    for name in checkpoint.names():
-        if weight_map.dropped(name):
-            continue
-        slot_name = weight_map.resolve(name, slots, prefix)
-        if slot_name is not None:
-            found[slot_name] = name
-        elif not weight_map.may_differ(weight_map.bare_name(name)):
-            unexpected.append(name)
-    for slot_name, name in weight_map.substitutes:
-        if slot_name in slots and name in checkpoint.names():
-            found.setdefault(slot_name, name)
-    missing = [name for name in slots if name not in found]
-    start = prefix + "."
-    is_head = {n for n in slots if not n.startswith(start) or weight_map.may_differ(n.removeprefix(start))}
-    problems = []
-    lost = [weight_map.stored_name(name) for name in missing if name not in is_head]
-    if lost:
-        problems.append(f"missing from the file: {_listed(lost)}")
-    if unexpected:
-        problems.append(f"in the file but not in the model: {_listed(unexpected)}")
-    mismatched = [n for n, source in found.items() if tuple(checkpoint.info(source).shape) != slots[n].shape]
-    if mismatched and not ignore_mismatched_sizes:
-        shapes = [
-            f"{n} {tuple(checkpoint.info(found[n]).shape)} in the file, {slots[n].shape} here" for n in mismatched
-        ]
-        hint = " (for a head of another size pass ignore_mismatched_sizes=True)" if is_head & set(mismatched) else ""
-        problems.append(f"of another shape: {_listed(shapes)}{hint}")
-    if problems:
-        raise reader.CheckpointError(
-            f"{checkpoint.files[0].parent} does not fit {type(model).__name__}: {'; '.join(problems)}."
-        )
-    fresh = [name for name in missing if name in is_head] + mismatched
-    for slot_name, source in found.items():
-        if slot_name not in mismatched:
-            _fill(slots[slot_name], checkpoint.read(source))
-    if fresh:
-        warnings.warn(
-            f"{type(model).__name__}: {_listed(fresh)} did not come from the checkpoint and start at random; train "
-            f"them before use.",
-            stacklevel=3,
-        )
-
-
-def _listed(names: list[str], most: int = 8) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def _fill(slot: Slot, values: np.ndarray) -> None:
-    variable = slot.variable
-    move = to_tensor if keras.backend.backend() == "tensorflow" else to_array
-    tensor = move(values, dtype=dtype_name(variable.dtype), transpose=slot.transposed)
-    if variable._value is None:
-        variable._initialize(tensor)
-        variable._initializer = None
-    else:
-        variable.assign(tensor)
-
-
-def _values_of(slot: Slot) -> Any:
-    def values() -> np.ndarray:
-        array = ops.convert_to_numpy(slot.variable.value)
-        return to_array(array, dtype=array.dtype.name, transpose=True) if slot.transposed else array
-
-    return values
 
 
 def _replicas() -> int:

@@ -1,4 +1,4 @@
-"""Python's search for garbage, while much is made that stays."""
+"""Pause the garbage collector while a model is built or a program traced."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def without_collections() -> Iterator[None]:
-    """Inside, Python looks for no garbage cycles.
+def pause_gc() -> Iterator[None]:
+    """Pause Python's garbage collector inside the block.
 
-    A model or a traced program is tens of thousands of objects that all stay, enough to make Python search everything
-    there is, all of TensorFlow's objects included: a third of a second for nothing, or more.
+    A model or a traced program is tens of thousands of objects that all stay. Each search through them, and through
+    all of TensorFlow's objects, finds nothing and costs a third of a second or more.
     """
     enabled = gc.isenabled()
     gc.disable()

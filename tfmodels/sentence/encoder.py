@@ -14,7 +14,7 @@ from keras import ops
 
 from tfmodels.auto import TFAutoModel
 from tfmodels.checkpoints import CheckpointError, TensorSpec, hub, open_checkpoint, write_checkpoint
-from tfmodels.configs.base import dtype_name
+from tfmodels.dtypes import dtype_name
 from tfmodels.generation.sample import Compiled, Programs, bucket_batch, bucket_length
 from tfmodels.layers.activations import get_activation
 from tfmodels.layers.linear import build_all, linear

@@ -8,8 +8,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfmodels.checkpoints.deferred import declare_weights
 from tfmodels.checkpoints.weight_map import slots_of, walk
-from tfmodels.models.base import TFPreTrainedModel, without_weights
+from tfmodels.models.base import TFPreTrainedModel
 
 
 def resize_token_embeddings(model: TFPreTrainedModel, new_num_tokens: int) -> keras.layers.Embedding:
@@ -42,7 +43,7 @@ def resize_token_embeddings(model: TFPreTrainedModel, new_num_tokens: int) -> ke
     if model.lora_config is not None:
         raise ValueError(f"{model.name} has adapters: resize it before they are added.")
     config = model.config.replace(vocab_size=new_num_tokens)
-    with without_weights():
+    with declare_weights():
         wanted = {name: slot.variable.shape for name, slot in slots_of(type(model)(config)).items()}
     layers = [layer for _, layer in walk(model)]
     for name, slot in slots_of(model).items():

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tfmodels import GPTNeoConfig, LlamaConfig, TFGPTNeoForCausalLM, TFLlamaForCausalLM, TFLlamaModel
 from tfmodels.checkpoints import CheckpointError, open_checkpoint
 from tfmodels.checkpoints.formats.flax import FlaxFile
-from tfmodels.models.base import slots_of
+from tfmodels.checkpoints.weight_map import slots_of
 
 msgpack = pytest.importorskip("msgpack", reason="writing the files needs the msgpack package")
 

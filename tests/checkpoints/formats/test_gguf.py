@@ -16,7 +16,7 @@ from tfmodels import AutoConfig, AutoTokenizer, LlamaConfig, LlamaTokenizer, TFA
 from tfmodels.checkpoints.bundled import folder as bundled_folder
 from tfmodels.checkpoints.formats.gguf import GGUFFile, read_header, torch_name
 from tfmodels.checkpoints.reader import CheckpointError, open_checkpoint
-from tfmodels.models.base import slots_of
+from tfmodels.checkpoints.weight_map import slots_of
 from tfmodels.tokenization.conversions.sentencepiece import read_sentencepiece
 
 gguf = pytest.importorskip("gguf", reason="reading GGUF files needs the gguf package")

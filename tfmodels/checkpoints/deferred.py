@@ -1,0 +1,91 @@
+"""Build a model without allocating its weights, then fill them one by one.
+
+A model built the ordinary way draws random weights that loading then throws away: twice the time, and twice the memory
+at its peak. Keras declares variables without values inside a `StatelessScope`, but has no public way to give such a
+variable its value. This is the only module that uses Keras's private parts for that;
+`tests/checkpoints/test_deferred.py` fails where a new version of Keras changes them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+# Keras lists the declared variables here, so that its next symbolic call gives them values. There is no public access.
+from keras.src.backend.common import global_state
+
+from tfmodels.checkpoints.tensor_copy import to_array, to_tensor
+from tfmodels.checkpoints.weight_map import WeightSlot
+from tfmodels.dtypes import dtype_name
+
+_DECLARED = "uninitialized_variables"
+
+
+class DeclaredWeights:
+    """The variables that were declared inside `declare_weights`."""
+
+    def __init__(self) -> None:
+        self.variables: list[Any] = []
+
+    def initialize_rest(self) -> None:
+        """Give the variables that are still empty their initial values: new heads, the states of dropout layers."""
+        for variable in self.variables:
+            if is_empty(variable):
+                variable._deferred_initialize()  # private: runs the variable's own initializer, late
+
+
+@contextlib.contextmanager
+def declare_weights() -> Iterator[DeclaredWeights]:
+    """Inside, layers declare their variables without allocating them.
+
+    Yields:
+        The declared variables, complete once the block has ended.
+
+    Example:
+        >>> import keras
+        >>> layer = keras.layers.Dense(2)
+        >>> with declare_weights() as declared:
+        ...     layer.build((None, 3))
+        >>> [is_empty(variable) for variable in declared.variables]
+        [True, True]
+        >>> declared.initialize_rest()
+        >>> layer.kernel.numpy().shape
+        (3, 2)
+    """
+    before = list(global_state.get_global_attribute(_DECLARED) or ())
+    known = {id(variable) for variable in before}
+    declared = DeclaredWeights()
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            yield declared
+    finally:
+        listed = global_state.get_global_attribute(_DECLARED) or ()
+        declared.variables += [variable for variable in listed if id(variable) not in known]
+        # Left in Keras's list, they would be initialised a second time by the next symbolic call.
+        global_state.set_global_attribute(_DECLARED, before)
+
+
+def is_empty(variable: Any) -> bool:
+    """Whether a variable was declared and has no value yet."""
+    return variable._value is None  # private: the public `value` makes one up for an empty variable
+
+
+def fill(slot: WeightSlot, values: np.ndarray) -> None:
+    """Give a variable the values of a file.
+
+    Args:
+        slot: the variable, declared or with a value.
+        values: an array of the slot's shape in the file, of any floating-point dtype.
+    """
+    variable = slot.variable
+    copy = to_tensor if keras.backend.backend() == "tensorflow" else to_array
+    tensor = copy(values, dtype=dtype_name(variable.dtype), transpose=slot.transposed)
+    if is_empty(variable):
+        variable._initialize(tensor)  # private: the tensor becomes the variable's memory, `assign` would copy it
+        variable._initializer = None  # private: what Keras drops as well once a variable has its value
+    else:
+        variable.assign(tensor)
