@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import re
 import subprocess
 import sys
 import warnings
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfmodels.generation import GenerationConfig
-from tfmodels.generation.config import FIELDS
+from tfmodels.generation.settings import FIELDS, SETTINGS, UNSUPPORTED, WITHOUT_EFFECT
 
 
 def test_defaults_are_those_users_know():
@@ -264,12 +265,148 @@ def test_broken_files_are_named(tmp_path):
     for text, message in [
         ('{"top_k": ', "is not valid JSON"),
         ("[1]", "holds a JSON list; an object was expected"),
-        ('{"top_k": -4}', "top_k=-4: it should be an integer of at least 0"),
     ]:
         path.write_text(text)
         with pytest.raises(ValueError, match=message) as error:
             GenerationConfig.from_pretrained(tmp_path)
         assert str(path) in str(error.value)
+
+
+ODD = [
+    ({"temperature": 0.0, "do_sample": True}, {}, "temperature=0 with do_sample=True"),
+    ({"top_k": -1}, {}, "top_k=-1: it should be an integer of at least 0 .left out"),
+    ({"top_p": 1.5}, {}, "top_p=1.5: it should be a number from 0 to 1"),
+    ({"max_length": -1}, {}, "max_length=-1"),
+    ({"bos_token_id": [1, 2]}, {}, r"bos_token_id=\[1, 2\]"),
+    ({"bos_token_id": [1]}, {"bos_token_id": 1}, r"bos_token_id=\[1\] is read as 1"),
+    ({"suppress_tokens": [-1]}, {}, r"suppress_tokens=\[-1\]: it should be a list of token ids"),
+    ({"eos_token_id": 2.0}, {"eos_token_id": 2}, "eos_token_id=2.0 is read as 2"),
+    ({"eos_token_id": [2.0, 3]}, {"eos_token_id": [2, 3]}, "is read as"),
+    ({"do_sample": "false"}, {"do_sample": False}, "do_sample='false' is read as False"),
+    ({"use_cache": "yes"}, {}, "use_cache='yes': it should be True or False"),
+    ({"temperature": "0.7"}, {"temperature": 0.7}, "temperature='0.7' is read as 0.7"),
+    ({"temperature": float("nan")}, {}, "temperature=nan"),
+    ({"temperature": {"a": 1}}, {}, "temperature="),
+    ({"max_new_tokens": 10**400}, {"max_new_tokens": 10**400}, None),
+    ({"repetition_penalty": 10**400}, {}, "repetition_penalty=1000"),
+    ({"num_return_sequences": 3}, {}, "num_return_sequences=3 with greedy decoding"),
+    ({"num_beams": 2, "num_return_sequences": 3}, {"num_beams": 2}, "num_return_sequences=3 is above num_beams=2"),
+    ({"min_length": 9, "max_length": 5}, {"max_length": 5}, "min_length=9 is above max_length=5"),
+    ({"num_beams": 4}, {"num_beams": 4}, None),
+]
+
+
+@pytest.mark.parametrize(("stored", "kept", "message"), ODD)
+def test_odd_values_in_files_are_left_out_and_told(tmp_path, stored, kept, message):
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": 7, **stored}))
+    for read in (
+        lambda: GenerationConfig.from_pretrained(tmp_path),
+        lambda: GenerationConfig.from_model_config({"eos_token_id": 7, **stored}),
+    ):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            config = read()
+        assert config.to_dict() == {"eos_token_id": 7, **kept}
+        if message is None:
+            assert caught == []
+        else:
+            assert re.search(message, str(caught[0].message)) and len(caught) == 1
+            assert len(str(caught[0].message)) < 400
+    # Arguments are checked as strictly as ever.
+    if not kept:
+        with pytest.raises(ValueError, match="it should be|with do_sample=True|with greedy decoding"):
+            GenerationConfig(eos_token_id=7).update(**stored)
+
+
+def test_two_files_that_contradict_each_other_load():
+    stored, defaults = (
+        GenerationConfig.from_dict({"max_length": 5}),
+        GenerationConfig.from_model_config({"min_length": 9}),
+    )
+    with pytest.warns(UserWarning, match=r"min_length=9 is above max_length=5.*left out: min_length"):
+        merged = stored.with_defaults(defaults)
+    assert merged.to_dict() == {"max_length": 5}
+    with pytest.raises(ValueError, match="min_length=9 is above"):
+        GenerationConfig(max_length=5).with_defaults(defaults)
+
+
+IGNORED = [
+    ({"early_stopping": True}, "early_stopping: used with num_beams above 1 only"),
+    ({"length_penalty": 0.5, "early_stopping": "never"}, "early_stopping, length_penalty: used with num_beams"),
+    ({"temperature": 0.5}, "temperature: used with do_sample=True only"),
+    ({"min_p": 0.1, "top_k": 3}, "top_k, min_p: used with do_sample=True only"),
+    ({"output_scores": True}, "output_scores: used with return_dict_in_generate=True only"),
+    ({"output_logits": True}, "output_logits: used with return_dict_in_generate=True only"),
+    ({"min_new_tokens": 3}, "min_new_tokens: used with an eos_token_id only"),
+    ({"min_length": 3}, "min_length: used with an eos_token_id only"),
+]
+
+
+@pytest.mark.parametrize(("given", "message"), IGNORED)
+def test_every_setting_without_effect_warns_when_it_is_given(given, message):
+    with pytest.warns(UserWarning, match=f"^{message}"):
+        GenerationConfig().update(**given)
+    # The same by attribute, where it counts as soon as something is generated ...
+    config = GenerationConfig()
+    for name, value in given.items():
+        setattr(config, name, value)
+    with pytest.warns(UserWarning, match=f"^{message}"):
+        config.update(max_new_tokens=3)
+    # ... and a file's author need not be told.
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        GenerationConfig.from_dict(given).update(max_new_tokens=3)
+
+
+def test_neutral_values_pass_whatever_setting_they_belong_to():
+    neutral = {name: value for name, values in UNSUPPORTED.items() for value in values}
+    neutral |= {
+        name: one.default for name, one in SETTINGS.items() if one.default is not None and name != "max_length"
+    }
+    neutral |= {"cache_implementation": "static", "disable_compile": True, "transformers_version": "4.57"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        config = GenerationConfig(**neutral)
+        GenerationConfig().update(**neutral)
+    assert config.num_beam_groups == 1 and GenerationConfig().guidance_scale is None
+    for name in UNSUPPORTED:
+        with pytest.raises(TypeError, match=f"{name} is not supported: leave it out"):
+            GenerationConfig().update(**{name: "asked for"})
+
+
+def test_the_settings_of_transformers_are_all_known():
+    for_version_4_57 = """
+        _commit_hash _from_model_config assistant_confidence_threshold assistant_early_exit assistant_lookbehind
+        cache_config cache_implementation compile_config constraints decoder_start_token_id disable_compile
+        diversity_penalty dola_layers encoder_no_repeat_ngram_size encoder_repetition_penalty force_words_ids
+        guidance_scale is_assistant low_memory max_matching_ngram_size max_time num_assistant_tokens
+        num_assistant_tokens_schedule num_beam_groups output_attentions output_hidden_states penalty_alpha
+        prefill_chunk_size prompt_lookup_num_tokens return_legacy_cache stop_strings target_lookbehind token_healing
+        transformers_version watermarking_config
+    """
+    assert set(for_version_4_57.split()) <= UNSUPPORTED.keys() | WITHOUT_EFFECT | FIELDS
+    transformers = pytest.importorskip("transformers")
+    assert set(vars(transformers.GenerationConfig())) <= UNSUPPORTED.keys() | WITHOUT_EFFECT | FIELDS
+
+
+def test_what_scripts_do_with_a_configuration():
+    config, unused = GenerationConfig.from_dict(
+        {"top_k": 5}, return_unused_kwargs=True, top_p=0.9, foo=1, do_sample=True
+    )
+    assert config == GenerationConfig(top_k=5, top_p=0.9, do_sample=True) and unused == {"foo": 1}
+    assert json.loads(GenerationConfig(do_sample=False, max_new_tokens=4).to_json_string()) == {"max_new_tokens": 4}
+    assert GenerationConfig(eos_token_id=[5, 6]).fill_token_id == 5
+
+
+def test_other_file_names_and_the_hub_arguments(tmp_path):
+    GenerationConfig(max_new_tokens=4).save_pretrained(save_directory=tmp_path, config_file_name="mine.json")
+    again = GenerationConfig.from_pretrained(tmp_path, "mine.json", trust_remote_code=True, revision="main")
+    assert again == GenerationConfig(max_new_tokens=4)
+    assert (
+        GenerationConfig.from_pretrained(tmp_path, config_file_name="mine.json", max_new_tokens=5).max_new_tokens == 5
+    )
+    with pytest.raises(TypeError, match="save_pretrained got an unknown argument 'repo'"):
+        again.save_pretrained(tmp_path, repo="x")
 
 
 def test_sequence_bias_as_a_dict_is_written_as_a_list(tmp_path):

@@ -338,7 +338,7 @@ def generate_signatures(
     """
     config = model.generation_config
     eos = config.eos_token_ids
-    pad = config.pad_token_id if config.pad_token_id is not None else (eos or (0,))[0]
+    pad = config.fill_token_id
     prompt = input_specs(model, tf.int32, "input_ids", "attention_mask")
     specs = {
         **prompt,
