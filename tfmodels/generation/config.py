@@ -146,7 +146,7 @@ class GenerationConfig(Settings, upload.PushToHub):
                 path = path / name
         if not path.is_file():
             raise FileNotFoundError(f"no {name} at {os.fspath(pretrained_model_name_or_path)!r}")
-        return cls.from_dict(read_object(path), **changes)
+        return cls.from_dict(read_object(path, nonfinite=True), **changes)
 
     @classmethod
     def from_model_config(cls, model_config: Any) -> GenerationConfig:
