@@ -17,7 +17,11 @@ import pytest
 import tensorflow as tf
 
 import tfmodels
-from tfmodels.generation import sample
+from tfmodels.generation.api import sampling_inputs
+from tfmodels.generation.config import GenerationConfig
+from tfmodels.generation.prompt import Prompts, to_buckets
+from tfmodels.generation.step import Decoder
+from tfmodels.generation.strategies import Sampling
 from tfmodels.kernels import decoding, triton_call
 from tfmodels.kernels.masks import make_mask
 from tfmodels.layers.attention import choose
@@ -141,19 +145,19 @@ def test_every_decoder_decodes_by_kernels(cls, values, products, dtype):
     """A token takes a kernel for the projections of each input, two for each attention; only an export has none."""
     config = getattr(tfmodels, cls + "Config")(**values)
     model = getattr(tfmodels, f"TF{cls}ForCausalLM")(config, dtype=dtype)
-    program = sample.Program(model, (), do_sample=False, use_cache=True, keep_scores=False, keep_logits=False)
-    prompt = sample._to_buckets(np.array([[5, 6, 7], [8, 9, 3]], "int32"), np.ones((2, 3), bool), None, 4)
-    limits = sample.Limits(tf.zeros((0,), tf.int32), tf.constant(0), tf.constant(0), tf.zeros((0,), tf.float64))
-    state = tf.function(program.prefill)(prompt, limits)
+    decoder = Decoder(model, Sampling(do_sample=False))
+    prompt = to_buckets(Prompts(np.array([[5, 6, 7], [8, 9, 3]], "int32"), np.ones((2, 3), bool), None), 4)
+    inputs = sampling_inputs(GenerationConfig(), ())
+    state = tf.function(decoder.prefill)(prompt, inputs)
 
-    def loop(state, limits):
+    def loop(state, inputs):
         with traced_for("triton"):
-            return program.loop(state, limits, tf.constant(4))
+            return decoder.loop(state, inputs, tf.constant(4))
 
     tied = config.tie_word_embeddings
     want = {"matrix_product": 2 * products + (not tied), "attention_chunks": 2, "attention_total": 2}
-    assert kernels_of(loop, state, limits) == want | ({"table_product": 1} if tied else {})
-    assert kernels_of(lambda state, limits: program.loop(state, limits, tf.constant(4)), state, limits) == {}
+    assert kernels_of(loop, state, inputs) == want | ({"table_product": 1} if tied else {})
+    assert kernels_of(lambda state, inputs: decoder.loop(state, inputs, tf.constant(4)), state, inputs) == {}
 
 
 @pytest.mark.parametrize(("target", "name"), [("triton", "decode"), ("gpu", "eager"), ("cpu", "eager")])

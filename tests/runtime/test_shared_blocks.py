@@ -11,9 +11,14 @@ import pytest
 import small_models as small
 import tensorflow as tf
 
-from tfmodels.generation import sample
+from tfmodels.generation import step
+from tfmodels.generation.api import sampling_inputs
+from tfmodels.generation.config import GenerationConfig
+from tfmodels.generation.prompt import Prompts, to_buckets
+from tfmodels.generation.strategies import Sampling
 from tfmodels.kernels import decoding
 from tfmodels.runtime import shared_blocks as shared
+from tfmodels.runtime.compile import ProgramCache
 from tfmodels.runtime.shared_blocks import sharing
 from tfmodels.training.lora import add_lora
 
@@ -106,23 +111,22 @@ def test_xla_gets_the_same_program(name, target, monkeypatch):
 
     monkeypatch.setattr(decoding, "compiling", compiling)
     model = small.make("gpt_neox", "ForCausalLM", dtype="float16")
-    program = sample.Program(model, (), do_sample=False, use_cache=True, keep_scores=False, keep_logits=False)
-    prompt = sample._to_buckets(IDS.astype("int32"), np.ones(IDS.shape, bool), None, 4)
-    limits = sample.Limits(tf.zeros((0,), tf.int32), tf.constant(0), tf.constant(0), tf.zeros((0,), tf.float64))
-    given = (prompt, limits)
+    decoder = step.Decoder(model, Sampling(do_sample=False))
+    prompt = to_buckets(Prompts(IDS.astype("int32"), np.ones(IDS.shape, bool), None), 4)
+    inputs = sampling_inputs(GenerationConfig(), ())
+    given = (prompt, inputs)
     if name == "loop":
-        given = (program.prefill(*given), limits, tf.constant(4))
+        given = (decoder.prefill(*given), inputs, tf.constant(4))
 
     def operations():
-        compiled = sample.Compiled(getattr(program, name), jit_compile=True)
-        hlo = compiled._function_for(given).experimental_get_compiler_ir(*given)(stage="hlo")
+        hlo = ProgramCache().hlo(name, decoder.traced(name), *given)
         found = re.findall(r"^ +(?:ROOT )?[^ ]+ = (\([^=]*?\)|[^ ]+) ([\w-]+)\(", hlo, re.MULTILINE)
         return collections.Counter((shape, operation) for shape, operation in found)
 
     together = operations()
     kernels = sum(count for (_, operation), count in together.items() if operation == "custom-call")
     assert kernels == (2 * 4 if target == "triton" else 0)  # products; heads and the vocabulary are too small
-    monkeypatch.setattr(sample, "sharing", contextlib.nullcontext)
+    monkeypatch.setattr(step, "sharing", contextlib.nullcontext)
     assert operations() == together and sum(together.values()) > 300
 
 

@@ -223,11 +223,10 @@ class TestEncode:
         for count in (1, 3, 6):
             encoder.encode(TEXTS[:count])
             encoder.encode(TEXTS[-count:], batch_size=2, jit_compile=True)
-        made = encoder.__dict__["_programs"].made
-        assert made[False].experimental_get_tracing_count() == 1
-        buckets = set(made[True].by_shapes)
+        compiled = encoder.programs.compilations
         encoder.encode(["another one", "and one more"], jit_compile=True)
-        assert set(made[True].by_shapes) == buckets and made[True].compilations == len(buckets)
+        encoder.encode(TEXTS[:5])
+        assert encoder.programs.compilations == compiled == len(encoder.programs)
 
     def test_normalize(self, encoder):
         plain = encoder.encode(TEXTS)

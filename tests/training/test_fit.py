@@ -129,7 +129,7 @@ def test_known_shapes_stay_with_keras():
     model.compile(keras.optimizers.SGD(0.1), jit_compile=True, steps_per_execution=2)
     data = tf.data.Dataset.from_tensor_slices({**INPUTS, "labels": CLASSES}).batch(2, drop_remainder=True)
     model.fit(data, epochs=2, verbose=0)
-    assert not model.train_function.step.by_shapes and model.optimizer.iterations == 8
+    assert model.train_function.programs.compilations == 0 and model.optimizer.iterations == 8
 
 
 @pytest.mark.parametrize("loss", [None, sparse_loss()], ids=["own loss", "compiled loss"])

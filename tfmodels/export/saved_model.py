@@ -45,8 +45,10 @@ from tfmodels.export.artifact import (
     transformer_of,
     with_dtype,
 )
-from tfmodels.generation import processors as proc
-from tfmodels.generation.sample import Limits, Program, State
+from tfmodels.generation import logits_processors as proc
+from tfmodels.generation.step import Decoder as StepDecoder
+from tfmodels.generation.step import SamplingInputs, State
+from tfmodels.generation.strategies import Sampling
 from tfmodels.kernels import decoding
 from tfmodels.kernels.masks import positions_from_mask
 from tfmodels.models.heads import MultipleChoiceHead, SequenceClassificationHead
@@ -407,9 +409,8 @@ class Decoder:
         self.capacity = capacity
         self.batch_sizes = batch_sizes
         self.pad = tf.constant(pad, tf.int32)
-        self.program = Program(
-            model, processors, do_sample=bool(processors), use_cache=True, keep_scores=False, keep_logits=False
-        )
+        sampling = Sampling(do_sample=bool(processors))
+        self.decoder = StepDecoder(model, sampling, processors)
         self.jit_compile = jit_compile
         self._decode = tf.function(self._all_tokens, autograph=False, jit_compile=jit_compile)
 
@@ -437,13 +438,13 @@ class Decoder:
         ]
         with tf.control_dependencies(checks):
             ids, new = tf.identity(ids), tf.minimum(new, self.capacity - length)
-        limits = Limits(eos, self.pad, seed, numbers)
+        inputs = SamplingInputs(eos, self.pad, seed, proc.Inputs(numbers))
         index = tf.reduce_sum(tf.cast(tf.shape(ids)[0] > self.batch_sizes[:-1], tf.int32))
-        turns = [lambda rows=rows: self._in_turns(rows, ids, mask, new, limits) for rows in self.batch_sizes]
+        turns = [lambda rows=rows: self._in_turns(rows, ids, mask, new, inputs) for rows in self.batch_sizes]
         added = tf.switch_case(index, turns) if len(turns) > 1 else turns[0]()
         return tf.concat([ids, added], axis=1)
 
-    def _in_turns(self, rows: int, ids: Any, mask: Any, new: Any, limits: Limits) -> Any:
+    def _in_turns(self, rows: int, ids: Any, mask: Any, new: Any, inputs: SamplingInputs) -> Any:
         """Decode `rows` rows at a time; the last turn is filled by repeating the last row."""
         batch = tf.shape(ids)[0]
         turns = -(-batch // rows)
@@ -453,16 +454,18 @@ class Decoder:
             here = turn * rows + tf.range(rows)
             take = tf.gather(chosen, here)
             # A draw belongs to a row of its turn: every turn has a seed of its own, the first one the caller's.
-            own = limits._replace(seed=limits.seed + turn * 7919)
+            own = inputs._replace(seed=inputs.seed + turn * 7919)
             return self._one_turn(rows, tf.gather(ids, take), tf.gather(mask, take), here >= batch, new, own)
 
         kinds = (tf.TensorSpec((rows, self.capacity), tf.int32), tf.TensorSpec((), tf.int32))
         tokens, steps = tf.map_fn(one, tf.range(turns), fn_output_signature=kinds, parallel_iterations=1)
         columns = tf.range(self.capacity) < tf.reshape(steps, (-1, 1, 1))
-        tokens = tf.reshape(tf.where(columns, tokens, limits.pad), (turns * rows, self.capacity))
+        tokens = tf.reshape(tf.where(columns, tokens, inputs.pad), (turns * rows, self.capacity))
         return tokens[:batch, : tf.reduce_max(steps)]
 
-    def _one_turn(self, rows: int, ids: Any, mask: Any, filler: Any, new: Any, limits: Limits) -> tuple[Any, Any]:
+    def _one_turn(
+        self, rows: int, ids: Any, mask: Any, filler: Any, new: Any, inputs: SamplingInputs
+    ) -> tuple[Any, Any]:
         """The new tokens, (rows, capacity), and how many there are."""
         length = tf.shape(ids)[1]
         room = [[0, 0], [0, self.capacity - length]]
@@ -480,7 +483,7 @@ class Decoder:
             step=tf.constant(0),
         )
         logits = tf.ensure_shape(output["logits"], (rows, self.model.config.vocab_size))
-        ids, steps = self._decode(state, logits, limits, new)
+        ids, steps = self._decode(state, logits, inputs, new)
         # From the prompt's end on, with room for what the prompt took.
         return tf.ensure_shape(tf.pad(ids[:, length:], [[0, 0], [0, length]]), (rows, self.capacity)), steps
 
@@ -503,10 +506,10 @@ class Decoder:
         )
         return kv.StaticCache(layers, length)
 
-    def _all_tokens(self, state: State, logits: Any, limits: Limits, until: Any) -> tuple[Any, Any]:
+    def _all_tokens(self, state: State, logits: Any, inputs: SamplingInputs, until: Any) -> tuple[Any, Any]:
         """Choose the first token, then decode on; compiled for its shapes, whatever the numbers."""
         with decoding.compiling(portable=True) if self.jit_compile else contextlib.nullcontext():
-            state = self.program.loop(self.program.pick(state, logits, limits), limits, until)
+            state = self.decoder.loop(self.decoder.choose(state, logits, inputs), inputs, until)
         return state.ids, state.step
 
 

@@ -15,6 +15,7 @@ from keras import ops
 from tfmodels.cache import kv
 from tfmodels.checkpoints.weight_map import WeightMap
 from tfmodels.configs.base import ModelConfig
+from tfmodels.generation.api import GenerationMixin
 from tfmodels.layers.attention import split_heads
 from tfmodels.layers.feed_forward import FeedForward
 from tfmodels.layers.linear import build_all, embedding, linear, project
@@ -246,7 +247,7 @@ class TFGPTNeoModel(TFGPTNeoPreTrainedModel):
     """The bare GPT-Neo decoder: hidden states, no head."""
 
 
-class TFGPTNeoForCausalLM(CausalLMHead, TFGPTNeoPreTrainedModel):
+class TFGPTNeoForCausalLM(GenerationMixin, CausalLMHead, TFGPTNeoPreTrainedModel):
     """GPT-Neo with a language-model head: scores of the next token, and `generate`."""
 
 

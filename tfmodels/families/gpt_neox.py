@@ -16,6 +16,7 @@ from keras import ops
 from tfmodels.cache import kv
 from tfmodels.checkpoints.weight_map import WeightMap
 from tfmodels.configs.base import RotaryConfig
+from tfmodels.generation.api import GenerationMixin
 from tfmodels.layers.attention import split_heads
 from tfmodels.layers.feed_forward import FeedForward
 from tfmodels.layers.linear import build_all, embedding, linear
@@ -199,7 +200,7 @@ class TFGPTNeoXModel(TFGPTNeoXPreTrainedModel):
     """The bare GPT-NeoX decoder: hidden states, no head."""
 
 
-class TFGPTNeoXForCausalLM(CausalLMHead, TFGPTNeoXPreTrainedModel):
+class TFGPTNeoXForCausalLM(GenerationMixin, CausalLMHead, TFGPTNeoXPreTrainedModel):
     """GPT-NeoX with a language-model head: scores of the next token, and `generate`."""
 
 

@@ -14,6 +14,7 @@ import keras
 from tfmodels.cache import kv
 from tfmodels.checkpoints.weight_map import WeightMap
 from tfmodels.configs.base import RotaryConfig
+from tfmodels.generation.api import GenerationMixin
 from tfmodels.layers.attention import split_heads
 from tfmodels.layers.feed_forward import GatedFeedForward
 from tfmodels.layers.linear import build_all, embedding, linear, project
@@ -191,7 +192,7 @@ class TFLlamaModel(TFLlamaPreTrainedModel):
     """The bare Llama decoder: hidden states, no head."""
 
 
-class TFLlamaForCausalLM(CausalLMHead, TFLlamaPreTrainedModel):
+class TFLlamaForCausalLM(GenerationMixin, CausalLMHead, TFLlamaPreTrainedModel):
     """Llama with a language-model head: scores of the next token, and `generate`."""
 
 

@@ -15,6 +15,7 @@ from keras import ops
 from tfmodels.cache import kv
 from tfmodels.checkpoints.weight_map import WeightMap
 from tfmodels.configs.base import ConfigPart, ModelConfig
+from tfmodels.generation.api import GenerationMixin
 from tfmodels.kernels.masks import AttentionMask, positions_from_mask
 from tfmodels.layers.alibi import alibi_bias, alibi_slopes
 from tfmodels.layers.attention import split_heads
@@ -324,7 +325,7 @@ class TFMptModel(TFMptPreTrainedModel):
     """The bare MPT decoder: hidden states, no head."""
 
 
-class TFMptForCausalLM(CausalLMHead, TFMptPreTrainedModel):
+class TFMptForCausalLM(GenerationMixin, CausalLMHead, TFMptPreTrainedModel):
     """MPT with a language-model head: scores of the next token, and `generate`.
 
     `generate` keeps a cache only if asked to (`use_cache=True` there or in the configuration): MPT's default is False.

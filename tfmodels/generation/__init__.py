@@ -1,4 +1,4 @@
-"""Text generation: its settings, the score processors and the decoding loops."""
+"""Text generation: its settings, score processors, strategies, and the decoding step with its compiled programs."""
 
 from tfmodels.generation.config import GenerationConfig
 

@@ -59,6 +59,8 @@ class TFPreTrainedModel(CallingConvention, TrainedModel):
     main_outputs: ClassVar[tuple[str, ...]] = ("logits",)
     # What `tfmodels.training.lora.add_lora` was asked for.
     lora_config: Any = None
+    # The programs that `generate` has compiled (`tfmodels.runtime.compile.ProgramCache`).
+    _programs: Any = None
 
     def __init_subclass__(cls, **kwargs: Any):
         if hasattr(cls, "backbone_class"):
@@ -207,7 +209,7 @@ class TFPreTrainedModel(CallingConvention, TrainedModel):
     def forget_compiled(self) -> None:
         """Drop what `fit`, `predict` and `generate` have traced: call it where the model's layers have changed."""
         self.train_function = self.test_function = self.predict_function = None
-        self.__dict__.pop("_programs", None)
+        self._programs = None
 
     def quantize(self, *arguments: Any, **options: Any) -> None:
         """As in Keras: "int8" or "int4" weights, in place, for inference; `save_pretrained` does not write them.

@@ -6,15 +6,11 @@ and turns the backbone's output into logits and a loss.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import keras
 from keras import ops
 
-from tfmodels.generation.config import FILE_NAME as GENERATION_CONFIG_NAME
-from tfmodels.generation.config import GenerationConfig
-from tfmodels.generation.sample import GenerationMixin
 from tfmodels.layers.linear import build_all, project_back
 from tfmodels.models import losses
 from tfmodels.models.outputs import (
@@ -25,11 +21,10 @@ from tfmodels.models.outputs import (
     SequenceClassifierOutput,
     TokenClassifierOutput,
 )
-from tfmodels.utils.files import Staged
 
 
-class CausalLMHead(GenerationMixin):
-    """Scores of the next token at every position, and generation.
+class CausalLMHead:
+    """Scores of the next token at every position.
 
     `labels` are int (batch, length) with -100 where a token does not count; they are shifted inside. `logits_to_keep`
     limits
@@ -43,7 +38,6 @@ class CausalLMHead(GenerationMixin):
     def make_head(self) -> None:
         if not self.config.tie_word_embeddings:
             self.lm_head = self.make_linear(self.config.vocab_size, use_bias=False, name="lm_head")
-        self.generation_config = GenerationConfig.from_model_config(self.config)
 
     def build_head(self) -> None:
         if not self.config.tie_word_embeddings:
@@ -66,16 +60,6 @@ class CausalLMHead(GenerationMixin):
         logits = self.to_logits(keep_positions(outputs.last_hidden_state, logits_to_keep))
         loss = None if labels is None else losses.causal_lm_loss(logits, labels)
         return self.finish(CausalLMOutput, outputs, return_dict, loss=loss, logits=logits)
-
-    def after_loading(self, folder: Path) -> None:
-        super().after_loading(folder)
-        if (folder / GENERATION_CONFIG_NAME).is_file():
-            stored = GenerationConfig.from_pretrained(folder)
-            self.generation_config = stored.with_defaults(self.generation_config)
-
-    def write_files(self, stage: Staged, max_shard_size: str | int = "5GB") -> None:
-        super().write_files(stage, max_shard_size)
-        self.generation_config.save_pretrained(stage.folder)
 
 
 def _keeps_all(logits_to_keep: Any) -> bool:

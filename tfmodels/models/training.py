@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from tfmodels.runtime.compile import ByShapes
+from tfmodels.runtime.compile import ProgramCache
 
 
 class TrainedModel(keras.Model):
@@ -55,7 +55,8 @@ class _Steps:
 
     def __init__(self, model: keras.Model, step: Callable[[Any], Any], of_keras: Callable[[Any], Any]):
         self.model, self.of_keras = model, of_keras
-        self.step = ByShapes(lambda batch: model.distribute_strategy.run(step, args=(batch,)), jit_compile=True)
+        self.step = lambda batch: model.distribute_strategy.run(step, args=(batch,))
+        self.programs = ProgramCache()
 
     def __call__(self, batches: Any) -> Any:
         """Take steps over a list of batches, and give all outputs; or over an iterator's next ones, and the last's."""
@@ -75,9 +76,8 @@ class _Steps:
         import tensorflow as tf
 
         # As in Keras, an Optional stands for nothing.
-        return self.step(
-            tf.nest.map_structure(lambda x: None if isinstance(x, tf.experimental.Optional) else x, batch)
-        )
+        batch = tf.nest.map_structure(lambda x: None if isinstance(x, tf.experimental.Optional) else x, batch)
+        return self.programs.run("step", self.step, batch)
 
 
 def _is_known(spec: Any) -> bool:

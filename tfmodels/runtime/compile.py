@@ -1,39 +1,168 @@
-"""Functions that TensorFlow traces for each shape of what they are given."""
+"""One cache of compiled programs for generation, encoding and training, on TensorFlow and on JAX."""
 
 from __future__ import annotations
 
+import collections
 import functools
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
+import keras
 
-class ByShapes:
-    """A function as a TensorFlow program for every combination of its arguments' shapes.
+DEFAULT_LIMIT = 64
+
+
+class ProgramCache:
+    """Functions compiled once for each combination of their arguments' shapes; the least recently used go first.
+
+    On TensorFlow a program is a `tf.function`, on JAX a `jax.jit` over the values of the model's variables, which are
+    read anew at every call: weights may change between calls, what a program computes may not.
+
+    A copy or a pickle of a cache is empty.
 
     Args:
-        function: takes and returns nested tensors.
-        jit_compile: by XLA; otherwise as a plain graph.
+        limit: programs kept at most.
+
+    Raises:
+        ValueError: a limit below 1.
+
+    Example:
+        >>> from keras import ops
+        >>> programs = ProgramCache()
+        >>> double = lambda x: x * 2
+        >>> [int(programs.run("double", double, ops.array(n))) for n in (3, 4)], programs.compilations
+        ([6, 8], 1)
     """
 
-    def __init__(self, function: Callable, jit_compile: bool):
+    def __init__(self, limit: int = DEFAULT_LIMIT):
+        if limit < 1:
+            raise ValueError(f"limit={limit}: a cache keeps at least one program.")
+        self.limit = limit
+        self._programs: collections.OrderedDict[Any, Callable] = collections.OrderedDict()
+        self._lock = threading.Lock()
+        self._dropped = 0
+
+    def run(
+        self,
+        key: Hashable,
+        function: Callable,
+        *arguments: Any,
+        jit_compile: bool = True,
+        variables: Sequence[keras.Variable] = (),
+        any_shape: bool = False,
+    ) -> Any:
+        """Call a function as a compiled program.
+
+        Args:
+            key: says what the function computes; functions of the same key must compute the same.
+            function: takes and returns nested tensors (tuples, lists, dicts, None).
+            *arguments: nested tensors; a new combination of shapes and dtypes compiles a new program.
+            jit_compile: compile by XLA; otherwise TensorFlow runs a plain graph (JAX compiles always).
+            variables: that the function reads, needed on JAX only.
+            any_shape: on TensorFlow, trace once for all sizes of the arguments, which are tensors.
+
+        Returns:
+            What the function returns.
+        """
+        return self._program(key, function, arguments, jit_compile, variables, any_shape)(*arguments)
+
+    def knows(self, key: Hashable, *arguments: Any, jit_compile: bool = True) -> bool:
+        """Whether a program for arguments of these shapes has been traced."""
+        program = self._programs.get(_full_key(key, arguments, jit_compile))
+        return program is not None and _count(program) > 0
+
+    def outputs(self, key: Hashable, function: Callable, *arguments: Any, jit_compile: bool = True) -> Any:
+        """Return what `run` would as symbolic tensors; on TensorFlow only. Traces, but neither compiles nor runs."""
+        program = self._program(key, function, arguments, jit_compile)
+        return program.get_concrete_function(*arguments).structured_outputs
+
+    def hlo(self, key: Hashable, function: Callable, *arguments: Any) -> str:
+        """Return the program that XLA is given, as text; on TensorFlow only."""
+        program = self._program(key, function, arguments, True)
+        return program.experimental_get_compiler_ir(*arguments)(stage="hlo")
+
+    @property
+    def compilations(self) -> int:
+        """How many programs were compiled so far, dropped ones included."""
+        with self._lock:
+            return self._dropped + sum(map(_count, self._programs.values()))
+
+    def __len__(self) -> int:
+        return len(self._programs)
+
+    def _program(
+        self,
+        key: Hashable,
+        function: Callable,
+        arguments: Any,
+        jit_compile: bool,
+        variables: Sequence[keras.Variable] = (),
+        any_shape: bool = False,
+    ) -> Any:
+        any_shape = any_shape and keras.backend.backend() == "tensorflow"
+        full_key = (key, jit_compile) if any_shape else _full_key(key, arguments, jit_compile)
+        with self._lock:
+            if full_key not in self._programs:
+                self._programs[full_key] = _make(function, jit_compile, variables, arguments if any_shape else None)
+                while len(self._programs) > self.limit:
+                    self._dropped += _count(self._programs.popitem(last=False)[1])
+            self._programs.move_to_end(full_key)
+            return self._programs[full_key]
+
+    def __deepcopy__(self, memo: dict) -> ProgramCache:
+        return ProgramCache(self.limit)
+
+    def __reduce__(self):
+        return ProgramCache, (self.limit,)
+
+
+def _full_key(key: Hashable, arguments: Any, jit_compile: bool) -> Hashable:
+    # The structure counts too: which parts are None decides what a program does.
+    flat = keras.tree.flatten(arguments)
+    shapes = tuple((tuple(x.shape), str(x.dtype)) if hasattr(x, "shape") else x for x in flat)
+    return key, jit_compile, shapes
+
+
+def _make(
+    function: Callable, jit_compile: bool, variables: Sequence[keras.Variable], any_shape_of: Sequence[Any] | None
+) -> Callable:
+    if keras.backend.backend() == "jax":
+        return _Jitted(function, variables)
+    import tensorflow as tf
+
+    # An object of its own for every program: TensorFlow warns of code that is traced again and again, and tells code
+    # apart by functions, but partial ones by identity.
+    signature = None
+    if any_shape_of is not None:
+        signature = [tf.TensorSpec([None] * len(x.shape), x.dtype) for x in any_shape_of]
+    function = functools.partial(_call, function)
+    return tf.function(function, input_signature=signature, jit_compile=jit_compile, autograph=False)
+
+
+def _call(function: Callable, *arguments: Any) -> Any:
+    return function(*arguments)
+
+
+def _count(program: Any) -> int:
+    return program.traces if isinstance(program, _Jitted) else program.experimental_get_tracing_count()
+
+
+class _Jitted:
+    """A function compiled by JAX, which takes its variables' values as an argument and counts its traces."""
+
+    def __init__(self, function: Callable, variables: Sequence[keras.Variable]):
+        import jax
+
         self.function = function
-        self.jit_compile = jit_compile
-        self.by_shapes: dict[Any, Callable] = {}
+        self.variables = list(variables)
+        self.traces = 0
+        self.compiled = jax.jit(self._stateless)
+
+    def _stateless(self, values: list[Any], *arguments: Any) -> Any:
+        self.traces += 1
+        with keras.StatelessScope(state_mapping=list(zip(self.variables, values, strict=True))):
+            return self.function(*arguments)
 
     def __call__(self, *arguments: Any) -> Any:
-        return self._function_for(arguments)(*arguments)
-
-    def _function_for(self, arguments: Any) -> Any:
-        import tensorflow as tf
-
-        # An object of its own for every shape: TensorFlow warns of code that is traced again and again, and tells
-        # code apart by functions, but partial ones by identity.
-        shapes = tuple(tuple(x.shape) for x in tf.nest.flatten(arguments) if hasattr(x, "shape"))
-        if shapes not in self.by_shapes:
-            self.by_shapes[shapes] = tf.function(
-                functools.partial(self._run), jit_compile=self.jit_compile, autograph=False
-            )
-        return self.by_shapes[shapes]
-
-    def _run(self, *arguments: Any) -> Any:
-        return self.function(*arguments)
+        return self.compiled([variable.value for variable in self.variables], *arguments)

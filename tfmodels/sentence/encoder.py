@@ -15,13 +15,17 @@ from keras import ops
 from tfmodels.auto import TFAutoModel
 from tfmodels.checkpoints import CheckpointError, TensorSpec, hub, open_checkpoint, write_checkpoint
 from tfmodels.dtypes import dtype_name
-from tfmodels.generation.sample import Compiled, Programs, bucket_batch, bucket_length
+from tfmodels.kernels import decoding
 from tfmodels.layers.activations import get_activation
 from tfmodels.layers.linear import build_all, linear
 from tfmodels.models.base import TFPreTrainedModel
 from tfmodels.models.calling import CallingConvention
 from tfmodels.models.outputs import SentenceEmbeddingOutput
 from tfmodels.models.training import TrainedModel
+from tfmodels.runtime.buckets import bucket_batch, bucket_length
+from tfmodels.runtime.compile import ProgramCache
+from tfmodels.runtime.gc import pause_gc
+from tfmodels.runtime.shared_blocks import sharing
 from tfmodels.sentence.files import MODULES_NAME, Dense, SentenceFolder, read_folder, write_folder
 from tfmodels.sentence.pooling import Pooling
 from tfmodels.tokenization import AutoTokenizer
@@ -46,6 +50,9 @@ class SentenceEncoder(CallingConvention, TrainedModel):
     """
 
     input_names: ClassVar[tuple[str, ...]] = ("input_ids", "attention_mask")
+
+    # The programs that `encode` has compiled.
+    _programs: ProgramCache | None = None
 
     def __init__(
         self,
@@ -162,12 +169,11 @@ class SentenceEncoder(CallingConvention, TrainedModel):
 
             starts = track(starts, description="Encoding")
         jit_compile = _has_gpu() if jit_compile is None else jit_compile
-        run = self._compiled(jit_compile)
         vectors = np.zeros((len(rows), self.dimension), "float32")
         for start in starts:
             own = order[start : start + batch_size]
             ids, mask = self._pad([rows[index] for index in own], to_buckets=jit_compile)
-            vectors[own] = ops.convert_to_numpy(run(ids, mask))[: len(own)]
+            vectors[own] = ops.convert_to_numpy(self._run(ids, mask, jit_compile))[: len(own)]
         if normalize:
             vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         return vectors[0] if single else vectors
@@ -210,17 +216,26 @@ class SentenceEncoder(CallingConvention, TrainedModel):
     def _vectors(self, ids: Any, mask: Any) -> Any:
         return ops.cast(self(input_ids=ids, attention_mask=mask).sentence_embedding, "float32")
 
-    def _compiled(self, jit_compile: bool) -> Any:
-        made = self.__dict__.setdefault("_programs", Programs()).made
-        if jit_compile not in made:
-            if jit_compile or keras.backend.backend() != "tensorflow":
-                made[jit_compile] = Compiled(self._vectors, jit_compile)
-            else:
-                import tensorflow as tf
+    @property
+    def programs(self) -> ProgramCache:
+        """The compiled programs of `encode`."""
+        if self._programs is None:
+            self._programs = ProgramCache()
+        return self._programs
 
-                signature = [tf.TensorSpec((None, None), "int32")] * 2
-                made[jit_compile] = tf.function(self._vectors, input_signature=signature, autograph=False)
-        return made[jit_compile]
+    def _run(self, ids: Any, mask: Any, jit_compile: bool) -> Any:
+        """The vectors of texts as a compiled program: of one shape by XLA, else of any."""
+        variables = self.variables if keras.backend.backend() == "jax" else ()
+        run = self._vectors_for_device if jit_compile else self._vectors
+        return self.programs.run(
+            "vectors", run, ids, mask, jit_compile=jit_compile, variables=variables, any_shape=not jit_compile
+        )
+
+    def _vectors_for_device(self, ids: Any, mask: Any) -> Any:
+        if keras.backend.backend() != "tensorflow":
+            return self._vectors(ids, mask)
+        with decoding.compiling(), sharing(), pause_gc():
+            return self._vectors(ids, mask)
 
     # Files -----------------------------------------------------------------------------------------------------------
 

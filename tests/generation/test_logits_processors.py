@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tfmodels.generation import GenerationConfig
-from tfmodels.generation import processors as P
+from tfmodels.generation import logits_processors as P
+from tfmodels.generation.sampling import choose_tokens
 
 TABLE = Path(__file__).parents[1] / "reference" / "common" / "logits_processors"
 SPECS = json.loads((TABLE / "meta.json").read_text())["specs"]
@@ -62,19 +63,19 @@ def _compiled(key):
     holder = {}
 
     @tf.function(jit_compile=True)
-    def run(numbers, context, scores):
+    def run(inputs, context, scores):
         TRACES[key] = TRACES.get(key, 0) + 1
-        return apply(P.bind(holder["processors"], numbers), P.Context(*context), scores)
+        return apply(P.bind(holder["processors"], inputs), P.Context(*context), scores)
 
     return holder, run
 
 
 def compiled(processors):
     """The processors as one XLA function, shared by all with the same key; their numbers are inputs."""
-    key, numbers = P.split(processors)
+    key, inputs = P.split(processors)
     holder, run = _compiled(key)
     holder.setdefault("processors", processors)
-    return functools.partial(run, tf.constant(numbers, tf.float64, shape=(len(numbers),)))
+    return functools.partial(run, tf.nest.map_structure(tf.constant, inputs))
 
 
 def context_of(ids, *, before=0, after=0, prompt_length=None, pads=None, filler=7):
@@ -526,7 +527,7 @@ def test_other_numbers_share_one_compiled_function():
 @functools.cache
 def select_function(mode, do_sample):
     def choose(scores, seed, step):
-        return P.select(scores, do_sample=do_sample, seed=seed, step=step)
+        return choose_tokens(scores, do_sample=do_sample, seed=seed, step=step)
 
     return choose if mode == "eager" else tf.function(choose, jit_compile=mode == "xla")
 
@@ -628,6 +629,8 @@ def test_a_large_vocabulary_is_drawn_evenly():
 
 
 @pytest.mark.parametrize("mode", ["eager", "xla"])
-def test_rows_without_scores_still_give_ids(mode):
-    tokens = select_in(mode, [[-np.inf] * 5, [np.nan] * 5, [0, np.nan, -np.inf, np.inf, 0]])
-    assert ((tokens >= 0) & (tokens < 5)).all()
+def test_rows_without_scores_still_give_ids_and_nan_gives_none(mode):
+    scores = [[-np.inf] * 5, [0, 0, -np.inf, np.inf, 0], [np.nan] * 5, [0, np.nan, -np.inf, np.inf, 0]]
+    for do_sample in (True, False):
+        tokens = select_in(mode, scores, do_sample=do_sample)
+        assert 0 <= tokens[0] < 5 and tokens[1:].tolist() == [3, -1, -1]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfmodels import GenerationConfig, LlamaConfig, TFLlamaForCausalLM
-from tfmodels.generation import sample
+from tfmodels import BatchEncoding, GenerationConfig, LlamaConfig, TFLlamaForCausalLM
+from tfmodels.runtime.compile import ProgramCache
 
 TINY = LlamaConfig(
     vocab_size=67,
@@ -210,41 +210,37 @@ class TestSampling:
 
 
 class TestCompilation:
-    def compilations(self, model):
-        programs = model._programs.made.values()
-        return sum(function.compilations for _, functions in programs for function in functions.values())
-
     def test_new_prompts_of_a_bucket_compile_nothing(self, model):
         model.generate(PROMPT, max_new_tokens=10)
         model.generate(PROMPT, max_new_tokens=7, eos_token_id=4)  # less room
-        before = self.compilations(model)
+        before = model.programs.compilations
         assert before > 0
         for ids in (PROMPT[:, :2], np.tile(PROMPT, (1, 3)), PROMPT[::-1]):
             model.generate(ids, max_new_tokens=7, eos_token_id=5)
         model.generate(PROMPT, max_new_tokens=10, eos_token_id=66)
-        after_eos = self.compilations(model)
+        after_eos = model.programs.compilations
         for temperature, seed in ((0.7, 1), (1.3, 2), (0.9, 3)):
             model.generate(PROMPT, max_new_tokens=9, do_sample=True, temperature=temperature, seed=seed, top_k=5)
-        sampled = self.compilations(model)
+        sampled = model.programs.compilations
         model.generate(PROMPT, max_new_tokens=9, do_sample=True, temperature=0.3, top_k=50, seed=9)
-        assert self.compilations(model) == sampled
+        assert model.programs.compilations == sampled
         model.generate(PROMPT[:, :3], max_new_tokens=10, eos_token_id=3)
-        assert self.compilations(model) == sampled and after_eos - before <= 2
+        assert model.programs.compilations == sampled and after_eos - before <= 2
 
     def test_the_loop_is_compiled_while_the_prompt_is(self, monkeypatch):
         calls = []
-        call = sample.Compiled.__call__
+        run = ProgramCache.run
 
-        def watched(compiled, *arguments):
+        def watched(programs, key, function, *arguments, **options):
             aside = threading.current_thread() is not threading.main_thread()
-            calls.append((compiled.function.__name__, aside, *(int(until) for until in arguments[2:])))
-            return call(compiled, *arguments)
+            calls.append((key[0], aside, *(int(until) for until in arguments[2:])))
+            return run(programs, key, function, *arguments, **options)
 
-        monkeypatch.setattr(sample.Compiled, "__call__", watched)
+        monkeypatch.setattr(ProgramCache, "run", watched)
         model = TFLlamaForCausalLM(TINY)
         first = greedy(model, PROMPT, max_new_tokens=8)
         assert sorted(calls[:2]) == [("loop", True, 0), ("prefill", False)] and calls[2:] == [("loop", False, 8)]
-        assert self.compilations(model) == 2
+        assert model.programs.compilations == 2
         np.testing.assert_array_equal(greedy(model, PROMPT, max_new_tokens=8), first)
         assert calls[3:] == [("prefill", False), ("loop", False, 8)]
 
@@ -259,18 +255,18 @@ class TestCompilation:
         for options in ({}, {"streamer": Streamer()}):
             model = TFLlamaForCausalLM(TINY)
             model.generate(PROMPT, max_new_tokens=1, **options)
-            assert self.compilations(model) == 1
+            assert model.programs.compilations == 1
 
     @pytest.mark.parametrize("error", [tf.errors.ResourceExhaustedError(None, None, "full"), ValueError("no program")])
     def test_what_fails_aside_is_said_unless_memory_was_short(self, error, monkeypatch):
-        call = sample.Compiled.__call__
+        run = ProgramCache.run
 
-        def failing(compiled, *arguments):
+        def failing(programs, *arguments, **options):
             if threading.current_thread() is not threading.main_thread():
                 raise error
-            return call(compiled, *arguments)
+            return run(programs, *arguments, **options)
 
-        monkeypatch.setattr(sample.Compiled, "__call__", failing)
+        monkeypatch.setattr(ProgramCache, "run", failing)
         model = TFLlamaForCausalLM(TINY)
         if isinstance(error, ValueError):
             with pytest.raises(ValueError, match="no program"):
@@ -355,3 +351,49 @@ def test_settings_come_from_the_call_then_the_config_then_the_model(model, tmp_p
         assert TFLlamaForCausalLM.from_pretrained(tmp_path).generation_config.max_new_tokens == 3
     finally:
         model.generation_config = own
+
+
+class TestPrompts:
+    def test_what_a_tokenizer_returns(self, model):
+        mask = np.array([[0, 1, 1, 1], [1, 1, 1, 1]])
+        want = greedy(model, PROMPT, attention_mask=mask, max_new_tokens=4)
+        batch = BatchEncoding({"input_ids": PROMPT, "attention_mask": mask, "token_type_ids": 0 * mask})
+        np.testing.assert_array_equal(greedy(model, batch, max_new_tokens=4), want)
+        np.testing.assert_array_equal(greedy(model, {**batch}, max_new_tokens=4), want)
+        with pytest.raises(ValueError, match="input_ids is missing"):
+            model.generate({"attention_mask": mask})
+
+    def test_a_graph_of_the_users_is_told_what_to_do(self, model):
+        with pytest.raises(TypeError, match=r"symbolic tensor.*model\.export"):
+            tf.function(model.generate)(tf.constant(PROMPT))
+
+
+def broken(model):
+    model = TFLlamaForCausalLM.from_config(model.get_config())
+    model.lm_head.kernel.assign(np.full(model.lm_head.kernel.shape, np.nan))
+    return model
+
+
+@pytest.mark.parametrize("options", [{}, {"do_sample": True}, {"jit_compile": False}, {"use_cache": False}])
+def test_scores_that_are_no_numbers_are_an_error(model, options):
+    with pytest.raises(FloatingPointError, match="scores are NaN in row 0 at new token 0"):
+        broken(model).generate(PROMPT, max_new_tokens=3, **options)
+
+
+@pytest.mark.parametrize("set_seed", [tf.random.set_seed, keras.utils.set_random_seed])
+def test_sampling_repeats_after_a_seed_was_set(model, set_seed):
+    draws = []
+    for seed in (5, 5, 6):
+        set_seed(seed)
+        draws += [np.asarray(model.generate(PROMPT, do_sample=True, max_new_tokens=12)).tolist() for _ in range(2)]
+    assert draws[:2] == draws[2:4] and draws[0] != draws[1] and draws[0] != draws[4]
+
+
+def test_lists_of_tokens_are_inputs_and_few_programs_are_kept(model):
+    model = TFLlamaForCausalLM.from_config(model.get_config())
+    for words, bias in (([[3]], {(1, 2): 1.0}), ([[5]], {(9, 2): -3.0})):
+        model.generate(PROMPT, max_new_tokens=4, suppress_tokens=words[0], bad_words_ids=words, sequence_bias=bias)
+    assert model.programs.compilations == 2
+    model.programs.limit = 2
+    model.generate(PROMPT, max_new_tokens=4)
+    assert len(model.programs) == 2 and model.programs.compilations == 4

@@ -1,0 +1,86 @@
+"""runtime/compile.py: what is compiled anew, what is kept, and what copies hold."""
+
+from __future__ import annotations
+
+import copy
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfmodels.runtime.compile import ProgramCache
+
+
+def double(x):
+    return {"twice": x["it"] * 2}
+
+
+def test_a_program_for_each_shape_dtype_and_key():
+    programs = ProgramCache()
+    for value in (np.ones(2), np.zeros(2), np.ones(3), np.ones(2, "int32")):
+        np.testing.assert_array_equal(programs.run("double", double, {"it": tf.constant(value)})["twice"], 2 * value)
+    assert programs.compilations == len(programs) == 3
+    programs.run("other", double, {"it": tf.constant(np.ones(2))}, jit_compile=False)
+    assert programs.compilations == 4 and not programs.knows("third", {"it": tf.constant(1)})
+
+
+def test_the_least_recently_used_program_goes():
+    programs = ProgramCache(limit=2)
+    one, two, three = (tf.ones(size) for size in (1, 2, 3))
+    for x in (one, two, one, three):
+        programs.run("neg", tf.negative, x)
+    assert len(programs) == 2 and programs.compilations == 3
+    programs.run("neg", tf.negative, one)
+    assert programs.compilations == 3
+    programs.run("neg", tf.negative, two)
+    assert programs.compilations == 4
+
+
+def test_one_trace_for_any_shape():
+    programs = ProgramCache()
+    for size in (2, 3, 4):
+        programs.run("neg", tf.negative, tf.ones(size), jit_compile=False, any_shape=True)
+    assert programs.compilations == 1
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda programs: pickle.loads(pickle.dumps(programs))])
+def test_copies_are_empty(copied):
+    programs = ProgramCache(limit=3)
+    programs.run("neg", tf.negative, tf.ones(1))
+    assert len(copied(programs)) == 0 and copied(programs).limit == 3
+
+
+def test_a_limit_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="limit=0"):
+        ProgramCache(limit=0)
+
+
+@pytest.mark.slow  # another process
+def test_a_second_generate_compiles_nothing_on_jax():
+    pytest.importorskip("jax", reason="pip install -e '.[jax]'")
+    code = (
+        "import logging, sys\n"
+        "from tfmodels import TFLlamaForCausalLM\n"
+        "model = TFLlamaForCausalLM.from_pretrained('stories260K')\n"
+        "import jax\n"
+        "ids = [[1, 403, 407, 261, 378]]\n"
+        "first = model.generate(ids, max_new_tokens=4).tolist()\n"
+        "compiled = model.programs.compilations\n"
+        "jax.config.update('jax_log_compiles', True)\n"
+        "for _ in range(2):\n"
+        "    print('AGAIN', file=sys.stderr)\n"
+        "    assert model.generate(ids, max_new_tokens=4).tolist() == first\n"
+        "assert model.programs.compilations == compiled == 2\n"
+        "assert first == [[1, 403, 407, 261, 378, 432, 383, 286, 261]]\n"
+    )
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    root = Path(__file__).parents[2]
+    result = subprocess.run([sys.executable, "-c", code], env=environment, cwd=root, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    # What surrounds the two programs (padding, slices of the result) is compiled once, too.
+    assert "Compiling" not in result.stderr.split("AGAIN")[-1]

@@ -1,0 +1,73 @@
+"""Score processors, in the order and with the results users of transformers know.
+
+A processor is a frozen dataclass called as `processor(context, scores)`. It works on a token buffer of fixed shape
+with traced bounds, so that one compiled program serves every prompt length. Its numbers and token ids are inputs of
+that program: `split` takes them out and `bind` puts tensors in their place. N-gram sizes shape the program and are
+part of the key.
+
+Scores are (batch, vocab) float32 and a banned token's is -inf. Rows without a finite score stay without one.
+
+    >>> from keras import ops
+    >>> ids = ops.convert_to_tensor([[4, 1, 3, 1]])
+    >>> context = Context(ids, start=0, end=4, prompt_end=3, attended=ids > 0)
+    >>> NoRepeatNGram(2)(context, ops.zeros((1, 5))).numpy()
+    array([[  0.,   0.,   0., -inf,   0.]], dtype=float32)
+"""
+
+from tfmodels.generation.logits_processors.build import Inputs, bind, build, split
+from tfmodels.generation.logits_processors.context import Context, Processor
+from tfmodels.generation.logits_processors.rules import (
+    BadWords,
+    BeginSuppressTokens,
+    Callback,
+    ExponentialDecay,
+    ForcedBOS,
+    ForcedEOS,
+    MinLength,
+    MinNewTokens,
+    NoRepeatNGram,
+    RemoveInvalid,
+    RepetitionPenalty,
+    SequenceBias,
+    SuppressTokens,
+)
+from tfmodels.generation.logits_processors.warpers import (
+    EpsilonCutoff,
+    EtaCutoff,
+    MinP,
+    Renormalize,
+    Temperature,
+    TopK,
+    TopP,
+    TypicalP,
+)
+
+__all__ = [
+    "BadWords",
+    "BeginSuppressTokens",
+    "Callback",
+    "Context",
+    "EpsilonCutoff",
+    "EtaCutoff",
+    "ExponentialDecay",
+    "ForcedBOS",
+    "ForcedEOS",
+    "Inputs",
+    "MinLength",
+    "MinNewTokens",
+    "MinP",
+    "NoRepeatNGram",
+    "Processor",
+    "RemoveInvalid",
+    "Renormalize",
+    "RepetitionPenalty",
+    "SequenceBias",
+    "SuppressTokens",
+    "Temperature",
+    "TopK",
+    "TopP",
+    "TypicalP",
+    "bind",
+    "build",
+    "split",
+]

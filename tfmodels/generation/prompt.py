@@ -1,0 +1,148 @@
+"""Prompts: read from what users give, checked, and padded to buckets."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from tfmodels.generation.config import GenerationConfig
+from tfmodels.generation.step import Prompt
+from tfmodels.runtime.buckets import bucket_batch, bucket_length
+from tfmodels.utils.text import quote
+
+
+class Prompts(NamedTuple):
+    """Prompts of one call as arrays.
+
+    Fields:
+        ids: int32 (rows, length); -1 where the prompt is given as embeddings.
+        mask: bool (rows, length), False at padding.
+        embeds: (rows, length, hidden_size), or None.
+    """
+
+    ids: np.ndarray
+    mask: np.ndarray
+    embeds: np.ndarray | None
+
+    def repeat(self, times: int) -> Prompts:
+        """Every row so many times, one after the other."""
+        if times == 1:
+            return self
+        return Prompts(*(None if array is None else np.repeat(array, times, axis=0) for array in self))
+
+
+def read_prompts(
+    inputs: Any, attention_mask: Any, inputs_embeds: Any, *, config: GenerationConfig, model_config: Any
+) -> Prompts:
+    """Check what `generate` was given as prompt; its arguments and errors are described there."""
+    if isinstance(inputs, Mapping):
+        inputs, attention_mask = _from_mapping(inputs, attention_mask)
+    if inputs is not None and inputs_embeds is not None:
+        raise ValueError("give the prompt as ids or as inputs_embeds, not both.")
+    embeds = None
+    if inputs_embeds is not None:
+        embeds = _array(inputs_embeds, "inputs_embeds")
+        if embeds.ndim != 3 or embeds.shape[2] != model_config.hidden_size:
+            raise ValueError(
+                f"inputs_embeds has shape {embeds.shape}; (batch, length, {model_config.hidden_size}) was expected."
+            )
+        ids = np.full(embeds.shape[:2], -1, "int32")
+    else:
+        if inputs is None:
+            if config.bos_token_id is None:
+                raise ValueError("generate needs a prompt: no ids were given and bos_token_id is None.")
+            inputs = [[config.bos_token_id]]
+        ids = _array(inputs, "the prompt")
+        if ids.ndim == 2 and ids.size and ids.dtype.kind not in "iu":
+            raise ValueError(f"the prompt's ids are {ids.dtype}; integers are expected.")
+        if ids.ndim != 2:
+            raise ValueError(f"the prompt has shape {ids.shape}; (batch, length) of token ids is expected.")
+    if 0 in ids.shape:
+        raise ValueError(f"the prompt is empty (shape {ids.shape}); at least one row of one token is needed.")
+    vocab_size = model_config.vocab_size
+    if embeds is None and (ids.min() < 0 or ids.max() >= vocab_size):
+        raise ValueError(
+            f"the prompt holds ids from {ids.min()} to {ids.max()}; the vocabulary has ids 0 to {vocab_size - 1}."
+        )
+    ids = ids.astype("int32")
+    if attention_mask is None:
+        mask = np.ones(ids.shape, bool)
+        pad = config.pad_token_id
+        if embeds is None and pad is not None and pad not in config.eos_token_ids:
+            mask = ids != pad
+    else:
+        mask = _array(attention_mask, "attention_mask") != 0
+        if mask.shape != ids.shape:
+            raise ValueError(f"attention_mask has shape {mask.shape}; the prompt's, {ids.shape}, was expected.")
+    if not mask[:, -1].all():
+        warnings.warn(
+            "the prompt is padded on the right: rows continue after their padding. Pad on the left for generation "
+            '(tokenizer.padding_side = "left").',
+            stacklevel=4,
+        )
+    return Prompts(ids, mask, embeds)
+
+
+def _from_mapping(inputs: Mapping[str, Any], attention_mask: Any) -> tuple[Any, Any]:
+    """Ids and mask of what a tokenizer returned."""
+    if "input_ids" not in inputs:
+        raise ValueError(f"the prompt is a dict with {quote(sorted(inputs))}; input_ids is missing.")
+    if attention_mask is None:
+        attention_mask = inputs.get("attention_mask")
+    return inputs["input_ids"], attention_mask
+
+
+def _array(values: Any, name: str) -> np.ndarray:
+    if isinstance(values, keras.KerasTensor) or (ops.is_tensor(values) and is_symbolic(values)):
+        raise TypeError(
+            f"{name} is a symbolic tensor (of a tf.function, a functional model, or jax.jit), and generate looks at "
+            "its values: call generate outside, or use model.export(folder), whose SavedModel generates in a graph."
+        )
+    if ops.is_tensor(values):
+        return np.asarray(ops.convert_to_numpy(values))
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise ValueError(
+            f"{name} has rows of different lengths; pad them on the left (tokenizer(..., padding=True)), or use "
+            "model.generate_batch."
+        ) from error
+
+
+def is_symbolic(tensor: Any) -> bool:
+    """Whether a backend tensor stands for a value that is known later only."""
+    if keras.backend.backend() == "tensorflow":
+        return not hasattr(tensor, "numpy")
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return isinstance(tensor, jax.core.Tracer)
+    return False
+
+
+def to_buckets(prompts: Prompts, new: int) -> Prompt:
+    """Pad prompts to bucketed sizes, with room for `new` tokens."""
+    ids, mask, embeds = prompts
+    rows, length = ids.shape
+    batch, padded = bucket_batch(rows), bucket_length(length)
+    capacity = bucket_length(padded + new)
+    before, below = padded - length, batch - rows
+
+    def spread(array: np.ndarray) -> np.ndarray:
+        # Rows that fill the batch repeat the last one, which keeps them free of special cases.
+        array = np.concatenate([array, np.repeat(array[-1:], below, axis=0)]) if below else array
+        return np.pad(array, [(0, 0), (before, 0)] + [(0, 0)] * (array.ndim - 2))
+
+    attended = np.pad(spread(mask), ((0, 0), (0, capacity - padded)), constant_values=True)
+    return Prompt(
+        ids=ops.convert_to_tensor(spread(ids)),
+        embeds=None if embeds is None else ops.convert_to_tensor(spread(embeds)),
+        attended=ops.convert_to_tensor(attended),
+        start=ops.convert_to_tensor(before, "int32"),
+        finished=ops.convert_to_tensor(np.arange(batch) >= rows),
+    )

@@ -1,0 +1,276 @@
+"""One step of decoding, and the compiled programs made of it.
+
+`Decoder` is the only place that knows the state of decoding. *Prefill* runs the prompt and chooses the first token;
+the *loop* holds a fixed-size cache and a token buffer and takes one step per turn until all rows have ended. Exports
+and streaming use the same two.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import keras
+from keras import ops
+
+from tfmodels.cache import kv
+from tfmodels.generation import logits_processors as proc
+from tfmodels.generation.strategies import Strategy
+from tfmodels.kernels import decoding
+from tfmodels.kernels.masks import positions_from_mask
+from tfmodels.runtime.gc import pause_gc
+from tfmodels.runtime.shared_blocks import sharing
+
+
+class Prompt(NamedTuple):
+    """Where prefill starts from; shapes are buckets.
+
+    Fields:
+        ids: int32 (batch, prompt), left-padded; -1 (no token) where the prompt is given as embeddings.
+        embeds: (batch, prompt, hidden_size), or None.
+        attended: bool (batch, capacity), False at padding, True from the prompt's end on.
+        start: int32 scalar, columns before it are bucket padding.
+        finished: bool (batch,), True for rows that only pad the batch.
+    """
+
+    ids: Any
+    embeds: Any
+    attended: Any
+    start: Any
+    finished: Any
+
+
+class SamplingInputs(NamedTuple):
+    """Values that steer decoding without being compiled in.
+
+    Fields:
+        eos: int32 (n,), ids that end a row; -1 among them ends rows whose scores are no numbers.
+        pad: int32 scalar, what rows hold after their end.
+        seed: int32 scalar.
+        processors: numbers and tokens of the score processors.
+    """
+
+    eos: Any
+    pad: Any
+    seed: Any
+    processors: proc.Inputs
+
+
+class State(NamedTuple):
+    """The state of decoding.
+
+    Fields:
+        ids: int32 (batch, capacity), tokens so far.
+        attended, start: as in `Prompt`.
+        prompt_end: int32 scalar, column of the first generated token.
+        position: int32 (batch,), position of the first generated token.
+        cache: StaticCache with merged rows (`tfmodels.cache.kv.merge_rows`), or None when decoding without one.
+        embeds: (batch, capacity, hidden_size), the prompt's, where it was given so and there is no cache; else None.
+        finished: bool (batch,).
+        step: int32 scalar, tokens generated so far.
+        scores, logits: float32 (room, batch, vocab_size) after and before the processors, or None.
+        carry: the strategy's own.
+    """
+
+    ids: Any
+    attended: Any
+    start: Any
+    prompt_end: Any
+    position: Any
+    cache: Any
+    embeds: Any
+    finished: Any
+    step: Any
+    scores: Any = None
+    logits: Any = None
+    carry: Any = None
+
+
+class Decoder:
+    """One kind of decoding: what shapes its programs is fixed here.
+
+    Args:
+        model: a causal language model.
+        strategy: how tokens are chosen from scores.
+        processors: the score processors, whose numbers and tokens are replaced by inputs.
+        use_cache, keep_scores, keep_logits: as in `GenerationConfig`.
+        jit_compile: whether programs are compiled by XLA.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        strategy: Strategy,
+        processors: tuple[Any, ...] = (),
+        *,
+        use_cache: bool = True,
+        keep_scores: bool = False,
+        keep_logits: bool = False,
+        jit_compile: bool = True,
+    ):
+        self.model = model
+        self.strategy = strategy
+        self.processors = processors
+        self.use_cache = use_cache
+        self.keep_scores = keep_scores
+        self.keep_logits = keep_logits
+        self.jit_compile = jit_compile
+        self.key = (strategy, proc.split(processors)[0], use_cache, keep_scores, keep_logits)
+
+    # Passes through the model --------------------------------------------------------------------------------
+
+    def forward_prompt(self, prompt: Prompt) -> tuple[State, Any]:
+        """Run the prompt. Returns the state before the first token, and the logits for it, (batch, vocab_size)."""
+        batch, capacity = prompt.attended.shape
+        length = prompt.ids.shape[1]
+        mask = prompt.attended[:, :length]
+        tokens = {"input_ids": prompt.ids} if prompt.embeds is None else {"inputs_embeds": prompt.embeds}
+        output = self.model(
+            **tokens,
+            attention_mask=mask,
+            position_ids=positions_from_mask(mask),
+            use_cache=self.use_cache,
+            logits_to_keep=1,
+            return_dict=True,
+        )
+        logits = ops.cast(output.logits[:, -1], "float32")
+        room = capacity - length
+        record = ops.zeros((room, batch, logits.shape[-1]), "float32")
+        embeds = None
+        if prompt.embeds is not None and not self.use_cache:
+            embeds = ops.pad(prompt.embeds, ((0, 0), (0, room), (0, 0)))
+        windows = self.model.backbone.cache_windows
+        state = State(
+            ids=ops.pad(prompt.ids, ((0, 0), (0, room))),
+            attended=prompt.attended,
+            start=prompt.start,
+            prompt_end=ops.convert_to_tensor(length, "int32"),
+            position=ops.sum(ops.cast(mask, "int32"), axis=1),
+            cache=kv.merge_rows(kv.to_static(output.past_key_values, capacity, windows)) if self.use_cache else None,
+            embeds=embeds,
+            finished=prompt.finished,
+            step=ops.convert_to_tensor(0, "int32"),
+            scores=record if self.keep_scores else None,
+            logits=record if self.keep_logits else None,
+        )
+        return state, logits
+
+    def forward_token(self, state: State) -> tuple[State, Any]:
+        """Run the last token (without a cache, everything). Returns the state and the logits for the next token."""
+        if self.use_cache:
+            last = state.prompt_end + state.step - 1
+            output = self.model(
+                # A row whose scores were no numbers holds -1.
+                input_ids=ops.maximum(ops.slice(state.ids, (0, last), (state.ids.shape[0], 1)), 0),
+                attention_mask=state.attended,
+                position_ids=ops.expand_dims(state.position + state.step - 1, 1),
+                past_key_values=kv.split_rows(state.cache, state.ids.shape[0]),
+                use_cache=True,
+                logits_to_keep=1,
+                return_dict=True,
+            )
+            state = state._replace(cache=kv.merge_rows(output.past_key_values))
+            return state, ops.cast(output.logits[:, -1], "float32")
+        end = state.prompt_end + state.step
+        columns = ops.expand_dims(ops.arange(state.ids.shape[1], dtype="int32"), 0)
+        mask = ops.logical_and(state.attended, columns < end)
+        tokens = {"input_ids": ops.maximum(state.ids, 0)}
+        if state.embeds is not None:
+            own = self.model.get_input_embeddings()(ops.maximum(state.ids, 0))
+            in_prompt = ops.expand_dims(columns < state.prompt_end, 2)
+            tokens = {"inputs_embeds": ops.where(in_prompt, ops.cast(state.embeds, own.dtype), own)}
+        output = self.model(
+            **tokens,
+            attention_mask=mask,
+            position_ids=positions_from_mask(mask),
+            use_cache=False,
+            logits_to_keep=ops.reshape(end - 1, (1,)),
+            return_dict=True,
+        )
+        return state, ops.cast(output.logits[:, -1], "float32")
+
+    # Choosing tokens -----------------------------------------------------------------------------------------
+
+    def choose(self, state: State, logits: Any, inputs: SamplingInputs) -> State:
+        """Choose each row's next token from logits (batch, vocab_size) and write it down."""
+        end = state.prompt_end + state.step
+        context = proc.Context(
+            ids=state.ids, start=state.start, end=end, prompt_end=state.prompt_end, attended=state.attended
+        )
+        scores = self.strategy.scores(logits)
+        for processor in proc.bind(self.processors, inputs.processors):
+            scores = processor(context, scores)
+        tokens = self.strategy.choose(scores, seed=inputs.seed, step=state.step)
+        tokens = ops.where(state.finished, inputs.pad, tokens)
+        ended = ops.any(ops.equal(ops.expand_dims(tokens, 1), ops.expand_dims(inputs.eos, 0)), axis=1)
+        return state._replace(
+            ids=ops.slice_update(state.ids, (0, end), ops.expand_dims(tokens, 1)),
+            finished=ops.logical_or(state.finished, ended),
+            step=state.step + 1,
+            scores=_record(state.scores, state.step, scores),
+            logits=_record(state.logits, state.step, logits),
+        )
+
+    def decode(self, state: State, inputs: SamplingInputs) -> State:
+        """Take one step: run the last token and choose the next one."""
+        state, logits = self.forward_token(state)
+        return self.choose(state, logits, inputs)
+
+    # The programs --------------------------------------------------------------------------------------------
+
+    def prefill(self, prompt: Prompt, inputs: SamplingInputs) -> State:
+        """Run the prompt and choose the first token."""
+        state, logits = self.forward_prompt(prompt)
+        return self.choose(state, logits, inputs)
+
+    def loop(self, state: State, inputs: SamplingInputs, until: Any) -> State:
+        """Add tokens until `until` (int32 scalar) were generated in all, or every row has ended."""
+
+        def wants_more(*values: Any) -> Any:
+            state = State(*values)
+            return ops.logical_and(state.step < until, ops.logical_not(ops.all(state.finished)))
+
+        def turn(*values: Any) -> tuple[Any, ...]:
+            return tuple(self.decode(State(*values), inputs))
+
+        return State(*_while(wants_more, turn, tuple(state)))
+
+    def traced(self, name: str) -> Callable:
+        """Return a method as it is compiled: for the device, with equal blocks traced once."""
+        method = getattr(self, name)
+
+        if keras.backend.backend() != "tensorflow":
+            return method
+
+        def run(*arguments: Any) -> Any:
+            compiling = decoding.compiling() if self.jit_compile else contextlib.nullcontext()
+            with compiling, sharing(), pause_gc():
+                return method(*arguments)
+
+        return run
+
+
+def _record(buffer: Any, step: Any, values: Any) -> Any:
+    if buffer is None:
+        return None
+    return ops.slice_update(buffer, (step, 0, 0), ops.expand_dims(values, 0))
+
+
+def _while(condition: Callable, body: Callable, values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """`ops.while_loop` over a tuple in which some entries are None."""
+    held = [index for index, value in enumerate(values) if value is not None]
+
+    def spread(some: Sequence[Any]) -> list[Any]:
+        full: list[Any] = [None] * len(values)
+        for index, value in zip(held, some, strict=True):
+            full[index] = value
+        return full
+
+    def held_of(full: Sequence[Any]) -> tuple[Any, ...]:
+        return tuple(full[index] for index in held)
+
+    result = ops.while_loop(
+        lambda *some: condition(*spread(some)), lambda *some: held_of(body(*spread(some))), held_of(values)
+    )
+    return tuple(spread(result))
