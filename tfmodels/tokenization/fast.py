@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 from tokenizers import AddedToken, Tokenizer
 
 from tfmodels.tokenization import pipeline, tokenizer_files
+from tfmodels.tokenization.chat import ChatTemplates, checked_templates
 from tfmodels.tokenization.conversions.model_file import model_file_backend
 from tfmodels.tokenization.decoding import IdsToText
-from tfmodels.tokenization.encoding import TextToIds
 from tfmodels.tokenization.rows import NO_MAX_LENGTH, SIDES
 from tfmodels.tokenization.vocabulary import SPECIAL_TOKEN_NAMES, added_tokens, one_of
 
@@ -37,7 +37,7 @@ _OPTIONS = (
 )
 
 
-class PreTrainedTokenizerFast(TextToIds, IdsToText):
+class PreTrainedTokenizerFast(ChatTemplates, IdsToText):
     """Turns text into token ids, with the masks that models want, and ids back into text.
 
     Args:
@@ -137,7 +137,7 @@ class PreTrainedTokenizerFast(TextToIds, IdsToText):
     @classmethod
     def from_gguf(cls, path: Path, name: str, options: dict[str, Any]) -> PreTrainedTokenizerFast:
         """Load from a GGUF file; `from_pretrained` comes here for `gguf_file=`."""
-        from tfmodels.tokenization.gguf import read_gguf
+        from tfmodels.tokenization.conversions.gguf import read_gguf
 
         backend, config = read_gguf(path)
         tokenizer = cls.__new__(cls)
@@ -216,10 +216,7 @@ class PreTrainedTokenizerFast(TextToIds, IdsToText):
         )
         self.clean_up_tokenization_spaces = bool(given.get("clean_up_tokenization_spaces") or False)
         self.split_special_tokens = bool(given.get("split_special_tokens") or False)
-        template = given.get("chat_template")
-        if isinstance(template, (list, tuple)):  # how several are stored in tokenizer_config.json
-            template = {entry["name"]: entry["template"] for entry in template}
-        self.chat_template: str | dict[str, str] | None = template
+        self.chat_template = checked_templates(given.get("chat_template"))
 
         if not complete or backend.post_processor is None:
             self._set_post_processor(config)
@@ -286,16 +283,11 @@ class PreTrainedTokenizerFast(TextToIds, IdsToText):
             tokenizer_files.CONFIG_FILE: tokenizer_files.to_json(config),
             tokenizer_files.SPECIAL_TOKENS_FILE: tokenizer_files.to_json(special),
         }
-        templates = self.chat_template
+        templates = checked_templates(self.chat_template)
         if isinstance(templates, str):
             templates = {"default": templates}
         for name, template in (templates or {}).items():
-            file = (
-                tokenizer_files.CHAT_TEMPLATE_FILE
-                if name == "default"
-                else f"{tokenizer_files.CHAT_TEMPLATE_FOLDER}/{name}.jinja"
-            )
-            texts[file] = template
+            texts[tokenizer_files.chat_template_file(name)] = template
         for file, text in texts.items():
             tokenizer_files.write_text(folder / file, text)
         return tuple(str(folder / file) for file in texts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from tokenizers import AddedToken
 from tfmodels.tokenization.conversions.reading import read_json
 from tfmodels.tokenization.vocabulary import as_added_token
 from tfmodels.utils import files
+from tfmodels.utils.text import quote
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
@@ -63,7 +65,12 @@ def chat_template_file(name: str) -> str:
     Example:
         >>> chat_template_file("default"), chat_template_file("tool_use")
         ('chat_template.jinja', 'additional_chat_templates/tool_use.jinja')
+
+    Raises:
+        ValueError: the name is no plain file name.
     """
+    if not re.fullmatch(r"[^/\\:*?\[\]\0.][^/\\:*?\[\]\0]*", name):
+        raise ValueError(f"The chat template is named {quote(name)}, which is not a file name; it cannot be saved.")
     return CHAT_TEMPLATE_FILE if name == "default" else f"{CHAT_TEMPLATE_FOLDER}/{name}.jinja"
 
 

@@ -13,6 +13,7 @@ from tfmodels.tokenization.conversions import sentencepiece
 from tfmodels.tokenization.conversions.tiktoken import LLAMA3_PATTERN
 
 _PREFIX = "tokenizer.ggml."
+_TEMPLATE = "tokenizer.chat_template"  # and, with a dot and a name behind it, further ones
 _SPECIAL_TOKENS = {"bos": "bos_token", "eos": "eos_token", "unknown": "unk_token", "padding": "pad_token"}
 
 _GPT2 = [pre_tokenizers.ByteLevel(add_prefix_space=False)]
@@ -77,8 +78,13 @@ def read_gguf(path: Path) -> tuple[Tokenizer, dict[str, Any]]:
         if not isinstance(index, int) or not 0 <= index < len(tokens):
             raise CheckpointError(f"{path}: the {role} has id {index!r}; there are {len(tokens)} tokens.")
         config[role] = AddedToken(tokens[index], special=True, normalized=False)
-    if "tokenizer.chat_template" in metadata:
-        config["chat_template"] = metadata["tokenizer.chat_template"]
+    templates = {
+        key.removeprefix(_TEMPLATE).removeprefix(".") or "default": template
+        for key, template in metadata.items()
+        if key == _TEMPLATE or key.startswith(_TEMPLATE + ".")
+    }
+    if templates:
+        config["chat_template"] = templates["default"] if set(templates) == {"default"} else templates
     return backend, config
 
 
