@@ -85,14 +85,16 @@ class AutoConfig:
     """
 
     @staticmethod
-    def from_pretrained(pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> ModelConfig:
+    def from_pretrained(pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> Any:
         """The configuration of a folder, bundled model or hub id; arguments as in `ModelConfig.from_pretrained`."""
         from tfmodels.checkpoints import hub
 
         options, overrides = hub.split_options(kwargs)
         values = read_config_file(pretrained_model_name_or_path, **options)
         family = family_of(values)
-        return family.load(f"{family.stem}Config").from_dict(values, **overrides)
+        result = family.load(f"{family.stem}Config").from_dict(values, **overrides)
+        (result[0] if isinstance(result, tuple) else result).name_or_path = pretrained_model_name_or_path
+        return result
 
     @staticmethod
     def for_model(model_type: str, **kwargs: Any) -> ModelConfig:

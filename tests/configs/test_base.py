@@ -1,11 +1,16 @@
 """Configurations: the two spellings, unknown keys, labels, contradictions."""
 
+import copy
+import inspect
 import json
+import pickle
+import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from tfmodels import AutoConfig, LlamaConfig
+from tfmodels import AutoConfig, GPTNeoConfig, GPTNeoXConfig, LlamaConfig, MPNetConfig, MptAttentionConfig, MptConfig
 from tfmodels.auto import FAMILIES
 
 REFERENCE = Path(__file__).parents[1] / "reference"
@@ -125,3 +130,201 @@ def test_broken_files_say_where(tmp_path):
 def test_unknown_changes_name_close_fields():
     with pytest.raises(TypeError, match="'hiden_size': LlamaConfig has no such field; did you mean hidden_size"):
         LlamaConfig().replace(hiden_size=3)
+
+
+def test_unknown_keys_clash_with_nothing(tmp_path):
+    odd = {"validate": 1, "to_dict": 2, "rotary_dim": 3, "_extra": 4, "__class__": "x", "__dict__": {}, "finish": None}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "mine": [1], **odd}))
+    config = LlamaConfig.from_pretrained(tmp_path)
+    config.validate()
+    assert config.rotary_dim == 128 and config.mine == [1] and isinstance(config, LlamaConfig)
+    for again in (copy.copy(config), copy.deepcopy(config), pickle.loads(pickle.dumps(config))):
+        assert again == config and again.mine == [1]
+    config.save_pretrained(tmp_path / "again")
+    written = json.loads((tmp_path / "again" / "config.json").read_text())
+    assert {name: written[name] for name in odd} == odd
+    config.later = {"a": 1}
+    assert config.to_dict()["later"] == {"a": 1}
+    del config.later
+    assert "later" not in config.to_dict()
+    with pytest.raises(AttributeError, match="'validate' is a method or constant of LlamaConfig"):
+        config.validate = 1
+    with pytest.raises(AttributeError, match="no field 'hiden_size'; did you mean hidden_size"):
+        config.hiden_size  # noqa: B018
+
+
+# The parameters of the constructors of transformers 4.57.6, in order.
+SIGNATURES = {
+    LlamaConfig: """vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads
+        hidden_act max_position_embeddings initializer_range rms_norm_eps use_cache pad_token_id bos_token_id
+        eos_token_id pretraining_tp tie_word_embeddings rope_theta rope_scaling attention_bias attention_dropout
+        mlp_bias head_dim""",
+    GPTNeoXConfig: """vocab_size hidden_size num_hidden_layers num_attention_heads intermediate_size hidden_act
+        rotary_pct rotary_emb_base attention_dropout hidden_dropout classifier_dropout max_position_embeddings
+        initializer_range layer_norm_eps use_cache bos_token_id eos_token_id tie_word_embeddings use_parallel_residual
+        rope_scaling attention_bias""",
+    GPTNeoConfig: """vocab_size max_position_embeddings hidden_size num_layers attention_types num_heads
+        intermediate_size window_size activation_function resid_dropout embed_dropout attention_dropout
+        classifier_dropout layer_norm_epsilon initializer_range use_cache bos_token_id eos_token_id""",
+    MptConfig: """d_model n_heads n_layers expansion_ratio max_seq_len vocab_size resid_pdrop layer_norm_epsilon
+        emb_pdrop learned_pos_emb attn_config init_device logit_scale no_bias verbose embedding_fraction norm_type
+        use_cache initializer_range""",
+    MptAttentionConfig: """attn_type attn_pdrop attn_impl clip_qkv softmax_scale prefix_lm qk_ln attn_uses_sequence_id
+        alibi alibi_bias_max""",
+    MPNetConfig: """vocab_size hidden_size num_hidden_layers num_attention_heads intermediate_size hidden_act
+        hidden_dropout_prob attention_probs_dropout_prob max_position_embeddings initializer_range layer_norm_eps
+        relative_attention_num_buckets pad_token_id bos_token_id eos_token_id""",
+}
+
+
+@pytest.mark.parametrize("cls", SIGNATURES)
+def test_positional_arguments_are_in_the_order_of_transformers(cls):
+    parameters = inspect.signature(cls).parameters
+    first = [name for name, one in parameters.items() if one.kind is one.POSITIONAL_OR_KEYWORD]
+    assert first == SIGNATURES[cls].split()
+    assert list(parameters)[-1] == "kwargs"
+
+
+def test_positional_arguments():
+    config = LlamaConfig(100, 16, 32, 2, 4, 2, "silu", 64)
+    assert (config.vocab_size, config.num_key_value_heads, config.max_position_embeddings) == (100, 2, 64)
+    assert GPTNeoXConfig(64, 8, 1, 2, 16, "gelu", 1.0).rotary_pct == 1.0
+    with pytest.raises(TypeError, match="LlamaConfig got 'vocab_size' twice"):
+        LlamaConfig(100, vocab_size=3)
+    with pytest.raises(TypeError, match=r"takes 22 positional arguments .*; 23 were given"):
+        LlamaConfig(*range(23))
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ({"attention_dropout": None}, {"attention_dropout": 0.0}),
+        ({"vocab_size": np.int64(64), "rms_norm_eps": np.float32(0.5)}, {"vocab_size": 64, "rms_norm_eps": 0.5}),
+        ({"rms_norm_eps": "1e-05"}, {"rms_norm_eps": 1e-5}),
+        ({"use_cache": "true", "mlp_bias": "False"}, {"use_cache": True, "mlp_bias": False}),
+        ({"tie_word_embeddings": None, "use_cache": None}, {"tie_word_embeddings": False, "use_cache": True}),
+        ({"hidden_size": 64.0, "num_attention_heads": 4}, {"hidden_size": 64, "head_dim": 16}),
+        ({"rope_theta": "500000.0"}, {"rope_theta": 500000.0}),
+        (
+            {"rope_scaling": {"type": "linear", "factor": np.float64(2)}},
+            {"rope_scaling": {"rope_type": "linear", "factor": 2}},
+        ),
+        ({"eos_token_id": [np.int64(1), 2.0], "bos_token_id": 1.0}, {"eos_token_id": [1, 2], "bos_token_id": 1}),
+        ({"pad_token_id": [7, 8]}, {"pad_token_id": 7}),
+        ({"sizes": np.arange(3), "one": np.int32(1)}, {"sizes": [0, 1, 2], "one": 1}),
+        ({"id2label": ["ham", "spam"]}, {"num_labels": 2, "label2id": {"ham": 0, "spam": 1}}),
+        ({"torch_dtype": "torch.float16"}, {"dtype": "float16", "torch_dtype": "float16"}),
+    ],
+)
+def test_other_spellings_of_values_are_read(given, read):
+    config = LlamaConfig(**given)
+    assert {name: getattr(config, name) for name in read} == read
+    json.dumps(config.to_dict())
+    for name, value in read.items():
+        assert type(getattr(config, name)) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"rms_norm_eps": "small"}, "rms_norm_eps='small' in LlamaConfig; a number was expected"),
+        ({"rms_norm_eps": [1]}, r"rms_norm_eps=\[1\] in LlamaConfig; a number"),
+        ({"attention_dropout": True}, "attention_dropout=True in LlamaConfig; a number"),
+        ({"use_cache": "yes"}, "use_cache='yes' in LlamaConfig; True or False was expected"),
+        ({"use_cache": 2}, "use_cache=2 in LlamaConfig; True or False"),
+        ({"hidden_size": 64.5}, "hidden_size=64.5 in LlamaConfig; a positive integer"),
+        ({"hidden_size": None}, "hidden_size=None in LlamaConfig; a positive integer"),
+        ({"hidden_size": [64]}, r"hidden_size=\[64\] in LlamaConfig; a positive integer"),
+        ({"hidden_size": {"a": 1}}, "hidden_size={'a': 1} in LlamaConfig; a positive integer"),
+        ({"num_labels": 10**9}, "num_labels=1000000000; at most 1000000 classes"),
+        ({"num_labels": "three"}, "num_labels='three'; a positive integer"),
+        ({"id2label": 3}, "id2label=3; a dict from class numbers to names"),
+        ({"id2label": {"a": "b"}}, "id2label={'a': 'b'}; the keys should be class numbers"),
+        ({"label2id": [1], "id2label": {0: "a"}}, r"label2id=\[1\]; a dict from names"),
+        ({"problem_type": ["a"]}, r"problem_type=\['a'\] is unknown"),
+        ({"rope_scaling": [1]}, r"rope_scaling=\[1\]; a dict was expected"),
+        ({"rope_parameters": "yarn"}, "rope_parameters='yarn'; a dict was expected"),
+        ({"rope_parameters": {"rope_type": ["yarn"]}}, r"rope_type=\['yarn'\] is unknown"),
+        ({"rope_theta": "big"}, r"'rope_theta'\]='big'; a positive number"),
+        (
+            {"rope_scaling": {"type": "llama3", "factor": 8, "low_freq_factor": "a", "high_freq_factor": 4}},
+            r"'low_freq_factor'\]='a'; a positive number",
+        ),
+        ({"rope_scaling": {"type": "longrope", "short_factor": 1, "long_factor": [1]}}, "a list of positive numbers"),
+        ({"rope_scaling": {"type": "yarn", "factor": 2, "beta_fast": [1]}}, r"'beta_fast'\]=\[1\]; a positive number"),
+        ({"rope_scaling": {"type": "x" * 10**6}}, "is unknown; it is one of"),
+    ],
+)
+def test_values_of_the_wrong_kind_are_refused_in_words(given, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        LlamaConfig(**given)
+    assert len(str(caught.value)) < 400
+
+
+def test_parts_and_layer_lists_of_the_wrong_kind_are_refused_in_words():
+    with pytest.raises(ValueError, match=r"attn_config=\[1\] in MptConfig; a dict of settings"):
+        MptConfig(attn_config=[1])
+    with pytest.raises(ValueError, match="a list of .kinds, times. was expected"):
+        GPTNeoConfig(attention_types=[[["global"], 10**9]], num_layers=10**9)
+    config = MptConfig()
+    config.attn_config = {"clip_qkv": 6.0}
+    assert config.attn_config.clip_qkv == 6.0
+
+
+@pytest.mark.parametrize("value", ["</s>", [], {"a": 1}, 1.5, True])
+def test_token_ids_that_are_none_never_stop_a_model_from_loading(value):
+    with pytest.warns(UserWarning, match="eos_token_id=.* is left out: it should be a token id"):
+        assert LlamaConfig(eos_token_id=value).eos_token_id is None
+
+
+def test_what_scripts_read(tmp_path):
+    config = LlamaConfig(hidden_size=64, num_attention_heads=4, vocab_size=100)
+    assert config.use_return_dict is True and config.is_encoder_decoder is False and config.is_decoder is False
+    assert (config.max_length, config.num_beams, config.top_k, config.temperature) == (20, 1, 50, 1.0)
+    assert config.pruned_heads == {} and config.name_or_path == "" and config.get_text_config() is config
+    assert config.keys_to_ignore_at_inference == ["past_key_values"] and config.attribute_map == {}
+    assert MptConfig().attribute_map["hidden_size"] == "d_model"
+    config.pruned_heads[0] = [1]
+    assert LlamaConfig().pruned_heads == {}
+    difference = {"hidden_size": 64, "num_attention_heads": 4, "vocab_size": 100, "model_type": "llama"}
+    assert config.to_diff_dict() == {**difference, "head_dim": 16, "num_key_value_heads": 4}
+    assert json.loads(config.to_json_string()) == config.to_diff_dict()
+    assert json.loads(config.to_json_string(use_diff=False)) == json.loads(json.dumps(config.to_dict()))
+    config.to_json_file(tmp_path / "a.json")
+    assert LlamaConfig.from_json_file(tmp_path / "a.json") == config
+    config.update({"num_labels": 3, "rope_theta": 7.0, "note": "x"})
+    assert (config.num_labels, config.rope_theta, config.note) == (3, 7.0, "x")
+    with pytest.raises(ValueError, match="hidden_size=65 is not divisible"):
+        config.update({"vocab_size": 7, "hidden_size": 65})
+    assert config.vocab_size == 100
+    config.update_from_string("vocab_size=128,use_cache=false,hidden_act=gelu")
+    assert (config.vocab_size, config.use_cache, config.hidden_act) == (128, False, "gelu")
+    with pytest.raises(ValueError, match="'nonsense=1' is not of the form"):
+        config.update_from_string("nonsense=1")
+
+
+def test_what_scripts_pass(tmp_path):
+    config = LlamaConfig(hidden_size=64, num_attention_heads=4)
+    config.save_pretrained(save_directory=tmp_path, safe_serialization=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again = AutoConfig.from_pretrained(
+            pretrained_model_name_or_path=str(tmp_path), trust_remote_code=True, device_map="auto", use_auth_token=None
+        )
+    assert again == config and again.name_or_path == str(tmp_path)
+    for read in (LlamaConfig.from_pretrained, AutoConfig.from_pretrained):
+        changed, unused = read(
+            tmp_path, return_unused_kwargs=True, vocab_size=7, foo=1, is_decoder=True, _from_auto=True
+        )
+        assert (changed.vocab_size, changed.is_decoder, unused) == (7, True, {"foo": 1})
+        with pytest.raises(TypeError, match="unknown argument 'foo'"):
+            read(tmp_path, foo=1)
+    values, unused = LlamaConfig.get_config_dict(tmp_path, revision="main", foo=1)
+    assert values["hidden_size"] == 64 and unused == {"foo": 1}
+    assert LlamaConfig.from_pretrained(folder=tmp_path) == config
+
+
+def test_a_function_in_a_configuration_is_not_written(tmp_path):
+    with pytest.raises(ValueError, match="hidden_act=.* cannot be written to config.json"):
+        LlamaConfig(hidden_act=abs).save_pretrained(tmp_path / "new")
+    assert not (tmp_path / "new").exists()

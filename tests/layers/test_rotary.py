@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from tfmodels.configs.base import RotaryConfig
+from tfmodels.configs.rotary import RotaryConfig
 from tfmodels.layers.rotary import RotaryEmbedding, rotate
 
 CASE = Path(__file__).parents[1] / "reference" / "common" / "rope_tables"

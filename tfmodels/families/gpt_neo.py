@@ -15,6 +15,7 @@ from keras import ops
 from tfmodels.cache import kv
 from tfmodels.checkpoints.weight_map import WeightMap
 from tfmodels.configs.base import ModelConfig
+from tfmodels.configs.part import configuration
 from tfmodels.generation.api import GenerationMixin
 from tfmodels.layers.attention import split_heads
 from tfmodels.layers.feed_forward import FeedForward
@@ -28,11 +29,14 @@ from tfmodels.models.heads import (
     SequenceClassificationHead,
     TokenClassificationHead,
 )
+from tfmodels.utils.text import quote
 
 ATTENTION_KINDS = ("global", "local")
+# A file that promises more is damaged.
+MAX_LAYERS = 100_000
 
 
-@dataclasses.dataclass(init=False, repr=False, eq=False)
+@configuration
 class GPTNeoConfig(ModelConfig):
     """Configuration of a GPT-Neo model; the defaults are GPT-Neo-1.3B's.
 
@@ -50,6 +54,12 @@ class GPTNeoConfig(ModelConfig):
     """
 
     model_type: ClassVar[str] = "gpt_neo"
+    positional: ClassVar[tuple[str, ...]] = (
+        *("vocab_size", "max_position_embeddings", "hidden_size", "num_layers", "attention_types", "num_heads"),
+        *("intermediate_size", "window_size", "activation_function", "resid_dropout", "embed_dropout"),
+        *("attention_dropout", "classifier_dropout", "layer_norm_epsilon", "initializer_range", "use_cache"),
+        *("bos_token_id", "eos_token_id"),
+    )
     aliases: ClassVar[dict[str, str]] = {
         "num_hidden_layers": "num_layers",
         "num_attention_heads": "num_heads",
@@ -90,10 +100,12 @@ class GPTNeoConfig(ModelConfig):
     def attention_layers(self) -> list[str]:
         """The kind of attention of each layer."""
         try:
+            if sum(times * len(kinds) for kinds, times in self.attention_types) > MAX_LAYERS:
+                raise ValueError("too many layers")
             return [kind for kinds, times in self.attention_types for _ in range(times) for kind in kinds]
         except (TypeError, ValueError) as error:
             raise ValueError(
-                f"attention_types={self.attention_types!r}; a list of [kinds, times] was expected, such as "
+                f"attention_types={quote(self.attention_types)}; a list of [kinds, times] was expected, such as "
                 f"[[['global', 'local'], 12]]."
             ) from error
 
@@ -106,7 +118,7 @@ class GPTNeoConfig(ModelConfig):
             raise ValueError(f"attention_types names {unknown[0]!r}; it is one of {', '.join(ATTENTION_KINDS)}.")
         if len(self.attention_layers) != self.num_layers:
             raise ValueError(
-                f"attention_types={self.attention_types!r} describes {len(self.attention_layers)} layers; "
+                f"attention_types={quote(self.attention_types)} describes {len(self.attention_layers)} layers; "
                 f"num_layers={self.num_layers} was expected."
             )
         super().validate()

@@ -15,7 +15,8 @@ from keras import ops
 
 from tfmodels.cache import kv
 from tfmodels.checkpoints.weight_map import WeightMap
-from tfmodels.configs.base import RotaryConfig
+from tfmodels.configs.part import configuration
+from tfmodels.configs.rotary import RotaryConfig
 from tfmodels.generation.api import GenerationMixin
 from tfmodels.layers.attention import split_heads
 from tfmodels.layers.feed_forward import FeedForward
@@ -32,7 +33,7 @@ from tfmodels.models.heads import (
 )
 
 
-@dataclasses.dataclass(init=False, repr=False, eq=False)
+@configuration
 class GPTNeoXConfig(RotaryConfig):
     """Configuration of a GPT-NeoX model; the defaults are GPT-NeoX-20B's.
 
@@ -51,6 +52,12 @@ class GPTNeoXConfig(RotaryConfig):
     """
 
     model_type: ClassVar[str] = "gpt_neox"
+    positional: ClassVar[tuple[str, ...]] = (
+        *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
+        *("hidden_act", "rotary_pct", "rotary_emb_base", "attention_dropout", "hidden_dropout", "classifier_dropout"),
+        *("max_position_embeddings", "initializer_range", "layer_norm_eps", "use_cache", "bos_token_id"),
+        *("eos_token_id", "tie_word_embeddings", "use_parallel_residual", "rope_scaling", "attention_bias"),
+    )
     aliases: ClassVar[dict[str, str]] = {"rotary_emb_base": "rope_theta", "rotary_pct": "partial_rotary_factor"}
     theta_names: ClassVar[tuple[str, ...]] = ("rotary_emb_base", "rope_theta")
     partial_names: ClassVar[tuple[str, ...]] = ("rotary_pct", "partial_rotary_factor")

@@ -13,7 +13,8 @@ import keras
 
 from tfmodels.cache import kv
 from tfmodels.checkpoints.weight_map import WeightMap
-from tfmodels.configs.base import RotaryConfig
+from tfmodels.configs.part import configuration
+from tfmodels.configs.rotary import RotaryConfig
 from tfmodels.generation.api import GenerationMixin
 from tfmodels.layers.attention import split_heads
 from tfmodels.layers.feed_forward import GatedFeedForward
@@ -30,7 +31,7 @@ from tfmodels.models.heads import (
 )
 
 
-@dataclasses.dataclass(init=False, repr=False, eq=False)
+@configuration
 class LlamaConfig(RotaryConfig):
     """Configuration of a Llama model; the defaults are Llama-1-7B's.
 
@@ -48,6 +49,12 @@ class LlamaConfig(RotaryConfig):
     """
 
     model_type: ClassVar[str] = "llama"
+    positional: ClassVar[tuple[str, ...]] = (
+        *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
+        *("num_key_value_heads", "hidden_act", "max_position_embeddings", "initializer_range", "rms_norm_eps"),
+        *("use_cache", "pad_token_id", "bos_token_id", "eos_token_id", "pretraining_tp", "tie_word_embeddings"),
+        *("rope_theta", "rope_scaling", "attention_bias", "attention_dropout", "mlp_bias", "head_dim"),
+    )
 
     vocab_size: int = 32000
     hidden_size: int = 4096

@@ -15,6 +15,7 @@ from keras import ops
 
 from tfmodels.checkpoints.weight_map import WeightMap
 from tfmodels.configs.base import ModelConfig
+from tfmodels.configs.part import configuration
 from tfmodels.layers.activations import gelu
 from tfmodels.layers.attention import split_heads
 from tfmodels.layers.feed_forward import FeedForward
@@ -37,7 +38,7 @@ PADDING_ID = 1
 MAX_BUCKETS, MAX_DISTANCE = 32, 128
 
 
-@dataclasses.dataclass(init=False, repr=False, eq=False)
+@configuration
 class MPNetConfig(ModelConfig):
     """Configuration of an MPNet model; the defaults are mpnet-base's.
 
@@ -55,6 +56,12 @@ class MPNetConfig(ModelConfig):
     """
 
     model_type: ClassVar[str] = "mpnet"
+    positional: ClassVar[tuple[str, ...]] = (
+        *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
+        *("hidden_act", "hidden_dropout_prob", "attention_probs_dropout_prob", "max_position_embeddings"),
+        *("initializer_range", "layer_norm_eps", "relative_attention_num_buckets", "pad_token_id", "bos_token_id"),
+        *("eos_token_id",),
+    )
 
     vocab_size: int = 30527
     hidden_size: int = 768

@@ -14,7 +14,8 @@ from keras import ops
 
 from tfmodels.cache import kv
 from tfmodels.checkpoints.weight_map import WeightMap
-from tfmodels.configs.base import ConfigPart, ModelConfig
+from tfmodels.configs.base import ModelConfig
+from tfmodels.configs.part import ConfigPart, configuration
 from tfmodels.generation.api import GenerationMixin
 from tfmodels.kernels.masks import AttentionMask, positions_from_mask
 from tfmodels.layers.alibi import alibi_bias, alibi_slopes
@@ -50,7 +51,7 @@ KNOWN = {
 }
 
 
-@dataclasses.dataclass(init=False, repr=False, eq=False)
+@configuration
 class MptAttentionConfig(ConfigPart):
     """The attention part of an `MptConfig`.
 
@@ -59,6 +60,11 @@ class MptAttentionConfig(ConfigPart):
     `qk_ln` normalises queries and keys; without `alibi` positions are learned (or absent, without `learned_pos_emb`).
     `attn_impl` is kept for the file's sake: `attn_implementation` chooses here.
     """
+
+    positional: ClassVar[tuple[str, ...]] = (
+        *("attn_type", "attn_pdrop", "attn_impl", "clip_qkv", "softmax_scale", "prefix_lm", "qk_ln"),
+        *("attn_uses_sequence_id", "alibi", "alibi_bias_max"),
+    )
 
     attn_type: str = "multihead_attention"
     attn_pdrop: float = 0
@@ -73,7 +79,7 @@ class MptAttentionConfig(ConfigPart):
     kv_n_heads: int | None = None
 
 
-@dataclasses.dataclass(init=False, repr=False, eq=False)
+@configuration
 class MptConfig(ModelConfig):
     """Configuration of an MPT model; the defaults are those of transformers.
 
@@ -98,6 +104,11 @@ class MptConfig(ModelConfig):
     """
 
     model_type: ClassVar[str] = "mpt"
+    positional: ClassVar[tuple[str, ...]] = (
+        *("d_model", "n_heads", "n_layers", "expansion_ratio", "max_seq_len", "vocab_size", "resid_pdrop"),
+        *("layer_norm_epsilon", "emb_pdrop", "learned_pos_emb", "attn_config", "init_device", "logit_scale"),
+        *("no_bias", "verbose", "embedding_fraction", "norm_type", "use_cache", "initializer_range"),
+    )
     parts: ClassVar[dict[str, type[ConfigPart]]] = {"attn_config": MptAttentionConfig}
     aliases: ClassVar[dict[str, str]] = {
         "hidden_size": "d_model",

@@ -12,19 +12,6 @@ from tfmodels.utils.text import quote
 Check = Callable[[str, Any], Any]
 
 
-def plain(value: Any) -> Any:
-    """Turn tensors, arrays and NumPy scalars, also inside lists and dicts, into plain Python values."""
-    if hasattr(value, "numpy"):
-        value = value.numpy()
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    return value
-
-
 def other_spellings(value: Any) -> list[Any]:
     """What an odd value in a file may stand for: 2 for 2.0, False for "false", 1 for [1], 0.7 for "0.7".
 

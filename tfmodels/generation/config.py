@@ -11,7 +11,7 @@ from typing import Any
 
 from tfmodels.checkpoints import hub, upload
 from tfmodels.checkpoints.files import CheckpointNotFoundError
-from tfmodels.generation.checks import other_spellings, plain
+from tfmodels.generation.checks import other_spellings
 from tfmodels.generation.settings import (
     BEAMS,
     END,
@@ -29,6 +29,7 @@ from tfmodels.generation.settings import (
 )
 from tfmodels.utils.arguments import SAVING, old_name, settle
 from tfmodels.utils.json_files import read_object, write_object
+from tfmodels.utils.plain import plain
 from tfmodels.utils.text import did_you_mean, quote
 
 FILE_NAME = "generation_config.json"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from tfmodels.configs.base import RotaryConfig
+from tfmodels.configs.rotary import RotaryConfig
 
 
 class RotaryEmbedding:
@@ -28,7 +28,7 @@ class RotaryEmbedding:
 
     Example:
         >>> import numpy as np
-        >>> from tfmodels.configs.base import RotaryConfig
+        >>> from tfmodels.configs.rotary import RotaryConfig
         >>> rotary = RotaryEmbedding(RotaryConfig(head_dim=4))
         >>> cos, sin = rotary(np.array([[0, 1]]))
         >>> np.allclose(cos[0, 0], [[1.0, 1.0], [np.cos(1.0), np.cos(0.01)]])

@@ -1,0 +1,66 @@
+"""Attributes that every configuration of transformers has and that scripts read, with their defaults there.
+
+Configurations here do not hold them: they read as the defaults below unless a file or a script sets them, and change
+nothing that a model computes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+# Sampling and searching: transformers 4 kept these in config.json; `GenerationConfig` reads them from there.
+GENERATION: dict[str, Any] = {
+    "bad_words_ids": None,
+    "begin_suppress_tokens": None,
+    "diversity_penalty": 0.0,
+    "do_sample": False,
+    "early_stopping": False,
+    "encoder_no_repeat_ngram_size": 0,
+    "exponential_decay_length_penalty": None,
+    "forced_bos_token_id": None,
+    "forced_eos_token_id": None,
+    "length_penalty": 1.0,
+    "max_length": 20,
+    "min_length": 0,
+    "no_repeat_ngram_size": 0,
+    "num_beam_groups": 1,
+    "num_beams": 1,
+    "num_return_sequences": 1,
+    "output_scores": False,
+    "remove_invalid_values": False,
+    "repetition_penalty": 1.0,
+    "return_dict_in_generate": False,
+    "suppress_tokens": None,
+    "temperature": 1.0,
+    "top_k": 50,
+    "top_p": 1.0,
+    "typical_p": 1.0,
+}
+
+COMMON: dict[str, Any] = {
+    **GENERATION,
+    "_commit_hash": None,
+    "_name_or_path": "",
+    "add_cross_attention": False,
+    "base_config_key": "",
+    "chunk_size_feed_forward": 0,
+    "cross_attention_hidden_size": None,
+    "decoder_start_token_id": None,
+    "finetuning_task": None,
+    "gradient_checkpointing": False,
+    "is_composition": False,
+    "is_decoder": False,
+    "is_encoder_decoder": False,
+    "keys_to_ignore_at_inference": ["past_key_values"],
+    "prefix": None,
+    "pruned_heads": {},
+    "sep_token_id": None,
+    "sub_configs": {},
+    "task_specific_params": None,
+    "tf_legacy_loss": False,
+    "tie_encoder_decoder": False,
+    "tokenizer_class": None,
+    "torchscript": False,
+    "transformers_version": None,
+    "use_bfloat16": False,
+}

@@ -1,0 +1,172 @@
+"""Declared fields with defaults and types, filled from keyword arguments; other keys are kept apart."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import inspect
+import json
+from typing import Any, ClassVar, TypeVar
+
+from tfmodels.utils.plain import plain
+from tfmodels.utils.text import did_you_mean, quote
+
+_Class = TypeVar("_Class", bound=type)
+
+
+def configuration(cls: _Class) -> _Class:
+    """Decorate a configuration class: its annotated attributes become fields, and its constructor shows them.
+
+    Example:
+        >>> @configuration
+        ... class Sizes(ConfigPart):
+        ...     positional = ("width", "depth")
+        ...     depth: int = 2
+        ...     width: int = 8
+        >>> Sizes(4).to_dict()
+        {'depth': 2, 'width': 4}
+    """
+    cls = dataclasses.dataclass(init=False, repr=False, eq=False)(cls)
+    defaults = {
+        field.name: None if field.default is dataclasses.MISSING else field.default
+        for field in dataclasses.fields(cls)  # type: ignore[arg-type]
+    }
+    first = [
+        inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=defaults.get(name))
+        for name in cls.positional
+    ]
+    others = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
+        for name, default in defaults.items()
+        if name not in cls.positional
+    ]
+    rest = inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD)
+    cls.__signature__ = inspect.Signature([*first, *others, rest])
+    return cls
+
+
+@functools.cache
+def field_types(cls: type) -> dict[str, str]:
+    """The declared fields of a configuration class and their types, as they are written."""
+    return {field.name: str(field.type) for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+
+
+@configuration
+class ConfigPart:
+    """Base of configurations and of their parts.
+
+    Keyword arguments fill the declared fields. Other keys live in a dict of their own: they read as attributes where
+    they clash with nothing, and are written to JSON untouched. Values that JSON or NumPy spell otherwise are read as
+    what they stand for: NumPy numbers, 4096.0 for an integer, "1e-05" for a number, "true" for a switch, and null as
+    the default of a number or switch.
+
+    Args:
+        *args: fields in the order of `positional`, which is that of transformers.
+        **kwargs: fields, and any other key.
+
+    Raises:
+        TypeError: too many positional arguments, or one given twice.
+        ValueError: a value is no number or switch where one is expected.
+    """
+
+    # Names of the fields that may be given by position, in order.
+    positional: ClassVar[tuple[str, ...]] = ()
+    aliases: ClassVar[dict[str, str]] = {}
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        kwargs = copy.deepcopy(self.by_name(args, kwargs))
+        object.__setattr__(self, "_extra", {})
+        for field in dataclasses.fields(self):
+            if field.default_factory is not dataclasses.MISSING:
+                default = field.default_factory()
+            else:
+                default = field.default
+            setattr(self, field.name, kwargs.pop(field.name, default))
+        self._extra.update({name: plain(value) for name, value in kwargs.items()})
+
+    @classmethod
+    def by_name(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Keyword arguments of a constructor call, positional ones among them."""
+        if len(args) > len(cls.positional):
+            raise TypeError(
+                f"{cls.__name__} takes {len(cls.positional)} positional arguments ({', '.join(cls.positional)}); "
+                f"{len(args)} were given."
+            )
+        named = dict(zip(cls.positional, args, strict=False))
+        for name in named:
+            if name in kwargs:
+                raise TypeError(f"{cls.__name__} got {name!r} twice: by position and by name.")
+        return {**named, **kwargs}
+
+    @classmethod
+    def convert(cls, name: str, value: Any) -> Any:
+        """The value that a declared field keeps."""
+        kind = field_types(cls)[name]
+        if not callable(value):
+            value = plain(value)
+        wanted = kind.removesuffix(" | None")
+        if value is None and wanted == kind and kind in ("float", "bool"):
+            return next(field.default for field in dataclasses.fields(cls) if field.name == name)
+        if value is None or wanted not in ("int", "float", "bool"):
+            return value
+        if wanted == "bool":
+            text = value.strip().lower() if isinstance(value, str) else value
+            if text in ("true", "false"):
+                return text == "true"
+            if isinstance(value, bool) or (isinstance(value, int) and value in (0, 1)):
+                return bool(value)
+            raise ValueError(f"{name}={quote(value)} in {cls.__name__}; True or False was expected.")
+        if wanted == "int":
+            # Sizes are checked by `validate`, which knows which of them have to be positive.
+            return int(value) if isinstance(value, float) and value.is_integer() else value
+        if isinstance(value, str):
+            try:
+                return float(value)
+            except ValueError:
+                pass
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise ValueError(f"{name}={quote(value)} in {cls.__name__}; a number was expected.")
+        return value
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("__"):
+            if name in type(self).aliases:
+                return getattr(self, type(self).aliases[name])
+            extra = self.__dict__.get("_extra", {})  # absent while a copy is made
+            if name in extra:
+                return extra[name]
+        raise AttributeError(
+            f"{type(self).__name__} has no field {name!r}{did_you_mean(name, field_types(type(self))) or '.'}"
+        )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        name = type(self).aliases.get(name, name)
+        if name in field_types(type(self)):
+            object.__setattr__(self, name, self.convert(name, value))
+        elif isinstance(getattr(type(self), name, None), property):
+            object.__setattr__(self, name, value)
+        elif hasattr(type(self), name):
+            raise AttributeError(f"{name!r} is a method or constant of {type(self).__name__}; choose another name.")
+        else:
+            self._extra[name] = value
+
+    def __delattr__(self, name: str) -> None:
+        if name in self._extra:
+            del self._extra[name]
+        else:
+            object.__delattr__(self, name)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Fields and other keys as a JSON-ready dict."""
+        values = {name: getattr(self, name) for name in field_types(type(self))}
+        values = {name: v.to_dict() if isinstance(v, ConfigPart) else copy.deepcopy(v) for name, v in values.items()}
+        return {**copy.deepcopy(self._extra), **values}
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self.to_dict() == other.to_dict()
+
+    __hash__ = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__} {json.dumps(self.to_dict(), indent=2, sort_keys=True, default=str)}"
