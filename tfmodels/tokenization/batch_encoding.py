@@ -1,13 +1,15 @@
-"""What tokenizers return: a dict of model inputs that also knows where each token came from."""
+"""The dict of model inputs that tokenizers return, which also knows where each token came from."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import optree
 from tokenizers import Encoding
+
+from tfmodels.utils.text import quote
 
 
 class CharSpan(NamedTuple):
@@ -34,7 +36,8 @@ class BatchEncoding(dict):
     Args:
         data: the values by name.
         encodings: one `tokenizers.Encoding` per row, or None where the values have no text behind them.
-        tensor_type: "tf" or "np" turns the values into tensors, None leaves them as lists.
+        tensor_type: "tf", "np" or "jax" turns the values into tensors, None leaves them as lists.
+        prepend_batch_axis: put every value into a batch of one before it becomes a tensor.
 
     Raises:
         ValueError: the rows have different lengths and cannot be one tensor, or the tensor type is unknown.
@@ -50,10 +53,11 @@ class BatchEncoding(dict):
         data: dict[str, Any] | None = None,
         encodings: Sequence[Encoding] | None = None,
         tensor_type: str | None = None,
+        prepend_batch_axis: bool = False,
     ):
         super().__init__(data or {})
         self._encodings = None if encodings is None else list(encodings)
-        self.convert_to_tensors(tensor_type)
+        self.convert_to_tensors(tensor_type, prepend_batch_axis)
 
     def __getattr__(self, name: str) -> Any:
         if name in self:
@@ -63,24 +67,59 @@ class BatchEncoding(dict):
     def __getitem__(self, key: str | int | slice) -> Any:
         return super().__getitem__(key) if isinstance(key, str) else self._known_encodings()[key]
 
-    def convert_to_tensors(self, tensor_type: str | None) -> BatchEncoding:
+    @property
+    def data(self) -> dict[str, Any]:
+        """The values by name: the encoding itself, which is a dict. Setting it replaces the values."""
+        return self
+
+    @data.setter
+    def data(self, values: Mapping[str, Any]) -> None:
+        values = dict(values)
+        self.clear()
+        self.update(values)
+
+    def convert_to_tensors(self, tensor_type: Any = None, prepend_batch_axis: bool = False) -> BatchEncoding:
         """Turn the values into tensors, in place.
 
         Args:
-            tensor_type: "tf" (integers become int32), "np" (int64), or None for no change.
+            tensor_type: "tf" (integers become int32), "np" (int64), "jax" (JAX's default integer), or None for no
+                change.
+            prepend_batch_axis: put every value into a batch of one first.
 
         Returns:
             The encoding itself.
 
         Raises:
             ValueError: the rows have different lengths, or the tensor type is unknown.
+            ImportError: "jax" where JAX is not installed.
         """
         if tensor_type is None:
             return self
-        if tensor_type not in ("tf", "np"):
-            raise ValueError(f'return_tensors must be "tf", "np" or None, got {tensor_type!r}.')
+        tensor_type = getattr(tensor_type, "value", tensor_type)  # some name it by a member of an enumeration
+        if tensor_type not in ("tf", "np", "jax"):
+            raise ValueError(
+                f'return_tensors must be "tf", "np" or None, got {quote(tensor_type)}; "jax" works where JAX is '
+                'installed, and torch.from_numpy makes PyTorch tensors of what "np" gives.'
+            )
         for name, value in self.items():
-            self[name] = _tensor(name, value, tensor_type)
+            self[name] = _tensor(name, [value] if prepend_batch_axis else value, tensor_type)
+        return self
+
+    def to(self, device: Any, *, non_blocking: bool = False) -> BatchEncoding:
+        """Return the encoding as it is: TensorFlow and JAX move inputs to the device that computes.
+
+        Args:
+            device: a device's name or number, such as "cuda" or 0.
+            non_blocking: there is nothing to wait for.
+
+        Returns:
+            The encoding itself.
+
+        Raises:
+            ValueError: `device` is no device, such as a dtype.
+        """
+        if not isinstance(device, (str, int)) and not hasattr(device, "type") and not hasattr(device, "platform"):
+            raise ValueError(f'device must name a device, such as "cuda" or 0; got {quote(device)}.')
         return self
 
     # -----------------------------------------------------------------------------------------------------------------
@@ -112,6 +151,10 @@ class BatchEncoding(dict):
     def word_ids(self, batch_index: int = 0) -> list[int | None]:
         """Per token: the index of its word in the text (or in the list of words given), None for special tokens."""
         return self[batch_index].word_ids
+
+    def words(self, batch_index: int = 0) -> list[int | None]:
+        """The older name of `word_ids`."""
+        return self.word_ids(batch_index)
 
     def token_to_sequence(self, batch_or_token_index: int, token_index: int | None = None) -> int | None:
         """Which text of a pair a token belongs to."""
@@ -185,11 +228,17 @@ def _tensor(name: str, value: Any, tensor_type: str) -> Any:
             "Ask for padding=True, and for truncation=True where texts are too long."
         )
     if array.size == 0 or np.issubdtype(array.dtype, np.integer):
-        array = array.astype(np.int32 if tensor_type == "tf" else np.int64)
-    elif tensor_type == "tf" and array.dtype == np.float64:
+        array = array.astype(np.int64 if tensor_type == "np" else np.int32)
+    elif tensor_type != "np" and array.dtype == np.float64:
         array = array.astype(np.float32)
     if tensor_type == "np":
         return array
+    if tensor_type == "jax":
+        try:
+            import jax.numpy as jnp
+        except ImportError as error:
+            raise ImportError('return_tensors="jax" needs JAX, which is not installed: pip install jax.') from error
+        return jnp.asarray(array)
     import tensorflow as tf  # only here: everything else about text works without it
 
     return tf.constant(array)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tokenizers import Encoding
@@ -21,12 +23,13 @@ class TextToIds(Rows):
 
     split_special_tokens: bool
     _lock: threading.Lock
-    _warned: bool
 
     def __call__(
         self,
-        text: Text | Sequence[Text],
+        text: Text | Sequence[Text] | None = None,
         text_pair: Text | Sequence[Text] | None = None,
+        text_target: Text | Sequence[Text] | None = None,
+        text_pair_target: Text | Sequence[Text] | None = None,
         *,
         add_special_tokens: bool = True,
         padding: bool | str = False,
@@ -51,6 +54,8 @@ class TextToIds(Rows):
         Args:
             text: a text, or a list of texts; with `is_split_into_words` a list of words, or a list of such lists.
             text_pair: the second text of each pair, in the same form. Pairs may also be given as tuples in `text`.
+            text_target, text_pair_target: texts to be predicted; their ids are returned as "labels", or as
+                "input_ids" without `text`.
             add_special_tokens: add the tokens that the model wants around texts.
             padding: True or "longest" (to the longest row), "max_length" (to `max_length`, else `model_max_length`),
                 False.
@@ -61,7 +66,8 @@ class TextToIds(Rows):
             is_split_into_words: the texts are lists of words already.
             pad_to_multiple_of: make the padded length a multiple of this.
             padding_side: "left" or "right"; default: the tokenizer's.
-            return_tensors: "tf" (int32), "np" (int64), or None for lists. With tensors one text gives a batch of one.
+            return_tensors: "tf" (int32), "np" (int64), "jax", or None for lists. With tensors one text gives a batch
+                of one.
             return_token_type_ids: which text of a pair each token is from; default: if in `model_input_names`.
             return_attention_mask: 1 for tokens, 0 for padding; default: if in `model_input_names`.
             return_overflowing_tokens: return what was cut off as further rows, with "overflow_to_sample_mapping".
@@ -77,6 +83,17 @@ class TextToIds(Rows):
         Raises:
             ValueError: a wrong text or argument value; padding without a padding token.
         """
+        if text_target is not None:
+            given = locals()
+            options = {name: given[name] for name in _CALL_OPTIONS}
+            target = self(text_target, text_pair_target, **options)
+            if text is None:
+                return target
+            inputs = self(text, text_pair, **options)
+            inputs["labels"] = target["input_ids"]
+            return inputs
+        if text_pair_target is not None:
+            raise ValueError("text_pair_target is the second text of a pair of targets; text_target is missing.")
         if isinstance(text, str) and is_split_into_words:
             raise ValueError("is_split_into_words=True wants a list of words, got one string.")
         is_batch = _is_batch(text, is_split_into_words)
@@ -108,7 +125,7 @@ class TextToIds(Rows):
             samples = [sample for sample in samples for _ in range(1 + len(encodings[sample].overflowing))]
             encodings = [row for encoding in encodings for row in (encoding, *encoding.overflowing)]
         if verbose and not truncate and pad != "max_length":
-            self._warn_if_too_long(encodings)
+            self._warn_if_too_long(max(map(len, encodings), default=0))
 
         columns = {
             "input_ids": True,
@@ -126,6 +143,16 @@ class TextToIds(Rows):
         elif not is_batch and return_tensors is None:
             data = {name: rows if name == "length" else rows[0] for name, rows in data.items()}
         return BatchEncoding(data, encodings, return_tensors)
+
+    @contextlib.contextmanager
+    def as_target_tokenizer(self) -> Iterator[None]:
+        """Encode texts that are to be predicted, which is the same here; the older way of `text_target=`."""
+        warnings.warn(
+            "as_target_tokenizer() changes nothing for these tokenizers; tokenizer(text_target=...) does the same.",
+            DeprecationWarning,
+            stacklevel=3,
+        )
+        yield
 
     def encode_plus(self, text: Text, text_pair: Text | None = None, **options: Any) -> BatchEncoding:
         """Same as calling the tokenizer on one text or pair; the older name."""
@@ -202,16 +229,8 @@ class TextToIds(Rows):
                 backend.no_padding()
                 backend.encode_special_tokens = False
 
-    def _warn_if_too_long(self, encodings: list[Encoding]) -> None:
-        longest = max(map(len, encodings), default=0)
-        if longest > self.model_max_length and not self._warned:
-            self._warned = True
-            warnings.warn(
-                f"A text has {longest} tokens, more than the {self.model_max_length} that the model is made for. "
-                "truncation=True would cut it.",
-                stacklevel=3,
-            )
 
+_CALL_OPTIONS = tuple(inspect.getfullargspec(TextToIds.__call__).kwonlyargs)
 
 _COLUMNS = {
     "input_ids": lambda encoding: encoding.ids,

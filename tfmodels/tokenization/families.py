@@ -8,8 +8,10 @@ from typing import Any, ClassVar
 from tokenizers import AddedToken, Tokenizer, processors
 
 from tfmodels.tokenization.conversions.byte_level import byte_level_backend
+from tfmodels.tokenization.conversions.values import byte_level_values, word_piece_values
 from tfmodels.tokenization.conversions.word_piece import word_piece_backend
 from tfmodels.tokenization.fast import PreTrainedTokenizerFast
+from tfmodels.tokenization.options import PipelineOption
 
 
 class LlamaTokenizer(PreTrainedTokenizerFast):
@@ -37,6 +39,8 @@ class LlamaTokenizer(PreTrainedTokenizerFast):
     """
 
     pipeline_options = ("legacy", "add_prefix_space")
+    legacy = PipelineOption()
+    _cleans_bpe = True
     default_special_tokens: ClassVar[dict[str, str | AddedToken]] = {
         "bos_token": "<s>",
         "eos_token": "</s>",
@@ -64,12 +68,18 @@ class GPT2Tokenizer(PreTrainedTokenizerFast):
 
     vocab_files_names: ClassVar[dict[str, str]] = {"vocab_file": "vocab.json", "merges_file": "merges.txt"}
     pipeline_options = ("add_prefix_space", "trim_offsets")
+    trim_offsets = PipelineOption()
+    _cleans_bpe = True
     default_special_tokens: ClassVar[dict[str, str | AddedToken]] = {
         "bos_token": "<|endoftext|>",
         "eos_token": "<|endoftext|>",
         "unk_token": "<|endoftext|>",
     }
     _nfc = False
+
+    @classmethod
+    def _from_vocabulary(cls, vocab: Any, merges: Any) -> Tokenizer:
+        return byte_level_values(vocab, merges, nfc=cls._nfc)
 
     @classmethod
     def _convert(cls, files: dict[str, Path], config: dict[str, Any]) -> tuple[Tokenizer, dict]:
@@ -107,6 +117,9 @@ class MPNetTokenizer(PreTrainedTokenizerFast):
 
     vocab_files_names: ClassVar[dict[str, str]] = {"vocab_file": "vocab.txt"}
     pipeline_options = ("do_lower_case", "strip_accents", "tokenize_chinese_chars")
+    do_lower_case = PipelineOption()
+    strip_accents = PipelineOption(None)
+    tokenize_chinese_chars = PipelineOption()
     default_special_tokens: ClassVar[dict[str, str | AddedToken]] = {
         "bos_token": "<s>",
         "eos_token": "</s>",
@@ -118,8 +131,16 @@ class MPNetTokenizer(PreTrainedTokenizerFast):
     }
 
     @classmethod
+    def _from_vocabulary(cls, vocab: Any, merges: Any) -> Tokenizer:
+        return word_piece_values(vocab, str(cls.default_special_tokens["unk_token"]))
+
+    @classmethod
     def _convert(cls, files: dict[str, Path], config: dict[str, Any]) -> tuple[Tokenizer, dict]:
         return word_piece_backend(files["vocab_file"], str(cls.default_special_tokens["unk_token"])), {}
+
+    def update_post_processor(self) -> None:
+        """Put the present cls and sep tokens around texts."""
+        self._set_post_processor({})
 
     def _set_post_processor(self, config: dict[str, Any]) -> None:
         self._tokenizer.post_processor = processors.RobertaProcessing(

@@ -3,41 +3,37 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from tokenizers import AddedToken, Tokenizer
 
+from tfmodels.checkpoints import hub, upload
+from tfmodels.checkpoints.upload import PushToHub
 from tfmodels.tokenization import pipeline, tokenizer_files
 from tfmodels.tokenization.chat import ChatTemplates, checked_templates
 from tfmodels.tokenization.conversions.model_file import model_file_backend
+from tfmodels.tokenization.conversions.values import spaced_bpe_backend
 from tfmodels.tokenization.decoding import IdsToText
+from tfmodels.tokenization.options import BPE_CLEAN_UP, PipelineOption, check_options, checked_errors
+from tfmodels.tokenization.retrain import retrained
 from tfmodels.tokenization.rows import NO_MAX_LENGTH, SIDES
-from tfmodels.tokenization.vocabulary import SPECIAL_TOKEN_NAMES, added_tokens, one_of
+from tfmodels.tokenization.vocabulary import SPECIAL_TOKEN_NAMES, added_tokens, as_added_token, one_of
+from tfmodels.utils.arguments import SAVING, old_name, settle
+from tfmodels.utils.files import is_file_name, staged
+from tfmodels.utils.text import quote
 
 # What of a tokenizer_config.json says nothing once the tokenizer is loaded, or would point to code or paths elsewhere.
 _NOT_SAVED = ("added_tokens_decoder", "auto_map", "name_or_path", "special_tokens_map_file", "tokenizer_file")
 
-# Arguments of every tokenizer's constructor, beside the pipeline options of its class.
-_OPTIONS = (
-    *SPECIAL_TOKEN_NAMES,
-    "additional_special_tokens",
-    "extra_special_tokens",
-    "model_max_length",
-    "model_input_names",
-    "padding_side",
-    "truncation_side",
-    "clean_up_tokenization_spaces",
-    "split_special_tokens",
-    "add_bos_token",
-    "add_eos_token",
-    "chat_template",
-)
+# Options in tokenizer_config.json that go before a tokenizer.json, as in transformers.
+_CONFIG_COUNTS = ("add_prefix_space", "do_lower_case", "strip_accents", "tokenize_chinese_chars")
 
 
-class PreTrainedTokenizerFast(ChatTemplates, IdsToText):
+class PreTrainedTokenizerFast(ChatTemplates, IdsToText, PushToHub):
     """Turns text into token ids, with the masks that models want, and ids back into text.
 
     Args:
@@ -45,11 +41,16 @@ class PreTrainedTokenizerFast(ChatTemplates, IdsToText):
         merges_file: the merges of a byte-level BPE `vocab.json`.
         tokenizer_file: a `tokenizer.json` of the `tokenizers` library.
         tokenizer_object: a `tokenizers.Tokenizer`; it is copied.
+        vocab: the vocabulary itself, ids by token, or the file `vocab_file`.
+        merges: the merges themselves, pairs of tokens or texts with a space in the middle, best first, or the file
+            `merges_file`; without them, all that lead to tokens, in the order of their ids.
         options: special tokens (bos_token, eos_token, unk_token, sep_token, pad_token, cls_token, mask_token,
             additional_special_tokens), model_max_length (tokens), padding_side and truncation_side ("left" or
             "right"), model_input_names, add_bos_token and add_eos_token (put around every text), split_special_tokens
             (cut special tokens found in the text like other text), clean_up_tokenization_spaces (when decoding),
-            chat_template, and those of `pipeline_options`, explained at `tokenization.pipeline.configure`.
+            chat_template, errors (what decoding byte-level tokens does with bytes that are no UTF-8: "replace",
+            "ignore" or "strict"), use_default_system_prompt and spaces_between_special_tokens (kept for other
+            programs), and those of `pipeline_options`, explained at `tokenization.pipeline.configure`.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -72,8 +73,9 @@ class PreTrainedTokenizerFast(ChatTemplates, IdsToText):
     # Constructor argument -> file name in a checkpoint folder, for folders without a tokenizer.json.
     vocab_files_names: ClassVar[dict[str, str]] = {"vocab_file": "tokenizer.model"}
     # Options that change how text is cut. Where there is a tokenizer.json it has the last word over
-    # tokenizer_config.json, as the two often disagree; only an argument of the caller's changes it.
+    # tokenizer_config.json, as the two often disagree, but for those of `_CONFIG_COUNTS`; an argument always counts.
     pipeline_options: ClassVar[tuple[str, ...]] = ("add_prefix_space",)
+    add_prefix_space = PipelineOption()
     # Used where nothing else names them, as far as they are in the vocabulary.
     default_special_tokens: ClassVar[dict[str, str | AddedToken]] = {}
     default_add_bos_token: ClassVar[bool] = False
@@ -82,19 +84,26 @@ class PreTrainedTokenizerFast(ChatTemplates, IdsToText):
 
     def __init__(
         self,
-        vocab_file: str | os.PathLike | None = None,
-        merges_file: str | os.PathLike | None = None,
+        vocab_file: str | os.PathLike | Mapping[str, int] | None = None,
+        merges_file: str | os.PathLike | Sequence[Any] | None = None,
         *,
         tokenizer_file: str | os.PathLike | None = None,
         tokenizer_object: Tokenizer | None = None,
+        vocab: str | os.PathLike | Mapping[str, int] | None = None,
+        merges: str | os.PathLike | Sequence[Any] | None = None,
         **options: Any,
     ):
+        vocab = vocab_file if vocab is None else vocab
+        merges = merges_file if merges is None else merges
         if tokenizer_object is not None:
             self._setup(Tokenizer.from_str(tokenizer_object.to_str()), {}, True, options, {})
+        elif isinstance(vocab, Mapping) or (vocab is not None and not isinstance(vocab, (str, os.PathLike))):
+            self._setup(self._from_vocabulary(vocab, merges), {}, False, options, {})
         else:
-            files = {"tokenizer_file": tokenizer_file, "vocab_file": vocab_file, "merges_file": merges_file}
+            files = {"tokenizer_file": tokenizer_file, "vocab_file": vocab, "merges_file": merges}
             files = {name: Path(path) for name, path in files.items() if path is not None}
             self._setup(*self._backend(files, {}), options, {})
+            self.vocab_file = None if vocab is None else os.fspath(vocab)
 
     # -----------------------------------------------------------------------------------------------------------------
     # Loading and saving
@@ -132,6 +141,8 @@ class PreTrainedTokenizerFast(ChatTemplates, IdsToText):
         tokenizer = cls.__new__(cls)
         tokenizer._setup(*cls._backend(files, config), options, config)
         tokenizer.name_or_path = name
+        source = folder / cls.vocab_files_names["vocab_file"]
+        tokenizer.vocab_file = str(source) if source.is_file() else None
         return tokenizer
 
     @classmethod
@@ -164,6 +175,11 @@ class PreTrainedTokenizerFast(ChatTemplates, IdsToText):
             raise ValueError(f"{path} is not a tokenizer that the tokenizers library can read: {error}.") from error
 
     @classmethod
+    def _from_vocabulary(cls, vocab: Any, merges: Any) -> Tokenizer:
+        """Build the backend from a vocabulary that is no file: BPE over SentencePiece's spaces."""
+        return spaced_bpe_backend(vocab, merges)
+
+    @classmethod
     def _convert(cls, files: dict[str, Path], config: dict[str, Any]) -> tuple[Tokenizer, dict[str, str | AddedToken]]:
         """Build the backend, and the special tokens implied, from all of `vocab_files_names`."""
         return model_file_backend(files["vocab_file"], added_tokens(config))
@@ -185,24 +201,27 @@ class PreTrainedTokenizerFast(ChatTemplates, IdsToText):
             options: the caller's, checked for unknown names.
             config: tokenizer_config.json with the tokens of the other files; unknown keys are kept.
         """
-        self._check_options(options)
+        options = check_options(type(self).__name__, options, self.pipeline_options)
         self._tokenizer = backend
         self._lock = threading.Lock()
         self._warned = False
-        self.name_or_path = ""
+        self.name_or_path = str(options.get("name_or_path", ""))
+        self.vocab_file: str | None = None
         self.init_kwargs = {**config, **options}
         baked_padding = backend.padding
         backend.no_padding()
         backend.no_truncation()
 
-        wanted = {} if complete else {name: config.get(name) for name in self.pipeline_options}
-        wanted.update({name: options[name] for name in self.pipeline_options if name in options})
-        wanted = {name: value for name, value in wanted.items() if value is not None}
-        if wanted:
-            pipeline.configure(backend, **wanted)
+        wanted = {name: config[name] for name in self.pipeline_options if config.get(name) is not None}
+        if complete:
+            now = {name: pipeline.option(backend, name) for name in wanted if name in _CONFIG_COUNTS}
+            wanted = {name: wanted[name] for name, value in now.items() if value not in (None, wanted[name])}
+        asked = {name: options[name] for name in self.pipeline_options if options.get(name) is not None}
+        if wanted or asked:
+            pipeline.configure(backend, **{**wanted, **asked})
 
         given = self.init_kwargs
-        self._add_stored_tokens(added_tokens(config))
+        self._add_stored_tokens(added_tokens(given, backend))
         defaults = {**self.default_special_tokens, **implied}
         if baked_padding:
             defaults.setdefault("pad_token", baked_padding["pad_token"])
@@ -215,7 +234,11 @@ class PreTrainedTokenizerFast(ChatTemplates, IdsToText):
             "truncation_side", given.get("truncation_side") or type(self).truncation_side, SIDES
         )
         self.clean_up_tokenization_spaces = bool(given.get("clean_up_tokenization_spaces") or False)
+        self._cleans_bpe = bool(given.get(BPE_CLEAN_UP, type(self)._cleans_bpe))
         self.split_special_tokens = bool(given.get("split_special_tokens") or False)
+        self.spaces_between_special_tokens = bool(given.get("spaces_between_special_tokens", True))
+        self.use_default_system_prompt = bool(given.get("use_default_system_prompt") or False)
+        self.errors = checked_errors(given.get("errors") or "replace")
         self.chat_template = checked_templates(given.get("chat_template"))
 
         if not complete or backend.post_processor is None:
@@ -230,16 +253,10 @@ class PreTrainedTokenizerFast(ChatTemplates, IdsToText):
         eos = config.get("add_eos_token", False)
         pipeline.set_template(self._tokenizer, self.bos_token if bos else None, self.eos_token if eos else None)
 
-    def _check_options(self, options: dict[str, Any]) -> None:
-        known = {*_OPTIONS, *self.pipeline_options}
-        unknown = sorted(set(options) - known)
-        if unknown:
-            raise TypeError(
-                f"{type(self).__name__} got unknown arguments {', '.join(unknown)}; "
-                f"it knows {', '.join(sorted(known))}."
-            )
-
-    def save_pretrained(self, save_directory: str | os.PathLike) -> tuple[str, ...]:
+    @old_name("folder", "save_directory")
+    def save_pretrained(
+        self, save_directory: str | os.PathLike, *, filename_prefix: str | None = None, **kwargs: Any
+    ) -> tuple[str, ...]:
         """Write the tokenizer to a folder, which is made if need be.
 
         Writes tokenizer.json, tokenizer_config.json, special_tokens_map.json, and chat templates as .jinja files. The
@@ -248,23 +265,43 @@ class PreTrainedTokenizerFast(ChatTemplates, IdsToText):
 
         Args:
             save_directory: the folder.
+            filename_prefix: put before the files' names, with a "-" between.
+            kwargs: `push_to_hub=True` with the arguments of `push_to_hub`, and those of transformers that
+                `tfmodels.utils.arguments.SAVING` lists.
 
         Returns:
             The paths written.
 
         Raises:
-            ValueError: `save_directory` is a file.
+            ValueError: `save_directory` is a file; a chat template's name is no file name; an argument asks for what
+                there is not.
+            TypeError: an unknown argument.
         """
         folder = Path(save_directory)
         if folder.is_file():
             raise ValueError(f"save_directory={str(folder)!r} is a file; name a folder.")
-        folder.mkdir(parents=True, exist_ok=True)
+        kwargs.pop("save_jinja_files", None)  # chat templates are always written as such
+        push = upload.wanted(settle(kwargs, SAVING, "save_pretrained"), folder)
+        prefix = f"{filename_prefix}-" if filename_prefix else ""
+        if not is_file_name(prefix or "x"):
+            raise ValueError(f"filename_prefix={quote(filename_prefix)} must be part of a file name.")
+        texts = self._files()
+        with staged(folder) as stage:
+            for file, text in texts.items():
+                tokenizer_files.write_text(stage.folder / f"{prefix}{file}", text)
+        push()
+        return tuple(str(folder / f"{prefix}{file}") for file in texts)
+
+    def _files(self) -> dict[str, str]:
+        """The content of the files that say everything about the tokenizer, by name."""
         special: dict[str, Any] = dict(self.special_tokens_map)
         if self._additional:
             special["additional_special_tokens"] = self.additional_special_tokens
         config = {key: value for key, value in self.init_kwargs.items() if key not in _NOT_SAVED}
         for key in (*SPECIAL_TOKEN_NAMES, "additional_special_tokens", "extra_special_tokens", "chat_template"):
             config.pop(key, None)
+        cutting = {name: getattr(self, name) for name in self.pipeline_options}
+        config |= {name: value for name, value in cutting.items() if name in self.init_kwargs or value}
         config |= special
         config |= {
             "tokenizer_class": "PreTrainedTokenizerFast",
@@ -276,6 +313,10 @@ class PreTrainedTokenizerFast(ChatTemplates, IdsToText):
             "clean_up_tokenization_spaces": self.clean_up_tokenization_spaces,
             "split_special_tokens": self.split_special_tokens,
         }
+        plain = {"errors": "replace", "use_default_system_prompt": False, "spaces_between_special_tokens": True}
+        for name, default in plain.items():
+            if name in self.init_kwargs or getattr(self, name) != default:
+                config[name] = getattr(self, name)
         if pipeline.has_template(self._tokenizer):
             config |= {"add_bos_token": self.add_bos_token, "add_eos_token": self.add_eos_token}
         texts = {
@@ -288,9 +329,87 @@ class PreTrainedTokenizerFast(ChatTemplates, IdsToText):
             templates = {"default": templates}
         for name, template in (templates or {}).items():
             texts[tokenizer_files.chat_template_file(name)] = template
-        for file, text in texts.items():
-            tokenizer_files.write_text(folder / file, text)
-        return tuple(str(folder / file) for file in texts)
+        return texts
+
+    def save_vocabulary(
+        self, save_directory: str | os.PathLike, filename_prefix: str | None = None
+    ) -> tuple[str, ...]:
+        """Write the vocabulary alone, in the files of the tokenizer's kind, such as vocab.json and merges.txt.
+
+        Args:
+            save_directory: the folder, which is made if need be.
+            filename_prefix: put before the files' names, with a "-" between.
+
+        Returns:
+            The paths written.
+
+        Raises:
+            ValueError: the kind has a tokenizer.model, and the tokenizer was not loaded from or beside one.
+        """
+        folder = Path(save_directory)
+        if folder.is_file():
+            raise ValueError(f"save_directory={str(folder)!r} is a file; name a folder.")
+        name = self.vocab_files_names["vocab_file"]
+        with staged(folder) as stage:
+            if name.endswith(".model"):
+                if self.vocab_file is None or not Path(self.vocab_file).is_file():
+                    raise ValueError(
+                        f"save_vocabulary writes a {name}, and this tokenizer has none to copy; save_pretrained "
+                        "writes everything as tokenizer.json."
+                    )
+                name = f"{filename_prefix}-{name}" if filename_prefix else name
+                shutil.copyfile(self.vocab_file, stage.folder / name)
+                names = [name]
+            else:
+                made = self._tokenizer.model.save(str(stage.folder), filename_prefix)
+                names = [Path(file).name for file in made]
+        return tuple(str(folder / name) for name in names)
+
+    def train_new_from_iterator(
+        self,
+        text_iterator: Iterable[Any],
+        vocab_size: int,
+        length: int | None = None,
+        new_special_tokens: Sequence[str | AddedToken] | None = None,
+        special_tokens_map: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> PreTrainedTokenizerFast:
+        """Train a tokenizer of the same kind, with the same special tokens, on other texts.
+
+        Args:
+            text_iterator: texts, or lists of texts.
+            vocab_size: tokens of the new vocabulary at most.
+            length: how many texts there are, for the progress bar.
+            new_special_tokens: further special tokens.
+            special_tokens_map: new names of special tokens by their old ones.
+            kwargs: arguments of the trainer of the `tokenizers` library, such as min_frequency.
+
+        Returns:
+            A new tokenizer.
+
+        Raises:
+            ValueError: the kind of model cannot be trained, or the special tokens do not fit in.
+        """
+        renamed = dict(special_tokens_map or {})
+        backend = retrained(
+            self._tokenizer, text_iterator, vocab_size, length, new_special_tokens or (), renamed, kwargs
+        )
+
+        def new_name(token: Any) -> Any:
+            if not isinstance(token, AddedToken):
+                return renamed.get(token, token)
+            return as_added_token({**token.__getstate__(), "content": renamed.get(str(token), str(token))})
+
+        options = {name: value for name, value in self.init_kwargs.items() if name not in _NOT_SAVED}
+        options |= {name: new_name(token) for name, token in self._special.items()}
+        additional = [*map(new_name, self._additional), *(new_special_tokens or ())]
+        for name in ("additional_special_tokens", "extra_special_tokens"):
+            options.pop(name, None)
+        if additional:
+            options["additional_special_tokens"] = additional
+        tokenizer = type(self).__new__(type(self))
+        tokenizer._setup(backend, {}, True, {}, options)
+        return tokenizer
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_lock"}
@@ -319,8 +438,6 @@ def load(
     Returns:
         The tokenizer.
     """
-    from tfmodels.checkpoints import hub  # here, so that tokenizers of single files do without it
-
     where, options = hub.split_options(options)
     patterns = (*hub.TOKENIZER_FILES, f"{tokenizer_files.CHAT_TEMPLATE_FOLDER}/*.jinja", "config.json")
     folder = hub.resolve(name_or_path, patterns=patterns, **where)

@@ -26,29 +26,65 @@ def configure(backend: Tokenizer, **options: Any) -> None:
         ValueError: the backend has no such thing to change.
     """
     state = _pipeline(backend)
+    parts = _parts_of_options(state)
+    spaces = {
+        name: options.pop(name)
+        for name in ("legacy", "add_prefix_space")
+        if name in options and (name == "legacy" or not parts["add_prefix_space"][0])
+    }
+    for name, value in options.items():
+        steps, key = parts[name]
+        if not steps:
+            raise ValueError(f"{name}={value!r} has nothing to act on: this tokenizer does not prepare text that way.")
+        for step in steps:
+            step[key] = value
+    if options:
+        _set_pipeline(backend, state)
+    if spaces:
+        set_sentencepiece_spaces(backend, **spaces)
+
+
+def option(backend: Tokenizer, name: str) -> bool | None:
+    """The value that one of the options of `configure` has; None where the backend has no such thing."""
+    state = _pipeline(backend)
+    steps, key = _parts_of_options(state).get(name, ([], ""))
+    if steps:
+        return steps[0][key]
+    cutters = list(_walk(state["pre_tokenizer"]))
+    marks = [step for step in _walk(state["normalizer"]) if step["type"] == "Prepend" or step.get("content") == SPACE]
+    if name not in ("legacy", "add_prefix_space") or any(cutter["type"] != "Metaspace" for cutter in cutters):
+        return None
+    return _spaces(state)[name] if cutters or marks else None
+
+
+def prepends(backend: Tokenizer) -> bool:
+    """Whether normalising puts a space in front, which then is part of an added token that is normalised, too."""
+    return any(step["type"] == "Prepend" for step in _walk(_pipeline(backend)["normalizer"]))
+
+
+def _parts_of_options(state: dict[str, Any]) -> dict[str, tuple[list[dict[str, Any]], str]]:
+    """The steps that an option changes, and the key in them."""
     byte_level = [part for name in state for part in _walk(state[name]) if part["type"] == "ByteLevel"]
     bert = [part for part in _walk(state["normalizer"]) if part["type"] == "BertNormalizer"]
-    names = {
+    cutting = any(part["type"] == "ByteLevel" for part in _walk(state["pre_tokenizer"]))
+    return {
         "do_lower_case": (bert, "lowercase"),
         "strip_accents": (bert, "strip_accents"),
         "tokenize_chinese_chars": (bert, "handle_chinese_chars"),
         "trim_offsets": ([part for part in _walk(state["post_processor"]) if part in byte_level], "trim_offsets"),
-    }
-    if byte_level:
         # The post-processor must know too, or it takes the added space off the first word's offsets.
-        names["add_prefix_space"] = (byte_level, "add_prefix_space")
-    spaces = {
-        name: options.pop(name) for name in ("legacy", "add_prefix_space") if name in options and name not in names
+        "add_prefix_space": (byte_level if cutting else [], "add_prefix_space"),
     }
-    for name, value in options.items():
-        parts, key = names[name]
-        if not parts:
-            raise ValueError(f"{name}={value!r} has nothing to act on: this tokenizer does not prepare text that way.")
-        for part in parts:
-            part[key] = value
-    _set_pipeline(backend, state)
-    if spaces:
-        set_sentencepiece_spaces(backend, **spaces)
+
+
+def _spaces(state: dict[str, Any]) -> dict[str, bool]:
+    """How a SentencePiece-style pipeline puts a space before the text."""
+    prepending = any(step["type"] == "Prepend" for step in _walk(state["normalizer"]))
+    schemes = {cutter["prepend_scheme"] for cutter in _walk(state["pre_tokenizer"])}
+    return {
+        "legacy": prepending or "always" in schemes,
+        "add_prefix_space": prepending or bool(schemes & {"always", "first"}),
+    }
 
 
 def set_sentencepiece_spaces(
@@ -63,12 +99,9 @@ def set_sentencepiece_spaces(
             "legacy and add_prefix_space are for tokenizers in the style of SentencePiece or byte-level BPE; "
             f"this one cuts text by {', '.join(cutter['type'] for cutter in cutters)}."
         )
-    prepends = any(step["type"] == "Prepend" for step in steps)
-    schemes = {cutter["prepend_scheme"] for cutter in cutters}
-    if legacy is None:
-        legacy = prepends or "always" in schemes
-    if add_prefix_space is None:
-        add_prefix_space = prepends or bool(schemes & {"always", "first"})
+    now = _spaces(state)
+    legacy = now["legacy"] if legacy is None else legacy
+    add_prefix_space = now["add_prefix_space"] if add_prefix_space is None else add_prefix_space
     kept = [
         step
         for step in steps
@@ -152,21 +185,36 @@ def has_template(backend: Tokenizer) -> bool:
 def special_frame(backend: Tokenizer, pair: bool) -> tuple[list[int], list[int], list[int]]:
     """The ids that the backend puts before, between and after the texts of a pair, or before and after one text."""
     frame: tuple[list[int], list[int], list[int]] = ([], [], [])
+    at = 0
+    for step in special_layout(backend, pair):
+        if step[0] == "text":
+            at = 1 if pair and at == 0 else 2
+        else:
+            frame[at].append(step[1])
+    return frame
+
+
+def special_layout(backend: Tokenizer, pair: bool) -> list[tuple[str, int, int]]:
+    """What the backend makes of one text or of a pair: ("token", id, type) and ("text", 0 or 1, type) in order."""
+    texts = [("text", 0, 0), ("text", 1, 1)] if pair else [("text", 0, 0)]
+    layout = texts
     for part in _walk(_pipeline(backend)["post_processor"]):
         if part["type"] == "TemplateProcessing":
-            at = 0
+            layout = []
             for step in part["pair" if pair else "single"]:
                 if "Sequence" in step:
-                    at = 1 if pair and at == 0 else 2
+                    layout.append(("text", "AB".index(step["Sequence"]["id"]), step["Sequence"]["type_id"]))
                 else:
-                    frame[at].extend(part["special_tokens"][step["SpecialToken"]["id"]]["ids"])
+                    token = step["SpecialToken"]
+                    ids = part["special_tokens"][token["id"]]["ids"]
+                    layout += [("token", index, token["type_id"]) for index in ids]
         elif part["type"] in ("BertProcessing", "RobertaProcessing"):
             cls, sep = part["cls"][1], part["sep"][1]
-            double = part["type"] == "RobertaProcessing"
-            frame[0].append(cls)
-            frame[1].extend([sep] * (1 + double) if pair else [])
-            frame[2].append(sep)
-    return frame
+            second = int(part["type"] == "BertProcessing")  # RoBERTa has one type alone
+            layout = [("token", cls, 0), ("text", 0, 0), ("token", sep, 0)]
+            if pair:
+                layout += [("token", sep, 0)] * (1 - second) + [("text", 1, second), ("token", sep, second)]
+    return layout
 
 
 _PARTS = ("normalizer", "pre_tokenizer", "post_processor", "decoder")

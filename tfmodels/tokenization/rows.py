@@ -10,6 +10,7 @@ import numpy as np
 
 from tfmodels.tokenization.batch_encoding import BatchEncoding
 from tfmodels.tokenization.vocabulary import Vocabulary, one_of, to_list
+from tfmodels.utils.text import quote
 
 NO_MAX_LENGTH = int(1e30)  # model_max_length where none is known
 LARGE = int(1e20)  # files write such numbers for "no limit"
@@ -31,6 +32,7 @@ class Rows(Vocabulary):
     """Base of tokenizers: rows of ids that exist already."""
 
     model_max_length: int
+    _warned: bool
     padding_side: str = "right"
     truncation_side: str = "right"
     model_input_names: Sequence[str] = ("input_ids", "attention_mask")
@@ -100,15 +102,187 @@ class Rows(Vocabulary):
             data = {name: values[0] for name, values in data.items()}
         return BatchEncoding(data, tensor_type=return_tensors)
 
+    @property
+    def max_len_single_sentence(self) -> int:
+        """The tokens that a text may have beside its special tokens. It follows from `model_max_length`."""
+        return self.model_max_length - self.num_special_tokens_to_add(pair=False)
+
+    @max_len_single_sentence.setter
+    def max_len_single_sentence(self, value: int) -> None:
+        self._check_follows("max_len_single_sentence", value)
+
+    @property
+    def max_len_sentences_pair(self) -> int:
+        """The tokens that the texts of a pair may have together beside their special tokens."""
+        return self.model_max_length - self.num_special_tokens_to_add(pair=True)
+
+    @max_len_sentences_pair.setter
+    def max_len_sentences_pair(self, value: int) -> None:
+        self._check_follows("max_len_sentences_pair", value)
+
+    def _check_follows(self, name: str, value: int) -> None:
+        if value != getattr(self, name):
+            raise ValueError(f"{name} is {getattr(self, name)}: it follows from model_max_length; set that instead.")
+
+    def prepare_for_model(
+        self,
+        ids: Sequence[int],
+        pair_ids: Sequence[int] | None = None,
+        add_special_tokens: bool = True,
+        padding: bool | str = False,
+        truncation: bool | str | None = None,
+        max_length: int | None = None,
+        stride: int = 0,
+        pad_to_multiple_of: int | None = None,
+        padding_side: str | None = None,
+        return_tensors: str | None = None,
+        return_token_type_ids: bool | None = None,
+        return_attention_mask: bool | None = None,
+        return_overflowing_tokens: bool = False,
+        return_special_tokens_mask: bool = False,
+        return_length: bool = False,
+        verbose: bool = True,
+        prepend_batch_axis: bool = False,
+    ) -> BatchEncoding:
+        """Make model inputs of the ids of one text or of a pair, as calling the tokenizer on the texts does.
+
+        Args:
+            ids: ids without special tokens.
+            pair_ids: those of the second text.
+            return_overflowing_tokens: return the ids that were cut off as "overflowing_tokens", and how many there
+                were too many as "num_truncated_tokens".
+            prepend_batch_axis: return tensors of one row instead of tensors without rows.
+            add_special_tokens, padding, truncation, max_length, stride, pad_to_multiple_of, padding_side,
+                return_tensors, return_token_type_ids, return_attention_mask, return_special_tokens_mask,
+                return_length, verbose: as for calling the tokenizer.
+
+        Returns:
+            The inputs by name.
+
+        Raises:
+            ValueError: arguments that do not go together; ids that cannot be cut as `truncation` says.
+        """
+        pad, truncate, max_length = self._strategies(padding, truncation, max_length, pad_to_multiple_of, verbose)
+        if return_token_type_ids and not add_special_tokens:
+            raise ValueError("return_token_type_ids=True needs add_special_tokens=True: types come with the tokens.")
+        if return_overflowing_tokens and truncate == "longest_first" and pair_ids is not None:
+            raise ValueError(
+                'return_overflowing_tokens=True needs truncation="only_first" or "only_second" for a pair: what is '
+                "cut off both texts is not one sequence."
+            )
+        ids, pair_ids = list(ids), None if pair_ids is None else list(pair_ids)
+        added = self.num_special_tokens_to_add(pair_ids is not None) if add_special_tokens else 0
+        total = len(ids) + len(pair_ids or []) + added
+        overflowing: list[int] = []
+        if truncate and max_length and total > max_length:
+            ids, pair_ids, overflowing = self.truncate_sequences(ids, pair_ids, total - max_length, truncate, stride)
+        data: dict[str, Any] = {}
+        if return_overflowing_tokens:
+            data["overflowing_tokens"] = overflowing
+            data["num_truncated_tokens"] = total - (max_length or total)
+        if add_special_tokens:
+            data["input_ids"] = self.build_inputs_with_special_tokens(ids, pair_ids)
+            types = self.create_token_type_ids_from_sequences(ids, pair_ids)
+            special = self.get_special_tokens_mask(ids, pair_ids)
+        else:
+            data["input_ids"] = ids + (pair_ids or [])
+            types = special = [0] * len(data["input_ids"])
+        if self._wanted("token_type_ids", return_token_type_ids):
+            data["token_type_ids"] = types
+        if return_special_tokens_mask:
+            data["special_tokens_mask"] = special
+        if verbose and not truncate and pad != "max_length":
+            self._warn_if_too_long(len(data["input_ids"]))
+        data = dict(
+            self.pad(
+                data,
+                padding=pad or False,
+                max_length=max_length,
+                pad_to_multiple_of=pad_to_multiple_of,
+                padding_side=padding_side,
+                return_attention_mask=return_attention_mask,
+                verbose=False,
+            )
+        )
+        if return_length:
+            data["length"] = len(data["input_ids"])
+        return BatchEncoding(data, tensor_type=return_tensors, prepend_batch_axis=prepend_batch_axis)
+
+    def truncate_sequences(
+        self,
+        ids: list[int],
+        pair_ids: list[int] | None = None,
+        num_tokens_to_remove: int = 0,
+        truncation_strategy: str = "longest_first",
+        stride: int = 0,
+    ) -> tuple[list[int], list[int] | None, list[int]]:
+        """Cut ids off one text or a pair, on the side that `truncation_side` says.
+
+        Args:
+            ids: ids of the first text.
+            pair_ids: ids of the second text.
+            num_tokens_to_remove: how many.
+            truncation_strategy: "longest_first", "only_first" or "only_second".
+            stride: ids that the overflowing ones repeat from those that stay.
+
+        Returns:
+            The ids of both texts that stay, and the overflowing ones; none of these for a pair cut longest first.
+
+        Raises:
+            ValueError: an unknown strategy, or a text with no more ids than are to be removed.
+        """
+        strategy = _TRUNCATION.get(getattr(truncation_strategy, "value", truncation_strategy), "")
+        if strategy == "":
+            raise ValueError(
+                'truncation_strategy must be "longest_first", "only_first" or "only_second", '
+                f"got {quote(truncation_strategy)}."
+            )
+        if num_tokens_to_remove <= 0 or strategy is None:
+            return ids, pair_ids, []
+        left = one_of("truncation_side", self.truncation_side, SIDES) == "left"
+
+        def cut(row: list[int], count: int) -> tuple[list[int], list[int]]:
+            window = min(len(row), stride + count)
+            if left:
+                return row[count:], row[:window]
+            return row[: len(row) - count], row[len(row) - window :]
+
+        if strategy == "longest_first" and pair_ids is not None:
+            difference = len(ids) - len(pair_ids)
+            first = min(abs(difference), num_tokens_to_remove)  # off the longer one, then off both in turn
+            half = (num_tokens_to_remove - first) // 2
+            rest = num_tokens_to_remove - first - half
+            from_first, from_second = (first + half, rest) if difference > 0 else (half, first + rest)
+            return cut(ids, min(from_first, len(ids)))[0], cut(pair_ids, min(from_second, len(pair_ids)))[0], []
+        name, row = ("pair_ids", pair_ids) if strategy == "only_second" else ("ids", ids)
+        if row is None or len(row) <= num_tokens_to_remove:
+            raise ValueError(
+                f"truncation_strategy={strategy!r} cannot remove {num_tokens_to_remove} ids: {name} has "
+                f"{len(row or [])}."
+            )
+        kept, overflowing = cut(row, num_tokens_to_remove)
+        return (ids, kept, overflowing) if strategy == "only_second" else (kept, pair_ids, overflowing)
+
+    def _warn_if_too_long(self, longest: int) -> None:
+        if longest > self.model_max_length and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"A text has {longest} tokens, more than the {self.model_max_length} that the model is made for. "
+                "truncation=True would cut it.",
+                stacklevel=3,
+            )
+
     def _strategies(
         self, padding: Any, truncation: Any, max_length: int | None, pad_to_multiple_of: int | None, verbose: bool
     ) -> tuple[str | None, str | None, int | None]:
         """(padding, truncation, max_length) with names made plain and defaults filled in, checked."""
-        if padding not in _PADDING:
-            raise ValueError(f'padding must be True, "longest", "max_length" or False, got {padding!r}.')
-        if truncation not in _TRUNCATION:
+        padding, truncation = (getattr(value, "value", value) for value in (padding, truncation))  # enumerations
+        if not _is_key(padding, _PADDING):
+            raise ValueError(f'padding must be True, "longest", "max_length" or False, got {quote(padding)}.')
+        if not _is_key(truncation, _TRUNCATION):
             raise ValueError(
-                f'truncation must be True, "longest_first", "only_first", "only_second" or False, got {truncation!r}.'
+                'truncation must be True, "longest_first", "only_first", "only_second" or False, '
+                f"got {quote(truncation)}."
             )
         for name, value in (("max_length", max_length), ("pad_to_multiple_of", pad_to_multiple_of)):
             if value is not None and (not isinstance(value, (int, np.integer)) or value < 1):
@@ -155,3 +329,7 @@ class Rows(Vocabulary):
 
     def _wanted(self, name: str, wish: bool | None) -> bool:
         return name in self.model_input_names if wish is None else wish
+
+
+def _is_key(value: Any, table: Mapping[Any, Any]) -> bool:
+    return isinstance(value, (bool, str, type(None))) and value in table

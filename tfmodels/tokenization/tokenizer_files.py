@@ -48,8 +48,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         config = {**config, **special}
         names = {str(as_added_token(token)) for token in special.values() if not isinstance(token, list)}
         config["added_tokens_decoder"] = {
-            index: AddedToken(token, special=token in names, normalized=token not in names)
-            for token, index in added.items()
+            index: {"content": token, "special": token in names} for token, index in added.items()
         }
     templates = {path.stem: path.read_text("utf-8") for path in (folder / CHAT_TEMPLATE_FOLDER).glob("*.jinja")}
     if (folder / CHAT_TEMPLATE_FILE).is_file():

@@ -111,6 +111,21 @@ class Vocabulary:
         middle = [1] * len(between) + [0] * len(token_ids_1 or [])
         return [1] * len(before) + [0] * len(token_ids_0) + middle + [1] * len(after)
 
+    def create_token_type_ids_from_sequences(
+        self, token_ids_0: list[int], token_ids_1: list[int] | None = None
+    ) -> list[int]:
+        """The token types of `build_inputs_with_special_tokens`: which text of a pair each id belongs to."""
+        lengths = len(token_ids_0), len(token_ids_1 or [])
+        types = []
+        for kind, text, type_id in pipeline.special_layout(self._tokenizer, token_ids_1 is not None):
+            types += [type_id] * (lengths[text] if kind == "text" else 1)
+        return types
+
+    def update_post_processor(self) -> None:
+        """Put the present bos and eos tokens around texts; setting one of them does so by itself."""
+        if pipeline.has_template(self._tokenizer):
+            self._set_template(self.add_bos_token, self.add_eos_token)
+
     @property
     def add_bos_token(self) -> bool:
         """Whether texts get the bos token in front. Setting it changes that."""
@@ -190,9 +205,10 @@ class Vocabulary:
 
     def _add_stored_tokens(self, stored: Mapping[int, AddedToken]) -> None:
         """Add the tokens that files other than the vocabulary name, by id; those that exist are left as they are."""
+        missing = [token for _, token in sorted(stored.items()) if self._index(token) is None]
+        if missing:
+            self._tokenizer.add_tokens(missing)
         for index, token in sorted(stored.items()):
-            if self._index(token) is None:
-                self._tokenizer.add_tokens([token])
             if self._index(token) != index:
                 raise ValueError(
                     f"The added token {str(token)!r} should have id {index}, but the vocabulary gives it "
@@ -212,7 +228,8 @@ class Vocabulary:
         """Add tokens to the vocabulary; resize the model's embeddings to `len(tokenizer)` afterwards.
 
         Args:
-            new_tokens: one or several tokens.
+            new_tokens: one or several tokens. A string is looked for in the normalised text, or, where normalising
+                puts a space in front of the text and would put it in front of the token, too, in the text as it is.
             special_tokens: whether decoding may skip them.
 
         Returns:
@@ -221,7 +238,8 @@ class Vocabulary:
         new_tokens = [new_tokens] if isinstance(new_tokens, (str, AddedToken)) else list(new_tokens)
         if special_tokens:
             return self._tokenizer.add_special_tokens([as_added_token(token, special=True) for token in new_tokens])
-        return self._tokenizer.add_tokens(new_tokens)
+        normalized = not pipeline.prepends(self._tokenizer)
+        return self._tokenizer.add_tokens([as_added_token(token, normalized=normalized) for token in new_tokens])
 
     def add_special_tokens(
         self,
@@ -326,10 +344,16 @@ def named_special_tokens(given: Mapping[str, Any]) -> tuple[dict[str, Any], list
     ]
 
 
-def added_tokens(config: Mapping[str, Any]) -> dict[int, AddedToken]:
-    """The tokens, by id, that a tokenizer_config.json names beside those of the vocabulary."""
+def added_tokens(config: Mapping[str, Any], backend: Tokenizer | None = None) -> dict[int, AddedToken]:
+    """The tokens, by id, that a tokenizer_config.json names beside those of the vocabulary.
+
+    Args:
+        config: its content.
+        backend: the tokenizer that gets them; it decides whether tokens of which nothing says so are normalised.
+    """
     stored = config.get("added_tokens_decoder") or {}
-    return {int(index): as_added_token(token) for index, token in stored.items()}
+    normalized = None if backend is None else not pipeline.prepends(backend)
+    return {int(index): as_added_token(token, normalized=normalized) for index, token in stored.items()}
 
 
 def _checked(name: str, value: Any) -> AddedToken | str:
@@ -338,13 +362,23 @@ def _checked(name: str, value: Any) -> AddedToken | str:
     return value if isinstance(value, str) else as_added_token(value)
 
 
-def as_added_token(value: Any, special: bool | None = None) -> AddedToken:
-    """An AddedToken of a string, of another AddedToken, or of the dict that files hold."""
-    if isinstance(value, str):
-        return AddedToken(value, special=bool(special), normalized=not special)
-    fields = dict(value) if isinstance(value, Mapping) else value.__getstate__()
-    fields.pop("__type", None)
-    return AddedToken(**{**fields, "special": fields.get("special", False) if special is None else special})
+def as_added_token(value: Any, special: bool | None = None, normalized: bool | None = None) -> AddedToken:
+    """An AddedToken of a string, of another AddedToken, or of the dict that files hold.
+
+    Args:
+        value: what there is.
+        special: whether it is special; None leaves that to the value.
+        normalized: whether it is looked for in the normalised text, where it is not special and the value does not
+            say so.
+    """
+    if isinstance(value, AddedToken):
+        fields = value.__getstate__()
+    else:
+        fields = {"content": value} if isinstance(value, str) else dict(value)
+        fields.pop("__type", None)
+    special = fields.get("special", False) if special is None else special
+    fields.setdefault("normalized", not special and normalized is not False)
+    return AddedToken(**{**fields, "special": special})
 
 
 def to_list(values: Any) -> Any:

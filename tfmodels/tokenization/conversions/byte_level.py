@@ -46,6 +46,11 @@ def byte_level_backend(vocab_file: str | Path, merges_file: str | Path, *, nfc: 
         backend = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
     except Exception as error:  # the library raises plain Exception
         raise ValueError(f"{vocab_file} and {merges_file} do not fit together: {error}") from error
+    return byte_level_steps(backend, nfc=nfc)
+
+
+def byte_level_steps(backend: Tokenizer, *, nfc: bool) -> Tokenizer:
+    """Give a BPE backend the steps around its model that make it byte-level; `nfc` as above."""
     if nfc:
         backend.normalizer = normalizers.NFC()
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

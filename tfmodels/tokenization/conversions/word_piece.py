@@ -26,7 +26,11 @@ def word_piece_backend(vocab_file: str | Path, unk_token: str) -> Tokenizer:
         raise ValueError(
             f"{vocab_file} does not have the unknown token {unk_token!r}; name the one it has as unk_token."
         )
-    backend = Tokenizer(models.WordPiece(vocabulary, unk_token=unk_token))
+    return word_piece_steps(Tokenizer(models.WordPiece(vocabulary, unk_token=unk_token)))
+
+
+def word_piece_steps(backend: Tokenizer) -> Tokenizer:
+    """Give a WordPiece backend BERT's steps around its model."""
     backend.normalizer = normalizers.BertNormalizer(lowercase=True)
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = decoders.WordPiece(prefix="##")

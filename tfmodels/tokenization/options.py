@@ -1,0 +1,93 @@
+"""The options of tokenizers: which there are, and those that say how text is cut, as attributes."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from tfmodels.tokenization import pipeline
+from tfmodels.tokenization.vocabulary import SPECIAL_TOKEN_NAMES
+from tfmodels.utils.text import did_you_mean, quote
+
+if TYPE_CHECKING:
+    from tfmodels.tokenization.vocabulary import Vocabulary
+
+BPE_CLEAN_UP = "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output"
+
+# Arguments of every tokenizer's constructor, beside the pipeline options of its class.
+OPTIONS = (
+    *SPECIAL_TOKEN_NAMES,
+    "additional_special_tokens",
+    "extra_special_tokens",
+    "added_tokens_decoder",
+    "model_max_length",
+    "model_input_names",
+    "padding_side",
+    "truncation_side",
+    "clean_up_tokenization_spaces",
+    BPE_CLEAN_UP,
+    "split_special_tokens",
+    "spaces_between_special_tokens",
+    "use_default_system_prompt",
+    "errors",
+    "add_bos_token",
+    "add_eos_token",
+    "chat_template",
+    "name_or_path",
+)
+# Options of transformers that say how it is to build the tokenizer; there is one way here.
+WITHOUT_EFFECT = ("from_slow", "verbose", "tokenizer_class", "backend", "processor_class", "max_len")
+
+
+class PipelineOption:
+    """Attribute of a tokenizer that says how it cuts text, such as `add_prefix_space`; setting it changes that.
+
+    Args:
+        absent: its value where the backend has no such thing.
+    """
+
+    def __init__(self, absent: bool | None = False):
+        self.absent = absent
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, tokenizer: Vocabulary | None, owner: type) -> Any:
+        if tokenizer is None:
+            return self
+        value = pipeline.option(tokenizer.backend_tokenizer, self.name)
+        return self.absent if value is None else value
+
+    def __set__(self, tokenizer: Vocabulary, value: bool | None) -> None:
+        pipeline.configure(tokenizer.backend_tokenizer, **{self.name: value})
+
+
+def check_options(owner: str, given: Mapping[str, Any], more: Iterable[str]) -> dict[str, Any]:
+    """The options that count.
+
+    Args:
+        owner: the class's name, for messages.
+        given: keyword arguments.
+        more: the pipeline options of the class.
+
+    Raises:
+        TypeError: an unknown option.
+    """
+    known = {*OPTIONS, *more}
+    options = {name: value for name, value in given.items() if name not in WITHOUT_EFFECT}
+    if unknown := sorted(options.keys() - known):
+        raise TypeError(
+            f"{owner} got unknown arguments {', '.join(unknown)}; it knows {', '.join(sorted(known))}"
+            f"{did_you_mean(unknown[0], known) or '.'}"
+        )
+    return options
+
+
+def checked_errors(value: Any) -> str:
+    """The option `errors`: what decoding does with bytes that are no UTF-8, by the names of `bytes.decode`."""
+    try:
+        codecs.lookup_error(value)
+    except (LookupError, TypeError) as error:
+        raise ValueError(f'errors must be "replace", "ignore", "strict" or the like, got {quote(value)}.') from error
+    return value
