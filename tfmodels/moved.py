@@ -21,6 +21,7 @@ MOVED = {
     "tfmodels.sentence_encoder": "tfmodels.sentence.encoder",
     "tfmodels.sentence_files": "tfmodels.sentence.files",
     "tfmodels.trainer": "tfmodels.models.training",
+    "tfmodels.training.embeddings": "tfmodels.models.vocabulary",
 }
 
 

@@ -9,22 +9,37 @@ import keras
 from keras import backend, ops
 
 from tfmodels.kernels import decoding
+from tfmodels.layers.lora import LoraAdapter
 
 
 class Linear(keras.layers.Dense):
-    """A dense layer that decodes single tokens in the form that is fast on the device."""
+    """A dense layer that decodes single tokens in the form that is fast on the device.
+
+    Its `adapter`, where it has one, is a `tfmodels.layers.lora.LoraAdapter`, whose output is added.
+    """
+
+    adapter: LoraAdapter | None = None
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         if decoding.serves_products(inputs, self.kernel):
-            return _read_once(inputs, [self])[0]
-        if decoding.serves_dense(inputs, self.kernel):
-            return decoding.dense(inputs, self.kernel, self.bias)
-        return super().call(inputs, training=training)
+            outputs = _read_once(inputs, [self])[0]
+        elif decoding.serves_dense(inputs, self.kernel):
+            outputs = decoding.dense(inputs, self.kernel, self.bias)
+        else:
+            outputs = super().call(inputs, training=training)
+        return self._with_adapter(inputs, outputs)
 
     def quantized_call(self, inputs: Any, training: bool | None = None) -> Any:
         if _is_whole(self) and decoding.serves_products(inputs, self.kernel):
-            return _read_once(inputs, [self])[0]
-        return super().quantized_call(inputs, training=training)
+            outputs = _read_once(inputs, [self])[0]
+        else:
+            outputs = super().quantized_call(inputs, training=training)
+        return self._with_adapter(inputs, outputs)
+
+    def _with_adapter(self, inputs: Any, outputs: Any) -> Any:
+        if self.adapter is None or self.adapter.merged:
+            return outputs
+        return outputs + ops.cast(self.adapter(inputs), outputs.dtype)
 
     def quantize(self, *arguments: Any, **options: Any) -> Any:
         # Keras refuses subclasses, whose `call` it could not replace; ours adds nothing that quantization changes.
@@ -50,6 +65,7 @@ def project(inputs: Any, *layers: Linear) -> list[Any]:
     """
     kinds = [(type(layer), layer.compute_dtype, layer.quantization_mode, _quantizer(layer)) for layer in layers]
     alike = kinds[0][0] is Linear and kinds.count(kinds[0]) == len(kinds) and all(map(_is_whole, layers))
+    alike = alike and all(layer.adapter is None for layer in layers)
     if alike and decoding.serves_products(inputs, *(layer.kernel for layer in layers)):
         return _read_once(inputs, layers)
     return [layer(inputs) for layer in layers]

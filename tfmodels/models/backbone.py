@@ -15,6 +15,7 @@ from tfmodels.configs.base import ModelConfig
 from tfmodels.kernels.masks import AttentionMask, make_mask
 from tfmodels.kernels.recompute import recompute
 from tfmodels.layers.attention import Choice, attend, merge_heads, resolve_implementation
+from tfmodels.layers.tracking import ListsTracked
 from tfmodels.models.calling import CallingConvention, value_range, values_of
 from tfmodels.models.outputs import BaseModelOutput, BaseModelOutputWithPooling
 from tfmodels.runtime.shared_blocks import call_block
@@ -86,7 +87,7 @@ class BlockContext:
         return merge_heads(output), cache, weights
 
 
-class Backbone(CallingConvention, keras.layers.Layer):
+class Backbone(CallingConvention, ListsTracked):
     """Base of all backbones: a Keras layer that composes inside other layers and models.
 
     A family sets `config_class`, makes `self.layers` (its blocks) and implements `forward`. A block is called as

@@ -6,31 +6,28 @@ the loss that it computes itself when labels are among the inputs.
 
 from __future__ import annotations
 
-import json
 import os
-import warnings
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 import keras
-from keras import ops
 
 from tfmodels.checkpoints import hub, load, save
-from tfmodels.checkpoints.weight_map import WeightMap, WeightSlot, walk
+from tfmodels.checkpoints.weight_map import WeightMap, WeightSlot
 from tfmodels.configs.base import ModelConfig, read_config_file
 from tfmodels.dtypes import to_policy
 from tfmodels.layers.linear import linear
-from tfmodels.models import losses
+from tfmodels.models import adapters, quantization, vocabulary
 from tfmodels.models.backbone import Backbone
 from tfmodels.models.calling import CallingConvention
 from tfmodels.models.outputs import ModelOutput
-from tfmodels.models.training import TrainedModel
+from tfmodels.models.quantization import QuantizedModel
+from tfmodels.models.training import TaskModel
 from tfmodels.utils.files import Staged, staged
 
 
-class TFPreTrainedModel(CallingConvention, TrainedModel):
+class TFPreTrainedModel(CallingConvention, QuantizedModel, TaskModel):
     """Base of all models.
 
     Args:
@@ -52,11 +49,8 @@ class TFPreTrainedModel(CallingConvention, TrainedModel):
     weight_map: ClassVar[WeightMap]
     # Further arguments of the backbone's constructor.
     backbone_options: ClassVar[dict[str, Any]] = {}
-    label_names: ClassVar[tuple[str, ...]] = ()
     # What a head takes beside the backbone's inputs, labels included, in order.
     head_inputs: ClassVar[tuple[str, ...]] = ()
-    # The fields that a compiled loss and metrics see.
-    main_outputs: ClassVar[tuple[str, ...]] = ("logits",)
     # What `tfmodels.training.lora.add_lora` was asked for.
     lora_config: Any = None
     # The programs that `generate` has compiled (`tfmodels.runtime.compile.ProgramCache`).
@@ -172,76 +166,29 @@ class TFPreTrainedModel(CallingConvention, TrainedModel):
             "trainable": self.trainable,
         }
         if self.lora_config is not None:
-            from tfmodels.training import lora
-
-            config["lora"] = lora.adapter_settings(self)
+            config["lora"] = adapters.adapter_settings(self)
         if self.quantization is not None:
-            config["quantization"] = _quantized_parts(self)
+            config["quantization"] = quantization.quantized_parts(self)
         return config
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> TFPreTrainedModel:
         config = dict(config)
         config["dtype"] = keras.saving.deserialize_keras_object(config["dtype"])
-        adapters, quantization = config.pop("lora", None), config.pop("quantization", None)
+        lora, quantized = config.pop("lora", None), config.pop("quantization", None)
         model = cls(cls.config_class.from_dict(config.pop("config")), **config)
-        for part in quantization or ():
-            _quantize_part(model, **part)
-        if adapters is not None:
-            from tfmodels.training import lora
-
-            lora.restore_adapters(model, adapters)
+        for part in quantized or ():
+            quantization.quantize_part(model, **part)
+        if lora is not None:
+            adapters.restore_adapters(model, lora)
         return model
 
-    # Training -----------------------------------------------------------------------------------------------
-
-    def compile(self, *args: Any, **kwargs: Any) -> None:
-        # Keras keeps the loss of an earlier call where this one names none; here that means the model's own.
-        self._compile_loss = self.loss = None
-        super().compile(*args, **kwargs)
-
-    def compile_from_config(self, config: dict[str, Any]) -> None:
-        # Keras leaves this to classes with a `compile` of their own.
-        self.compile(**keras.saving.deserialize_keras_object(config))
-        if self.optimizer is not None:
-            self.optimizer.build(self.trainable_variables)
+    # Changes to a model in place --------------------------------------------------------------------------------
 
     def forget_compiled(self) -> None:
         """Drop what `fit`, `predict` and `generate` have traced: call it where the model's layers have changed."""
         self.train_function = self.test_function = self.predict_function = None
         self._programs = None
-
-    def quantize(self, *arguments: Any, **options: Any) -> None:
-        """As in Keras: "int8" or "int4" weights, in place, for inference; `save_pretrained` does not write them.
-
-        `config=keras.quantizers.Int8QuantizationConfig(activation_quantizer=None)` quantises the weights only, and not
-        what they are multiplied with: that is nearer to the whole model, and made for decoding on a GPU.
-
-        Raises:
-            ValueError: the model has adapters (quantise it before `add_lora`), or computes in float16.
-
-        Example:
-            >>> from tfmodels import TFLlamaForCausalLM
-            >>> model = TFLlamaForCausalLM.from_pretrained("stories260K")
-            >>> model.quantize("int8")
-            >>> model.quantization, model.get_input_embeddings().embeddings.dtype
-            ('int8', 'int8')
-        """
-        if self.lora_config is not None:
-            raise ValueError(
-                f"{self.name} has adapters: quantise it before add_lora, which then leaves them as they are."
-            )
-        with warnings.catch_warnings():
-            # Said of every norm and dropout, in which there is nothing to quantise.
-            warnings.filterwarnings("ignore", message=".*does not have a `quantize` method")
-            super().quantize(*arguments, **options)
-        self.forget_compiled()
-
-    @property
-    def quantization(self) -> str | None:
-        """What `quantize` has made of the weights: "int8", "int4", None, or, separated by commas, several of them."""
-        modes = {getattr(layer, "quantization_mode", None) for layer in self._flatten_layers()} - {None}
-        return ", ".join(sorted(modes)) or None
 
     def gradient_checkpointing_enable(self) -> None:
         """Compute each block a second time when gradients flow back, instead of keeping what it computed.
@@ -268,84 +215,8 @@ class TFPreTrainedModel(CallingConvention, TrainedModel):
         self.forget_compiled()
 
     def resize_token_embeddings(self, new_num_tokens: int) -> keras.layers.Embedding:
-        """Give the vocabulary another size; see `tfmodels.training.embeddings.resize_token_embeddings`."""
-        from tfmodels.training import embeddings
-
-        return embeddings.resize_token_embeddings(self, new_num_tokens)
-
-    def _with_labels(self, data: Any) -> tuple[Any, Any, Any]:
-        """Labels among the inputs where the model computes its own loss, apart where a loss was compiled."""
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        if not self.label_names:
-            return x, y, sample_weight
-        if self._compile_loss is not None:
-            if y is None and isinstance(x, Mapping):
-                y = {name: x[name] for name in self.label_names if name in x} or None
-                x = {name: value for name, value in x.items() if name not in self.label_names}
-            return x, self._as_targets(y), sample_weight
-        if y is None:
-            return x, y, sample_weight
-        names = (*self.input_names, "training")
-        if not isinstance(x, Mapping):
-            x = dict(zip(names, x if isinstance(x, (list, tuple)) else (x,), strict=False))
-        if not isinstance(y, Mapping):
-            y = dict(zip(self.label_names, y if isinstance(y, (list, tuple)) else (y,), strict=True))
-        return {**x, **y}, None, sample_weight
-
-    def _as_targets(self, y: Any) -> Any:
-        """Labels in the form of the main output: alone, or a dict under the names of the outputs they belong to."""
-        if isinstance(y, Mapping) and set(y) == set(self.label_names):
-            y = [y[name] for name in self.label_names]
-        if not isinstance(y, (list, tuple)) or len(y) != len(self.main_outputs):
-            return y
-        return dict(zip(self.main_outputs, y, strict=True)) if len(y) > 1 else y[0]
-
-    def train_step(self, *arguments: Any) -> Any:
-        *state, data = arguments
-        with losses.counting(_mean_over_replicas):
-            return super().train_step(*state, self._with_labels(data))
-
-    def test_step(self, *arguments: Any) -> Any:
-        *state, data = arguments
-        with losses.counting(_mean_over_replicas):
-            return super().test_step(*state, self._with_labels(data))
-
-    def predict_step(self, *arguments: Any) -> Any:
-        result = super().predict_step(*arguments)
-        outputs, *state = result if type(result) is tuple else (result,)
-        if isinstance(outputs, ModelOutput) and "past_key_values" in outputs:
-            # Caches of separate batches do not belong together, and nobody decodes from `predict`.
-            outputs = type(outputs)((key, value) for key, value in outputs.items() if key != "past_key_values")
-        return (outputs, *state) if state else outputs
-
-    def _main_output(self, y_pred: Any) -> Any:
-        if not isinstance(y_pred, Mapping):
-            return y_pred
-        main = {name: y_pred[name] for name in self.main_outputs}
-        return main if len(main) > 1 else next(iter(main.values()))
-
-    def compute_loss(
-        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
-    ) -> Any:
-        """The compiled loss on the main output, or, where none was compiled, the model's own."""
-        if self._compile_loss is not None:
-            return super().compute_loss(x, y, self._main_output(y_pred), sample_weight, training=training)
-        if not isinstance(y_pred, Mapping) or "loss" not in y_pred:
-            raise ValueError(
-                f"{type(self).__name__} has nothing to learn from: give {' and '.join(self.label_names) or 'targets'} "
-                f"among the inputs or as targets, or compile with a loss."
-            )
-        if sample_weight is not None:
-            raise ValueError("sample weights need compile(loss=...): the model's own loss is one number per batch.")
-        loss = ops.cast(y_pred["loss"], "float32")
-        for penalty in self.losses:
-            loss = loss + ops.sum(ops.cast(penalty, "float32"))
-        return loss / _replicas()
-
-    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
-        if y is None and isinstance(x, Mapping) and self.label_names:
-            y = self._as_targets({name: x[name] for name in self.label_names if name in x} or None)
-        return super().compute_metrics(x, y, self._main_output(y_pred), sample_weight)
+        """Give the vocabulary another size; see `tfmodels.models.vocabulary.resize_token_embeddings`."""
+        return vocabulary.resize_token_embeddings(self, new_num_tokens)
 
     # Checkpoints --------------------------------------------------------------------------------------------
 
@@ -453,37 +324,3 @@ class TFPreTrainedModel(CallingConvention, TrainedModel):
             return slots
         start = self.base_model_prefix + "."
         return {name.removeprefix(start): slot for name, slot in slots.items()}
-
-
-def _quantized_parts(model: TFPreTrainedModel) -> list[dict[str, Any]]:
-    """What `quantize` has done to a model: arguments of `_quantize_part`, as JSON has them."""
-    parts: dict[str, dict[str, Any]] = {}
-    for path, layer in walk(model):
-        if mode := getattr(layer, "quantization_mode", None):
-            part = {"mode": mode, "config": keras.saving.serialize_keras_object(layer.quantization_config)}
-            parts.setdefault(json.dumps(part, sort_keys=True), {**part, "layers": []})["layers"].append(path)
-    return list(parts.values())
-
-
-def _quantize_part(model: TFPreTrainedModel, mode: str, config: Any, layers: list[str]) -> None:
-    chosen = {id(layer) for path, layer in walk(model) if path in layers}
-    config = keras.saving.deserialize_keras_object(config)
-    model.quantize(mode, config=config, filters=lambda layer: id(layer) in chosen)
-
-
-def _replicas() -> int:
-    """Replicas that sum their losses under `tf.distribute`."""
-    if keras.backend.backend() != "tensorflow":
-        return 1
-    import tensorflow as tf
-
-    return tf.distribute.get_strategy().num_replicas_in_sync
-
-
-def _mean_over_replicas(value: Any) -> Any:
-    """The mean of a tensor that each replica under `tf.distribute` has one of."""
-    if _replicas() == 1:
-        return value
-    import tensorflow as tf
-
-    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, value)

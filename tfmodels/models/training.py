@@ -1,23 +1,35 @@
-"""What training asks of every Keras model here."""
+"""Keras training for all models: steps compiled per batch shape, and losses that models compute themselves."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
 
 import keras
+from keras import ops
 
+from tfmodels.models import fit_data, losses
+from tfmodels.models.outputs import ModelOutput
 from tfmodels.runtime.compile import ProgramCache
+from tfmodels.utils.files import staged
+
+# Values of `compile(loss=...)` that older scripts use to ask for the model's own loss.
+_OWN_LOSS = ("auto", "auto_with_warning", "passthrough")
 
 
 class TrainedModel(keras.Model):
-    """A Keras model whose steps are traced for the shapes they are compiled for, and a first one only once.
+    """A Keras model whose compiled steps are traced once per batch shape.
 
     XLA compiles a step of `fit`, `evaluate` or `predict` for every shape of a batch. Keras traces it for all shapes at
-    once, where no fused kernel can be called: rows of different lengths or a last batch with fewer rows suffice.
+    once, where no fused kernel can be called as soon as rows differ in length or the last batch is smaller.
 
-    Keras makes the optimizer's variables while it traces the first step, which TensorFlow then has to trace again. (So
-    do metrics that are given by name; metrics that are objects have their variables.)
+    Plain graphs are traced by Keras, except for datasets that do not tell the rank of their tensors (such as
+    `from_generator` without shapes).
+
+    Keras creates the optimizer's variables while it traces the first step, which TensorFlow then has to trace again;
+    here they exist before. (Metrics given by name cause a second trace too; metrics given as objects do not.)
     """
 
     def make_train_function(self, force: bool = False) -> Any:
@@ -36,25 +48,26 @@ class TrainedModel(keras.Model):
         name = f"{kind}_function"
         if getattr(self, name) is None or force:
             make(force=True)
-            if keras.backend.backend() == "tensorflow" and self._compiles_for_one_device():
+            if keras.backend.backend() == "tensorflow" and self._traces_for_one_device():
                 setattr(self, name, _Steps(self, getattr(self, f"{kind}_step"), getattr(self, name)))
         return getattr(self, name)
 
-    def _compiles_for_one_device(self) -> bool:
-        return self.jit_compile and not self.run_eagerly and self.distribute_strategy.num_replicas_in_sync == 1
+    def _traces_for_one_device(self) -> bool:
+        return not self.run_eagerly and self.distribute_strategy.num_replicas_in_sync == 1
 
 
 class _Steps:
-    """What takes a model's steps, in place of the function that Keras made for that.
+    """The function that `fit`, `evaluate` or `predict` calls for its steps.
 
     Args:
         model: the model.
         step: a method of it, from a batch to outputs.
-        of_keras: takes several steps in one program, for batches of one known shape.
+        of_keras: Keras's own function, which takes several steps in one program. It serves batches of one known shape
+            and, without XLA, batches of known rank.
     """
 
     def __init__(self, model: keras.Model, step: Callable[[Any], Any], of_keras: Callable[[Any], Any]):
-        self.model, self.of_keras = model, of_keras
+        self.model, self.of_keras, self.jit_compile = model, of_keras, model.jit_compile
         self.step = lambda batch: model.distribute_strategy.run(step, args=(batch,))
         self.programs = ProgramCache()
 
@@ -62,11 +75,14 @@ class _Steps:
         """Take steps over a list of batches, and give all outputs; or over an iterator's next ones, and the last's."""
         import tensorflow as tf
 
+        if isinstance(batches, tf.data.Iterator):
+            if _is_known(batches.element_spec, sizes=self.jit_compile):
+                return self.of_keras(batches)
+        elif not self.jit_compile:
+            return self.of_keras(batches)
         if isinstance(batches, list):
             first, *others = [self._take(batch) for batch in batches]
             return tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), first, *others) if others else first
-        if isinstance(batches, tf.data.Iterator) and _is_known(batches.element_spec):
-            return self.of_keras(batches)
         taken = [self._take(batch) for _, batch in zip(range(self.model.steps_per_execution), batches, strict=False)]
         if not taken:
             raise StopIteration
@@ -77,10 +93,235 @@ class _Steps:
 
         # As in Keras, an Optional stands for nothing.
         batch = tf.nest.map_structure(lambda x: None if isinstance(x, tf.experimental.Optional) else x, batch)
-        return self.programs.run("step", self.step, batch)
+        return self.programs.run("step", self.step, batch, jit_compile=self.jit_compile)
 
 
-def _is_known(spec: Any) -> bool:
+def _is_known(spec: Any, *, sizes: bool) -> bool:
+    """Whether a dataset tells the rank of all its tensors, and with `sizes` every size too."""
     import tensorflow as tf
 
-    return all(tf.TensorShape(getattr(part, "shape", None)).is_fully_defined() for part in tf.nest.flatten(spec))
+    shapes = [tf.TensorShape(getattr(part, "shape", None)) for part in tf.nest.flatten(spec)]
+    return all(shape.is_fully_defined() if sizes else shape.rank is not None for shape in shapes)
+
+
+class TaskModel(TrainedModel):
+    """A model that computes its own loss from labels among its inputs.
+
+    `compile` without a loss means that loss; `compile(loss=...)` replaces it. Data may hold labels among the inputs or
+    apart, whichever of the two losses is used.
+    """
+
+    # Set by heads: names of the labels, and the output fields that a compiled loss and metrics see, in the same order.
+    label_names: ClassVar[tuple[str, ...]] = ()
+    main_outputs: ClassVar[tuple[str, ...]] = ("logits",)
+
+    def compile(self, optimizer: Any = "rmsprop", loss: Any = None, *args: Any, **kwargs: Any) -> None:
+        """Configure training; arguments as in Keras.
+
+        Args:
+            optimizer: as in Keras.
+            loss: None, "auto", "passthrough" or `model.compute_loss` for the model's own loss; else a Keras loss on
+                the logits, or one per output.
+            *args, **kwargs: as in `keras.Model.compile`.
+        """
+        if self._is_own_loss(loss):
+            loss = None
+        # Keras keeps the loss of an earlier call where this one names none; here that means the model's own.
+        self._compile_loss = self.loss = None
+        super().compile(optimizer, loss, *args, **kwargs)
+
+    def _is_own_loss(self, loss: Any) -> bool:
+        if isinstance(loss, str):
+            return loss in _OWN_LOSS
+        return getattr(loss, "__self__", None) is self and getattr(loss, "__func__", None) is type(self).compute_loss
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        # Keras leaves this to classes with a `compile` of their own.
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.optimizer is not None:
+            self.optimizer.build(self.trainable_variables)
+
+    # Files ----------------------------------------------------------------------------------------------------
+
+    def save(self, filepath: Any, overwrite: bool = True, **options: Any) -> None:
+        """Write a `.keras` file, as `keras.Model.save` does; an older one stays whole until the new one is."""
+        _write_whole(super().save, filepath, overwrite, options)
+
+    def save_weights(self, filepath: Any, overwrite: bool = True, **options: Any) -> None:
+        """Write a `.weights.h5` file, as `keras.Model.save_weights` does; an older one stays whole until then."""
+        _write_whole(super().save_weights, filepath, overwrite, options)
+
+    # Data -----------------------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        verbose: Any = "auto",
+        callbacks: Any = None,
+        validation_split: float = 0.0,
+        validation_data: Any = None,
+        shuffle: bool | None = None,
+        class_weight: Any = None,
+        sample_weight: Any = None,
+        **options: Any,
+    ) -> Any:
+        """Train; arguments as in `keras.Model.fit`.
+
+        Beside what Keras takes, `x` may hold the labels, ragged tensors (padded on the way) and columns that are no
+        inputs of the model (dropped with a warning). `shuffle` is True for arrays, and for datasets as they are.
+        """
+        if shuffle is None:
+            shuffle = fit_data.can_shuffle(x)  # Keras warns where it was asked to and cannot
+        weighted = class_weight is not None or sample_weight is not None
+        x, y = fit_data.prepared(self, x, y, apart=weighted)
+        return super().fit(
+            x,
+            y,
+            batch_size=batch_size,
+            epochs=epochs,
+            verbose=verbose,
+            callbacks=callbacks,
+            validation_split=validation_split,
+            validation_data=validation_data,
+            shuffle=shuffle,
+            class_weight=class_weight,
+            sample_weight=sample_weight,
+            **options,
+        )
+
+    def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Loss and metrics on data; arguments as in `keras.Model.evaluate`, data as in `fit`."""
+        weighted = kwargs.get("sample_weight") is not None or (len(args) > 2 and args[2] is not None)
+        x, y = fit_data.prepared(self, x, y, apart=weighted)
+        return super().evaluate(x, y, *args, **kwargs)
+
+    def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        """Outputs for data; arguments as in `keras.Model.predict`, data as in `fit`, labels ignored."""
+        x, _ = fit_data.prepared(self, x, None)
+        return super().predict(x, *args, **kwargs)
+
+    def train_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """One step; arguments as in `keras.Model.train_on_batch`, data as in `fit`."""
+        weighted = sample_weight is not None or kwargs.get("class_weight") is not None or bool(args)
+        x, y = fit_data.prepared(self, x, y, apart=weighted)
+        return super().train_on_batch(x, y, sample_weight, *args, **kwargs)
+
+    def test_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, **kwargs: Any) -> Any:
+        """Loss and metrics of one batch; arguments as in `keras.Model.test_on_batch`, data as in `fit`."""
+        x, y = fit_data.prepared(self, x, y, apart=sample_weight is not None)
+        return super().test_on_batch(x, y, sample_weight, **kwargs)
+
+    def predict_on_batch(self, x: Any) -> Any:
+        """Outputs for one batch, data as in `fit`, labels ignored."""
+        return super().predict_on_batch(fit_data.prepared(self, x, None)[0])
+
+    # Steps ----------------------------------------------------------------------------------------------------
+
+    def train_step(self, *arguments: Any) -> Any:
+        *state, data = arguments
+        with losses.counting(_mean_over_replicas):
+            return super().train_step(*state, self._with_labels(data))
+
+    def test_step(self, *arguments: Any) -> Any:
+        *state, data = arguments
+        with losses.counting(_mean_over_replicas):
+            return super().test_step(*state, self._with_labels(data))
+
+    def predict_step(self, *arguments: Any) -> Any:
+        *state, data = arguments
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        data = keras.utils.pack_x_y_sample_weight(fit_data.as_inputs(self, x), y, sample_weight)
+        result = super().predict_step(*state, data)
+        outputs, *state = result if type(result) is tuple else (result,)
+        if isinstance(outputs, ModelOutput) and "past_key_values" in outputs:
+            # Caches of separate batches do not belong together, and nobody decodes from `predict`.
+            outputs = type(outputs)((key, value) for key, value in outputs.items() if key != "past_key_values")
+        return (outputs, *state) if state else outputs
+
+    def _with_labels(self, data: Any) -> tuple[Any, Any, Any]:
+        """Labels among the inputs where the model computes its own loss, apart where a loss was compiled."""
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        x = fit_data.as_inputs(self, x)
+        if not self.label_names:
+            return x, y, sample_weight
+        if self._compile_loss is not None:
+            x, inside = fit_data.split_labels(self, x)
+            return x, self._as_targets(inside if y is None else y), sample_weight
+        if y is None:
+            return x, y, sample_weight
+        names = (*self.input_names, "training")
+        if not isinstance(x, Mapping):
+            x = dict(zip(names, x if isinstance(x, (list, tuple)) else (x,), strict=False))
+        return {**x, **fit_data.by_label_name(self, y)}, None, sample_weight
+
+    def _as_targets(self, y: Any) -> Any:
+        """Labels in the form of the main output: alone, or a dict under the names of the outputs they belong to."""
+        if isinstance(y, Mapping) and set(y) == set(self.label_names):
+            y = [y[name] for name in self.label_names]
+        if not isinstance(y, (list, tuple)) or len(y) != len(self.main_outputs):
+            return y
+        return dict(zip(self.main_outputs, y, strict=True)) if len(y) > 1 else y[0]
+
+    def _main_output(self, y_pred: Any) -> Any:
+        if not isinstance(y_pred, Mapping):
+            return y_pred
+        main = {name: y_pred[name] for name in self.main_outputs}
+        return main if len(main) > 1 else next(iter(main.values()))
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
+        """The compiled loss on the main output, or, where none was compiled, the model's own."""
+        if self._compile_loss is not None:
+            return super().compute_loss(x, y, self._main_output(y_pred), sample_weight, training=training)
+        if not isinstance(y_pred, Mapping) or "loss" not in y_pred:
+            raise ValueError(
+                f"{type(self).__name__} has nothing to learn from: give {' and '.join(self.label_names) or 'targets'} "
+                f"among the inputs or as targets, or compile with a loss."
+            )
+        if sample_weight is not None:
+            raise ValueError(
+                "sample weights need compile(loss=...): the model's own loss is one number per batch. The same holds "
+                "for class_weight, which Keras turns into sample weights."
+            )
+        loss = ops.cast(y_pred["loss"], "float32")
+        for penalty in self.losses:
+            loss = loss + ops.sum(ops.cast(penalty, "float32"))
+        return loss / _replicas()
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
+        if y is None:
+            y = self._as_targets(fit_data.split_labels(self, x)[1])
+        return super().compute_metrics(x, y, self._main_output(y_pred), sample_weight)
+
+
+def _write_whole(write: Callable[..., None], path: Any, overwrite: bool, options: dict[str, Any]) -> None:
+    """Call a method of Keras that writes one file, so that the file appears complete."""
+    options = {name: value for name, value in options.items() if value is not None}
+    is_new_file = isinstance(path, (str, os.PathLike)) and Path(path).parent.is_dir() and not Path(path).is_dir()
+    if not is_new_file or "max_shard_size" in options or (not overwrite and Path(path).exists()):
+        write(path, overwrite=overwrite, **options)  # several files, a file object, a question to the user, an error
+        return
+    with staged(Path(path).parent) as stage:
+        write(stage.folder / Path(path).name, overwrite=True, **options)
+
+
+def _replicas() -> int:
+    """Number of replicas that sum their losses under `tf.distribute`."""
+    if keras.backend.backend() != "tensorflow":
+        return 1
+    import tensorflow as tf
+
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def _mean_over_replicas(value: Any) -> Any:
+    """Mean of a tensor over the replicas of `tf.distribute`, each of which has its own."""
+    if _replicas() == 1:
+        return value
+    import tensorflow as tf
+
+    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, value)

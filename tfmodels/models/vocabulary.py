@@ -1,4 +1,4 @@
-"""Vocabularies of another size."""
+"""Resizing a model's vocabulary: embeddings and output layer."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from keras import ops
 
 from tfmodels.checkpoints.deferred import declare_weights
 from tfmodels.checkpoints.weight_map import slots_of, walk
-from tfmodels.models.base import TFPreTrainedModel
+from tfmodels.layers.tracking import unlocked
 
 
-def resize_token_embeddings(model: TFPreTrainedModel, new_num_tokens: int) -> keras.layers.Embedding:
+def resize_token_embeddings(model: keras.Model, new_num_tokens: int) -> keras.layers.Embedding:
     """Give a model's vocabulary another size, in its embeddings and in its output layer. Compile the model after it.
 
     Rows that stay keep their values; new ones are drawn around the mean of the old, spread by
@@ -78,12 +78,10 @@ def _resized(variable: Any, shape: tuple[int, ...], spread: float) -> np.ndarray
 def _replace(layer: keras.layers.Layer, old: Any, values: np.ndarray) -> None:
     """Put a variable of another shape in an old one's place."""
     attribute = next(name for name, value in vars(layer).items() if value is old)
-    # A built layer takes no more variables, unless it is asked like this, as Keras does when it quantises.
-    layer._tracker.unlock()
-    layer._untrack_variable(old)
-    new = layer.add_weight(
-        shape=values.shape, dtype=old.dtype, initializer="zeros", trainable=old.trainable, name=old.name
-    )
-    new.assign(ops.cast(values, old.dtype))
-    setattr(layer, attribute, new)
-    layer._tracker.lock()
+    with unlocked(layer):
+        layer._untrack_variable(old)
+        new = layer.add_weight(
+            shape=values.shape, dtype=old.dtype, initializer="zeros", trainable=old.trainable, name=old.name
+        )
+        new.assign(ops.cast(values, old.dtype))
+        setattr(layer, attribute, new)

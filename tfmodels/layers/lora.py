@@ -1,0 +1,60 @@
+"""Low-rank adapters (LoRA) beside dense layers."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import keras
+from keras import ops
+
+
+@dataclasses.dataclass(frozen=True)
+class LoraConfig:
+    """What `add_lora` was asked for.
+
+    Fields:
+        targets: the adapted layers: a regular expression searched in their names, or the names themselves.
+        rank: width of the adapters.
+        alpha: the adapters' product is multiplied by alpha / rank.
+        dropout: share of an adapter's inputs dropped in training.
+        train_fully: the layers trained whole beside, as `targets`; None for none.
+    """
+
+    targets: str | tuple[str, ...]
+    rank: int = 8
+    alpha: float = 16.0
+    dropout: float = 0.0
+    train_fully: str | tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.rank, int) or self.rank < 1:
+            raise ValueError(f"rank={self.rank!r}; a whole number above 0 was expected.")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout={self.dropout!r}; a share from 0 to below 1 was expected.")
+
+
+class LoraAdapter(keras.layers.Layer):
+    """Two matrices, in float32 whatever the layer beside them has, and their product's scale.
+
+    Source:
+        Hu et al., https://arxiv.org/abs/2106.09685.
+    """
+
+    def __init__(self, width: int, units: int, config: LoraConfig, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.scale = config.alpha / config.rank
+        self.merged = False
+        self.dropout = keras.layers.Dropout(config.dropout, dtype=self.dtype_policy, name="dropout")
+        spread = keras.initializers.RandomUniform(-(width**-0.5), width**-0.5)
+        self.lora_a = self.add_weight(shape=(width, config.rank), initializer=spread, name="lora_a")
+        self.lora_b = self.add_weight(shape=(config.rank, units), initializer="zeros", name="lora_b")
+        self.dropout.build((None, width))
+        self.built = True
+
+    def call(self, inputs: Any) -> Any:
+        return ops.matmul(ops.matmul(self.dropout(inputs), self.lora_a), self.lora_b) * self.scale
+
+    def change(self) -> Any:
+        """What it adds to the kernel, float32 (width, units)."""
+        return ops.matmul(ops.cast(self.lora_a, "float32"), ops.cast(self.lora_b, "float32")) * self.scale

@@ -1,0 +1,239 @@
+"""Low-rank adapters in whole models: adding, counting and merging them, and describing them for `.keras` files."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from tfmodels.checkpoints.weight_map import slots_of, walk
+from tfmodels.layers.linear import Linear
+from tfmodels.layers.lora import LoraAdapter, LoraConfig
+from tfmodels.layers.tracking import unlocked
+from tfmodels.utils.text import some
+
+
+@dataclasses.dataclass(frozen=True)
+class LoraReport:
+    """What is trained.
+
+    Fields:
+        layers: names of the adapted layers, as checkpoints call them.
+        fully: names of the layers that are trained whole.
+        trainable, total: numbers of parameters, adapters included.
+    """
+
+    layers: tuple[str, ...]
+    fully: tuple[str, ...]
+    trainable: int
+    total: int
+
+    def __str__(self) -> str:
+        share = 100 * self.trainable / self.total
+        return f"{self.trainable:,} of {self.total:,} parameters are trained ({share:.2f} %), in {self.count_text()}"
+
+    def count_text(self) -> str:
+        """How many layers of which kind."""
+        text = f"{len(self.layers)} adapted layers"
+        return f"{text} and {', '.join(self.fully)}" if self.fully else text
+
+
+def add_lora(
+    model: keras.Model,
+    targets: str | Sequence[str],
+    *,
+    rank: int = 8,
+    alpha: float = 16.0,
+    dropout: float = 0.0,
+    train_fully: str | Sequence[str] | None = None,
+) -> LoraReport:
+    """Freeze a model and put an adapter beside each dense layer whose name fits. Compile the model after it.
+
+    Names are those of checkpoints: `model.layers.0.self_attn.q_proj`. A model that shall be quantised is quantised
+    before (Dettmers et al., https://arxiv.org/abs/2305.14314).
+
+    Args:
+        model: any model; its outputs stay what they are until the adapters are trained.
+        targets: regular expression that is searched in the names, or a list of whole names.
+        rank, alpha, dropout: see `LoraConfig`.
+        train_fully: layers that are trained whole beside, such as a fresh head's "^score$"; as `targets`.
+
+    Returns:
+        What will be trained; prints as a line.
+
+    Raises:
+        ValueError: nothing fits, a setting is out of range, a layer to be trained whole is quantised, or the model has
+            adapters already.
+
+    Source:
+        Hu et al., https://arxiv.org/abs/2106.09685.
+
+    Example:
+        >>> from tfmodels import TFLlamaForCausalLM
+        >>> model = TFLlamaForCausalLM.from_pretrained("stories260K")
+        >>> print(add_lora(model, r"\\.(q|v)_proj$", rank=4))
+        4,480 of 264,512 parameters are trained (1.69 %), in 10 adapted layers
+    """
+    if getattr(model, "lora_config", None) is not None:
+        raise ValueError(f"{model.name} has adapters already: {model.lora_config}.")
+    config = LoraConfig(_frozen(targets), rank, float(alpha), float(dropout), _frozen(train_fully))
+    chosen = _matching("targets", config.targets, linear_layers(model))
+    fully = _matching("train_fully", config.train_fully, named_layers(model)) if config.train_fully else {}
+    both = sorted(set(chosen) & set(fully))
+    if both:
+        raise ValueError(f"targets and train_fully both name {', '.join(both)}; each layer is trained in one way.")
+    quantised = [name for name, layer in fully.items() if any(x.quantization_mode for x in layer._flatten_layers())]
+    if quantised:
+        raise ValueError(
+            f"train_fully names {', '.join(quantised)}, quantised, which cannot learn; `quantize(filters=...)` leaves "
+            "layers as they are."
+        )
+    for variable in model.weights:
+        variable.trainable = False
+    for layer in chosen.values():
+        _adapt(layer, config)
+    for layer in fully.values():
+        for variable in layer.weights:
+            variable.trainable = True
+    model.lora_config = config
+    model.forget_compiled()
+    return lora_report(model)
+
+
+def lora_report(model: keras.Model) -> LoraReport:
+    """What of a model is trained; see `LoraReport`."""
+    config = config_of(model)
+    fully = _matching("train_fully", config.train_fully, named_layers(model)) if config.train_fully else {}
+    return LoraReport(
+        tuple(adapted_layers(model)),
+        tuple(fully),
+        sum(int(np.prod(variable.shape)) for variable in model.trainable_weights),
+        sum(int(np.prod(variable.shape)) for variable in model.weights),
+    )
+
+
+def merge_lora(model: keras.Model) -> None:
+    """Add the adapters' products to the kernels: the same outputs at the cost of the plain model.
+
+    What `save_pretrained` writes is then the fine-tuned model.
+
+    Raises:
+        ValueError: the model has no adapters, they are merged already, or it is quantised.
+    """
+    if model.quantization is not None:
+        raise ValueError(
+            f"{model.name} is quantised ({model.quantization}): its kernels cannot take the adapters' part."
+        )
+    _move(model, into=True)
+
+
+def unmerge_lora(model: keras.Model) -> None:
+    """Undo `merge_lora`, up to rounding in the kernels' dtype.
+
+    Raises:
+        ValueError: the model has no adapters, or they are not merged.
+    """
+    _move(model, into=False)
+
+
+def _move(model: keras.Model, into: bool) -> None:
+    config_of(model)
+    layers = adapted_layers(model)
+    if any(layer.adapter.merged == into for layer in layers.values()):
+        raise ValueError(f"the adapters of {model.name} are {'merged already' if into else 'not merged'}.")
+    for layer in layers.values():
+        change = layer.adapter.change()
+        kernel = ops.cast(layer.kernel, "float32")
+        layer.kernel.assign(ops.cast(kernel + change if into else kernel - change, layer.kernel.dtype))
+        layer.adapter.merged = into
+    model.forget_compiled()
+
+
+# Configurations, for `.keras` files and copies ------------------------------------------------------------------
+
+
+def adapter_settings(model: keras.Model) -> dict[str, Any]:
+    """What `restore_adapters` needs to put the same adapters beside a fresh model, as JSON has it."""
+    merged = any(layer.adapter.merged for layer in adapted_layers(model).values())
+    return {**dataclasses.asdict(config_of(model)), "merged": merged}
+
+
+def restore_adapters(model: keras.Model, settings: Mapping[str, Any]) -> None:
+    """Add adapters as `adapter_settings` told them; their weights come later, with the model's own."""
+    settings = dict(settings)
+    merged = settings.pop("merged")
+    add_lora(model, settings.pop("targets"), **settings)
+    for layer in adapted_layers(model).values():
+        layer.adapter.merged = merged
+
+
+# Layers and their names ----------------------------------------------------------------------------------------
+
+
+def named_layers(model: keras.Model) -> dict[str, keras.layers.Layer]:
+    """Layers that hold weights of their own, by the names that checkpoints give them."""
+    layers = dict(walk(model))
+    stored = {id(slot.variable): name for name, slot in model.stored_names(slots_of(model)).items()}
+    named = {}
+    for layer in layers.values():
+        names = [stored[id(variable)] for variable in layer.weights if id(variable) in stored]
+        own = {name.rsplit(".", 1)[0] for name in names}
+        if len(own) == 1:
+            named[own.pop()] = layer  # the innermost, which comes last
+    return named
+
+
+def linear_layers(model: keras.Model) -> dict[str, Linear]:
+    """Dense layers that can take an adapter, by their names in checkpoints."""
+    return {name: layer for name, layer in named_layers(model).items() if isinstance(layer, Linear)}
+
+
+def adapted_layers(model: keras.Model) -> dict[str, Linear]:
+    """Dense layers that have an adapter, by their names in checkpoints."""
+    return {name: layer for name, layer in linear_layers(model).items() if layer.adapter is not None}
+
+
+def whole_slots(model: keras.Model, names: Sequence[str]) -> dict[str, Any]:
+    """The weights of layers that are trained whole, by their names in files."""
+    slots = model.stored_names(slots_of(model))
+    return {name: slot for name, slot in slots.items() if name.rsplit(".", 1)[0] in names}
+
+
+def _matching(
+    argument: str, pattern: str | tuple[str, ...], layers: Mapping[str, keras.layers.Layer]
+) -> dict[str, keras.layers.Layer]:
+    if isinstance(pattern, str):
+        chosen = {name: layer for name, layer in layers.items() if re.search(pattern, name)}
+        missing = [] if chosen else [pattern]
+    else:
+        chosen = {name: layers[name] for name in pattern if name in layers}
+        missing = [name for name in pattern if name not in layers]
+    if missing:
+        raise ValueError(f"{argument}={some(missing)} fits no layer; there are {some(layers, 40)}.")
+    return chosen
+
+
+def _adapt(layer: Linear, config: LoraConfig) -> None:
+    width, units = layer.kernel.shape
+    # Half-precision weights would swallow an adapter's small steps; nor is it quantised with its layer.
+    compute = layer.compute_dtype
+    policy = keras.DTypePolicy(compute if compute == "float32" else f"mixed_{compute}")
+    with unlocked(layer):
+        layer.adapter = LoraAdapter(width, units, config, dtype=policy, name="adapter")
+
+
+def config_of(model: keras.Model) -> LoraConfig:
+    """The settings of a model's adapters; ValueError where it has none."""
+    config = getattr(model, "lora_config", None)
+    if config is None:
+        raise ValueError(f"{model.name} has no adapters; add_lora or load_adapter puts them in.")
+    return config
+
+
+def _frozen(names: str | Sequence[str] | None) -> str | tuple[str, ...] | None:
+    return names if names is None or isinstance(names, str) else tuple(names)

@@ -1,0 +1,223 @@
+"""Data as people give it to `fit`, `evaluate` and `predict`, made into a model's inputs and labels.
+
+Datasets of the `datasets` library and of older scripts hold texts and ids beside the inputs, labels under the singular
+name, and rows of different lengths. All of that is mended here, once, before Keras sees the data.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from tfmodels.models.calling import check_names
+from tfmodels.models.losses import IGNORED
+
+# Padding value per column; input_ids use pad_token_id.
+PADDING = {"attention_mask": 0, "position_ids": 0, "token_type_ids": 0, "labels": IGNORED, "word_ids": -1}
+# Columns that tokenizers and datasets add and that no model takes, though some resemble an input's name.
+_KNOWN_EXTRAS = (
+    "length",
+    "num_truncated_tokens",
+    "offset_mapping",
+    "overflow_to_sample_mapping",
+    "overflowing_tokens",
+    "special_tokens_mask",
+    "token_type_ids",
+    "word_ids",
+)
+# Names of labels in datasets, where a model calls them `labels`.
+_LABELS_TOO = ("label", "label_ids")
+
+
+def is_dataset(x: Any) -> bool:
+    """Whether `x` is a `tf.data.Dataset`; imports nothing."""
+    tf = sys.modules.get("tensorflow")
+    return tf is not None and isinstance(x, tf.data.Dataset)
+
+
+def can_shuffle(x: Any) -> bool:
+    """Whether Keras shuffles such data: arrays and PyDatasets of known length, and neither datasets nor generators."""
+    if isinstance(x, keras.utils.PyDataset):
+        return x.num_batches is not None
+    return isinstance(x, (Mapping, list, tuple)) or hasattr(x, "shape")
+
+
+def prepared(model: Any, x: Any, y: Any, *, apart: bool = False) -> tuple[Any, Any]:
+    """The arguments `x` and `y` of `fit` and its like, as Keras and the model's steps take them.
+
+    Args:
+        model: a `TaskModel`.
+        x: arrays, tensors, ragged tensors, a dict or list of them, a dataset, a generator.
+        y: labels, or None.
+        apart: move labels from `x` to `y`: sample and class weights belong to a `y`.
+
+    Returns:
+        The two; columns that are no inputs are dropped with a warning, ragged tensors are padded.
+
+    Raises:
+        TypeError: an unknown column whose name is close to an input's.
+    """
+    if is_dataset(x):
+        return _dataset(model, x, apart), y
+    if not isinstance(x, Mapping) and not _is_ragged(x):
+        return x, y
+    x = _padded(model, as_inputs(model, x))
+    if _is_ragged(y) or (isinstance(y, Mapping) and any(map(_is_ragged, y.values()))):
+        y = _padded(model, y if isinstance(y, Mapping) else {"labels": y})
+    if apart and y is None:
+        x, y = split_labels(model, x)
+    return x, y
+
+
+def _dataset(model: Any, data: Any, apart: bool) -> Any:
+    """A `tf.data.Dataset` mapped to what `prepared` returns, or the same dataset where nothing has to change."""
+    spec = data.element_spec
+    parts = spec if isinstance(spec, tuple) else (spec,)
+    features = parts[0]
+    changes = _is_ragged(features) or any(map(_is_ragged, _values(parts[1:2])))
+    if isinstance(features, Mapping):
+        kept = accepted(model, features)
+        changes |= set(kept) != set(features) or any(map(_is_ragged, features.values()))
+    else:
+        kept = None
+    apart = apart and len(parts) == 1 and kept is not None and any(name in kept.values() for name in model.label_names)
+    if not changes and not apart:
+        return data
+
+    def change(*element: Any) -> Any:
+        x, *rest = element
+        if kept is not None:
+            x = {name: x[column] for column, name in kept.items()}
+        x = _padded(model, x)
+        if rest and any(map(_is_ragged, _values(rest[:1]))):
+            rest[0] = _padded(model, rest[0] if isinstance(rest[0], Mapping) else {"labels": rest[0]})
+        if apart:
+            return split_labels(model, x)
+        return (x, *rest) if rest else x
+
+    return data.map(change)
+
+
+def accepted(model: Any, columns: Mapping[str, Any]) -> dict[str, str]:
+    """Which columns a model takes, and under which name; the others are dropped with a warning.
+
+    Args:
+        model: a `TaskModel`.
+        columns: tensors or their specs by name.
+
+    Returns:
+        Column -> input of the model.
+
+    Raises:
+        TypeError: a column that holds numbers and whose name is close to an input's: dropping a misspelt
+            attention mask would change results.
+    """
+    names = (*model.input_names, "training")
+    kept, dropped = {}, []
+    for column in columns:
+        if column in names:
+            kept[column] = column
+        elif column in _LABELS_TOO and model.label_names == ("labels",) and "labels" not in columns:
+            kept[column] = "labels"
+        else:
+            dropped.append(column)
+    for column in dropped:
+        is_text = getattr(columns[column], "dtype", None) in ("string", object) or _kind(columns[column]) in ("U", "S")
+        if is_text or column in (*_KNOWN_EXTRAS, *_LABELS_TOO):
+            continue
+        if difflib.get_close_matches(str(column), names, cutoff=0.65):
+            check_names(names, {column: None}, type(model).__name__)
+    if dropped:
+        warnings.warn(
+            f"{type(model).__name__} takes no {', '.join(sorted(map(str, dropped)))}; these columns of the data are "
+            f"left out. It takes {', '.join(kept.values()) or 'none of the columns'} of them.",
+            stacklevel=5,
+        )
+    return kept
+
+
+def as_inputs(model: Any, x: Any) -> Any:
+    """A dict of features without the columns that the model does not take; anything else as it is."""
+    if not isinstance(x, Mapping):
+        return x
+    kept = accepted(model, x)
+    return x if list(kept) == list(x) == list(kept.values()) else {name: x[column] for column, name in kept.items()}
+
+
+def split_labels(model: Any, x: Any) -> tuple[Any, Any]:
+    """Features without labels, and the labels among them by name, or None where there are none."""
+    if not isinstance(x, Mapping):
+        return x, None
+    labels = {name: x[name] for name in model.label_names if name in x}
+    features = {name: value for name, value in x.items() if name not in model.label_names}
+    return features, (next(iter(labels.values())) if len(labels) == 1 else labels or None)
+
+
+def by_label_name(model: Any, y: Any) -> dict[str, Any]:
+    """Labels by name, from a dict under the labels' or the outputs' names, a list in their order, or a tensor alone.
+
+    Raises:
+        ValueError: names or a number of labels that are not the model's.
+    """
+    if isinstance(y, Mapping):
+        of_output = dict(zip(model.main_outputs, model.label_names, strict=False))
+        if model.label_names == ("labels",):
+            of_output |= dict.fromkeys(_LABELS_TOO, "labels")
+        named = {of_output.get(name, name): value for name, value in y.items()}
+        if set(named) <= set(model.label_names):
+            return named
+        given = ", ".join(map(str, y))
+    else:
+        values = y if isinstance(y, (list, tuple)) else (y,)
+        if len(values) == len(model.label_names):
+            return dict(zip(model.label_names, values, strict=True))
+        given = f"{len(values)} of them"
+    raise ValueError(
+        f"{type(model).__name__} learns from {' and '.join(model.label_names)}; the targets that came are {given}."
+    )
+
+
+def _padded(model: Any, x: Any) -> Any:
+    """Features with ragged tensors padded to the right, and an attention mask where there was none."""
+    if _is_ragged(x):
+        x = {model.input_names[0]: x}
+    if not isinstance(x, Mapping) or not any(map(_is_ragged, x.values())):
+        return x
+    dense = {}
+    for name, value in x.items():
+        if not _is_ragged(value):
+            dense[name] = value
+            continue
+        fill = PADDING.get(name)
+        if fill is None:
+            # Padding is kept out by the mask below, so any id will do where the model has none for it.
+            fill = getattr(model.config, "pad_token_id", None) or 0
+        dense[name] = value.to_tensor(fill)
+    ids = x.get("input_ids")
+    if _is_ragged(ids) and "attention_mask" not in dense and "attention_mask" in model.input_names:
+        import tensorflow as tf
+
+        dense["attention_mask"] = tf.ones_like(ids).to_tensor(0)
+    return dense
+
+
+def _is_ragged(value: Any) -> bool:
+    tf = sys.modules.get("tensorflow")
+    return tf is not None and isinstance(value, (tf.RaggedTensor, tf.RaggedTensorSpec))
+
+
+def _values(parts: Any) -> list[Any]:
+    """The leaves of labels, without looking into ragged tensors."""
+    found = []
+    for part in parts:
+        found += list(part.values()) if isinstance(part, Mapping) else [part]
+    return found
+
+
+def _kind(column: Any) -> str:
+    return getattr(getattr(column, "dtype", None), "kind", "")

@@ -1,0 +1,63 @@
+"""Keras's weight quantization, for whole models."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from typing import Any
+
+import keras
+
+from tfmodels.checkpoints.weight_map import walk
+
+
+class QuantizedModel(keras.Model):
+    """A model that `quantize` turns into one of int8 or int4 weights."""
+
+    def quantize(self, *arguments: Any, **options: Any) -> None:
+        """As in Keras: "int8" or "int4" weights, in place, for inference; `save_pretrained` does not write them.
+
+        `config=keras.quantizers.Int8QuantizationConfig(activation_quantizer=None)` quantises the weights only, and not
+        what they are multiplied with: that is nearer to the whole model, and made for decoding on a GPU.
+
+        Raises:
+            ValueError: the model has adapters (quantise it before `add_lora`), or computes in float16.
+
+        Example:
+            >>> from tfmodels import TFLlamaForCausalLM
+            >>> model = TFLlamaForCausalLM.from_pretrained("stories260K")
+            >>> model.quantize("int8")
+            >>> model.quantization, model.get_input_embeddings().embeddings.dtype
+            ('int8', 'int8')
+        """
+        if self.lora_config is not None:
+            raise ValueError(
+                f"{self.name} has adapters: quantise it before add_lora, which then leaves them as they are."
+            )
+        with warnings.catch_warnings():
+            # Said of every norm and dropout, in which there is nothing to quantise.
+            warnings.filterwarnings("ignore", message=".*does not have a `quantize` method")
+            super().quantize(*arguments, **options)
+        self.forget_compiled()
+
+    @property
+    def quantization(self) -> str | None:
+        """What `quantize` has made of the weights: "int8", "int4", None, or, separated by commas, several of them."""
+        modes = {getattr(layer, "quantization_mode", None) for layer in self._flatten_layers()} - {None}
+        return ", ".join(sorted(modes)) or None
+
+
+def quantized_parts(model: keras.Model) -> list[dict[str, Any]]:
+    """What `quantize` has done to a model: arguments of `quantize_part`, as JSON has them."""
+    parts: dict[str, dict[str, Any]] = {}
+    for path, layer in walk(model):
+        if mode := getattr(layer, "quantization_mode", None):
+            part = {"mode": mode, "config": keras.saving.serialize_keras_object(layer.quantization_config)}
+            parts.setdefault(json.dumps(part, sort_keys=True), {**part, "layers": []})["layers"].append(path)
+    return list(parts.values())
+
+
+def quantize_part(model: keras.Model, mode: str, config: Any, layers: list[str]) -> None:
+    chosen = {id(layer) for path, layer in walk(model) if path in layers}
+    config = keras.saving.deserialize_keras_object(config)
+    model.quantize(mode, config=config, filters=lambda layer: id(layer) in chosen)
