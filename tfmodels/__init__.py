@@ -9,6 +9,7 @@ import importlib
 from typing import Any
 
 from tfmodels import moved
+from tfmodels.runtime import imports
 
 __version__ = "0.1.0"
 
@@ -29,6 +30,16 @@ _NAMES = {
     "tfmodels.generation.streamers": ("TextStreamer",),
     "tfmodels.models.base": ("TFPreTrainedModel",),
     "tfmodels.sentence.encoder": ("SentenceEncoder",),
+    "tfmodels.training.callbacks": ("BackupAndRestore", "KerasMetricCallback", "PushToHubCallback"),
+    "tfmodels.training.collators": (
+        "DataCollatorForLanguageModeling",
+        "DataCollatorForMultipleChoice",
+        "DataCollatorForTokenClassification",
+        "DataCollatorWithPadding",
+        "DefaultDataCollator",
+        "default_data_collator",
+    ),
+    "tfmodels.training.optimizers": ("AdamWeightDecay", "WarmUp", "create_optimizer", "set_seed"),
     "tfmodels.tokenization": (
         "AutoTokenizer",
         "BatchEncoding",
@@ -44,6 +55,7 @@ _NAMES = {
     ),
 }
 moved.install()
+imports.install()
 
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
 

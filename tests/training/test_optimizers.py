@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import small_models as small
 
-from tfmodels.training.optimizers import decay_matrices_only
+from tfmodels.training.optimizers import AdamWeightDecay, WarmUp, create_optimizer, decay_matrices_only, set_seed
 
 
 @pytest.mark.parametrize("name", ["llama", "mpnet"])
@@ -30,3 +30,67 @@ def test_what_cannot_be_excluded():
     optimizer.build(model.trainable_weights)
     with pytest.raises(ValueError, match="has been used already"):
         decay_matrices_only(optimizer, model)
+
+
+def rates(schedule, steps):
+    return [float(schedule(step)) for step in steps]
+
+
+class TestCreateOptimizer:
+    def test_the_rate_rises_and_falls_in_straight_lines(self):
+        optimizer, schedule = create_optimizer(1e-3, num_train_steps=110, num_warmup_steps=10, min_lr_ratio=0.1)
+        # Warm-up to 1e-3 over 10 steps; then to 1e-4 over the 100 that remain.
+        want = [0.0, 5e-4, 1e-3, 1e-3 - 0.5 * 9e-4, 1e-4, 1e-4]
+        assert rates(schedule, [0, 5, 10, 60, 110, 500]) == pytest.approx(want, rel=1e-5)
+        assert type(optimizer) is keras.optimizers.Adam and optimizer.epsilon == 1e-8
+        _, flat = create_optimizer(1e-3, num_train_steps=10, num_warmup_steps=0, power=2.0)
+        assert rates(flat, [0, 5, 10]) == pytest.approx([1e-3, 0.25e-3, 0.0], abs=1e-9)
+
+    @pytest.mark.parametrize("name", small.SMALL)
+    def test_norms_and_biases_do_not_decay(self, name):
+        model = small.make(name, "ForTokenClassification")
+        optimizer, _ = create_optimizer(0.1, 10, 0, weight_decay_rate=0.5, adam_global_clipnorm=1.0)
+        assert isinstance(optimizer, AdamWeightDecay) and optimizer.global_clipnorm == 1.0
+        before = [np.asarray(weight) + 0.1 for weight in model.trainable_weights]
+        for weight, value in zip(model.trainable_weights, before, strict=True):
+            weight.assign(value)
+        zeros = [np.zeros(weight.shape, "float32") for weight in model.trainable_weights]
+        optimizer.apply(zeros, model.trainable_weights)
+        for old, weight in zip(before, model.trainable_weights, strict=True):
+            kept = len(weight.shape) == 1 or "bias" in weight.path
+            np.testing.assert_allclose(weight, old if kept else old * 0.95, rtol=1e-5, err_msg=weight.path)
+
+    def test_what_is_included_decays_after_all(self):
+        model = small.make("llama", "ForTokenClassification")
+        optimizer, _ = create_optimizer(0.1, 10, 0, weight_decay_rate=0.5, include_in_weight_decay=["score"])
+        optimizer.build(model.trainable_variables)
+        decays = {weight.path: optimizer._use_weight_decay(weight) for weight in model.trainable_variables}
+        assert [value for path, value in decays.items() if path.endswith("score/bias")] == [True]
+        assert not any(value for path, value in decays.items() if "norm" in path)
+
+    def test_more_training_than_warm_up(self):
+        with pytest.raises(ValueError, match="num_train_steps=5 and num_warmup_steps=5"):
+            create_optimizer(1e-3, 5, 5)
+        with pytest.raises(ValueError, match="warmup_steps=0; at least 1"):
+            WarmUp(1e-3, keras.optimizers.schedules.CosineDecay(1e-3, 5), 0)
+
+    def test_it_goes_through_files(self, tmp_path):
+        model = small.make("llama", "ForSequenceClassification")
+        optimizer, _ = create_optimizer(0.1, 20, 4, weight_decay_rate=0.5)
+        model.compile(optimizer, run_eagerly=True)
+        data = ({"input_ids": np.ones((2, 3), int)}, np.array([0, 1]))
+        model.fit(*data, epochs=3, verbose=0)
+        model.save(tmp_path / "model.keras")
+        other = keras.models.load_model(tmp_path / "model.keras")
+        assert type(other.optimizer) is AdamWeightDecay and other.optimizer.excluded == optimizer.excluded
+        assert type(other.optimizer._learning_rate) is WarmUp
+        losses = [one.fit(*data, epochs=2, verbose=0).history["loss"] for one in (model, other)]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+def test_a_seed_makes_weights_repeat():
+    found = []
+    for seed in (5, 5, 6):
+        set_seed(seed)
+        found.append((np.random.random(), np.asarray(keras.random.normal((3,))).tolist()))
+    assert found[0] == found[1] != found[2]

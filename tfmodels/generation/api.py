@@ -44,6 +44,18 @@ class GenerationMixin:
         super().make_head()
         self.generation_config = GenerationConfig.from_model_config(self.config)
 
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "generation_config": self.generation_config.to_dict()}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
+        config = dict(config)
+        settings = config.pop("generation_config", None)
+        model = super().from_config(config, custom_objects)
+        if settings is not None:
+            model.generation_config = GenerationConfig.from_dict(settings)
+        return model
+
     def after_loading(self, folder: Any) -> None:
         super().after_loading(folder)
         if (folder / FILE_NAME).is_file():

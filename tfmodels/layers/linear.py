@@ -9,16 +9,17 @@ import keras
 from keras import backend, ops
 
 from tfmodels.kernels import decoding
-from tfmodels.layers.lora import LoraAdapter
+from tfmodels.layers.tracking import unlocked
 
 
 class Linear(keras.layers.Dense):
-    """A dense layer that decodes single tokens in the form that is fast on the device.
+    """A dense layer that decodes single tokens in the form that is fast on the device, and has a slot for an adapter.
 
-    Its `adapter`, where it has one, is a `tfmodels.layers.lora.LoraAdapter`, whose output is added.
+    Attributes:
+        adapter: a layer whose output is added unless its `merged` is true, or None; see `set_adapter`.
     """
 
-    adapter: LoraAdapter | None = None
+    adapter: Any = None
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         if decoding.serves_products(inputs, self.kernel):
@@ -27,16 +28,21 @@ class Linear(keras.layers.Dense):
             outputs = decoding.dense(inputs, self.kernel, self.bias)
         else:
             outputs = super().call(inputs, training=training)
-        return self._with_adapter(inputs, outputs)
+        return self._adapted(inputs, outputs)
 
     def quantized_call(self, inputs: Any, training: bool | None = None) -> Any:
         if _is_whole(self) and decoding.serves_products(inputs, self.kernel):
             outputs = _read_once(inputs, [self])[0]
         else:
             outputs = super().quantized_call(inputs, training=training)
-        return self._with_adapter(inputs, outputs)
+        return self._adapted(inputs, outputs)
 
-    def _with_adapter(self, inputs: Any, outputs: Any) -> Any:
+    def set_adapter(self, adapter: keras.layers.Layer) -> None:
+        """Put a built layer beside the kernel; `tfmodels.layers.lora` says what it computes."""
+        with unlocked(self):
+            self.adapter = adapter
+
+    def _adapted(self, inputs: Any, outputs: Any) -> Any:
         if self.adapter is None or self.adapter.merged:
             return outputs
         return outputs + ops.cast(self.adapter(inputs), outputs.dtype)

@@ -14,7 +14,6 @@ from keras import ops
 from tfmodels.checkpoints.weight_map import slots_of, walk
 from tfmodels.layers.linear import Linear
 from tfmodels.layers.lora import LoraAdapter, LoraConfig
-from tfmodels.layers.tracking import unlocked
 from tfmodels.utils.text import some
 
 
@@ -223,8 +222,7 @@ def _adapt(layer: Linear, config: LoraConfig) -> None:
     # Half-precision weights would swallow an adapter's small steps; nor is it quantised with its layer.
     compute = layer.compute_dtype
     policy = keras.DTypePolicy(compute if compute == "float32" else f"mixed_{compute}")
-    with unlocked(layer):
-        layer.adapter = LoraAdapter(width, units, config, dtype=policy, name="adapter")
+    layer.set_adapter(LoraAdapter(width, units, config, dtype=policy, name="adapter"))
 
 
 def config_of(model: keras.Model) -> LoraConfig:

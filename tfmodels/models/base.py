@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,7 +19,7 @@ from tfmodels.checkpoints.weight_map import WeightMap, WeightSlot
 from tfmodels.configs.base import ModelConfig, read_config_file
 from tfmodels.dtypes import to_policy
 from tfmodels.layers.linear import linear
-from tfmodels.models import adapters, quantization, vocabulary
+from tfmodels.models import adapters, collate, quantization, vocabulary
 from tfmodels.models.backbone import Backbone
 from tfmodels.models.calling import CallingConvention
 from tfmodels.models.outputs import ModelOutput
@@ -217,6 +218,60 @@ class TFPreTrainedModel(CallingConvention, QuantizedModel, TaskModel):
     def resize_token_embeddings(self, new_num_tokens: int) -> keras.layers.Embedding:
         """Give the vocabulary another size; see `tfmodels.models.vocabulary.resize_token_embeddings`."""
         return vocabulary.resize_token_embeddings(self, new_num_tokens)
+
+    # Data ---------------------------------------------------------------------------------------------------
+
+    def prepare_tf_dataset(
+        self,
+        dataset: Any,
+        batch_size: int = 8,
+        shuffle: bool = True,
+        tokenizer: Any = None,
+        collate_fn: Callable[..., Mapping[str, Any]] | None = None,
+        collate_fn_args: Mapping[str, Any] | None = None,
+        drop_remainder: bool | None = None,
+        prefetch: bool = True,
+    ) -> Any:
+        """Batches for `fit` from a tokenised dataset of the `datasets` library; columns the model lacks are left out.
+
+        Args:
+            dataset: a `datasets.Dataset`, or a list with a dict per row.
+            batch_size: rows per batch.
+            shuffle: draw the rows anew in every epoch.
+            tokenizer: pads the rows of each batch, where there is no `collate_fn`.
+            collate_fn: makes a batch of arrays from a list of rows, such as `tfmodels.DataCollatorWithPadding`;
+                without it and without a tokenizer all rows must have one length.
+            collate_fn_args: further arguments of `collate_fn`.
+            drop_remainder: leave out a smaller last batch; by default as `shuffle`.
+            prefetch: prepare the next batch while one is used.
+
+        Returns:
+            A `tf.data.Dataset` of features, or of (features, labels) where the dataset has labels.
+
+        Raises:
+            TypeError: `dataset` has no length or no rows by number.
+            ValueError: it has no rows; rows of different lengths without a tokenizer or `collate_fn`.
+
+        Example:
+            >>> from tfmodels import AutoTokenizer, TFLlamaForCausalLM
+            >>> model = TFLlamaForCausalLM.from_pretrained("stories260K")
+            >>> tokenizer = AutoTokenizer.from_pretrained("stories260K")
+            >>> rows = [{"input_ids": [1, 5, 6], "labels": [1, 5, 6]}, {"input_ids": [1, 7, 9], "labels": [1, 7, 9]}]
+            >>> for features, labels in model.prepare_tf_dataset(rows, batch_size=2, shuffle=False):
+            ...     print(features["input_ids"].numpy().tolist(), labels.shape)
+            [[1, 5, 6], [1, 7, 9]] (2, 3)
+        """
+        return collate.to_tf_dataset(
+            self,
+            dataset,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            tokenizer=tokenizer,
+            collate_fn=collate_fn,
+            collate_fn_args=collate_fn_args,
+            drop_remainder=drop_remainder,
+            prefetch=prefetch,
+        )
 
     # Checkpoints --------------------------------------------------------------------------------------------
 

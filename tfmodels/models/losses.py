@@ -94,9 +94,13 @@ def check_shape(name: str, labels: Any, expected: Any) -> None:
         expected: sizes, None for any.
     """
     given, expected = tuple(labels.shape), tuple(expected)
+    if len(given) == len(expected) + 1 and given[-1] not in (1, None):
+        hint = "; for one-hot labels give argmax(labels, axis=-1)"
+    else:
+        hint = ""
     pairs = zip(given, expected, strict=False)
     if len(given) != len(expected) or any(None not in pair and pair[0] != pair[1] for pair in pairs):
-        raise ValueError(f"{name} have shape {given}; {expected} was expected, as the logits have it.")
+        raise ValueError(f"{name} have shape {given}; {expected} was expected, as the logits have it{hint}.")
 
 
 def causal_lm_loss(logits: Any, labels: Any) -> Any:
@@ -136,6 +140,13 @@ def sequence_classification_loss(logits: Any, labels: Any, problem_type: str) ->
 def _one_per_row(name: str, labels: Any, logits: Any) -> Any:
     """Labels (batch,) or (batch, 1) as (batch,)."""
     if len(labels.shape) == 2:
+        classes = logits.shape[-1]
+        if name == "labels" and classes not in (1, None) and labels.shape[1] == classes:
+            raise ValueError(
+                f"labels have shape {tuple(labels.shape)} and look one-hot; one class number a row, shape "
+                f"{tuple(logits.shape[:1])}, was expected: give argmax(labels, axis=-1), or set "
+                f'config.problem_type="multi_label_classification" where a row may have several classes.'
+            )
         check_shape(name, labels, (logits.shape[0], 1))
     labels = ops.reshape(labels, (-1,))
     check_shape(name, labels, logits.shape[:1])

@@ -264,19 +264,21 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
         self.model._initial_epoch = epoch  # Keras's own way to start `fit` at a later epoch
 
     def _save_model(self) -> None:
-        _write_backup(self.model, Path(self.backup_dir), self._current_epoch, self._last_batch_seen)
-        for _, path in _backups(self.backup_dir)[: -2 if self.double_checkpoint else -1]:
-            path.unlink()
+        keep = 2 if self.double_checkpoint else 1
+        _write_backup(self.model, Path(self.backup_dir), self._current_epoch, self._last_batch_seen, keep)
 
     def on_train_end(self, logs: Any = None) -> None:
         if self.delete_checkpoint:
             shutil.rmtree(self.backup_dir, ignore_errors=True)
 
 
-def _write_backup(model: keras.Model, folder: Path, epoch: int, batch: int) -> None:
+def _write_backup(model: keras.Model, folder: Path, epoch: int, batch: int, keep: int = 1) -> None:
+    """Add a backup to a folder, and then remove all but the last `keep`."""
     folder.mkdir(parents=True, exist_ok=True)
     # `save_weights` of these models is atomic.
     model.save_weights(folder / f"epoch-{epoch:06d}-batch-{batch:08d}.weights.h5")
+    for _, path in _backups(folder)[:-keep]:
+        path.unlink()
 
 
 def _backups(folder: Any) -> list[tuple[tuple[int, int], Path]]:

@@ -1,0 +1,200 @@
+"""Data as people have it, in `fit`, `evaluate` and `predict`."""
+
+import warnings
+from typing import ClassVar
+
+import keras
+import numpy as np
+import pytest
+import small_models as small
+import tensorflow as tf
+
+IDS = np.random.default_rng(0).integers(2, 61, (8, 6))
+LENGTHS = [6, 3, 4, 5, 6, 2, 1, 3]
+MASK = (np.arange(6) < np.array(LENGTHS)[:, None]).astype(int)
+CLASSES = np.array([0, 1, 2, 0, 1, 2, 0, 1])
+
+
+def compiled(head="ForSequenceClassification", loss=None, **options):
+    model = small.make("llama", head)
+    model.compile(keras.optimizers.SGD(0.0), loss, **{"run_eagerly": True, **options})
+    return model
+
+
+def own_loss(head="ForSequenceClassification", **inputs):
+    return float(small.make("llama", head)(**inputs).loss)
+
+
+def ragged(values=IDS):
+    return tf.ragged.constant([row[:length].tolist() for row, length in zip(values, LENGTHS, strict=True)])
+
+
+@pytest.mark.parametrize("loss", [None, "auto", "auto_with_warning", "passthrough", "method"])
+def test_the_models_own_loss_by_its_old_names(loss):
+    model = small.make("llama", "ForSequenceClassification")
+    model.compile("sgd", loss=model.compute_loss if loss == "method" else loss, run_eagerly=True)
+    assert model.loss is None
+    assert model.evaluate({"input_ids": IDS}, CLASSES, verbose=0) == pytest.approx(
+        own_loss(input_ids=IDS, labels=CLASSES), rel=1e-5
+    )
+    with pytest.raises(ValueError, match="passtrough"):
+        model.compile("sgd", loss="passtrough")
+
+
+LABELS = {
+    "single int": ({}, CLASSES),
+    "single column": ({}, CLASSES[:, None]),
+    "multi float": ({"problem_type": "multi_label_classification"}, np.eye(3, dtype="float32")[CLASSES]),
+    "multi int": ({"problem_type": "multi_label_classification"}, np.eye(3, dtype=int)[CLASSES]),
+    "multi inferred": ({}, np.eye(3, dtype="float32")[CLASSES]),
+    "regression": ({"problem_type": "regression"}, np.linspace(0, 1, 24, dtype="float32").reshape(8, 3)),
+}
+
+
+@pytest.mark.parametrize("kind", LABELS)
+def test_labels_of_every_kind(kind):
+    settings, labels = LABELS[kind]
+    model = small.make("llama", "ForSequenceClassification", **settings)
+    model.compile("sgd", jit_compile=False)
+    want = float(model(input_ids=IDS, labels=labels).loss)
+    assert model.evaluate({"input_ids": IDS}, labels, verbose=0) == pytest.approx(want, rel=1e-5)
+    data = tf.data.Dataset.from_tensor_slices({"input_ids": IDS, "labels": labels}).batch(8)
+    assert model.evaluate(data, verbose=0) == pytest.approx(want, rel=1e-5)
+
+
+@pytest.mark.parametrize("run_eagerly", [True, False])
+def test_one_hot_labels_are_named(run_eagerly):
+    model = compiled(run_eagerly=run_eagerly, metrics=["accuracy"], jit_compile=False)
+    with pytest.raises(ValueError, match=r"look one-hot; one class number a row.*argmax\(labels, axis=-1\)"):
+        model.fit({"input_ids": IDS}, np.eye(3, dtype=int)[CLASSES], verbose=0)
+    with pytest.raises(ValueError, match=r"for one-hot labels give argmax\(labels, axis=-1\)"):
+        compiled("ForTokenClassification").fit({"input_ids": IDS}, np.eye(3, dtype=int)[IDS % 3], verbose=0)
+
+
+class TestWeights:
+    def loss(self):
+        return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    @pytest.mark.parametrize("inside", [True, False])
+    def test_of_samples_and_classes(self, inside):
+        model = compiled(loss=self.loss())
+        each = np.asarray(self.loss().call(CLASSES, model(IDS).logits))
+        weights, shares = np.linspace(0.1, 2.0, 8).astype("float32"), {0: 0.5, 1: 3.0, 2: 1.0}
+        data = ({"input_ids": IDS, "labels": CLASSES},) if inside else ({"input_ids": IDS}, CLASSES)
+        got = model.fit(*data, sample_weight=weights, verbose=0).history["loss"][0]
+        assert got == pytest.approx(np.mean(each * weights), rel=1e-5)
+        got = model.evaluate(*data, sample_weight=weights, verbose=0)
+        assert got == pytest.approx(np.mean(each * weights), rel=1e-5)
+        want = np.mean(each * [shares[label] for label in CLASSES])
+        assert model.fit(*data, class_weight=shares, verbose=0).history["loss"][0] == pytest.approx(want, rel=1e-5)
+        dataset = tf.data.Dataset.from_tensor_slices(data if len(data) > 1 else data[0]).batch(8)
+        assert model.fit(dataset, class_weight=shares, verbose=0).history["loss"][0] == pytest.approx(want, rel=1e-5)
+
+    @pytest.mark.parametrize("weights", [{"sample_weight": np.ones(8)}, {"class_weight": {0: 1.0, 1: 2.0, 2: 1.0}}])
+    def test_need_a_compiled_loss(self, weights):
+        for data in (({"input_ids": IDS, "labels": CLASSES},), ({"input_ids": IDS}, CLASSES)):
+            with pytest.raises(ValueError, match=r"sample weights need compile\(loss=\.\.\.\).*class_weight"):
+                compiled().fit(*data, **weights, verbose=0)
+
+
+class TestRagged:
+    @pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)])
+    def test_rows_of_different_lengths_are_padded(self, jit_compile):
+        want = own_loss(
+            "ForTokenClassification", input_ids=IDS * MASK, attention_mask=MASK, labels=np.where(MASK, IDS % 3, -100)
+        )
+        model = compiled("ForTokenClassification", run_eagerly=False, jit_compile=jit_compile)
+        features = {"input_ids": ragged(), "labels": ragged(IDS % 3)}
+        dataset = tf.data.Dataset.from_tensor_slices(features).batch(8)
+        apart = tf.data.Dataset.from_tensor_slices((ragged(), ragged(IDS % 3))).batch(8)
+        for data in (features, dataset, apart):
+            assert model.evaluate(data, verbose=0) == pytest.approx(want, rel=1e-5)
+        assert model.fit(ragged(), ragged(IDS % 3), verbose=0).history["loss"][0] == pytest.approx(want, rel=1e-5)
+
+    def test_predictions(self):
+        model = compiled()
+        want = model(IDS * MASK, attention_mask=MASK).logits
+        np.testing.assert_allclose(model.predict({"input_ids": ragged()}, verbose=0).logits, want, atol=1e-5)
+        np.testing.assert_allclose(model.predict(ragged(), verbose=0).logits, want, atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{"run_eagerly": True}, {"run_eagerly": False, "jit_compile": False}])
+def test_datasets_of_unknown_rank(options):
+    def rows():
+        for start in (0, 4):
+            yield {"input_ids": IDS[start : start + 4], "labels": CLASSES[start : start + 4]}
+
+    data = tf.data.Dataset.from_generator(rows, output_types={"input_ids": tf.int32, "labels": tf.int32})
+    assert data.element_spec["input_ids"].shape.rank is None
+    model = compiled(**options)
+    want = own_loss(input_ids=IDS, labels=CLASSES)
+    assert model.fit(data, verbose=0).history["loss"][0] == pytest.approx(want, rel=1e-5)
+    assert model.evaluate(data, verbose=0) == pytest.approx(want, rel=1e-5)
+    np.testing.assert_allclose(model.predict(data, verbose=0).logits, model(IDS).logits, atol=1e-5)
+
+
+class TestColumns:
+    EXTRA: ClassVar = {"idx": np.arange(8), "token_type_ids": np.zeros_like(IDS), "sentence": np.array(["a"] * 8)}
+
+    @pytest.mark.parametrize("labels", ["labels", "label", "label_ids"])
+    @pytest.mark.parametrize("as_dataset", [True, False])
+    def test_what_no_model_takes_is_left_out_with_a_warning(self, as_dataset, labels):
+        model = compiled(run_eagerly=False, jit_compile=False)
+        data = {"input_ids": IDS, labels: CLASSES, **self.EXTRA}
+        data = tf.data.Dataset.from_tensor_slices(data).batch(8) if as_dataset else data
+        with pytest.warns(
+            UserWarning, match="takes no idx, sentence.*these columns of the data are left out"
+        ) as found:
+            loss = model.evaluate(data, verbose=0)
+        assert loss == pytest.approx(own_loss(input_ids=IDS, labels=CLASSES), rel=1e-5)
+        assert len([one for one in found if "left out" in str(one.message)]) == 1
+
+    def test_a_misspelt_column_is_an_error(self):
+        for name in ("atention_mask", "input_id", "start_position"):
+            with pytest.raises(TypeError, match=f"unknown argument '{name}'.*did you mean"):
+                compiled().evaluate({"input_ids": IDS, "labels": CLASSES, name: MASK}, verbose=0)
+
+    def test_labels_under_the_names_of_outputs(self):
+        labels = {"start_positions": CLASSES, "end_positions": CLASSES}
+        model = compiled("ForQuestionAnswering")
+        want = own_loss("ForQuestionAnswering", input_ids=IDS, **labels)
+        of_outputs = {"start_logits": CLASSES, "end_logits": CLASSES}
+        assert model.evaluate({"input_ids": IDS}, of_outputs, verbose=0) == pytest.approx(want, rel=1e-5)
+        with pytest.raises(ValueError, match="learns from start_positions and end_positions; the targets .* are 1"):
+            model.evaluate({"input_ids": IDS}, CLASSES, verbose=0)
+
+
+def test_fit_does_not_warn_that_datasets_are_not_shuffled():
+    data = tf.data.Dataset.from_tensor_slices(({"input_ids": IDS}, CLASSES)).batch(4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        compiled().fit(data, verbose=0)
+    # Arrays are shuffled as ever.
+    seen = []
+    model = compiled()
+    step = model.train_step
+    model.train_step = lambda batch: seen.append(batch[1].numpy().tolist()) or step(batch)
+    keras.utils.set_random_seed(1)
+    model.fit({"input_ids": IDS}, np.arange(8) % 3, batch_size=8, verbose=0)
+    assert sorted(seen[0]) == sorted((np.arange(8) % 3).tolist()) and seen[0] != (np.arange(8) % 3).tolist()
+
+
+def test_rows_of_a_dataset_become_batches():
+    rows = [{"input_ids": IDS[n].tolist(), "label": int(CLASSES[n])} for n in range(8)]
+    model = compiled()
+    found = list(model.prepare_tf_dataset(rows, batch_size=3, shuffle=False, drop_remainder=False))
+    assert [len(labels) for _, labels in found] == [3, 3, 2]
+    np.testing.assert_array_equal(np.concatenate([features["input_ids"] for features, _ in found]), IDS)
+    np.testing.assert_array_equal(np.concatenate([labels for _, labels in found]), CLASSES)
+    shuffled = model.prepare_tf_dataset(rows, batch_size=3)
+    assert len(shuffled) == 2
+    orders = [np.concatenate([labels for _, labels in shuffled]).tolist() for _ in range(6)]
+    assert len({tuple(order) for order in orders}) > 1
+    unlabelled = [{"input_ids": IDS[0].tolist()}]
+    assert set(next(iter(model.prepare_tf_dataset(unlabelled, batch_size=1, shuffle=False)))) == {"input_ids"}
+    with pytest.raises(TypeError, match=r"dataset is of type dict; a datasets\.Dataset"):
+        model.prepare_tf_dataset({"input_ids": IDS})
+    with pytest.raises(ValueError, match="0 rows in batches of 8"):
+        model.prepare_tf_dataset([])
+    with pytest.raises(ValueError, match="'input_ids': the rows of a batch have the shapes.*DataCollatorWithPadding"):
+        model.prepare_tf_dataset([{"input_ids": [1]}, {"input_ids": [1, 2]}])
