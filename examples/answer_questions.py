@@ -11,12 +11,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import keras
 from helpers import load_tokenizer, options_of, plot_losses, read_lines, warmed_up
-
-from tfmodels import TFAutoModelForQuestionAnswering
-from tfmodels.training.data import batches, best_answers, question_windows
-from tfmodels.training.metrics import answer_scores
 
 
 def load_questions(lines: list[str]) -> tuple[list[str], list[str], list[tuple[int, int]]]:
@@ -32,6 +27,14 @@ def load_questions(lines: list[str]) -> tuple[list[str], list[str], list[tuple[i
 
 def main(arguments: list[str] | None = None) -> dict[str, float]:
     options = options_of(__doc__, arguments, epochs=3, batch_size=16, learning_rate=2e-3, max_length=256, limit=100)
+
+    # After the options, so that --help and mistakes in them are told at once.
+    import keras
+
+    from tfmodels import TFAutoModelForQuestionAnswering
+    from tfmodels.training.data import batches, best_answers, question_windows
+    from tfmodels.training.metrics import answer_scores
+
     keras.utils.set_random_seed(0)
     tokenizer = load_tokenizer(options.model)
     lines = read_lines("xquad_en.jsonl", options.limit)

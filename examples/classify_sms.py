@@ -8,12 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
 import numpy as np
 from helpers import load_tokenizer, options_of, plot_losses, read_lines, warmed_up
-
-from tfmodels import TFAutoModelForSequenceClassification
-from tfmodels.training.data import batches
 
 NAMES = ["ham", "spam"]
 
@@ -31,6 +27,13 @@ def load_messages(tokenizer: Any, max_length: int, limit: int | None = None) -> 
 
 def main(arguments: list[str] | None = None) -> dict[str, float]:
     options = options_of(__doc__, arguments, epochs=5, batch_size=32, learning_rate=2e-3, max_length=192)
+
+    # After the options, so that --help and mistakes in them are told at once.
+    import keras
+
+    from tfmodels import TFAutoModelForSequenceClassification
+    from tfmodels.training.data import batches
+
     keras.utils.set_random_seed(0)
     tokenizer = load_tokenizer(options.model)
     train, test = load_messages(tokenizer, options.max_length, options.limit)

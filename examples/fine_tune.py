@@ -8,10 +8,7 @@ from __future__ import annotations
 import argparse
 import math
 
-import keras
-import tensorflow as tf
-
-from tfmodels import AutoTokenizer, TFAutoModelForCausalLM
+import tfmodels  # before Keras, so that TensorFlow starts without its log
 
 SENTENCES = [
     "Tom found a red kite in the attic and ran to the hill.",
@@ -28,10 +25,14 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     options = parser.parse_args(arguments)
 
-    tokenizer = AutoTokenizer.from_pretrained(options.model)
+    # After the options, so that --help and mistakes in them are told at once.
+    import keras
+    import tensorflow as tf
+
+    tokenizer = tfmodels.AutoTokenizer.from_pretrained(options.model)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    model = TFAutoModelForCausalLM.from_pretrained(options.model)
+    model = tfmodels.TFAutoModelForCausalLM.from_pretrained(options.model)
 
     batch = tokenizer(SENTENCES, padding=True, return_tensors="tf")
     # The loss is the model's own: labels are the ids themselves, and -100 keeps padding out of it.

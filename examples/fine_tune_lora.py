@@ -9,19 +9,23 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
-import keras
 import numpy as np
 from classify_sms import NAMES, load_messages
 from helpers import load_tokenizer, options_of, plot_losses, warmed_up
 
-from tfmodels import TFAutoModelForSequenceClassification
-from tfmodels.training.data import batches
-from tfmodels.training.lora import add_lora, load_adapter, merge_lora, save_adapter
-
 
 def main(arguments: list[str] | None = None) -> dict[str, float]:
     options = options_of(__doc__, arguments, epochs=3, batch_size=32, learning_rate=5e-3, max_length=96, limit=2500)
+
+    # After the options, so that --help and mistakes in them are told at once.
+    import keras
+
+    from tfmodels import TFAutoModelForSequenceClassification
+    from tfmodels.training.data import batches
+    from tfmodels.training.lora import add_lora, load_adapter, merge_lora, save_adapter
+
     keras.utils.set_random_seed(0)
     tokenizer = load_tokenizer(options.model)
     train, test = load_messages(tokenizer, options.max_length, options.limit)
@@ -29,7 +33,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     train = batches(train, options.batch_size, seed=0, **settings)
     test = batches(test, options.batch_size, **settings)
 
-    def load() -> keras.Model:
+    def load() -> Any:
         return TFAutoModelForSequenceClassification.from_pretrained(
             options.model, id2label=dict(enumerate(NAMES)), pad_token_id=tokenizer.pad_token_id
         )

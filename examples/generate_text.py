@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import argparse
 
-from tfmodels import AutoTokenizer, TextStreamer, TFAutoModelForCausalLM
-
 
 def main(arguments: list[str] | None = None) -> list[str]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -18,6 +16,9 @@ def main(arguments: list[str] | None = None) -> list[str]:
     parser.add_argument("--max-new-tokens", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
+
+    # After the options, so that --help and mistakes in them are told at once.
+    from tfmodels import AutoTokenizer, TextStreamer, TFAutoModelForCausalLM
 
     tokenizer = AutoTokenizer.from_pretrained(options.model)
     if tokenizer.pad_token is None:

@@ -9,9 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import keras
-
-from tfmodels import AutoTokenizer
+import tfmodels  # before Keras, so that TensorFlow starts without its log
 
 DATA = Path(__file__).parent / "data"
 
@@ -41,14 +39,16 @@ def read_lines(name: str, limit: int | None = None) -> list[str]:
 
 def load_tokenizer(model: str) -> Any:
     """The model's tokenizer; where it has no padding token, texts end in padding of end-of-sequence tokens."""
-    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer = tfmodels.AutoTokenizer.from_pretrained(model)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
-def warmed_up(learning_rate: float, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
+def warmed_up(learning_rate: float, steps: int) -> Any:
     """A rate that rises over the first tenth of the steps and falls to zero over the rest."""
+    import keras
+
     warm_up = max(1, steps // 10)
     return keras.optimizers.schedules.CosineDecay(
         0.0, steps - warm_up, warmup_target=learning_rate, warmup_steps=warm_up

@@ -6,13 +6,8 @@ python examples/sentence_similarity.py --model path/to/all-mpnet-base-v2 --learn
 
 from __future__ import annotations
 
-import keras
 import numpy as np
-import tensorflow as tf
 from helpers import load_tokenizer, options_of, plot_losses, read_lines, warmed_up
-
-from tfmodels import SentenceEncoder, TFAutoModel
-from tfmodels.training.data import batches
 
 
 def load_pairs(part: str, limit: int | None = None) -> tuple[list[str], list[str], np.ndarray]:
@@ -34,6 +29,14 @@ def spearman(left: np.ndarray, right: np.ndarray) -> float:
 
 def main(arguments: list[str] | None = None) -> dict[str, float]:
     options = options_of(__doc__, arguments, epochs=4, batch_size=32, learning_rate=1e-3, max_length=128)
+
+    # After the options, so that --help and mistakes in them are told at once.
+    import keras
+    import tensorflow as tf
+
+    from tfmodels import SentenceEncoder, TFAutoModel
+    from tfmodels.training.data import batches
+
     keras.utils.set_random_seed(0)
     tokenizer = load_tokenizer(options.model)
     encoder = SentenceEncoder(TFAutoModel.from_pretrained(options.model), tokenizer, tail=["normalize"])

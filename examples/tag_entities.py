@@ -6,13 +6,8 @@ python examples/tag_entities.py --model path/to/all-mpnet-base-v2 --learning-rat
 
 from __future__ import annotations
 
-import keras
 import numpy as np
 from helpers import load_tokenizer, options_of, plot_losses, read_lines, warmed_up
-
-from tfmodels import TFAutoModelForTokenClassification
-from tfmodels.training.data import batches, tokenize_words
-from tfmodels.training.metrics import EntityF1, MaskedAccuracy
 
 KINDS = ["corporation", "creative-work", "group", "location", "person", "product"]
 TAGS = ["O", *(f"{side}-{kind}" for kind in KINDS for side in "BI")]
@@ -34,6 +29,14 @@ def load_sentences(part: str, limit: int | None = None) -> tuple[list[list[str]]
 
 def main(arguments: list[str] | None = None) -> dict[str, float]:
     options = options_of(__doc__, arguments, epochs=8, batch_size=16, learning_rate=3e-3, max_length=192)
+
+    # After the options, so that --help and mistakes in them are told at once.
+    import keras
+
+    from tfmodels import TFAutoModelForTokenClassification
+    from tfmodels.training.data import batches, tokenize_words
+    from tfmodels.training.metrics import EntityF1, MaskedAccuracy
+
     keras.utils.set_random_seed(0)
     tokenizer = load_tokenizer(options.model)
     buckets = [32, 64, 96, 128, max(192, options.max_length)]

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import json
 
-import keras
 from helpers import load_tokenizer, options_of, plot_losses, read_lines, warmed_up
-
-from tfmodels import TFAutoModelForCausalLM
-from tfmodels.training.data import batches, pack
-from tfmodels.training.metrics import Perplexity
-from tfmodels.training.optimizers import decay_matrices_only
 
 
 def main(arguments: list[str] | None = None) -> dict[str, float]:
     options = options_of(__doc__, arguments, epochs=2, batch_size=4, learning_rate=1e-4, max_length=512)
+
+    # After the options, so that --help and mistakes in them are told at once.
+    import keras
+
+    from tfmodels import TFAutoModelForCausalLM
+    from tfmodels.training.data import batches, pack
+    from tfmodels.training.metrics import Perplexity
+    from tfmodels.training.optimizers import decay_matrices_only
+
     keras.utils.set_random_seed(0)
     tokenizer = load_tokenizer(options.model)
     stories = [json.loads(line) for line in read_lines("tinystories.jsonl", options.limit)]

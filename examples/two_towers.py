@@ -9,16 +9,15 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import keras
 import numpy as np
 from helpers import load_tokenizer, options_of, plot_losses, read_lines, warmed_up
-from keras import ops
-
-from tfmodels import TFAutoModel
 
 
-def make_towers(backbone: keras.layers.Layer, pad_token_id: int, width: int = 64) -> dict[str, keras.Model]:
+def make_towers(backbone: Any, pad_token_id: int, width: int = 64) -> dict[str, Any]:
     """Questions' and paragraphs' towers, which share the encoder and project its mean their own way."""
+    import keras
+    from keras import ops
+
     towers = {}
     for name in ("question", "paragraph"):
         ids = keras.Input((None,), dtype="int32", name=name)
@@ -31,9 +30,10 @@ def make_towers(backbone: keras.layers.Layer, pad_token_id: int, width: int = 64
     return towers
 
 
-@keras.saving.register_keras_serializable("examples")
-def in_batch_loss(paragraph_numbers: object, similarities: object) -> object:
+def in_batch_loss(paragraph_numbers: Any, similarities: Any) -> Any:
     """Cross-entropy of each question's paragraph among those of the batch, some of which may be the same one."""
+    from keras import ops
+
     numbers = ops.reshape(paragraph_numbers, (-1, 1))
     right = ops.cast(ops.equal(numbers, ops.transpose(numbers)), "float32")
     right = right / ops.sum(right, axis=1, keepdims=True)
@@ -42,6 +42,13 @@ def in_batch_loss(paragraph_numbers: object, similarities: object) -> object:
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
     options = options_of(__doc__, arguments, epochs=6, batch_size=32, learning_rate=2e-3, max_length=160)
+
+    # After the options, so that --help and mistakes in them are told at once.
+    import keras
+    from keras import ops
+
+    from tfmodels import TFAutoModel
+
     keras.utils.set_random_seed(0)
     tokenizer = load_tokenizer(options.model)
     tokenizer.padding_side = "right"

@@ -2,7 +2,10 @@
 
 import importlib.util
 import json
+import os
+import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +21,31 @@ def load(name):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+SCRIPTS = sorted(path.stem for path in EXAMPLES.glob("*.py") if "def main(arguments" in path.read_text())
+
+
+def test_help_needs_no_backend():
+    """One process asks every example for its help; none of them may load TensorFlow, Keras or an extra for it."""
+    code = """
+        import contextlib, importlib.util, io, sys
+        for name in sys.argv[2:]:
+            spec = importlib.util.spec_from_file_location(name, f"{sys.argv[1]}/{name}.py")
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+            with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()) as out:
+                module.main(["--help"])
+            assert "usage:" in out.getvalue(), name
+        loaded = {"tensorflow", "keras", "matplotlib", "jax"} & set(sys.modules)
+        assert not loaded, loaded
+    """
+    scripts = [name for name in SCRIPTS if name not in ("multi_worker", "ray_serve", "serve_saved_model")]
+    assert len(scripts) == 9
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(EXAMPLES.parent), str(EXAMPLES)])}
+    command = [sys.executable, "-c", textwrap.dedent(code), str(EXAMPLES), *scripts]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 def test_generate_text(capsys):
@@ -76,7 +104,8 @@ def test_classify_sms():
 
 @pytest.mark.slow
 def test_tag_entities():
-    assert load("tag_entities").main(["--limit", "600", "--epochs", "8"])["f1"] > 0.02
+    # By default, as README tells of it: guessing "O" everywhere gives 0.
+    assert 0.10 < load("tag_entities").main([])["f1"] < 0.22
 
 
 @pytest.mark.slow
@@ -106,5 +135,6 @@ def test_two_towers():
 
 @pytest.mark.slow
 def test_fine_tune_lora():
-    got = load("fine_tune_lora").main(["--limit", "800", "--epochs", "3"])
-    assert got["accuracy"] > 0.85 and got["difference"] < 1e-4 and got["trainable"] < 0.3
+    # By default, as README tells of it: seven in eight messages are no spam.
+    got = load("fine_tune_lora").main([])
+    assert 0.95 < got["accuracy"] < 0.99 and got["difference"] < 1e-4 and got["trainable"] < 0.3

@@ -365,7 +365,7 @@ class TestBadInput:
             model.fit(INPUTS, CLASSES + 7, verbose=0)
 
     def test_labels_of_another_shape(self, model):
-        with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match=r"(?i)shape"):
+        with pytest.raises(ValueError, match=r"labels have shape \(8, 2\); \(8, 1\) was expected"):
             model.fit(INPUTS, np.stack([CLASSES, CLASSES], 1), verbose=0)
 
     def test_a_batch_that_counts_nothing_is_nan_and_can_be_stopped(self, model):

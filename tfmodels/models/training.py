@@ -126,6 +126,8 @@ class TaskModel(TrainedModel):
         """
         if self._is_own_loss(loss):
             loss = None
+        elif isinstance(loss, str):
+            keras.losses.get(loss)  # an unknown name is an error here, and not only at the first batch
         # Keras keeps the loss of an earlier call where this one names none; here that means the model's own.
         self._compile_loss = self.loss = None
         super().compile(optimizer, loss, *args, **kwargs)
