@@ -74,8 +74,7 @@ class TensorFile(ABC):
         """Let go of the file; arrays handed out stay valid."""
         self._file.close()
 
-    @staticmethod
-    def name_in_index(name: str) -> str:
+    def name_in_index(self, name: str) -> str:
         """The name here of a tensor that an index of shards calls `name`."""
         return name
 

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 from tfmodels.checkpoints import bundled
 from tfmodels.checkpoints.files import CheckpointNotFoundError
-from tfmodels.checkpoints.reader import FORMATS, INDEX_SUFFIX
+from tfmodels.checkpoints.reader import file_names, kinds_of
 from tfmodels.utils.arguments import HUB, LOADING, settle
-from tfmodels.utils.text import some
+from tfmodels.utils.text import quote, some
 
 _GO_ONLINE = (
     "Load it once with the Hub within reach: a working network, local_files_only=False, HF_HUB_OFFLINE not set."
@@ -34,12 +34,17 @@ class OneOf(NamedTuple):
     groups: tuple[tuple[str, ...], ...]
 
 
-def _weights() -> OneOf:
-    """One format, in the reader's order: its single file, or its index and shards."""
+def weight_files(formats: Sequence[str] | None = None, variant: str | None = None) -> OneOf:
+    """The files of one format, in the order in which `reader.open_checkpoint` looks for formats."""
     groups = []
-    for kind in FORMATS:
-        stem, suffix = os.path.splitext(kind.single)
-        groups += [(kind.single,), (kind.single + INDEX_SUFFIX, f"{stem}-*-of-*{suffix}")]
+    for kind in kinds_of(formats):
+        single, index = file_names(kind, variant)
+        stem, suffix = os.path.splitext(single)
+        shards = [f"{stem}-*-of-*{suffix}"]
+        if variant is not None:  # older files have the variant behind the numbers
+            plain, suffix = os.path.splitext(kind.single)
+            shards.append(f"{plain}-*-of-*.{variant}{suffix}")
+        groups += [(single,), (index, *shards)]
     return OneOf(tuple(groups))
 
 
@@ -48,7 +53,7 @@ TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("chat_template.jinja", "tokenizer.model", "vocab.json", "merges.txt", "vocab.txt"),
 )
-WEIGHT_FILES = _weights()
+WEIGHT_FILES = weight_files()
 
 
 def split_options(arguments: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -140,6 +145,8 @@ def resolve(
 
 def _local(folder: Path, subfolder: str) -> Path:
     inner = folder / subfolder
+    if not inner.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"subfolder={quote(subfolder)} leads out of {folder}; a folder inside it was expected.")
     if not inner.is_dir():
         problem = "is a file; name the folder that holds it" if inner.is_file() else "does not exist"
         if inner.is_file() and inner.suffix == ".gguf":

@@ -6,101 +6,178 @@ only the weights of a new head start at random, with a warning that names them.
 
 from __future__ import annotations
 
-import os
 import warnings
 from typing import Any
 
-from tfmodels.checkpoints import deferred, reader
-from tfmodels.checkpoints.weight_map import slots_of
+from tfmodels.checkpoints import deferred, quantized_names, reader, sizes
+from tfmodels.checkpoints.matching import Match, hints, match, same_values
+from tfmodels.checkpoints.weight_map import WeightSlot, head_layer, slots_of
+from tfmodels.dtypes import COMPUTE_DTYPES
 from tfmodels.runtime.gc import pause_gc
 
 
 def load_model(
     model_class: Any,
-    folder: str | os.PathLike,
+    checkpoint: reader.Checkpoint,
     config: Any,
     *,
-    dtype: Any,
-    attn_implementation: str | None,
-    ignore_mismatched_sizes: bool,
-    gguf_file: str | None = None,
-) -> Any:
-    """Build a model and fill it from a folder; arguments as in `TFPreTrainedModel.from_pretrained`.
+    dtype: Any = None,
+    attn_implementation: str | None = None,
+    ignore_mismatched_sizes: bool = False,
+) -> tuple[Any, dict[str, Any]]:
+    """Build a model and fill it; arguments as in `TFPreTrainedModel.from_pretrained`.
 
     Returns:
-        The model.
+        The model, and what `output_loading_info=True` returns beside it.
+
+    Raises:
+        reader.CheckpointError: the file does not fit the model; the message says in which way.
     """
-    with pause_gc(), reader.open_checkpoint(folder, gguf_file) as checkpoint:
+    with pause_gc():
+        sizes.check_sizes(config, checkpoint)
         if isinstance(dtype, str) and dtype == "auto":
-            dtype = config.dtype or most_common_dtype(checkpoint)
-        with deferred.declare_weights() as declared:
-            model = model_class(config, dtype=dtype, attn_implementation=attn_implementation)
-        load_weights(model, checkpoint, ignore_mismatched_sizes=ignore_mismatched_sizes)
+            dtype = config.dtype if config.dtype in COMPUTE_DTYPES else most_common_dtype(checkpoint)
+        options = {"dtype": dtype, "attn_implementation": attn_implementation}
+        model, declared = _declare(model_class, config, options)
+        slots = slots_of(model)
+        fit = match(model, slots, checkpoint)
+        if fit.tied_twice is not None and not _is_table(fit, model, checkpoint):
+            warnings.warn(
+                f"{type(model).__name__}: the configuration says tie_word_embeddings=True, but {fit.tied_twice} "
+                f"differs from the embeddings; loaded with tie_word_embeddings=False, so that neither is lost.",
+                stacklevel=4,
+            )
+            config = config.replace(tie_word_embeddings=False)
+            model, declared = _declare(model_class, config, {**options, "name": model.name})
+            slots = slots_of(model)
+            fit = match(model, slots, checkpoint)
+        info = _fill(model, slots, checkpoint, fit, ignore_mismatched_sizes)
         declared.initialize_rest()
-    return model
+    return model, info
 
 
 def most_common_dtype(checkpoint: reader.Checkpoint) -> str:
-    """The floating-point dtype that most bytes of a checkpoint have."""
-    sizes: dict[str, int] = {}
+    """The floating-point dtype that most bytes of a checkpoint have, of those that models compute in.
+
+    Tensors stored as float8 count as bfloat16, which holds all their values.
+    """
+    found: dict[str, int] = {}
     for name in checkpoint.names():
         info = checkpoint.info(name)
         if "float" in info.dtype:
-            sizes[info.dtype] = sizes.get(info.dtype, 0) + info.nbytes
-    return max(sizes, key=sizes.get, default="float32")
+            dtype = info.dtype if info.dtype in COMPUTE_DTYPES else "bfloat16"
+            found[dtype] = found.get(dtype, 0) + info.nbytes
+    return max(found, key=found.get, default="float32")
 
 
-def load_weights(model: Any, checkpoint: reader.Checkpoint, *, ignore_mismatched_sizes: bool = False) -> None:
-    """Fill a model's variables from a checkpoint, strictly.
+def _declare(model_class: Any, config: Any, options: dict[str, Any]) -> tuple[Any, deferred.DeclaredWeights]:
+    with deferred.declare_weights() as declared:
+        model = model_class(config, **options)
+    return model, declared
 
-    Raises:
-        reader.CheckpointError: tensors are missing, unexpected or wrongly shaped; the message lists them.
-    """
-    slots, weight_map, prefix = slots_of(model), model.weight_map, model.base_model_prefix
-    found: dict[str, str] = {}
-    unexpected = []
-    for name in checkpoint.names():
-        if weight_map.dropped(name):
-            continue
-        slot_name = weight_map.resolve(name, slots, prefix)
-        if slot_name is not None:
-            found[slot_name] = name
-        elif not weight_map.may_differ(weight_map.bare_name(name)):
-            unexpected.append(name)
-    for slot_name, name in weight_map.substitutes:
-        if slot_name in slots and name in checkpoint.names():
-            found.setdefault(slot_name, name)
-    missing = [name for name in slots if name not in found]
-    start = prefix + "."
-    is_head = {n for n in slots if not n.startswith(start) or weight_map.may_differ(n.removeprefix(start))}
+
+def _is_table(fit: Match, model: Any, checkpoint: reader.Checkpoint) -> bool:
+    """Whether the output layer's tensor in the file repeats the embedding table."""
+    table = fit.found[f"{model.base_model_prefix}.{model.weight_map.tied[1]}"]
+    return same_values(checkpoint, table, fit.tied_twice)
+
+
+def _fill(
+    model: Any, slots: dict[str, WeightSlot], checkpoint: reader.Checkpoint, fit: Match, ignore_mismatched_sizes: bool
+) -> dict[str, Any]:
+    """Fill a model's variables once all that is wrong has been said; returns the loading info."""
+    weight_map, start = model.weight_map, model.base_model_prefix + "."
+    folder, owner = checkpoint.files[0].parent, type(model).__name__
+    stored = {name: stored_name for stored_name, name in _stored_names(model, slots).items()}
+    _check_quantization(model, checkpoint, fit)
+    new = {
+        name
+        for name in slots
+        if not name.startswith(start)
+        or weight_map.is_optional(name.removeprefix(start))
+        or head_layer(name.removeprefix(start))
+    }
     problems = []
-    lost = [weight_map.stored_name(name) for name in missing if name not in is_head]
+    lost = [weight_map.stored_name(name) for name in fit.missing if name not in new]
     if lost:
-        problems.append(f"missing from the file: {_listed(lost)}")
-    if unexpected:
-        problems.append(f"in the file but not in the model: {_listed(unexpected)}")
-    mismatched = [n for n, source in found.items() if tuple(checkpoint.info(source).shape) != slots[n].shape]
+        problems.append(f"missing from the file: {listed(lost)}")
+    if fit.unexpected:
+        problems.append(f"in the file but not in the model: {listed(fit.unexpected)}{hints(fit.unexpected)}")
+    mismatched = {
+        name: (tuple(checkpoint.info(source).shape), slots[name].shape)
+        for name, source in fit.found.items()
+        if tuple(checkpoint.info(source).shape) != slots[name].shape
+    }
     if mismatched and not ignore_mismatched_sizes:
-        shapes = [
-            f"{n} {tuple(checkpoint.info(found[n]).shape)} in the file, {slots[n].shape} here" for n in mismatched
-        ]
-        hint = " (for a head of another size pass ignore_mismatched_sizes=True)" if is_head & set(mismatched) else ""
-        problems.append(f"of another shape: {_listed(shapes)}{hint}")
+        shapes = [f"{name} {there} in the file, {here} here" for name, (there, here) in mismatched.items()]
+        hint = " (for a head of another size pass ignore_mismatched_sizes=True)" if new & set(mismatched) else ""
+        problems.append(f"of another shape: {listed(shapes)}{hint}")
     if problems:
-        raise reader.CheckpointError(
-            f"{checkpoint.files[0].parent} does not fit {type(model).__name__}: {'; '.join(problems)}."
+        raise reader.CheckpointError(f"{folder} does not fit {owner}: {'; '.join(problems)}.")
+    fresh = [name for name in fit.missing if name in new] + list(mismatched)
+    sizes.check_new_weights(slots, fresh, checkpoint)
+    for name, source in fit.found.items():
+        if name not in mismatched:
+            deferred.fill(slots[name], checkpoint.read(source))
+    for note in fit.notes:
+        warnings.warn(f"{owner}: {note}.", stacklevel=5)
+    left_out = [name for name in fit.foreign if head_layer(weight_map.bare_name(name)) in _own_layers(slots, start)]
+    if left_out:
+        warnings.warn(
+            f"{owner}: {listed(left_out)} belong to the head of another class and were left out.", stacklevel=5
         )
-    fresh = [name for name in missing if name in is_head] + mismatched
-    for slot_name, source in found.items():
-        if slot_name not in mismatched:
-            deferred.fill(slots[slot_name], checkpoint.read(source))
     if fresh:
         warnings.warn(
-            f"{type(model).__name__}: {_listed(fresh)} did not come from the checkpoint and start at random; train "
-            f"them before use.",
-            stacklevel=3,
+            f"{owner}: {listed(fresh)} did not come from the checkpoint and start at random; train them before use.",
+            stacklevel=5,
         )
+    return {
+        "missing_keys": [stored[name] for name in fit.missing],
+        "unexpected_keys": fit.foreign,
+        "mismatched_keys": [(stored[name], *shapes) for name, shapes in mismatched.items()],
+        "error_msgs": [],
+    }
 
 
-def _listed(names: list[str], most: int = 8) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+def _stored_names(model: Any, slots: dict[str, WeightSlot]) -> dict[str, str]:
+    """Names that files give the weights of a model -> their names here."""
+    by_slot = {id(slot): name for name, slot in slots.items()}
+    return {stored: by_slot[id(slot)] for stored, slot in model.stored_names(slots).items()}
+
+
+def _own_layers(slots: dict[str, WeightSlot], start: str) -> set[str]:
+    return {name.split(".", 1)[0] for name in slots if not name.startswith(start)}
+
+
+def _check_quantization(model: Any, checkpoint: reader.Checkpoint, fit: Match) -> None:
+    """Refuse weights that stand for others than they say: integers, and floats that need a scale.
+
+    Raises:
+        reader.CheckpointError: the message names the tensors and the method.
+    """
+    infos = {source: checkpoint.info(source).dtype for source in fit.found.values()}
+    wrong = [source for source, dtype in infos.items() if "float" not in dtype]
+    method, guessed = quantized_names.method_of(model.config), quantized_names.method_in(fit.unexpected)
+    if method is not None:
+        wrong += [source for source, dtype in infos.items() if dtype.startswith("float8")]
+    if wrong or guessed is not None or (method is not None and fit.unexpected):
+        shown = [f"{source} ({infos[source]})" for source in wrong] or fit.unexpected
+        raise reader.CheckpointError(
+            f"{checkpoint.files[0].parent} holds quantised weights, by {method or guessed or 'an unknown method'}: "
+            f"{listed(shown)}. {type(model).__name__} reads floating-point weights: load the checkpoint that this one "
+            f'was made from, and quantise it here with model.quantize("int8") or model.quantize("int4").'
+        )
+    if method is not None:
+        warnings.warn(
+            f"{type(model).__name__}: the configuration names the quantisation {method}, but the file holds plain "
+            f"floating-point weights; its quantization_config was dropped.",
+            stacklevel=5,
+        )
+        for name in ("quantization_config", "quantization", "compression_config"):
+            if hasattr(model.config, name):
+                delattr(model.config, name)
+
+
+def listed(names: list[str], most: int = 8) -> str:
+    """The first of some names, and how many more there are."""
+    return ", ".join(map(str, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")

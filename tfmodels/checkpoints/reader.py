@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -126,7 +127,60 @@ class Checkpoint:
         return self._holders[name]
 
 
-def open_checkpoint(folder: str | os.PathLike[str], gguf_file: str | None = None) -> Checkpoint:
+def choose_formats(
+    use_safetensors: bool | None = None, from_pt: bool = False, from_tf: bool = False, from_flax: bool = False
+) -> tuple[str, ...]:
+    """The formats that the arguments of a `from_pretrained` allow, in the order in which they are looked for.
+
+    Args:
+        use_safetensors: True for safetensors alone, False for any other format.
+        from_pt, from_tf, from_flax: whose format to read, `pytorch_model.bin`, `tf_model.h5` or `flax_model.msgpack`;
+            where there is no such file, a safetensors file.
+
+    Raises:
+        ValueError: more than one of the formats is asked for.
+
+    Example:
+        >>> choose_formats(from_pt=True), choose_formats(use_safetensors=True)
+        (('pytorch', 'safetensors'), ('safetensors',))
+    """
+    sources = {"pytorch": from_pt, "tensorflow": from_tf, "flax": from_flax}
+    chosen = [name for name, wanted in sources.items() if wanted]
+    if len(chosen) > 1:
+        raise ValueError(
+            f"from_pt={from_pt!r}, from_tf={from_tf!r}, from_flax={from_flax!r}: at most one of them is True."
+        )
+    names = (*chosen, "safetensors") if chosen else tuple(kind.name for kind in FORMATS)
+    if use_safetensors:
+        return ("safetensors",)
+    return tuple(name for name in names if name != "safetensors") if use_safetensors is False else names
+
+
+def file_names(kind: Format, variant: str | None = None) -> tuple[str, str]:
+    """The names of a format's single file and of its index.
+
+    Raises:
+        ValueError: `variant` is no part of a file's name.
+
+    Example:
+        >>> file_names(FORMATS[0], "fp16")
+        ('model.fp16.safetensors', 'model.safetensors.index.fp16.json')
+    """
+    if variant is None:
+        return kind.single, kind.single + INDEX_SUFFIX
+    if not isinstance(variant, str) or not re.fullmatch(r"[\w-]{1,64}", variant, re.ASCII):
+        raise ValueError(f"variant={quote(variant)}; a word such as 'fp16' in the names of files was expected.")
+    stem, suffix = os.path.splitext(kind.single)
+    return f"{stem}.{variant}{suffix}", f"{kind.single}.index.{variant}.json"
+
+
+def open_checkpoint(
+    folder: str | os.PathLike[str],
+    gguf_file: str | None = None,
+    *,
+    formats: Sequence[str] | None = None,
+    variant: str | None = None,
+) -> Checkpoint:
     """Open the weights in a folder.
 
     Looked for, in this order: `model.safetensors`; shards named by `model.safetensors.index.json`;
@@ -140,6 +194,8 @@ def open_checkpoint(folder: str | os.PathLike[str], gguf_file: str | None = None
     Args:
         folder: a local folder.
         gguf_file: name of a GGUF file in it to read instead; needs the `gguf` library.
+        formats: names of `FORMATS` to look for, in this order, see `choose_formats`; None for all.
+        variant: the variant in the names of the files, as "fp16" in `model.fp16.safetensors`.
 
     Returns:
         The open checkpoint, to be used in a `with` statement.
@@ -166,12 +222,22 @@ def open_checkpoint(folder: str | os.PathLike[str], gguf_file: str | None = None
         if not is_file_name(gguf_file):
             raise CheckpointError(f"gguf_file={quote(gguf_file)}; the name of a file in {folder} was expected.")
         return Checkpoint(folder, _GGUF.name, [_open_file(_GGUF, folder / gguf_file)])
-    for kind in FORMATS:
-        if (folder / kind.single).exists():
-            return Checkpoint(folder, kind.name, [_open_file(kind, folder / kind.single)])
-        if (folder / (kind.single + INDEX_SUFFIX)).exists():
-            return _open_sharded(folder, kind)
-    raise CheckpointNotFoundError(_nothing_found(folder))
+    kinds = kinds_of(formats)
+    for kind in kinds:
+        single, index = file_names(kind, variant)
+        if (folder / single).exists():
+            return Checkpoint(folder, kind.name, [_open_file(kind, folder / single)])
+        if (folder / index).exists():
+            return _open_sharded(folder, kind, folder / index)
+    raise CheckpointNotFoundError(
+        _nothing_found(folder, [name for kind in kinds for name in file_names(kind, variant)])
+    )
+
+
+def kinds_of(formats: Sequence[str] | None) -> list[Format]:
+    """The formats of these names, in this order; all for None."""
+    by_name = {kind.name: kind for kind in FORMATS}
+    return [by_name[name] for name in (by_name if formats is None else formats)]
 
 
 def _check_finished(folder: Path) -> None:
@@ -190,8 +256,7 @@ def _open_file(kind: Format, path: Path) -> TensorFile:
         raise CheckpointError(f"{path} cannot be read: {shorten(error)}") from error
 
 
-def _open_sharded(folder: Path, kind: Format) -> Checkpoint:
-    index_path = folder / (kind.single + INDEX_SUFFIX)
+def _open_sharded(folder: Path, kind: Format, index_path: Path) -> Checkpoint:
     weight_map = _read_index(index_path)
     shards = sorted(set(weight_map.values()))
     absent = [shard for shard in shards if not (folder / shard).exists()]
@@ -213,8 +278,9 @@ def _open_sharded(folder: Path, kind: Format) -> Checkpoint:
                 both = f"{holders[name]} and {file.path.name}"
                 raise CheckpointError(f"{folder}: tensor {name!r} is in two shards, {both}.")
             holders[name] = file.path.name
+    by_name = dict(zip(shards, files, strict=True))
     for name, shard in weight_map.items():
-        name = kind.file_class.name_in_index(name)
+        name = by_name[shard].name_in_index(name)
         if holders.get(name) != shard:
             where = f"in {holders[name]}" if name in holders else "in none"
             raise CheckpointError(f"{index_path} says that tensor {name!r} is in {shard}, but it is {where}.")
@@ -249,8 +315,7 @@ def _left_out(folder: Path, shards: list[str]) -> list[str]:
     return found
 
 
-def _nothing_found(folder: Path) -> str:
-    looked_for = [name for kind in FORMATS for name in (kind.single, kind.single + INDEX_SUFFIX)]
+def _nothing_found(folder: Path, looked_for: list[str]) -> str:
     present = [path.name for path in folder.iterdir()]
     shards = [name for name in present if _SHARD.fullmatch(name)]
     message = f"No weights in {folder}: looked for {', '.join(looked_for)}; "

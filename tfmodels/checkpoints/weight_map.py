@@ -1,4 +1,4 @@
-"""How a family's variables are named in checkpoint files.
+"""The names of a family's variables in checkpoint files.
 
 A model's layers are walked by attribute, so that the kernel of `model.layers[0].self_attn.q_proj` is
 `model.layers.0.self_attn.q_proj.weight` in a file. What differs from that is data, given by the family.
@@ -23,13 +23,21 @@ _VARIABLE_NAMES = {
     "bias": "bias",
 }
 
-# Layers that heads add to a backbone: in a checkpoint of another head they are neither missing nor unexpected.
-HEAD_LAYERS = ("lm_head", "score", "classifier", "qa_outputs", "embed_out")
+# The layers that each kind of head adds to a backbone, by the end of its class name.
+HEAD_LAYERS = {
+    "ForCausalLM": ("lm_head", "embed_out"),
+    "ForMaskedLM": ("lm_head",),
+    "ForSequenceClassification": ("score", "classifier"),
+    "ForTokenClassification": ("score", "classifier"),
+    "ForMultipleChoice": ("classifier",),
+    "ForQuestionAnswering": ("qa_outputs",),
+}
+_ALL_HEAD_LAYERS = frozenset(layer for layers in HEAD_LAYERS.values() for layer in layers)
 
 
 @dataclasses.dataclass(frozen=True)
 class WeightSlot:
-    """A variable and how its values lie in a file."""
+    """A variable, and whether files hold its values transposed."""
 
     variable: Any
     transposed: bool
@@ -52,7 +60,10 @@ class WeightMap:
         drop: patterns of names that hold no weights of ours (buffers of old checkpoints).
         optional: patterns of names here, without prefix, of weights that checkpoints may lack, or have although the
             model does not use them, as it is with heads.
-        substitutes: (name here, name in files) pairs: where a file lacks the one, the other holds the same values.
+        twins: pairs of names, here or in files, of one weight; where a file holds both and they differ, the first one
+            counts.
+        tied: (name of the output layer's weights, name of the embedding table) here, without prefix: with
+            `tie_word_embeddings` the table serves as both, and files may hold it under either name.
     """
 
     prefixes: tuple[str, ...] = ()
@@ -60,7 +71,8 @@ class WeightMap:
     pairs: tuple[tuple[str, str], ...] = ()
     drop: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
-    substitutes: tuple[tuple[str, str], ...] = ()
+    twins: tuple[tuple[str, str], ...] = ()
+    tied: tuple[str, str] | None = None
 
     def dropped(self, name: str) -> bool:
         """Whether a tensor of a file is a leftover that nobody needs."""
@@ -92,9 +104,20 @@ class WeightMap:
             name = name.replace(here, there)
         return name
 
-    def may_differ(self, bare: str) -> bool:
-        """Whether a weight, by its name here without prefix, is part of a head or otherwise optional."""
-        return bare.split(".")[0] in HEAD_LAYERS or any(re.search(pattern, bare) for pattern in self.optional)
+    def is_optional(self, bare: str) -> bool:
+        """Whether checkpoints may lack a weight, or hold it for nothing, by its name here without prefix."""
+        return any(re.search(pattern, bare) for pattern in self.optional)
+
+
+def head_layer(bare: str) -> str | None:
+    """The head's layer that a weight belongs to, by its name without prefix; None for the backbone's weights.
+
+    Example:
+        >>> head_layer("lm_head.weight"), head_layer("layers.0.mlp.up_proj.weight")
+        ('lm_head', None)
+    """
+    layer = bare.split(".", 1)[0]
+    return layer if layer in _ALL_HEAD_LAYERS else None
 
 
 def walk(layer: keras.layers.Layer, path: str = "") -> Iterator[tuple[str, keras.layers.Layer]]:

@@ -26,6 +26,8 @@ from tfmodels.utils.plain import plain
 from tfmodels.utils.text import did_you_mean, quote
 
 CONFIG_NAME = "config.json"
+MAX_LAYERS = 1 << 16
+"""Far more than any model has; a larger number is a mistake that would take hours to build."""
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 MAX_LABELS = 1_000_000
 """Most classes that are given names of their own accord."""
@@ -132,6 +134,10 @@ class ModelConfig(ConfigPart, upload.PushToHub):
 
     def validate(self) -> None:
         """Raise ValueError where values contradict each other. Called again when a model is built."""
+        layers = getattr(self, "num_hidden_layers", None)
+        if isinstance(layers, int) and layers > MAX_LAYERS:
+            name = type(self).aliases.get("num_hidden_layers", "num_hidden_layers")
+            raise ValueError(f"{name}={quote(layers)} in {type(self).__name__}; at most {MAX_LAYERS} were expected.")
         if self.problem_type is not None and self.problem_type not in PROBLEM_TYPES:
             raise ValueError(
                 f"problem_type={quote(self.problem_type)} is unknown; it is one of {', '.join(PROBLEM_TYPES)}."

@@ -14,7 +14,7 @@ from keras import ops
 
 from tfmodels.cache import kv
 from tfmodels.checkpoints.weight_map import WeightMap
-from tfmodels.configs.base import ModelConfig
+from tfmodels.configs.base import MAX_LAYERS, ModelConfig
 from tfmodels.configs.part import configuration
 from tfmodels.generation.api import GenerationMixin
 from tfmodels.layers.attention import split_heads
@@ -33,7 +33,6 @@ from tfmodels.utils.text import quote
 
 ATTENTION_KINDS = ("global", "local")
 # A file that promises more is damaged.
-MAX_LAYERS = 100_000
 
 
 @configuration
@@ -252,6 +251,7 @@ class TFGPTNeoPreTrainedModel(TFPreTrainedModel):
         prefixes=("transformer",),
         pairs=(("attn.attention.", "attn."),),
         drop=(r"\.attention\.(masked_)?bias$",),
+        tied=("lm_head.weight", "wte.weight"),
     )
 
 

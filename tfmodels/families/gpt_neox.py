@@ -200,6 +200,7 @@ class TFGPTNeoXPreTrainedModel(TFPreTrainedModel):
         prefixes=("gpt_neox",),
         pairs=(("embed_out.", "lm_head."),),
         drop=(r"\.attention\.(masked_)?bias$", r"\brotary_emb\."),
+        tied=("lm_head.weight", "embed_in.weight"),
     )
 
 

@@ -192,6 +192,7 @@ class TFLlamaPreTrainedModel(TFPreTrainedModel):
     weight_map = WeightMap(
         prefixes=("model", "transformer"),
         drop=(r"\brotary_emb\.",),
+        tied=("lm_head.weight", "embed_tokens.weight"),
     )
 
 

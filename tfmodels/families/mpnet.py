@@ -279,8 +279,9 @@ class TFMPNetPreTrainedModel(TFPreTrainedModel):
         ),
         drop=(r"\bembeddings\.position_ids$",),
         optional=(r"^pooler\.",),
-        # One bias under two names; files of transformers 4 keep the first, those of 5 the one that is used.
-        substitutes=(("lm_head.decoder.bias", "lm_head.bias"), ("lm_head.bias", "lm_head.decoder.bias")),
+        # One bias: files hold it under the second name, and some of transformers 5 under the one that is used.
+        twins=(("lm_head.decoder.bias", "lm_head.bias"),),
+        tied=("lm_head.decoder.weight", "embed_tokens.weight"),
     )
 
 

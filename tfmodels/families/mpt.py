@@ -329,6 +329,7 @@ class TFMptPreTrainedModel(TFPreTrainedModel):
             ("blocks.", "layers."),
             ("norm_f.", "norm."),
         ),
+        tied=("lm_head.weight", "embed_tokens.weight"),
     )
 
 

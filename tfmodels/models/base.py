@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import keras
 
-from tfmodels.checkpoints import hub, load, save
+from tfmodels.checkpoints import hub, load, reader, save
 from tfmodels.checkpoints.weight_map import WeightMap, WeightSlot
 from tfmodels.configs.base import ModelConfig, read_config_file
 from tfmodels.dtypes import to_policy
@@ -52,6 +52,8 @@ class TFPreTrainedModel(CallingConvention, QuantizedModel, TaskModel):
     backbone_options: ClassVar[dict[str, Any]] = {}
     # What a head takes beside the backbone's inputs, labels included, in order.
     head_inputs: ClassVar[tuple[str, ...]] = ()
+    # Whether the head's output layer is the embedding table once more where `tie_word_embeddings` says so.
+    ties_embeddings: ClassVar[bool] = False
     # What `tfmodels.training.lora.add_lora` was asked for.
     lora_config: Any = None
     # The programs that `generate` has compiled (`tfmodels.runtime.compile.ProgramCache`).
@@ -285,12 +287,18 @@ class TFPreTrainedModel(CallingConvention, QuantizedModel, TaskModel):
         torch_dtype: Any = None,
         attn_implementation: str | None = None,
         ignore_mismatched_sizes: bool = False,
+        output_loading_info: bool = False,
+        use_safetensors: bool | None = None,
+        from_pt: bool = False,
+        from_tf: bool = False,
+        from_flax: bool = False,
+        variant: str | None = None,
         **kwargs: Any,
-    ) -> TFPreTrainedModel:
+    ) -> Any:
         """Load a model from a checkpoint.
 
         Weights are read tensor by tensor into variables of the wanted dtype: beside them, memory holds one tensor at a
-            time.
+        time. The format of the weights is recognised; safetensors come first.
 
         Args:
             pretrained_model_name_or_path: folder, bundled model name, or hub id.
@@ -299,12 +307,20 @@ class TFPreTrainedModel(CallingConvention, QuantizedModel, TaskModel):
                 the file stores. Default: Keras's global policy (float32). `torch_dtype` is its old name.
             attn_implementation: as in the constructor.
             ignore_mismatched_sizes: start weights of another shape anew, with a warning, instead of raising.
+            output_loading_info: also return what did not fit, see below.
+            use_safetensors: True reads safetensors alone, False any other format.
+            from_pt, from_tf, from_flax: read `pytorch_model.bin`, `tf_model.h5` or `flax_model.msgpack`; or
+                safetensors, where there is no such file.
+            variant: the variant in the files' names, as "fp16" in `model.fp16.safetensors`.
             **kwargs: fields of the configuration to change (`num_labels=5`); `revision`, `token`, `cache_dir`,
                 `local_files_only`, `force_download`, `subfolder` for the hub; `gguf_file`, the name of a GGUF file in
                 the folder, to read that one (it holds the configuration too).
 
         Returns:
             The model. Weights of a head that the checkpoint lacks are drawn at random, with a warning that names them.
+            With `output_loading_info=True` the model and a dict: "missing_keys", weights that start at random;
+            "unexpected_keys", tensors of heads that this class does not have; "mismatched_keys", triples of a weight,
+            its shape in the file and its shape here; "error_msgs", always empty, since errors are raised.
 
         Raises:
             FileNotFoundError: no such folder or no weights in it.
@@ -318,6 +334,7 @@ class TFPreTrainedModel(CallingConvention, QuantizedModel, TaskModel):
             260032
         """
         hub_options, overrides = hub.split_options(kwargs)
+        formats = reader.choose_formats(use_safetensors, from_pt, from_tf, from_flax)
         if isinstance(config, ModelConfig):
             config = config.replace(**overrides) if overrides else config
         elif config is not None:
@@ -326,20 +343,20 @@ class TFPreTrainedModel(CallingConvention, QuantizedModel, TaskModel):
             config = cls.config_class.from_dict(
                 read_config_file(pretrained_model_name_or_path, **hub_options), **overrides
             )
-        folder = hub.resolve(
-            pretrained_model_name_or_path, patterns=(*hub.CONFIG_FILES, hub.WEIGHT_FILES), **hub_options
-        )
-        model = load.load_model(
-            cls,
-            folder,
-            config,
-            dtype=torch_dtype if dtype is None else dtype,
-            attn_implementation=attn_implementation,
-            ignore_mismatched_sizes=ignore_mismatched_sizes,
-            gguf_file=hub_options.get("gguf_file"),
-        )
+        patterns = (*hub.CONFIG_FILES, hub.weight_files(formats, variant))
+        folder = hub.resolve(pretrained_model_name_or_path, patterns=patterns, **hub_options)
+        gguf_file = hub_options.get("gguf_file")
+        with reader.open_checkpoint(folder, gguf_file, formats=formats, variant=variant) as checkpoint:
+            model, info = load.load_model(
+                cls,
+                checkpoint,
+                config,
+                dtype=torch_dtype if dtype is None else dtype,
+                attn_implementation=attn_implementation,
+                ignore_mismatched_sizes=ignore_mismatched_sizes,
+            )
         model.after_loading(folder)
-        return model
+        return (model, info) if output_loading_info else model
 
     def after_loading(self, folder: Path) -> None:
         """Read what else the folder holds for this model; heads override it."""

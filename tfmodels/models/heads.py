@@ -34,6 +34,7 @@ class CausalLMHead:
 
     label_names = ("labels",)
     head_inputs = ("labels", "logits_to_keep")
+    ties_embeddings = True
 
     def make_head(self) -> None:
         if not self.config.tie_word_embeddings:
@@ -104,6 +105,7 @@ class MaskedLMHead:
 
     label_names = ("labels",)
     head_inputs = ("labels",)
+    ties_embeddings = True
 
     def forward(self, *, labels: Any, return_dict: bool | None, **inputs: Any) -> Any:
         outputs = self.backbone(**inputs, return_dict=True)

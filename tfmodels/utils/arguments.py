@@ -81,10 +81,10 @@ LOADING = {
     "_fast_init": _harmless("weights are always read one tensor at a time"),
     "disable_mmap": _harmless("tensors are read one at a time"),
     "weights_only": _harmless(_FORMATS),
-    "from_pt": _harmless(_FORMATS),
-    "from_tf": _harmless(_FORMATS),
-    "from_flax": _harmless(_FORMATS),
-    "use_safetensors": _harmless(_FORMATS),
+    **{
+        name: _harmless("models read that format; other classes have no weights")
+        for name in ("from_pt", "from_tf", "from_flax", "use_safetensors", "variant", "output_loading_info")
+    },
     "device_map": _harmless(_DEVICES),
     "max_memory": _harmless(_DEVICES),
     "offload_folder": _harmless("nothing is moved to disk"),
@@ -97,7 +97,6 @@ LOADING = {
     "load_in_8bit": _refused(_QUANTIZED),
     "load_in_4bit": _refused(_QUANTIZED),
     "quantization_config": _refused(_QUANTIZED),
-    "variant": _refused("name the folder or revision whose files have their plain names"),
     "key_mapping": _refused("rename the tensors in the file"),
     "load_weight_prefix": _refused("rename the tensors in the file", ""),
     "tf_to_pt_weight_rename": _refused("rename the tensors in the file"),

@@ -89,8 +89,7 @@ class FlaxFile(TensorFile):
         array.flags.writeable = False
         return array.reshape(shape).T if transposed else array.reshape(shape)
 
-    @staticmethod
-    def name_in_index(name: str) -> str:
+    def name_in_index(self, name: str) -> str:
         return torch_name(name)
 
     def _add(self, path: str, node: Any) -> None:

@@ -54,8 +54,7 @@ class TensorFlowFile(TensorFile):
         array = self._file.array(shape, dtype, offset)
         return array.T if transposed else array
 
-    @staticmethod
-    def name_in_index(name: str) -> str:
+    def name_in_index(self, name: str) -> str:
         return torch_name(name)
 
     def _add(self, dataset: Any, nested: bool) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import struct
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ from tfmodels.checkpoints.files import (
     TensorFile,
     TensorInfo,
 )
-from tfmodels.checkpoints.formats.tensor_pickle import PickleReader, Tensor
+from tfmodels.checkpoints.formats.tensor_pickle import PickleReader, Storage, Tensor
 from tfmodels.utils.text import some
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -42,6 +43,10 @@ _WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
 """Keys under which training scripts put the state dict beside other things."""
 
 
+# The keys of an optimizer's state dict, which `torch.save` writes as optimizer.pt or optimizer.bin.
+_OPTIMIZER = ("state", "param_groups")
+
+
 class _Place(NamedTuple):
     """Where a storage lies in the file."""
 
@@ -52,8 +57,8 @@ class _Place(NamedTuple):
 class PytorchFile(TensorFile):
     """One `.bin` (or `.pt`, `.pth`) file that `torch.save` wrote from a state dict.
 
-    The top level must be a dict from names to tensors. A dict without any tensor that holds one such dict under
-    "state_dict", "model_state_dict", "model" or "module" is understood too.
+    The top level must be a dict from names to tensors, or the state of a training run with one such dict in it, best
+    under "state_dict", "model_state_dict", "model" or "module".
 
     Args:
         path: the file.
@@ -146,7 +151,7 @@ class PytorchFile(TensorFile):
         if system.get("little_endian") is not True:
             raise CheckpointError(f"{self.path} is not stored little-endian, which alone can be read.")
         content, keys = pickles.read(), pickles.read()
-        storages = {tensor.storage.key: tensor.storage for tensor in self._state_dict(content).values()}
+        storages = {storage.key: storage for storage in _storages(content)}
         places = {}
         position = pickles.position
         if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or len(set(keys)) < len(keys):
@@ -167,15 +172,8 @@ class PytorchFile(TensorFile):
         return content, places
 
     def _state_dict(self, content: Any) -> dict[str, Tensor]:
-        if isinstance(content, dict) and not any(isinstance(value, Tensor) for value in content.values()):
-            inner = [key for key in _WRAPPERS if isinstance(content.get(key), dict)]
-            if len(inner) == 1:
-                content = content[inner[0]]
-            elif content:
-                raise CheckpointError(
-                    f"{self.path} holds no tensors at its top level, but the keys {some(map(str, content))}; "
-                    f"a state dict, or one under {' or '.join(_WRAPPERS)}, was expected."
-                )
+        if isinstance(content, dict):
+            content = self._inner_dict(content)
         if not isinstance(content, dict):
             raise CheckpointError(f"{self.path} holds a {type(content).__name__}; a dict of tensors was expected.")
         others = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
@@ -183,6 +181,25 @@ class PytorchFile(TensorFile):
             raise CheckpointError(f"{self.path} holds other things among its tensors: {some(others)}.")
         if not all(isinstance(name, str) for name in content):
             raise CheckpointError(f"{self.path} holds tensors whose names are no text.")
+        return content
+
+    def _inner_dict(self, content: dict[Any, Any]) -> dict[Any, Any]:
+        """The state dict in a file of a training run, which holds other things beside it; else `content` itself."""
+        inner = [key for key, value in content.items() if _is_state_dict(value)]
+        chosen = [key for key in inner if key in _WRAPPERS] or inner
+        if len(chosen) == 1:
+            return content[chosen[0]]
+        if len(chosen) > 1:
+            raise CheckpointError(
+                f"{self.path} holds several dicts of tensors, {some(map(str, chosen))}; save the one that is the "
+                f"model's state dict alone."
+            )
+        if content and not any(isinstance(value, Tensor) for value in content.values()):
+            what = "an optimizer's state" if set(_OPTIMIZER) <= set(content) else "no tensors at its top level"
+            raise CheckpointError(
+                f"{self.path} holds {what}, but the keys {some(map(str, content))}; a state dict, or one under "
+                f"{' or '.join(_WRAPPERS)}, was expected."
+            )
         return content
 
     def _describe(self, name: str, tensor: Tensor, places: dict[str, _Place]) -> TensorInfo:
@@ -211,3 +228,21 @@ def _first_byte(tensor: Tensor) -> int:
     """Where in the file's copy of its storage a tensor begins."""
     storage = tensor.storage
     return storage.offset * DTYPES[storage.dtype].itemsize + tensor.offset * DTYPES[tensor.dtype].itemsize
+
+
+def _is_state_dict(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value) and all(isinstance(item, Tensor) for item in value.values())
+
+
+def _storages(content: Any) -> Iterator[Storage]:
+    """The storages of all tensors in a pickle, those beside the state dict included; each container once."""
+    pending, seen = [content], set()
+    while pending:
+        item = pending.pop()
+        if isinstance(item, Tensor):
+            yield item.storage
+        elif isinstance(item, Storage):
+            yield item
+        elif isinstance(item, (dict, list, tuple)) and id(item) not in seen:
+            seen.add(id(item))
+            pending.extend(item.values() if isinstance(item, dict) else item)

@@ -2,10 +2,14 @@
 
 The layout is 8 bytes of header length, a JSON header, and the elements of all tensors back to back. The package
 `safetensors` would read it too, but copies each tensor out of its mapping and keeps every page it has touched: a
-model's weights then count twice while it loads. Here a tensor is a view, and its pages can be let go."""
+model's weights then count twice while it loads. Here a tensor is a view, and its pages can be let go.
+
+The former TensorFlow and Flax classes wrote such files too, with the names and the order of axes of their own formats;
+those files are read as `tf_model.h5` and `flax_model.msgpack` are."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +25,11 @@ from tfmodels.checkpoints.files import (
     is_count,
     parse_json_object,
 )
+from tfmodels.checkpoints.formats import flax, hdf5
+from tfmodels.utils.text import quote
 
 METADATA_KEY = "__metadata__"
+_FORMAT_KEY = "format"
 MAX_HEADER_BYTES = 100_000_000
 """The format's own limit."""
 
@@ -60,6 +67,7 @@ class SafetensorsFile(TensorFile):
         self.path = path
         self._file = MappedFile(path)
         self._data_start, header = self._read_header()
+        metadata = header.get(METADATA_KEY, {})
         spans: dict[str, tuple[int, int]] = {}
         infos = {}
         for name, entry in header.items():
@@ -67,14 +75,33 @@ class SafetensorsFile(TensorFile):
                 self._check_metadata(entry)
             else:
                 infos[name], spans[name] = self._check_entry(name, entry)
-        self._starts = {name: start for name, (start, _) in spans.items()}
         # By place in the file, so that reading all tensors in order reads the disk in order.
         self.tensors = {name: infos[name] for name in sorted(spans, key=lambda name: spans[name])}
         self._check_spans(spans)
+        self._written_by = _writer_of(metadata.get(_FORMAT_KEY), infos)
+        stored, self.tensors, self._places = self.tensors, {}, {}
+        for name, info in stored.items():
+            self._add(name, info, spans[name][0])
+        for alias, name in metadata.items():
+            # safetensors.torch.save_model writes a shared tensor once and says here which other names it has.
+            if alias != _FORMAT_KEY and alias not in stored and name in stored:
+                self._add(alias, stored[name], spans[name][0])
 
     def read(self, name: str) -> np.ndarray:
-        info = self.tensors[name]
-        return self._file.array(info.shape, DTYPES[info.dtype], self._data_start + self._starts[name])
+        start, shape, dtype, transposed = self._places[name]
+        array = self._file.array(shape, dtype, self._data_start + start)
+        return array.T if transposed else array
+
+    def name_in_index(self, name: str) -> str:
+        return _torch_name(name, self._written_by)[0]
+
+    def _add(self, stored: str, info: TensorInfo, start: int) -> None:
+        name, is_kernel = _torch_name(stored, self._written_by)
+        transposed = is_kernel and len(info.shape) == 2
+        if name in self.tensors:
+            raise CheckpointError(f"{self.path}: two tensors have names that both stand for {quote(name)}.")
+        self.tensors[name] = info._replace(name=name, shape=info.shape[::-1] if transposed else info.shape)
+        self._places[name] = start, info.shape, DTYPES[info.dtype], transposed
 
     def _read_header(self) -> tuple[int, dict[str, Any]]:
         size = self._file.size
@@ -144,3 +171,24 @@ class SafetensorsFile(TensorFile):
             raise CheckpointError(
                 f"{self.path} has {available - reached} bytes behind its last tensor that belong to none."
             )
+
+
+def _writer_of(stated: str | None, names: Iterable[str]) -> str:
+    """The library whose names a file has: "pt", "tf" or "flax"; by its metadata, or where those are silent by them."""
+    if stated in ("tf", "flax"):
+        return stated
+    if stated is None:
+        if any("/" in name or name.endswith(":0") for name in names):
+            return "tf"
+        if any(name.endswith((".kernel", ".embedding")) for name in names):
+            return "flax"
+    return "pt"
+
+
+def _torch_name(name: str, written_by: str) -> tuple[str, bool]:
+    """The name in PyTorch files of a stored tensor, and whether it is a kernel, which lies transposed there."""
+    if written_by == "tf":
+        return hdf5.torch_name(f"model/{name}"), name.split("/")[-1].startswith("kernel")
+    if written_by == "flax":
+        return flax.torch_name(name.replace(".", "/")), name.split(".")[-1] == "kernel"
+    return name, False
