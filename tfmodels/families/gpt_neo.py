@@ -32,7 +32,6 @@ from tfmodels.models.heads import (
 from tfmodels.utils.text import quote
 
 ATTENTION_KINDS = ("global", "local")
-# A file that promises more is damaged.
 
 
 @configuration
