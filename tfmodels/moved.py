@@ -12,6 +12,8 @@ from types import ModuleType
 # Old module -> the one that holds its names now.
 MOVED = {
     "tfmodels.bundled": "tfmodels.checkpoints.bundled",
+    "tfmodels.export.serving_files": "tfmodels.export.saved_model.serving_files",
+    "tfmodels.export.text": "tfmodels.export.saved_model.text",
     "tfmodels.calling": "tfmodels.models.calling",
     "tfmodels.config": "tfmodels.configs.base",
     "tfmodels.heads": "tfmodels.models.heads",

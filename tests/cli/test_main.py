@@ -1,29 +1,25 @@
-"""cli.py: what a person at a terminal sees, and how fast."""
+"""The `tfmodels` command: what a person at a terminal sees, and what is loaded before it answers."""
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 from tfmodels import __version__
+from tfmodels.cli import demo
 from tfmodels.cli import main as cli
 
 ROOT = Path(__file__).parents[2]
-EXPECTED = json.loads((ROOT / "saved_models" / "stories260K" / "expected_greedy.json").read_text())
 
 
-def run(*arguments, python=("-m", "tfmodels.cli"), **options):
-    """The command in a process of its own, as a shell would run it."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+def run(*arguments, python=("-m", "tfmodels.cli"), environment=None, **options):
+    """Run the command in a process of its own, as a shell would."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})}
     environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
     command = [sys.executable, *python, *arguments]
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, **options)
@@ -32,23 +28,111 @@ def run(*arguments, python=("-m", "tfmodels.cli"), **options):
 # Start-up ------------------------------------------------------------------------------------------------------------
 
 
-def test_help_answers_at_once():
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        done = run("--help")
-        seconds.append(time.perf_counter() - start)
-        assert done.returncode == 0
-        assert all(command in done.stdout for command in cli.COMMANDS)
-    assert min(seconds) < 0.5
+NOT_HEAVY = """
+import sys
+from tfmodels.cli.main import main
+try:
+    code = main({arguments!r})
+except SystemExit as stop:
+    code = stop.code
+heavy = {{'tensorflow', 'keras', 'jax', 'torch', 'ai_edge_litert', 'onnx', 'tensorflow_text'}}
+print(code, heavy & set(sys.modules), file=sys.stderr)
+"""
+
+
+def without_a_backend(*arguments, **environment):
+    """Run a command that must not load a backend. Returns its exit code and what it wrote to standard error."""
+    code = NOT_HEAVY.format(arguments=list(map(str, arguments)))
+    done = run(code, python=("-c",), environment=environment)
+    *told, last = done.stderr.strip().splitlines()
+    code, _, loaded = last.partition(" ")
+    assert loaded == "set()", done.stderr
+    return int(code), "\n".join(told), done.stdout
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["generate", "--help"], ["inspect", "stories260K"]])
 def test_commands_that_do_without_a_backend(arguments):
-    code = f"import sys; from tfmodels.cli.main import main\ntry: main({arguments})\nexcept SystemExit: pass\n"
-    code += "print({'tensorflow', 'keras', 'jax', 'torch'} & set(sys.modules), file=sys.stderr)"
+    code, _, out = without_a_backend(*arguments)
+    assert code == 0 and out
+
+
+def test_mistakes_are_told_before_a_backend_loads(tmp_path):
+    """One process for all of them: each is one line, names what is wrong and what is right."""
+    (tmp_path / "there.onnx").touch()
+    (tmp_path / "empty").mkdir()
+    encoder = tmp_path / "encoder"
+    encoder.mkdir()
+    (encoder / "config.json").write_text('{"model_type": "mpnet", "architectures": ["MPNetForMaskedLM"]}')
+    stories = ROOT / "saved_models" / "stories260K"
+    export = ["export", stories]
+    cases = [
+        (["generate", "storis260K", "x", "--local-files-only"], "did you mean stories260K?"),
+        (["generate", tmp_path / "encodr", "x"], f"did you mean {encoder}?"),
+        (["generate", tmp_path / "empty", "x"], "holds no config.json"),
+        (["generate", stories, "x", "--top-k", "-2"], "--top-k -2"),
+        (["generate", encoder, "x"], "MPNet models do not generate text"),
+        (["embed", encoder, tmp_path / "none.txt", "-o", tmp_path / "x.npy"], "none.txt"),
+        ([*export, "--to", "onnx", "-o", tmp_path / "there.onnx"], "exists already"),
+        ([*export, "--to", "onnx", "-o", tmp_path / "x.tflite"], "an ONNX file's name ends in .onnx"),
+        ([*export, "--to", "onnx", "-o", tmp_path / "x.onnx", "--quantize", "int8"], QUANTIZE),
+        (
+            [*export, "--to", "saved_model", "-o", tmp_path / "x", "--model-version", "-1"],
+            "--model-version -1; a whole",
+        ),
+        (
+            [*export, "--to", "saved_model", "-o", tmp_path / "x", "--max-length", "1"],
+            "--max-length 1; a whole number",
+        ),
+        (
+            [*export, "--to", "litert", "-o", tmp_path / "x.tflite", "--dtype", "bfloat16"],
+            "--dtype bfloat16; a LiteRT",
+        ),
+        ([*export, "--to", "saved_model", "-o", tmp_path / "x", "--head", "ForMaskedLM"], "Llama models have Model"),
+        (["export", encoder, "--to", "litert_lm", "-o", tmp_path / "x.litertlm"], "takes --head ForCausalLM, not"),
+        (["export", encoder, "--to", "onnx", "-o", tmp_path / "x.onnx"], "No weights in"),
+        (["export", tmp_path / "no", "--to", "saved_model", "-o", tmp_path / "x"], "There is no folder"),
+    ]
+    code = "import sys, io, contextlib, json\nfrom tfmodels.cli.main import main\nfound = []\n"
+    code += f"for arguments in {[list(map(str, arguments)) for arguments, _ in cases]!r}:\n"
+    code += "    with contextlib.redirect_stderr(io.StringIO()) as told: code = main(arguments)\n"
+    code += "    found.append((code, told.getvalue()))\n"
+    code += "print(json.dumps([found, sorted({'tensorflow', 'keras', 'jax'} & set(sys.modules))]))"
     done = run(code, python=("-c",))
-    assert done.stderr.strip().splitlines()[-1] == "set()"
+    found, heavy = json.loads(done.stdout.splitlines()[-1])
+    assert heavy == []
+    for (status, told), (arguments, message) in zip(found, cases, strict=True):
+        assert status == 2 and told.count("\n") == 1, (arguments, told)
+        assert message in told, (arguments, told)
+
+
+QUANTIZE = (
+    "--quantize int8 is no option of --to onnx, which takes none of its kind; it goes with --to litert and "
+    "--to litert_lm."
+)
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"KERAS_BACKEND": "torch"}, "KERAS_BACKEND is 'torch'; tfmodels needs tensorflow or jax"),
+        ({"KERAS_BACKEND": "tensorflwo"}, "did you mean tensorflow?"),
+    ],
+)
+def test_backend_is_checked_first(environment, message):
+    code, told, _ = without_a_backend("generate", "stories260K", "x", **environment)
+    assert code == 2 and message in told
+
+
+def test_export_from_another_backend(tmp_path):
+    arguments = ("export", "stories260K", "--to", "saved_model", "-o", tmp_path / "x")
+    code, told, _ = without_a_backend(*arguments, KERAS_BACKEND="jax")
+    assert code == 2 and "KERAS_BACKEND is 'jax'; --to saved_model needs tensorflow" in told
+
+
+def test_missing_extra_is_named_first(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tf2onnx", None)
+    assert cli.main(["export", "stories260K", "--to", "onnx", "-o", str(tmp_path / "x.onnx")]) == 2
+    assert "--to onnx needs tf2onnx, which is not installed: pip install" in capsys.readouterr().err
 
 
 def test_version(capsys):
@@ -61,7 +145,7 @@ def test_version(capsys):
 def test_quiet_load_drops_chatter_and_keeps_the_rest():
     code = """
 import os
-from tfmodels.cli.main import quiet_load
+from tfmodels.cli.common import quiet_load
 with quiet_load():
     os.write(2, b"WARNING: All log messages before absl::InitializeLog() is called are written to STDERR\\n")
     os.write(2, b"I0000 00:00:1795384537.494877   10488 port.cc:153] oneDNN custom operations are on.\\n")
@@ -75,7 +159,7 @@ os.write(2, b"after\\n")
 def test_quiet_load_passes_errors_on():
     code = """
 import os
-from tfmodels.cli.main import quiet_load
+from tfmodels.cli.common import quiet_load
 with quiet_load():
     os.write(2, b"why\\n")
     import nowhere
@@ -93,9 +177,9 @@ with quiet_load():
     [
         (["inspect", "/no/such/folder"], "/no/such/folder"),
         (["inspect", "bad name?"], "bad name?"),
-        (["generate", "stories260K", "x", "--max-new-tokens", "-3"], "max_new_tokens=-3"),
-        (["generate", "stories260K", "x", "--max-new-tokens", "0"], "max_new_tokens=0"),
-        (["generate", "stories260K", "x", "--top-p", "1.5"], "top_p=1.5"),
+        (["generate", "stories260K", "x", "--max-new-tokens", "-3"], "--max-new-tokens -3"),
+        (["generate", "stories260K", "x", "--max-new-tokens", "0"], "--max-new-tokens 0"),
+        (["generate", "stories260K", "x", "--top-p", "1.5"], "--top-p 1.5"),
         (["generate", "/no/such/folder", "x"], "/no/such/folder"),
     ],
 )
@@ -138,7 +222,7 @@ def test_surprises_name_their_type(monkeypatch, capsys):
     def surprise(options):
         raise RuntimeError("first\nsecond")
 
-    monkeypatch.setitem(cli.COMMANDS, "demo", ("x", cli.add_demo, surprise))
+    monkeypatch.setitem(cli.COMMANDS, "demo", cli.Command("x", demo.add_arguments, surprise))
     assert cli.main(["demo"]) == 2
     assert capsys.readouterr().err == "tfmodels demo: error: RuntimeError: first second (--debug shows where)\n"
 
@@ -147,7 +231,7 @@ def test_interrupt(monkeypatch):
     def interrupt(options):
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(cli.COMMANDS, "demo", ("x", cli.add_demo, interrupt))
+    monkeypatch.setitem(cli.COMMANDS, "demo", cli.Command("x", demo.add_arguments, interrupt))
     assert cli.main(["demo"]) == 130
 
 
@@ -156,11 +240,11 @@ def test_reader_that_goes_away():
 import subprocess, sys
 writer = subprocess.Popen([sys.executable, "-c", '''
 import sys
-from tfmodels.cli import main as cli
+from tfmodels.cli import demo, main as cli
 def write(options):
     while True:
         print("word " * 1000)
-cli.COMMANDS["demo"] = ("x", cli.add_demo, write)
+cli.COMMANDS["demo"] = cli.Command("x", demo.add_arguments, write)
 sys.exit(cli.main(["demo"]))
 '''], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd={str(ROOT)!r})
 writer.stdout.read(100)
@@ -170,115 +254,37 @@ print(writer.wait(60), writer.stderr.read())
     assert run(code, python=("-c",)).stdout == "141 b''\n"
 
 
-# inspect -------------------------------------------------------------------------------------------------------------
-
-
-def test_inspect_json(capsys):
-    assert cli.main(["inspect", "stories260K", "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
-    assert report["architecture"] == "LlamaForCausalLM"
-    assert report["format"] == "safetensors"
-    # embeddings, 5 layers of attention (q, k, v, o), feed-forward and two norms, the last norm; the head is tied
-    layer = 2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 172 + 2 * 64
-    assert report["parameters"]["parts"] == {
-        "embeddings": 512 * 64,
-        **{f"layer {index}": layer for index in range(5)},
-        "final norm": 64,
-    }
-    assert report["parameters"]["total"] == 512 * 64 + 5 * layer + 64 == 260032
-    assert report["parameters"]["head_is_tied"] is True
-    assert report["memory"] == {"float32": 4 * 260032, "bfloat16": 2 * 260032, "float16": 2 * 260032}
-    assert report["files"] == [{"name": "model.safetensors", "bytes": 1044992, "tensors": 47, "dtypes": ["float32"]}]
-    assert report["config"]["hidden_size"] == 64
-
-
-def test_inspect_sharded_and_mixed_dtypes(tmp_path, capsys):
-    parts = {
-        "model-00001-of-00002.safetensors": {"model.embed_tokens.weight": np.zeros((10, 4), "float32")},
-        "model-00002-of-00002.safetensors": {
-            "model.layers.0.mlp.up_proj.weight": np.zeros((8, 4), "float16"),
-            "lm_head.weight": np.zeros((10, 4), "float16"),
-        },
-    }
-    for name, tensors in parts.items():
-        save_file(tensors, tmp_path / name)
-    weight_map = {tensor: name for name, tensors in parts.items() for tensor in tensors}
-    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
-    (tmp_path / "config.json").write_text(
-        '{"architectures": ["XForY"], "model_type": "x", "tie_word_embeddings": true}'
-    )
-    assert cli.main(["inspect", str(tmp_path), "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
-    assert report["parameters"] == {
-        "total": 112,
-        "parts": {"embeddings": 40, "layer 0": 32, "head": 40},
-        "head_is_tied": False,
-    }
-    assert report["dtypes"] == {
-        "float32": {"tensors": 1, "parameters": 40, "bytes": 160},
-        "float16": {"tensors": 2, "parameters": 72, "bytes": 144},
-    }
-    assert [(file["name"], file["tensors"]) for file in report["files"]] == [
-        (name, len(t)) for name, t in parts.items()
-    ]
-
-
-def test_inspect_table(capsys):
-    assert cli.main(["inspect", "stories260K"]) == 0
-    text = capsys.readouterr().out
-    for expected in (
-        "LlamaForCausalLM",
-        "layers 0-4, each",
-        "45,440",
-        "260,032",
-        "1.04 MB",
-        "520.06 kB",
-        "rms_norm_eps",
-    ):
-        assert expected in text
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["genrate", "stories260K", "x"], "did you mean generate?"),
+        (["export", "stories260K", "--to", "savedmodel", "-o", "x"], "did you mean saved_model?"),
+        (["generate", "stories260K", "x", "--temprature", "1"], "did you mean --temperature?"),
+        (["generate", "stories260K", "x", "--max-new-token=1", "--seeed=2"], "did you mean --seed?"),
+    ],
+)
+def test_near_names_are_suggested(arguments, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("name", "part"),
+    ("text", "expected"),
     [
-        ("gpt_neox.layers.11.attention.dense.weight", "layer 11"),
-        ("transformer.h.2.ln_1.weight", "layer 2"),
-        ("transformer.blocks.7.norm_1.weight", "layer 7"),
-        ("encoder.layer.0.attention.attn.q.weight", "layer 0"),
-        ("embed_out.weight", "head"),
-        ("score.weight", "head"),
-        ("gpt_neox.embed_in.weight", "embeddings"),
-        ("transformer.wte.weight", "embeddings"),
-        ("embeddings.LayerNorm.weight", "embeddings"),
-        ("transformer.ln_f.bias", "final norm"),
-        ("pooler.dense.weight", "other"),
+        ("top_p=1.5; up to 1", "--top-p 1.5; up to 1"),
+        ("max_new_tokens=-3: positive", "--max-new-tokens -3: positive"),
+        ('dtype="int8"; no', "--dtype int8; no"),
+        ("pass overwrite=True", "pass --overwrite"),
+        ("the tokenizer's version=3", "the tokenizer's --model-version 3"),
+        ("no_max_length=3 is another word", "no_max_length=3 is another word"),
     ],
 )
-def test_part_of(name, part):
-    assert cli.part_of(name) == part
-
-
-# generate and demo ---------------------------------------------------------------------------------------------------
-
-
-def test_generate_writes_the_text_as_expected(capsys):
-    case = EXPECTED["cases"][0]
-    arguments = ["generate", "stories260K", case["prompt"], "--max-new-tokens", str(case["max_new_tokens"])]
-    assert cli.main(arguments) == 0
-    captured = capsys.readouterr()
-    assert captured.out == case["text"] + "\n"
-    assert "tokens/s" in captured.err
-
-
-def test_generate_from_standard_input_samples_again_with_the_same_seed(capsys, monkeypatch):
-    texts = []
-    for seed in ("7", "7", "8"):
-        monkeypatch.setattr(sys, "stdin", io.StringIO("Once upon a time"))
-        arguments = ["--max-new-tokens", "40", "--temperature", "1.2", "--seed", seed, "--no-jit"]
-        assert cli.main(["generate", "stories260K", "-", *arguments]) == 0
-        texts.append(capsys.readouterr().out)
-    assert texts[0] == texts[1] != texts[2]
-    assert all(text.startswith("Once upon a time") for text in texts)
+def test_errors_are_written_in_shell_words(text, expected):
+    flags = {"top_p": "--top-p", "max_new_tokens": "--max-new-tokens", "dtype": "--dtype", "overwrite": "--overwrite"}
+    flags |= {"model_version": "--model-version", "max_length": "--max-length"}
+    assert cli.in_shell_words(text, flags) == expected
 
 
 @pytest.mark.slow
@@ -289,67 +295,3 @@ def test_demo_in_a_fresh_process(tmp_path):
     assert [line.count("the same") for line in done.stdout.splitlines() if " s " in line] == [1, 1, 1]
     # Nothing but the demo's own lines: TensorFlow's start-up chatter is kept away.
     assert [line for line in done.stderr.splitlines() if "cc:" in line or "WARNING" in line] == []
-
-
-def test_describe_speed_of_few_tokens():
-    assert cli.describe_speed(0.0, []) == "0 tokens"
-    assert "tokens/s" not in cli.describe_speed(0.0, [(1.0, 1)])
-    assert "tokens/s" not in cli.describe_speed(0.0, [(1.0, 1), (2.0, 4)])
-
-
-# embed ---------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def encoder_folder(tmp_path):
-    """A small sentence encoder, as sentence-transformers stores one."""
-    from tfmodels import AutoTokenizer, SentenceEncoder, TFAutoModel
-
-    model, tokenizer = (auto.from_pretrained("stories260K") for auto in (TFAutoModel, AutoTokenizer))
-    SentenceEncoder(model, tokenizer).save_pretrained(tmp_path / "encoder")
-    return tmp_path / "encoder"
-
-
-def test_embed(encoder_folder, tmp_path, capsys, monkeypatch):
-    from tfmodels import SentenceEncoder
-
-    lines = ["Once upon a time", "a", "there was a little girl"]
-    (tmp_path / "texts.txt").write_text("\r\n".join(lines) + "\r\n")
-    output = tmp_path / "vectors.npy"
-    assert cli.main(["embed", str(encoder_folder), str(tmp_path / "texts.txt"), "-o", str(output)]) == 0
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert "3 vectors of 64 in" in captured.err
-    expected = SentenceEncoder.from_pretrained(encoder_folder).encode(lines)
-    np.testing.assert_allclose(np.load(output), expected, atol=1e-6)
-    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
-    command = ["embed", str(encoder_folder), "-", "-o", str(output), "--normalize", "--batch-size", "2"]
-    assert cli.main(command) == 0
-    unit = expected / np.linalg.norm(expected, axis=1, keepdims=True)
-    np.testing.assert_allclose(np.load(output), unit, atol=1e-6)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["encoder", "texts.txt", "vectors.npy"]
-
-
-@pytest.mark.parametrize(
-    ("text", "more", "message"),
-    [
-        (b"", [], "there is no text"),
-        (b"a\n\nb\n", [], "line 2 is empty"),
-        (b"\xff\xfe", [], "is not UTF-8 text"),
-        (None, [], "No such file"),
-        (b"a", ["--batch-size", "0"], "--batch-size 0: a positive number"),
-        (b"a", ["-o", "vectors.txt"], "a name ending in .npy in an existing folder"),
-        (b"a", ["-o", "/nowhere/vectors.npy"], "a name ending in .npy in an existing folder"),
-    ],
-)
-def test_embed_mistakes(tmp_path, capsys, text, more, message):
-    if text is not None:
-        (tmp_path / "texts.txt").write_bytes(text)
-    output = tmp_path / "vectors.npy"
-    output.write_bytes(b"kept")
-    assert cli.main(["embed", "stories260K", str(tmp_path / "texts.txt"), "-o", str(output), *more]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("tfmodels embed: error: ")
-    assert message in error
-    assert error.count("\n") == 1
-    assert output.read_bytes() == b"kept"

@@ -15,7 +15,9 @@ import small_models
 
 from tfmodels.cli import main as cli
 from tfmodels.export import FORMATS, Format, check_request, export, format_of
-from tfmodels.export.artifact import Signature, replacing, require
+from tfmodels.export.artifact import Signature
+from tfmodels.export.extras import require
+from tfmodels.export.staging import replacing
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -33,11 +35,10 @@ def toy_format(monkeypatch):
         return [Signature("main", {"x": ("int32", (None,))}, {"y": ("float32", (None, 2))})]
 
     module = types.ModuleType("toy")
-    module.OPTIONS = frozenset({"quantize"})
     module.check = lambda model, options: None
     module.write = write
     monkeypatch.setitem(sys.modules, "toy", module)
-    monkeypatch.setitem(FORMATS, "toy", Format("toy", suffix=".toy"))
+    monkeypatch.setitem(FORMATS, "toy", Format("toy", suffix=".toy", options=frozenset({"quantize"})))
     return module
 
 
@@ -71,20 +72,45 @@ def test_unknown_format(tmp_path):
 
 
 def test_option_of_another_format(toy_format, tmp_path):
-    with pytest.raises(ValueError, match="version=3 is no option of format='toy'; saved_model take it"):
+    with pytest.raises(ValueError, match="version=3 is no option of format='toy'; saved_model takes it"):
         export(None, tmp_path / "x.toy", "toy", version=3)
     with pytest.raises(ValueError, match="quantize='int8' is no option of format='saved_model'"):
         export(None, tmp_path / "x", "saved_model", quantize="int8")
 
 
 def test_option_of_no_format(tmp_path):
-    with pytest.raises(TypeError, match="unknown argument 'quantise'"):
+    with pytest.raises(TypeError, match=r"unknown argument 'quantise'; did you mean quantize\?; saved_model takes"):
         export(None, tmp_path / "x", "saved_model", quantise="int8")
+    with pytest.raises(ValueError, match="litert and litert_lm take it, onnx takes no options"):
+        export(None, tmp_path / "x.onnx", "onnx", quantize="int8")
 
 
 def test_wrong_suffix(toy_format, tmp_path):
     with pytest.raises(ValueError, match=r"a toy file's name ends in \.toy"):
         export(None, tmp_path / "x.bin", "toy")
+
+
+@pytest.mark.parametrize(
+    ("path", "version", "place"),
+    [
+        ("m", None, "m/1"),
+        ("m/3", None, "m/3"),
+        ("m/3", 3, "m/3"),
+        ("m/3", 4, "m/3/4"),
+        ("m3", None, "m3/1"),
+        ("m", 7, "m/7"),
+    ],
+)
+def test_place_of_a_version(tmp_path, path, version, place):
+    assert check_request(tmp_path / path, "saved_model", version=version).path == tmp_path / place
+
+
+def test_names_that_keras_has_for_formats(tmp_path):
+    assert check_request(tmp_path / "x", "tf_saved_model").path == tmp_path / "x" / "1"
+    with pytest.raises(ValueError, match="format='openvino' is not written by tfmodels: export to 'onnx'"):
+        check_request(tmp_path / "x", "openvino")
+    with pytest.raises(ValueError, match="format='torch' is not written by tfmodels: save_pretrained writes"):
+        check_request(tmp_path / "x", "torch")
 
 
 @pytest.mark.parametrize("version", [-1, "1", 1.0])
@@ -187,16 +213,21 @@ KILLED = """
 import os, sys, time
 sys.path.insert(0, {root!r})
 from pathlib import Path
-from tfmodels.export import artifact
+from tfmodels.export import staging as module
 
 def stop(*arguments):
     print("here", flush=True)
     time.sleep(60)
 
-rename = os.rename
-if {step!r} == "swapping":
+rename, exchange = os.rename, module._exchange
+if {step!r} == "before the exchange":
+    module._exchange = stop
+if {step!r} == "after the exchange":
+    module._exchange = lambda one, other: exchange(one, other) and stop()
+if {step!r} == "between two renames":
+    module._exchange = lambda one, other: False
     os.rename = lambda a, b: stop() if Path(a).name.startswith("new-") else rename(a, b)
-with artifact.replacing({path!r}, overwrite=True, marker="saved_model.pb") as target:
+with module.replacing({path!r}, overwrite=True, marker="saved_model.pb") as target:
     target.mkdir()
     (target / "saved_model.pb").write_text("new")
     if {step!r} == "writing":
@@ -204,8 +235,11 @@ with artifact.replacing({path!r}, overwrite=True, marker="saved_model.pb") as ta
 """
 
 
-@pytest.mark.parametrize("step", ["writing", "swapping"])
-def test_kill_leaves_the_old_artefact(tmp_path, step):
+STEPS = ["writing", "before the exchange", "after the exchange", "between two renames"]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_kill_leaves_a_whole_artefact(tmp_path, step):
     path = tmp_path / "1"
     path.mkdir()
     (path / "saved_model.pb").write_text("old")
@@ -214,12 +248,30 @@ def test_kill_leaves_the_old_artefact(tmp_path, step):
         assert process.stdout.readline() == "here\n"
         process.send_signal(signal.SIGKILL)
     assert all(name == "1" or name.startswith(".") for name in children(tmp_path))
-    if step == "writing":
-        assert (path / "saved_model.pb").read_text() == "old"
-    # The next export finds the old artefact in its place, however the last one ended.
+    whole = "new" if step == "after the exchange" else "old"
+    if step != "between two renames":  # of systems that cannot exchange; the next export restores it
+        assert (path / "saved_model.pb").read_text() == whole
+    # The next export into the folder finds the artefact in its place, and cleans what the dead process left.
     with pytest.raises(OSError, match="fails too"):
-        write_and_raise(path, OSError("fails too"), marker="saved_model.pb")
-    assert (path / "saved_model.pb").read_text() == "old" and children(tmp_path) == ["1"]
+        write_and_raise(tmp_path / "2", OSError("fails too"), marker="saved_model.pb")
+    assert (path / "saved_model.pb").read_text() == whole and children(tmp_path) == ["1"]
+
+
+def test_a_running_export_is_not_cleaned_away(tmp_path):
+    pytest.importorskip("fcntl")
+    with replacing(tmp_path / "a") as target:
+        target.write_text("first")
+        with replacing(tmp_path / "b") as other:
+            other.write_text("second")
+    assert children(tmp_path) == ["a", "b"] and (tmp_path / "a").read_text() == "first"
+
+
+def test_folders_of_others_are_not_cleaned_away(tmp_path):
+    (tmp_path / ".notes.exporting").mkdir()
+    (tmp_path / ".notes.exporting" / "thesis.txt").touch()
+    with replacing(tmp_path / "a") as target:
+        target.write_text("new")
+    assert (tmp_path / ".notes.exporting" / "thesis.txt").exists()
 
 
 @pytest.mark.slow
@@ -297,9 +349,9 @@ def test_command_makes_the_head_that_is_asked_for(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--quantize", "int8"], "quantize='int8' is no option of format='saved_model'"),
-        (["--max-length", "99"], "max_length=99"),
-        (["--model-version", "-1"], "version=-1"),
+        (["--quantize", "int8"], "--quantize int8 is no option of --to saved_model"),
+        (["--max-length", "99"], "--max-length 99"),
+        (["--model-version", "-1"], "--model-version -1"),
     ],
 )
 def test_command_tells_mistakes(tmp_path, capsys, arguments, message):

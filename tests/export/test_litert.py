@@ -12,7 +12,7 @@ import tensorflow as tf
 
 import tfmodels
 from tfmodels.export import export, litert
-from tfmodels.export.artifact import causal, context_of
+from tfmodels.export.models import causal, context_of
 from tfmodels.export.verify import inputs_for, reference, verify
 
 pytest.importorskip("ai_edge_litert")

@@ -15,8 +15,10 @@ import pytest
 import small_models
 import tensorflow as tf
 
-from tfmodels import SentenceEncoder, TFLlamaForCausalLM
-from tfmodels.export import saved_model, serving_files
+from tfmodels import AutoTokenizer, SentenceEncoder, TFLlamaForCausalLM
+from tfmodels.export import saved_model
+from tfmodels.export.saved_model import serving_files
+from tfmodels.export.saved_model.runner import signature_defs
 from tfmodels.export.verify import verify
 
 ROOT = Path(__file__).parent.parent.parent
@@ -185,6 +187,30 @@ def test_sampling_draws_what_the_model_draws(runner, stories):
     assert other.tolist() != expected.tolist()
 
 
+def test_temperature_zero_is_greedy(runner, stories):
+    inputs = {"input_ids": PROMPT, "attention_mask": np.ones_like(PROMPT), "max_new_tokens": 12}
+    got = runner.run({**inputs, "temperature": 0.0, "seed": 5}, "generate_sample")["sequences"]
+    np.testing.assert_array_equal(got, runner.run(inputs, "generate")["sequences"])
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"temperature": -1.0}, "temperature must be 0 or more"),
+        ({"temperature": np.nan}, "temperature must be 0 or more"),
+        ({"temperature": np.inf}, "temperature must be 0 or more"),
+        ({"top_p": 0.0}, "top_p must be above 0"),
+        ({"top_p": 1.5}, "top_p must be above 0"),
+        ({"top_p": np.nan}, "top_p must be above 0"),
+        ({"top_k": -1}, "top_k must be 0"),
+    ],
+)
+def test_sampling_refuses(runner, setting, message):
+    inputs = {"input_ids": PROMPT, "attention_mask": np.ones_like(PROMPT), "max_new_tokens": 4}
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        runner.run({**inputs, **setting}, "generate_sample")
+
+
 @pytest.mark.slow
 def test_rows_of_later_turns_draw_for_themselves(runner):
     ids = np.repeat(PROMPT, 6, axis=0)
@@ -247,7 +273,7 @@ def test_plain_graph_instead_of_xla(tmp_path, stories, exported):
         ("Model", {"jit_compile": False}, "jit_compile=False is of use for causal"),
         ("Model", {"dtype": "int8"}, "dtype='int8'; a SavedModel has float32"),
         ("Model", {"signatures": "images"}, "signatures='images'"),
-        ("Model", {"tokenizer": object()}, "of use for signatures"),
+        ("Model", {"tokenizer": object()}, "a tokenizer, or where to find one, is expected"),
     ],
 )
 def test_refused_options(tmp_path, head, options, message):
@@ -361,7 +387,7 @@ def through_c_api(folder, name, inputs, output):
     if not library.is_file():
         pytest.skip("this TensorFlow has no libtensorflow_cc.so.2")
     assert hasattr(ctypes.CDLL(str(library)), "TF_LoadSessionFromSavedModel")
-    definition = saved_model._signature_defs(folder)[name]
+    definition = signature_defs(folder)[name]
     feeds = [f"{definition.inputs[key].name}={np.asarray(value).tolist()}" for key, value in inputs.items()]
     command = [sys.executable, "-c", C_API, str(library), str(folder), definition.outputs[output].name, *feeds]
     done = subprocess.run(command, capture_output=True)
@@ -383,6 +409,25 @@ def test_c_api_generates(exported, stories):
     np.testing.assert_array_equal(
         got, stories.generate(PROMPT, max_new_tokens=16, do_sample=False, jit_compile=False).numpy()
     )
+
+
+# The tokenizer beside the model ------------------------------------------------------------------------------------
+
+
+def test_tokenizer_lies_beside_the_model(tmp_path):
+    """The README's code, run in the export's folder, gives the tokenizer's ids."""
+    tokenizer = AutoTokenizer.from_pretrained("stories260K")
+    model = small_models.make("llama", "Model", vocab_size=512)
+    report = model.export(tmp_path / "model", tokenizer=tokenizer)
+    readme = (report.path / "README.md").read_text()
+    block = readme.split("Ids come from the tokenizer")[1].split("In a batch")[0].split("\n", 1)[1]
+    code = "\n".join(line.removeprefix("    ") for line in block.splitlines())
+    names = {}
+    exec(code.replace('Tokenizer.from_file("', f'Tokenizer.from_file("{report.path}/'), names)
+    assert names["ids"] == tokenizer("Once upon a time")["input_ids"]
+    assert "Once upon a time" in names["text"]
+    bare = model.export(tmp_path / "bare")
+    assert "export with `tokenizer=` to add it" in (bare.path / "README.md").read_text()
 
 
 # The requests that are documented ------------------------------------------------------------------------------------

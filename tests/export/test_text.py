@@ -12,7 +12,7 @@ from tfmodels import AutoTokenizer, MPNetTokenizer, PreTrainedTokenizerFast, Sen
 from tfmodels.export import saved_model
 
 pytest.importorskip("tensorflow_text")
-from tfmodels.export import text
+from tfmodels.export.saved_model import text
 
 TEXTS = [
     "Once upon a time",

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 
 from tfmodels.export import litert
-from tfmodels.export.artifact import ExportOptions, Runner, Signature, causal, require
+from tfmodels.export.artifact import ExportOptions, Runner, Signature
+from tfmodels.export.extras import require
+from tfmodels.export.models import causal, tokenizer_of
 
-# tokenizer: a tokenizer of this package, or the name or folder of one. The others: as in `tfmodels.export.litert`.
-OPTIONS = litert.OPTIONS | {"tokenizer"}
 _BUILDER = "litert_lm_builder"
 
 
@@ -41,22 +41,14 @@ def check(model: Any, options: ExportOptions) -> None:
             f"{type(model).__name__} does not generate text, as models for LiteRT-LM do; format='litert' takes it."
         )
     litert.check(model, options)
-    if options.tokenizer is None:
+    tokenizer = tokenizer_of(model, options.tokenizer)
+    if tokenizer is None:
         raise ValueError("format='litert_lm' needs tokenizer=, a tokenizer or where to find one.")
-    tokenizer = _tokenizer(options)
     size = len(tokenizer)
     if size > model.config.vocab_size:
         raise ValueError(f"the tokenizer has {size} tokens, the model's vocabulary {model.config.vocab_size}.")
     _start_token(tokenizer)
     _stop_tokens(model, tokenizer)
-
-
-def _tokenizer(options: ExportOptions) -> Any:
-    if not isinstance(options.tokenizer, (str, os.PathLike)):
-        return options.tokenizer
-    from tfmodels.tokenization import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(options.tokenizer)
 
 
 def _start_token(tokenizer: Any) -> int | None:
@@ -97,7 +89,7 @@ def _stop_tokens(model: Any, tokenizer: Any) -> tuple[int, ...]:
 def write(model: Any, target: Path, options: ExportOptions) -> list[Signature]:
     """Write the file."""
     builder = require(f"{_BUILDER}.litertlm_builder", "export", "format='litert_lm'")
-    tokenizer = _tokenizer(options)
+    tokenizer = tokenizer_of(model, options.tokenizer)
     with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
         folder = Path(temporary)
         signatures = litert.write(model, folder / "model.tflite", options)
@@ -153,7 +145,8 @@ class LiteRTLMRunner(Runner):
         (graph,) = Path(self._folder.name).glob("*.tflite")
         self._graph = litert.Generator(graph)
         self.tolerance, self.exact_ids = self._graph.tolerance, self._graph.exact_ids
-        self.max_length = self._graph.max_length
+        self.max_length = self.capacity = self._graph.max_length
+        self.weights = self._graph.weights
         self._engine: Any = None
 
     def run(self, inputs: dict[str, np.ndarray], signature: str | None = None) -> dict[str, np.ndarray]:

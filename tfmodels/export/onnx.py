@@ -13,15 +13,18 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter, OrderedDict
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from tfmodels.export.artifact import ExportOptions, Runner, Signature, causal, require, transformer_of, with_dtype
+from tfmodels.export.artifact import ExportOptions, Runner, Signature
+from tfmodels.export.extras import require
 
-OPTIONS: frozenset[str] = frozenset()
-OPSET = 18
+# The last opset in which reductions have their axes as attributes: from 18 on, onnxruntime's symbolic shape inference
+# does not see through the products of sizes that reshapes are made of.
+OPSET = 17
 # The file is one protocol buffer, which ends at 2 GiB; the graph itself takes some of it.
 MOST_WEIGHTS = 2**31 - 2**26
 _PROPERTIES = "tfmodels"
@@ -35,8 +38,7 @@ def check(model: Any, options: ExportOptions) -> None:
         ImportError: a package of the `export` extra is missing.
         ValueError: the weights do not fit into an ONNX file, or a classifier has no padding token to look for.
     """
-    from tfmodels.export.saved_model import finds_last_token
-    from tfmodels.models.heads import SequenceClassificationHead
+    from tfmodels.export.models import check_last_token, transformer_of
 
     for module in ("onnx", "tf2onnx", "onnxruntime"):
         require(module, "export", _PURPOSE)
@@ -46,76 +48,105 @@ def check(model: Any, options: ExportOptions) -> None:
             f"{type(model).__name__} has {size / 1e9:.1f} GB of float32 weights, and an ONNX file holds at most 2 GB: "
             f"export to 'saved_model' or 'litert'."
         )
-    if isinstance(model, SequenceClassificationHead) and finds_last_token(model) and model.config.pad_token_id is None:
+    quantised = transformer_of(model).quantization
+    if quantised is not None:
         raise ValueError(
-            f"{type(model).__name__} finds each row's last token by config.pad_token_id, which is None: set it before "
-            f"exporting."
+            f"the model was quantised by Keras ({quantised}); an ONNX file holds float32 weights: load it without "
+            f"quantize(), and quantise the file with onnxruntime.quantization."
         )
+    check_last_token(model)
 
 
 # Tracing -------------------------------------------------------------------------------------------------------------
 
 
-def cache_names(layers: int, prefix: str) -> list[tuple[str, str]]:
-    """What the tensors of each layer's cache are called, keys and values.
+Axes = tuple[str | None, ...]
 
-    Example:
-        >>> cache_names(1, "present")
-        [('present.0.key', 'present.0.value')]
+
+class Traced(NamedTuple):
+    """A traced function with the names that its inputs and outputs have in the file, in the file's order.
+
+    The values of `inputs` and `outputs` are the names of each tensor's free axes, None at axes of fixed size.
     """
-    return [(f"{prefix}.{layer}.key", f"{prefix}.{layer}.value") for layer in range(layers)]
+
+    function: Any
+    inputs: dict[str, Axes]
+    outputs: dict[str, Axes]
 
 
-def _parameter(name: str) -> str:
-    """The name of a cache tensor as a function's parameter has it: TensorFlow allows no dots there."""
-    return name.replace(".", "_")
+def trace(run: Callable[..., dict[str, Any]], specs: dict[str, Any], axes: dict[str, Axes]) -> Traced:
+    """Trace a function of named tensors.
 
-
-def forward_function(model: Any) -> Any:
-    """The traced forward pass of a model that does not generate."""
+    Args:
+        run: takes and returns tensors by name; the order of what it returns is the order of the file's outputs.
+        specs: a `tf.TensorSpec` for each input, in order.
+        axes: the names of free axes of inputs and outputs; an output that is not there gets those of `input_ids`.
+    """
     import tensorflow as tf
 
-    from tfmodels.export.saved_model import forward
-    from tfmodels.models.heads import MultipleChoiceHead
+    names: list[str] = []
 
-    rank = 3 if isinstance(model, MultipleChoiceHead) else 2
-    specs = {name: tf.TensorSpec([None] * rank, tf.int64, name) for name in ("input_ids", "attention_mask")}
-    return tf.function(lambda **inputs: forward(model, **inputs), autograph=False).get_concrete_function(**specs)
+    def call(*tensors: Any) -> tuple[Any, ...]:
+        outputs = run(**dict(zip(specs, tensors, strict=True)))
+        names[:] = outputs
+        return tuple(outputs.values())
+
+    function = tf.function(call, input_signature=list(specs.values()), autograph=False).get_concrete_function()
+    outputs = {}
+    for name, tensor in zip(names, function.outputs, strict=True):
+        own = axes.get(name, axes["input_ids"])
+        outputs[name] = tuple(
+            own[axis] if size is None and axis < len(own) else None for axis, size in enumerate(tensor.shape)
+        )
+    return Traced(function, {name: axes[name] for name in specs}, outputs)
 
 
-def causal_function(model: Any) -> Any:
-    """The traced forward pass of a causal language model, with a growing cache."""
+def forward_function(model: Any) -> Traced:
+    """Trace the forward pass of a model that does not generate."""
     import tensorflow as tf
 
-    layers = len(model.backbone.layers)
-    shown = model(input_ids=np.zeros((1, 1), "int32"), use_cache=True, return_dict=True).past_key_values
-    past, present = cache_names(layers, "past_key_values"), cache_names(layers, "present")
+    from tfmodels.export.models import forward, rank_of
+
+    rank = rank_of(model)
+    names = ("input_ids", "attention_mask")
+    specs = {name: tf.TensorSpec([None] * rank, tf.int64, name) for name in names}
+    axes = ("batch", "sequence") if rank == 2 else ("batch", "choices", "sequence")
+    return trace(lambda **inputs: forward(model, **inputs), specs, dict.fromkeys(names, axes))
+
+
+def causal_function(model: Any) -> Traced:
+    """Trace the forward pass of a causal language model with a growing cache."""
+    import tensorflow as tf
+
+    from tfmodels.export.cache import from_named, named, shapes_of
+
+    shapes = shapes_of(model)
 
     def run(input_ids: Any, attention_mask: Any, position_ids: Any, **cache: Any) -> dict[str, Any]:
         output = model(
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=tuple((cache[_parameter(key)], cache[_parameter(value)]) for key, value in past),
+            past_key_values=from_named(cache, len(shapes)),
             use_cache=True,
             output_attentions=False,
             output_hidden_states=False,
             return_dict=True,
             training=False,
         )
-        longer = zip(present, output.past_key_values, strict=True)
-        return {"logits": output.logits} | {
-            name: tensor for pair, tensors in longer for name, tensor in zip(pair, tensors, strict=True)
-        }
+        return {"logits": output.logits} | named(output.past_key_values, "present")
 
-    specs = {
-        name: tf.TensorSpec((None, None), tf.int64, name) for name in ("input_ids", "attention_mask", "position_ids")
+    axes = {
+        "input_ids": ("batch", "sequence"),
+        "attention_mask": ("batch", "past + sequence"),
+        "position_ids": ("batch", "sequence"),
     }
-    for pair, tensors in zip(past, shown, strict=True):
-        for name, tensor in zip(pair, tensors, strict=True):
-            shape = (None, tensor.shape[1], None, tensor.shape[3])
-            specs[_parameter(name)] = tf.TensorSpec(shape, tf.float32, _parameter(name))
-    return tf.function(run, autograph=False).get_concrete_function(**specs)
+    specs = {name: tf.TensorSpec((None, None), tf.int64, name) for name in axes}
+    for name, (heads, head_dim) in named(shapes).items():
+        specs[name] = tf.TensorSpec((None, heads, None, head_dim), tf.float32, name)
+        axes[name] = ("batch", None, "past", None)
+    axes |= dict.fromkeys(named(shapes, "present"), ("batch", None, "past + sequence", None))
+    return trace(run, specs, axes)
 
 
 # Writing -------------------------------------------------------------------------------------------------------------
@@ -123,28 +154,25 @@ def causal_function(model: Any) -> Any:
 
 def write(model: Any, target: Path, options: ExportOptions) -> list[Signature]:
     """Write the file."""
+    from tfmodels.export.models import causal, transformer_of, with_dtype
+
     model = with_dtype(model, "float32")
     options.step("tracing the model")
-    function = (causal_function if causal(model) else forward_function)(model)
+    traced = (causal_function if causal(model) else forward_function)(model)
     options.step("converting to ONNX")
-    pairs = cache_names(len(model.backbone.layers), "past_key_values") if causal(model) else []
-    proto = convert(function, {_parameter(name): name for pair in pairs for name in pair})
+    proto = convert(traced)
     properties = {
         "causal": causal(model),
         "eos_token_ids": list(model.generation_config.eos_token_ids) if causal(model) else [],
     }
     proto.metadata_props.add(key=_PROPERTIES, value=json.dumps(properties))
     proto.graph.doc_string = f"{transformer_of(model).config.model_type}: {type(model).__name__}"
-    target.write_bytes(proto.SerializeToString())
+    target.write_bytes(proto.SerializeToString(deterministic=True))
     return [_signature(proto)]
 
 
-def convert(function: Any, renamed: dict[str, str]) -> Any:
-    """A traced function as an ONNX model.
-
-    Args:
-        function: a concrete function with named arguments that returns a dict of tensors.
-        renamed: what inputs are called in the file, where it is not the argument's name.
+def convert(traced: Traced) -> Any:
+    """Convert a traced function to an ONNX model.
 
     Raises:
         ValueError: an operator has no counterpart; the message names it.
@@ -154,12 +182,10 @@ def convert(function: Any, renamed: dict[str, str]) -> Any:
     loader, graphs, optimizer = (
         require(f"tf2onnx.{name}", "export", _PURPOSE) for name in ("tf_loader", "tfonnx", "optimizer")
     )
-    inputs = [tensor.name for tensor in function.inputs if tensor.dtype != tf.resource]
-    outputs = [tensor.name for tensor in function.outputs]
-    plain = {name: name.removesuffix(":0") for name in inputs}
-    names = {tensor: renamed.get(name, name) for tensor, name in plain.items()}
-    names |= dict(zip(outputs, sorted(function.structured_outputs), strict=True))
-    frozen = loader.from_function(function, inputs, outputs)
+    inputs = [tensor.name for tensor in traced.function.inputs if tensor.dtype != tf.resource]
+    outputs = [tensor.name for tensor in traced.function.outputs]
+    names = dict(zip((*inputs, *outputs), (*traced.inputs, *traced.outputs), strict=True))
+    frozen = loader.from_function(traced.function, inputs, outputs)
     # Not all of tf2onnx's: `BackToBackOptimizer` joins reshapes of which the second copies a size of the first.
     passes = ("TransposeOptimizer", "ConstFoldOptimizer", "MergeDuplicatedNodesOptimizer", "IdentityOptimizer")
     with tf.Graph().as_default() as graph:
@@ -177,7 +203,64 @@ def convert(function: Any, renamed: dict[str, str]) -> Any:
         )
     proto = converted.make_model("exported by tfmodels")
     _check_operators(proto)
+    _put_in_order(proto.graph, traced)
+    _sort_nodes(proto.graph)
+    _rename(proto.graph)
     return proto
+
+
+def _put_in_order(graph: Any, traced: Traced) -> None:
+    """Order a graph's inputs and outputs as the function has them, and name their free axes."""
+    for tensors, axes in ((graph.input, traced.inputs), (graph.output, traced.outputs)):
+        found = {tensor.name: tensor for tensor in tensors}
+        ordered = [found[name] for name in axes]
+        for tensor in ordered:
+            for dim, axis in zip(tensor.type.tensor_type.shape.dim, axes[tensor.name], strict=True):
+                if axis is not None:
+                    dim.dim_param = axis
+        del tensors[:]
+        tensors.extend(ordered)
+
+
+def _sort_nodes(graph: Any) -> None:
+    """Order nodes by the outputs they lead to: the converter's order of independent nodes changes between runs."""
+    makers = {output: node for node in graph.node for output in node.output}
+    done: dict[int, Any] = {}
+    waiting = [(makers[output.name], False) for output in reversed(graph.output) if output.name in makers]
+    while waiting:
+        node, complete = waiting.pop()
+        if complete:
+            done.setdefault(id(node), node)
+        elif id(node) not in done:
+            waiting.append((node, True))
+            waiting += [(makers[name], False) for name in reversed(node.input) if name in makers]
+    nodes = [type(node).FromString(node.SerializeToString()) for node in done.values()]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _rename(graph: Any) -> None:
+    """Name nodes and inner tensors by their place in the graph: the converter's names count its calls."""
+    kept = {tensor.name for tensor in (*graph.input, *graph.output)}
+    names: dict[str, str] = {name: name for name in ("", *kept)}
+    weights = {weight.name: weight for weight in graph.initializer}
+    read = dict.fromkeys(name for node in graph.node for name in node.input)
+    used = [weights[name] for name in read if name in weights]
+    for number, weight in enumerate(used):
+        names.setdefault(weight.name, f"weight_{number}")
+    for number, node in enumerate(graph.node):
+        node.name = f"{node.op_type}_{number}"
+        for part, output in enumerate(node.output):
+            names.setdefault(output, f"{node.name}:{part}")
+    for weight in used:
+        weight.name = names[weight.name]
+    del graph.initializer[:]
+    graph.initializer.extend(used)
+    for node in graph.node:
+        node.input[:] = [names[name] for name in node.input]
+        node.output[:] = [names[name] for name in node.output]
+    for info in graph.value_info:
+        info.name = names.get(info.name, info.name)
 
 
 def _erfc(graph: Any, node: Any, name: str, arguments: Any) -> None:

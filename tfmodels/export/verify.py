@@ -1,4 +1,4 @@
-"""Verification: does an artefact compute what the model that it came from computes?"""
+"""Verification: compare an artefact's results with those of the model that it came from."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from keras import ops
 
-from tfmodels.export.artifact import Runner, Tolerance, causal, context_of, transformer_of
+from tfmodels.export.artifact import Runner, Tolerance
+from tfmodels.export.formats import FORMATS, format_of
+from tfmodels.export.models import causal, context_of, forward, rank_of, transformer_of
+from tfmodels.generation.config import GenerationConfig
 
 GREEDY_TOKENS = 64
 _TIMED_LENGTH, _TIMED_CALLS = 16, 5
@@ -35,6 +39,8 @@ class VerifyReport:
         tolerance: what was accepted.
         greedy_tokens, equal_tokens: for causal models, how many tokens were generated, and how many before the first
             that differs, over all prompts; else None.
+        exact_ids: whether greedy ids had to be the source's, but for choices between scores that are equal within the
+            tolerance.
         latency_ms: median time of a call with one row of `latency_tokens` tokens, in milliseconds.
     """
 
@@ -46,6 +52,7 @@ class VerifyReport:
     equal_tokens: int | None
     latency_ms: float
     latency_tokens: int
+    exact_ids: bool = True
 
     @property
     def largest_difference(self) -> float:
@@ -53,12 +60,15 @@ class VerifyReport:
         return max(self.differences.values())
 
     def rows(self) -> Iterator[tuple[str, str]]:
-        """The report in lines of two columns, for people."""
+        """Yield the report in lines of two columns, for people."""
         for name, difference in self.differences.items():
             allowed = self.allowed(name)
             yield "largest difference", f"{name}: {difference:.1e} (at most {allowed:.1e}), {self.calls} calls"
         if self.greedy_tokens is not None:
-            yield "greedy tokens", f"{self.equal_tokens} of {self.greedy_tokens} as the model's"
+            how = (
+                "required, but for ties" if self.exact_ids else "not required: rounded weights or sums change choices"
+            )
+            yield "greedy tokens", f"{self.equal_tokens} of {self.greedy_tokens} as the model's ({how})"
         yield "latency", f"{self.latency_ms:.2f} ms for 1 x {self.latency_tokens} tokens"
 
     def allowed(self, name: str) -> float:
@@ -73,8 +83,10 @@ def verify(
 
     Both get the same inputs, fixed and random ones: one row and several, short and long, rows of different lengths
     padded on the right and, for causal models, on the left, where the artefact takes padding. Every output is
-    compared, except for what stands at padding, which means nothing. Causal models also continue prompts greedily, 64
-    tokens where there is room, and the ids are compared token by token.
+    compared, except at padding, where numbers mean nothing. Causal models also continue prompts greedily, 64 tokens
+    where the artefact has room for them, and the ids are compared token by token. Ids may differ from where the source
+    itself gives two tokens the same score within the tolerance; and everywhere in formats that promise numbers only
+    (quantised weights, half precision), as the report says.
 
     Args:
         artefact_path: what `export` wrote, or a `Runner` that has it open.
@@ -125,42 +137,41 @@ def verify(
             worst = float(np.max(np.where(np.isfinite(difference), difference, np.inf), initial=0))
             differences[name] = max(differences.get(name, 0.0), worst)
             largest[name] = max(largest.get(name, 0.0), float(np.max(np.abs(values), initial=0)))
-    total = equal = None
-    if causal(source_model) and runner.generates:
-        total, equal = _compare_greedy(runner, source_model, limit)
     length = min(_TIMED_LENGTH, limit)
     report = VerifyReport(
-        differences, largest, calls, tolerance, total, equal, _latency(runner, source_model, length), length
+        differences, largest, calls, tolerance, None, None, _latency(runner, source_model, length), length
     )
+    tied = True
+    if causal(source_model) and runner.generates:
+        room = min(context_of(source_model), runner.capacity or context_of(source_model))
+        total, equal, tied = _compare_greedy(runner, source_model, room, report.allowed("logits"))
+        report = dataclasses.replace(report, greedy_tokens=total, equal_tokens=equal, exact_ids=runner.exact_ids)
     wrong = [name for name in differences if not differences[name] <= report.allowed(name)]
     if wrong:
         details = ", ".join(
             f"{name} by {differences[name]:.2g} (at most {report.allowed(name):.2g})" for name in wrong
         )
         raise VerificationError(f"the artefact's outputs are not the model's: {details}.", report)
-    if runner.exact_ids and equal != total:
+    if runner.exact_ids and not tied:
         raise VerificationError(
-            f"the artefact's greedy tokens are not the model's: {equal} of {total} before the first that differs.",
+            f"the artefact's greedy tokens are not the model's: {report.equal_tokens} of {report.greedy_tokens} "
+            f"before the first that differs.",
             report,
         )
     return report
 
 
 def _open(path: str | os.PathLike) -> Runner:
-    from tfmodels.export import FORMATS, format_of
-
     return FORMATS[format_of(path)].load().open(path)
 
 
 def inputs_for(model: Any, limit: int) -> Iterator[dict[str, np.ndarray]]:
-    """Inputs to compare with: dicts of `input_ids` and `attention_mask`, int32, of at most `limit` tokens a row."""
-    from tfmodels.models.heads import MultipleChoiceHead
-
+    """Yield inputs to compare with: dicts of `input_ids` and `attention_mask`, int32, at most `limit` tokens a row."""
     config = transformer_of(model).config
     pad = 0 if config.pad_token_id is None else config.pad_token_id
     words = np.setdiff1d(np.arange(config.vocab_size, dtype="int32"), [pad])
     random = np.random.default_rng(0)
-    choices = (2,) if isinstance(model, MultipleChoiceHead) else ()
+    choices = (2,) if rank_of(model) == 3 else ()
     lengths = sorted({min(length, limit) for length in (1, 7, 16, 33)})
     for length in lengths:
         for batch in (1, 3):
@@ -180,44 +191,53 @@ def inputs_for(model: Any, limit: int) -> Iterator[dict[str, np.ndarray]]:
 
 
 def reference(model: Any, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What the model itself gives, float32 by name, without caches and states."""
-    from keras import ops
-
-    off = ("use_cache", "output_attentions", "output_hidden_states")
-    flags = {name: False for name in off if name in model.input_names}
-    outputs = model(**inputs, **flags, training=False)
-    if not hasattr(outputs, "items"):
-        raise ValueError("the model's configuration says return_dict=False: set it to True to verify.")
-    return {name: np.asarray(ops.convert_to_numpy(value), "float32") for name, value in outputs.items()}
+    """Call the source model. Returns its outputs by name, float32, without caches and states."""
+    return {name: ops.convert_to_numpy(value) for name, value in forward(model, **inputs).items()}
 
 
-def _compare_greedy(runner: Runner, model: Any, limit: int) -> tuple[int, int]:
-    """Tokens generated, and tokens before the first that differs, over a fixed and a random prompt."""
-    from tfmodels.generation.config import GenerationConfig
+def _compare_greedy(runner: Runner, model: Any, room: int, allowed: float) -> tuple[int, int, bool]:
+    """Continue a fixed and a random prompt greedily.
 
+    Args:
+        room: most tokens of prompt and continuation.
+        allowed: how far logits may be off.
+
+    Returns:
+        Tokens generated; tokens before the first that differs, over both prompts; and whether each first difference is
+        between tokens whose scores are equal within what is allowed.
+    """
     config = model.config
     random = np.random.default_rng(1)
     prompts = [np.arange(1, 6) % config.vocab_size, random.integers(0, config.vocab_size, 11)]
     own = model.generation_config
     total = equal = 0
+    tied = True
     try:
         # Plain greedy decoding, whatever else the checkpoint asks for by default.
         model.generation_config = GenerationConfig(eos_token_id=own.eos_token_id, pad_token_id=own.pad_token_id)
         for prompt in prompts:
-            ids = prompt[None, : max(1, limit // 2)].astype("int32")
-            new = min(GREEDY_TOKENS, limit - ids.shape[1])
-            mask = np.ones_like(ids)
-            # A plain graph, as the few tokens do not repay what XLA takes to compile.
-            run = model.generate(ids, attention_mask=mask, max_new_tokens=new, jit_compile=False)
-            expected = np.asarray(run)[0, ids.shape[1] :]
-            got = np.asarray(runner.generate(ids, new))[0, ids.shape[1] :]
+            ids = prompt[None, : max(1, min(len(prompt), room // 2))].astype("int32")
+            start = ids.shape[1]
+            new = min(GREEDY_TOKENS, room - start)
+            # A plain graph, as the few tokens do not repay XLA's compilation.
+            run = model.generate(ids, attention_mask=np.ones_like(ids), max_new_tokens=new, jit_compile=False)
+            expected = np.asarray(run)[0]
+            got = np.asarray(runner.generate(ids, new))[0]
             both = min(len(expected), len(got))
             differing = np.flatnonzero(expected[:both] != got[:both])
-            total += max(len(expected), len(got))
-            equal += int(differing[0]) if len(differing) else both
+            first = int(differing[0]) if len(differing) else both
+            total += max(len(expected), len(got)) - start
+            equal += first - start
+            if len(differing):
+                seen = expected[None, :first]
+                scores = reference(model, {"input_ids": seen, "attention_mask": np.ones_like(seen)})["logits"][0, -1]
+                # Either score may be off by as much.
+                tied &= bool(abs(scores[expected[first]] - scores[got[first]]) <= 2 * allowed)
+            else:
+                tied &= len(expected) == len(got)
     finally:
         model.generation_config = own
-    return total, equal
+    return total, equal, tied
 
 
 def _latency(runner: Runner, model: Any, length: int) -> float:

@@ -1,4 +1,4 @@
-"""What lies beside a SavedModel for those who serve it: example requests, and the requests a server warms up with."""
+"""The files beside a SavedModel for those who serve it: README.md, and the requests a server warms up with."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
 
 
 def write(
-    folder: Path, model_name: str, requests: dict[str, list[dict[str, Any]]], signatures: list[Signature]
+    folder: Path,
+    model_name: str,
+    requests: dict[str, list[dict[str, Any]]],
+    signatures: list[Signature],
+    *,
+    tokenizer: str | None,
 ) -> None:
     """Write README.md and the warm-up requests.
 
@@ -24,6 +29,7 @@ def write(
         model_name: what the server calls the model.
         requests: example inputs by signature, as arrays; the first of each is shown in the README.
         signatures: all of them.
+        tokenizer: the tokenizer's folder in `folder`, or None.
     """
     warmup = folder / WARMUP_FILE
     warmup.parent.mkdir(exist_ok=True)
@@ -31,7 +37,7 @@ def write(
         for name, examples in requests.items():
             for inputs in examples:
                 writer.write(prediction_log(model_name, name, inputs))
-    (folder / "README.md").write_text(_readme(model_name, requests, signatures), "utf-8")
+    (folder / "README.md").write_text(_readme(model_name, requests, signatures, tokenizer), "utf-8")
 
 
 # Warm-up -------------------------------------------------------------------------------------------------------------
@@ -84,7 +90,9 @@ def rest_body(signature: str, inputs: dict[str, Any]) -> str:
     return json.dumps({"signature_name": signature, "inputs": columns}, ensure_ascii=False)
 
 
-def _readme(model_name: str, requests: dict[str, list[dict[str, Any]]], signatures: list[Signature]) -> str:
+def _readme(
+    model_name: str, requests: dict[str, list[dict[str, Any]]], signatures: list[Signature], tokenizer: str | None
+) -> str:
     name, examples = next(iter(requests.items()))
     curls = "\n".join(
         f"    curl -s http://localhost:8501/v1/models/{model_name}:predict -d '{_quoted(rest_body(key, inputs[0]))}'"
@@ -131,6 +139,9 @@ On KServe, with the folder in a bucket:
 
 A server runs the requests in `{WARMUP_FILE}` while it loads the model.
 
+## Text
+
+{_text_section(signatures, tokenizer)}
 ## REST
 
 {curls}
@@ -148,6 +159,48 @@ A server runs the requests in `{WARMUP_FILE}` while it loads the model.
     response = stub.Predict(request, timeout=60)
     print({{name: tf.make_ndarray(value) for name, value in response.outputs.items()}})
 """
+
+
+def takes_text(signatures: list[Signature]) -> bool:
+    """Whether any signature takes strings, which TensorFlow Text's operators cut."""
+    return any(dtype == "string" for signature in signatures for dtype, _ in signature.inputs.values())
+
+
+def _text_section(signatures: list[Signature], tokenizer: str | None) -> str:
+    """How text becomes ids and ids become text."""
+    parts = []
+    if takes_text(signatures):
+        names = " and ".join(
+            f"`{signature.name}`" for signature in signatures if "string" in {d for d, _ in signature.inputs.values()}
+        )
+        parts.append(
+            f"""{names} take strings: the tokenizer is part of the graph, made of TensorFlow Text's operators.
+TensorFlow Serving has them. Python needs them before it opens the model (`pip install tensorflow-text`), else it
+reports `Op type not registered`:
+
+    import tensorflow as tf, tensorflow_text
+    model = tf.saved_model.load("PATH OF THIS FOLDER")
+"""
+        )
+    if tokenizer is None:
+        parts.append(
+            "The other signatures take ids. This export holds no tokenizer: export with `tokenizer=` to add it.\n"
+        )
+    else:
+        parts.append(
+            f"""Ids come from the tokenizer in `{tokenizer}` (`pip install tokenizers`):
+
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file("{tokenizer}/tokenizer.json")
+    ids = tokenizer.encode("Once upon a time").ids
+    text = tokenizer.decode(ids)
+
+In a batch of unequal rows the `attention_mask` is 1 at tokens and 0 at padding. Prompts of `generate` are padded on
+the left.
+"""
+        )
+    return "\n".join(parts)
 
 
 def _quoted(text: str) -> str:

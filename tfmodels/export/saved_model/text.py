@@ -24,14 +24,16 @@ import numpy as np
 import tensorflow as tf
 
 from tfmodels.checkpoints import hub
-from tfmodels.export.artifact import ExportOptions, causal, require, transformer_of
+from tfmodels.export.extras import require
+from tfmodels.export.models import causal, transformer_of
+from tfmodels.export.saved_model.functions import graph_function
 from tfmodels.models.heads import MultipleChoiceHead, QuestionAnsweringHead, SequenceClassificationHead
 
 _PURPOSE = 'signatures="text"'
 _EXAMPLES = ("Once upon a time", "Good morning")
 
 
-def check(model: Any, options: ExportOptions) -> None:
+def check(model: Any, tokenizer: Any) -> None:
     """Raise where a model has no text signatures.
 
     Raises:
@@ -41,24 +43,21 @@ def check(model: Any, options: ExportOptions) -> None:
     if isinstance(model, (MultipleChoiceHead, QuestionAnsweringHead)):
         raise ValueError(f"{_PURPOSE}: {type(model).__name__} takes several texts at once and has no such signature.")
     require("tensorflow_text", "text", _PURPOSE)
-    tokenizer_in_graph(_tokenizer_of(model, options))
+    if tokenizer is None:
+        raise ValueError(f"{_PURPOSE} needs the model's tokenizer: pass tokenizer=AutoTokenizer.from_pretrained(...).")
+    tokenizer_in_graph(tokenizer)
 
 
-def signatures(
-    model: Any, functions: dict[str, Any], options: ExportOptions, module: tf.Module, limit: int
-) -> dict[str, Any]:
-    """The text signatures.
+def signatures(model: Any, functions: dict[str, Any], own: Any, module: tf.Module, limit: int) -> dict[str, Any]:
+    """Make the text signatures.
 
     Args:
         model: the model.
         functions: its other signatures, which these call.
-        options: of the export.
+        own: its tokenizer.
         module: what is saved; it gets the tokenizer's resources.
         limit: most tokens of a text, or of prompt and continuation.
     """
-    from tfmodels.export.saved_model import graph_function
-
-    own = _tokenizer_of(model, options)
     module.tokenizer = tokenizer = tokenizer_in_graph(own)
     config = transformer_of(model).config
     texts = {"text": tf.TensorSpec((None,), tf.string, name="text")}
@@ -105,17 +104,10 @@ def signatures(
 
 
 def example_requests(functions: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """Inputs of the text signatures, for warming up and for showing."""
+    """Make inputs of the text signatures, for warming up and for showing."""
     text = {"text": np.array(_EXAMPLES, "object")}
     requests = {"serving_text": [text], "generate_text": [{**text, "max_new_tokens": np.int32(2)}]}
     return {name: inputs for name, inputs in requests.items() if name in functions}
-
-
-def _tokenizer_of(model: Any, options: ExportOptions) -> Any:
-    tokenizer = options.tokenizer or getattr(model, "tokenizer", None)
-    if tokenizer is None:
-        raise ValueError(f"{_PURPOSE} needs the model's tokenizer: pass tokenizer=AutoTokenizer.from_pretrained(...).")
-    return tokenizer
 
 
 # Tokenizers ----------------------------------------------------------------------------------------------------------

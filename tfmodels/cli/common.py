@@ -1,0 +1,218 @@
+"""What sub-commands share: the model argument and its checks, loading the backend quietly, text from pipes."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import faulthandler
+import importlib.util
+import json
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tfmodels.utils.text import did_you_mean, quote
+
+DTYPES = ("float32", "bfloat16", "float16")
+BACKENDS = ("tensorflow", "jax")
+
+# What TensorFlow's libraries print while they load, before their log level can be set: lines of level I, W or E.
+_LOAD_NOISE = re.compile(r"WARNING: All log messages before absl::InitializeLog|[IWE]\d{4} |.{26}: [IWE] ")
+
+
+class CommandError(Exception):
+    """A user's mistake, told in one line."""
+
+
+# The backend ---------------------------------------------------------------------------------------------------------
+
+
+def backend_name() -> str:
+    """The backend that Keras will load: KERAS_BACKEND, else keras.json in Keras's folder, else TensorFlow."""
+    if "KERAS_BACKEND" in os.environ:
+        return os.environ["KERAS_BACKEND"]
+    folder = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    try:
+        found = json.loads((folder / "keras.json").read_text("utf-8")).get("backend")
+    except (OSError, ValueError, AttributeError):
+        found = None
+    return found if isinstance(found, str) else "tensorflow"
+
+
+def check_backend(*allowed: str, purpose: str = "tfmodels") -> None:
+    """Check Keras's backend before it is loaded.
+
+    Args:
+        allowed: names of the backends that serve the purpose; default: all that tfmodels runs on.
+        purpose: what needs it, for the message.
+
+    Raises:
+        CommandError: another backend is set, or it is not installed.
+    """
+    name, allowed = backend_name(), allowed or BACKENDS
+    if name not in allowed:
+        raise CommandError(
+            f"KERAS_BACKEND is {quote(name)}; {purpose} needs {' or '.join(allowed)}"
+            f"{did_you_mean(name, allowed)} (set KERAS_BACKEND, or backend in keras.json)."
+        )
+    if importlib.util.find_spec(name) is None:
+        hint = ": pip install 'tfmodels[jax]'" if name == "jax" else ""
+        raise CommandError(f"KERAS_BACKEND is {quote(name)}, which is not installed{hint}.")
+
+
+@contextlib.contextmanager
+def quiet_load() -> Iterator[None]:
+    """Keep TensorFlow's start-up lines off standard error while it is imported; pass everything else on afterwards.
+
+    The lines come from C++ before any setting holds, so the file descriptor itself is turned to a file meanwhile.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as held, os.fdopen(os.dup(2), "w") as real:
+        faulthandler.enable(real)  # a library that aborts while loading still says where
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(real.fileno(), 2)
+            faulthandler.disable()
+            held.seek(0)
+            sys.stderr.writelines(line for line in held if not _LOAD_NOISE.match(line))
+
+
+def load_backend() -> Any:
+    """Import TensorFlow, quietly unless TF_CPP_MIN_LOG_LEVEL asks for its messages."""
+    check_backend()
+    with contextlib.nullcontext() if "TF_CPP_MIN_LOG_LEVEL" in os.environ else quiet_load():
+        import keras  # noqa: F401  # it loads the rest of what models need
+        import tensorflow as tf
+    return tf
+
+
+# The model argument --------------------------------------------------------------------------------------------------
+
+
+class Place(NamedTuple):
+    """Where a model is: its folder or hub id, and the arguments of `from_pretrained` that find it there."""
+
+    name: str
+    options: dict[str, Any]
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Add the argument that names a model, and the options that say where to look for it."""
+    parser.add_argument("model", help="folder, GGUF file, hub id, or the bundled stories260K")
+    parser.add_argument("--revision", help="branch, tag or commit on the hub")
+    parser.add_argument("--gguf-file", metavar="NAME", help="read this GGUF file of the folder or repository")
+    parser.add_argument("--local-files-only", action="store_true", help="take what was downloaded before, ask no hub")
+
+
+def place_of(options: argparse.Namespace) -> Place:
+    """The place that the arguments of `add_model` name; a GGUF file stands for itself in its folder.
+
+    Example:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "tiny.gguf"
+        >>> file.touch()
+        >>> place = place_of(argparse.Namespace(
+        ...     model=str(file), revision=None, local_files_only=False, gguf_file=None))
+        >>> place.name == str(file.parent), place.options
+        (True, {'gguf_file': 'tiny.gguf'})
+    """
+    names = ("revision", "local_files_only", "gguf_file")
+    found = {name: getattr(options, name) for name in names if getattr(options, name)}
+    path = Path(options.model).expanduser()
+    if path.suffix == ".gguf" and "gguf_file" not in found and path.is_file():
+        return Place(str(path.parent), {**found, "gguf_file": path.name})
+    return Place(options.model, found)
+
+
+def read_config(place: Place) -> dict[str, Any]:
+    """The model's configuration as its file has it; an unknown model's message names models with near names."""
+    from tfmodels.configs.base import read_config_file
+
+    try:
+        return read_config_file(place.name, **place.options)
+    except (OSError, ValueError) as error:
+        hint = near_models(place.name)
+        if not hint or Path(place.name).expanduser().exists() or "did you mean" in str(error):
+            raise
+        raise CommandError(f"{str(error).rstrip('.')}{hint}") from error
+
+
+def near_models(name: str) -> str:
+    """A question that names bundled models, and folders beside the one that is missing, whose names are near.
+
+    Example:
+        >>> near_models("storis260K")
+        '; did you mean stories260K?'
+    """
+    from tfmodels.checkpoints import bundled
+
+    path = Path(name).expanduser()
+    known = {} if "/" in name else {known: known for known in bundled.NAMES}
+    with contextlib.suppress(OSError):
+        known |= {child.name: str(path.parent / child.name) for child in path.parent.iterdir()}
+    close = did_you_mean(path.name, known, form="{}")
+    return f"; did you mean {' or '.join(known[name] for name in close.split(' or '))}?" if close else ""
+
+
+def transformer_of(place: Place) -> tuple[Place, bool]:
+    """The place of a model's transformer, and whether it is a sentence encoder's (it may have a folder of its own).
+
+    Raises:
+        OSError, ValueError: there is no such model, or its modules.json is damaged.
+    """
+    from tfmodels.checkpoints import hub
+    from tfmodels.sentence.files import MODULES_NAME, read_folder
+
+    if "gguf_file" in place.options:
+        return place, False
+    try:
+        folder = hub.resolve(place.name, patterns=("*.json",), **place.options)
+    except (OSError, ValueError):
+        read_config(place)  # the same mistake, told with near names
+        raise
+    if not (folder / MODULES_NAME).is_file():
+        return place, False
+    parts = (place.options.get("subfolder", ""), read_folder(folder).transformer)
+    inner = "/".join(part for part in parts if part)
+    return Place(place.name, {**place.options, **({"subfolder": inner} if inner else {})}), True
+
+
+def check_weights(place: Place) -> None:
+    """Find the model's weights and read their headers, without TensorFlow.
+
+    Raises:
+        OSError, ValueError: there are none, or a file is damaged.
+    """
+    from tfmodels.checkpoints import hub, reader
+
+    folder = hub.resolve(place.name, patterns=(*hub.CONFIG_FILES, hub.WEIGHT_FILES), **place.options)
+    reader.open_checkpoint(folder, place.options.get("gguf_file")).close()
+
+
+# Text ----------------------------------------------------------------------------------------------------------------
+
+
+def read_text(file: str) -> str:
+    """The text of a UTF-8 file, or of standard input for "-".
+
+    Raises:
+        CommandError: it is not UTF-8.
+        OSError: there is no such file.
+    """
+    name = "standard input" if file == "-" else file
+    content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise CommandError(
+            f"{name} is not UTF-8 text ({error.reason} at byte {error.start}); convert it, for example by "
+            f"`iconv -f latin1 -t utf-8`."
+        ) from error

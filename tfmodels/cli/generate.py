@@ -1,0 +1,132 @@
+"""`tfmodels generate`: continue a text, printing it as it is written."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from typing import Any
+
+from tfmodels.cli.common import (
+    DTYPES,
+    CommandError,
+    Place,
+    add_model,
+    check_backend,
+    check_weights,
+    load_backend,
+    place_of,
+    read_config,
+    read_text,
+)
+from tfmodels.utils.text import quote
+
+HELP = "continue a text, printing it as it is written"
+_SETTINGS = ("max_new_tokens", "temperature", "top_k", "top_p", "seed", "repetition_penalty")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `tfmodels generate`."""
+    add_model(parser)
+    parser.add_argument("prompt", help="text to continue; - reads it from standard input")
+    parser.add_argument(
+        "--max-new-tokens", type=int, default=128, metavar="N", help="tokens to add at most (%(default)s)"
+    )
+    parser.add_argument("--do-sample", action="store_true", help="draw tokens at random instead of the likeliest")
+    parser.add_argument(
+        "--temperature", type=float, metavar="T", help="below 1 safer, above 1 wilder; implies --do-sample"
+    )
+    parser.add_argument("--top-k", type=int, metavar="K", help="draw among the K likeliest; implies --do-sample")
+    parser.add_argument(
+        "--top-p", type=float, metavar="P", help="draw among the likeliest that sum to P; implies --do-sample"
+    )
+    parser.add_argument("--seed", type=int, metavar="N", help="makes sampling repeat itself")
+    parser.add_argument("--repetition-penalty", type=float, metavar="R", help="above 1 avoids what was said")
+    parser.add_argument("--dtype", choices=(*DTYPES, "auto"), default="float32", help="of the weights (%(default)s)")
+    parser.add_argument("--no-jit", action="store_true", help="run as a plain graph instead of compiling with XLA")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Check everything that can be wrong without TensorFlow, then load the model and write."""
+    from tfmodels.generation.config import GenerationConfig
+
+    settings = {name: getattr(options, name) for name in _SETTINGS if getattr(options, name) is not None}
+    settings["do_sample"] = options.do_sample or not settings.keys().isdisjoint({"temperature", "top_k", "top_p"})
+    GenerationConfig().update(**settings)
+    # `echo text |` ends in a newline that is no part of the text.
+    prompt = read_text("-").removesuffix("\n").removesuffix("\r") if options.prompt == "-" else options.prompt
+    if any("\ud800" <= letter <= "\udfff" for letter in prompt):
+        raise CommandError(f"prompt {quote(prompt)} is not text in this terminal's encoding ({sys.stdin.encoding}).")
+    place = place_of(options)
+    tokenizer = check_model(place)
+    model = load_model(place, options.dtype)
+    statistics = write_story(model, tokenizer, prompt, jit_compile=not options.no_jit, **settings)
+    print(statistics, file=sys.stderr)
+
+
+def check_model(place: Place) -> Any:
+    """Check that there is a causal language model, its weights and a tokenizer. Returns the tokenizer."""
+    from tfmodels.auto import family_of
+    from tfmodels.tokenization import AutoTokenizer
+
+    check_backend()
+    family = family_of(read_config(place))
+    if "ForCausalLM" not in family.heads:
+        raise CommandError(
+            f"{place.name}: {family.stem} models do not generate text; `tfmodels embed` turns texts into vectors."
+        )
+    check_weights(place)
+    return AutoTokenizer.from_pretrained(place.name, **place.options)
+
+
+def load_model(place: Place, dtype: str = "float32") -> Any:
+    """Load TensorFlow, then a causal language model."""
+    load_backend()
+    from tfmodels import TFAutoModelForCausalLM
+
+    return TFAutoModelForCausalLM.from_pretrained(place.name, dtype=dtype, **place.options)
+
+
+def write_story(model: Any, tokenizer: Any, prompt: str, **settings: Any) -> str:
+    """Write a prompt and its continuation to standard output as tokens arrive. Returns a line of statistics."""
+    import numpy as np
+
+    from tfmodels.generation.streamers import TextStreamer, write_to_stdout
+
+    class Timed(TextStreamer):
+        """Notes when how many tokens arrive; the prompt comes with the first of them."""
+
+        def __init__(self, **options: Any):
+            super().__init__(tokenizer, **options)
+            self.arrivals: list[tuple[float, int]] = []
+
+        def put(self, ids: Any) -> None:
+            if not self.arrivals:
+                write_to_stdout(prompt)
+            self.arrivals.append((time.perf_counter(), np.shape(ids)[1]))
+            super().put(ids)
+
+    inputs = tokenizer([prompt], return_tensors="np")
+    streamer = Timed(prompt_ids=inputs["input_ids"][0].tolist())
+    start = time.perf_counter()
+    model.generate(**inputs, streamer=streamer, **settings)
+    write_to_stdout("\n")
+    return describe_speed(start, streamer.arrivals)
+
+
+def describe_speed(start: float, arrivals: list[tuple[float, int]]) -> str:
+    """A line on how fast tokens came, from (time in s, tokens) of each chunk.
+
+    The second chunk may still compile the loop, so speed is counted from its arrival on.
+
+    Example:
+        >>> describe_speed(0.0, [(1.0, 1), (3.0, 4), (3.1, 10), (3.2, 10)])
+        '25 tokens in 3.20 s; first after 1.00 s (with compilation), then 100 tokens/s'
+    """
+    total = sum(count for _, count in arrivals)
+    if not arrivals:
+        return "0 tokens"
+    first, last = arrivals[0][0], arrivals[-1][0]
+    line = f"{total} tokens in {last - start:.2f} s; first after {first - start:.2f} s (with compilation)"
+    later, seconds = sum(count for _, count in arrivals[2:]), last - arrivals[min(1, len(arrivals) - 1)][0]
+    return f"{line}, then {later / seconds:,.0f} tokens/s" if later and seconds > 0 else line

@@ -1,0 +1,85 @@
+"""LiteRT (TFLite): one `.tflite` file for phones, browsers and small boards, of builtin operators only.
+
+Shapes are fixed, which is what LiteRT's fast kernels want, so there is a signature for each bucket of lengths; they
+share the weights. A causal language model has `prefill_N`, which puts N tokens into the cache, and `decode`, which
+runs one and gives its logits; the cache goes in and comes out. These are the names and shapes that LiteRT-LM expects:
+
+    tokens int32 (1, N), input_pos int32 (N,), kv_cache_k_i, kv_cache_v_i float32 (1, kv_heads, max_length, head_dim)
+
+Any other model has `forward_N`: input_ids and attention_mask int32 (1, N) - (1, 1, N) for multiple choice, one choice
+at a time - to the model's outputs. An id of -1 is padding.
+
+The file ends in a small zip archive, as files with TFLite metadata do (`unzip model.tflite`), with `tfmodels.json`:
+what a runner has to know beside the graph. Running needs NumPy and ai-edge-litert, not TensorFlow.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from tfmodels.export.artifact import ExportOptions, Signature
+from tfmodels.export.extras import require
+from tfmodels.export.litert.runner import (
+    PROPERTIES,
+    Forward,
+    Generator,
+    LiteRTRunner,
+    open,
+    properties_of,
+    signatures_of,
+)
+
+__all__ = ["Forward", "Generator", "LiteRTRunner", "check", "open", "properties_of", "signatures_of", "write"]
+
+
+def check(model: Any, options: ExportOptions) -> None:
+    """Raise where the export cannot work, before anything expensive happens.
+
+    Raises:
+        ImportError: a package of the `export` extra is missing.
+        ValueError: an option does not fit the model, or the model was quantised by Keras.
+    """
+    from tfmodels.export.models import check_last_token, max_length_of, transformer_of
+
+    require("ai_edge_litert", "export", "format='litert'")
+    if options.quantize is not None:
+        require("ai_edge_quantizer", "export", f"quantize={options.quantize!r}")
+    quantised = transformer_of(model).quantization
+    if quantised is not None:
+        raise ValueError(
+            f"the model was quantised by Keras ({quantised}), which LiteRT's converter does not take: load it without "
+            f'quantize() and export it with quantize="int8" or "int4".'
+        )
+    max_length_of(model, options.max_length)
+    check_last_token(model)
+
+
+def write(model: Any, target: Path, options: ExportOptions) -> list[Signature]:
+    """Write the file."""
+    from tfmodels.export.litert.convert import convert, quantize
+    from tfmodels.export.litert.functions import as_litert_likes, causal_functions, forward_functions
+    from tfmodels.export.models import causal, max_length_of, with_dtype
+
+    model = with_dtype(model, "float32")
+    max_length = max_length_of(model, options.max_length)
+    options.step("tracing the signatures")
+    with as_litert_likes(model):
+        functions = (causal_functions if causal(model) else forward_functions)(model, max_length)
+    options.step("converting to LiteRT")
+    content = convert(functions, target.parent, dtype=options.dtype or "float32")
+    if options.quantize is not None:
+        options.step(f"quantising to {options.quantize}")
+        content = quantize(content, options.quantize)
+    target.write_bytes(content)
+    properties = {
+        "causal": causal(model),
+        "max_length": max_length,
+        "weights": options.quantize or options.dtype or "float32",
+        "eos_token_ids": list(model.generation_config.eos_token_ids) if causal(model) else [],
+    }
+    with zipfile.ZipFile(target, "a") as archive:
+        archive.writestr(PROPERTIES, json.dumps(properties))
+    return signatures_of(target)

@@ -1,0 +1,89 @@
+"""Traced functions as a LiteRT flatbuffer, and its quantisation."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from tfmodels.export.extras import require
+
+
+def convert(functions: dict[str, Any], workspace: Path, *, dtype: str = "float32") -> bytes:
+    """Convert traced functions to a LiteRT flatbuffer.
+
+    Args:
+        functions: concrete functions by the names of their signatures.
+        workspace: folder with room for all weights for a while.
+        dtype: how weights are stored; "float16" becomes float32 when the file is opened.
+
+    Raises:
+        ValueError: an operator has no builtin counterpart; the message names it.
+    """
+    module = tf.Module()
+    module.weights = [variable for function in functions.values() for variable in function.graph.variables]
+    with tempfile.TemporaryDirectory(dir=workspace) as folder:
+        tf.saved_model.save(module, folder, signatures=functions)
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(functions))
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+        if dtype == "float16":
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            converter.target_spec.supported_types = [tf.float16]
+        try:
+            return converter.convert()
+        except Exception as error:  # the converter's own class has no public name
+            missing = sorted(set(re.findall(r"\btf\.([A-Z]\w+)", str(error))))
+            if not missing:
+                raise
+            raise ValueError(
+                f"the model needs {', '.join(missing)}, which LiteRT does not have as a builtin operator; files that "
+                f"need TensorFlow's own operators (Flex) are not written."
+            ) from error
+
+
+def quantize(content: bytes, kind: str) -> bytes:
+    """Quantise the weights of a LiteRT flatbuffer; activations are quantised on the fly, to 8 bits.
+
+    Args:
+        content: with float32 weights.
+        kind: "int8", a scale for each row of a matrix; or "int4", a scale for 32 neighbours in a row, or for a row
+            whose length is no multiple of that.
+    """
+
+    def part(name: str) -> Any:
+        return require(f"ai_edge_quantizer.{name}", "export", f"quantize={kind!r}")
+
+    operators, sizes = part("qtyping").TFLOperationName, part("qtyping").QuantGranularity
+    recipe = part("recipe_manager").RecipeManager()
+    for operator in (operators.FULLY_CONNECTED, operators.EMBEDDING_LOOKUP):
+        if kind == "int8":
+            recipe.add_dynamic_config(".*", operator, num_bits=8)
+            continue
+        recipe.add_dynamic_config(".*", operator, num_bits=4, granularity=sizes.BLOCKWISE_32)
+        for name in _outputs_of_uneven(content, operator.value, 32):
+            recipe.add_dynamic_config(re.escape(name), operator, num_bits=4)
+    # It prints progress to both streams.
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        work = part("quantizer").Quantizer(bytearray(content))
+        work.load_quantization_recipe(recipe.get_quantization_recipe())
+        return bytes(work.quantize().quantized_model)
+
+
+def _outputs_of_uneven(content: bytes, operator: str, block: int) -> set[str]:
+    """Names of an operator's outputs wherever its matrix has rows whose length is no multiple of `block`."""
+    schema = require("ai_edge_litert.schema_py_generated", "export", "quantize='int4'")
+    model = schema.Model.GetRootAs(content, 0)
+    code = getattr(schema.BuiltinOperator, operator)
+    found = set()
+    for graph in (model.Subgraphs(index) for index in range(model.SubgraphsLength())):
+        for operation in (graph.Operators(index) for index in range(graph.OperatorsLength())):
+            if model.OperatorCodes(operation.OpcodeIndex()).BuiltinCode() != code:
+                continue
+            if graph.Tensors(operation.Inputs(1)).ShapeAsNumpy()[-1] % block:
+                found.add(graph.Tensors(operation.Outputs(0)).Name().decode())
+    return found

@@ -1,0 +1,120 @@
+"""The signatures of a LiteRT file as traced functions of fixed shapes."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfmodels.cache.kv import StaticCache
+from tfmodels.export.cache import from_named, named, shapes_of
+from tfmodels.export.models import causal, forward, rank_of, transformer_of
+
+# Lengths that get a signature of their own.
+_BUCKETS = (16, 64, 256, 1024)
+
+
+def buckets(max_length: int) -> tuple[int, ...]:
+    """List the lengths that get a signature, ascending.
+
+    Example:
+        >>> buckets(300), buckets(8)
+        ((16, 64, 256), (8,))
+    """
+    return tuple(size for size in _BUCKETS if size <= max_length) or (max_length,)
+
+
+def causal_functions(model: Any, max_length: int) -> dict[str, Any]:
+    """Trace `prefill_N` and `decode` of a causal language model with a cache of `max_length`; by name."""
+    cache = {
+        name: tf.TensorSpec((1, heads, max_length, head_dim), tf.float32, name)
+        for name, (heads, head_dim) in named(shapes_of(model), "litert").items()
+    }
+    layers = len(cache) // 2
+
+    def run(tokens: Any, input_pos: Any, past: tuple[Any, ...]) -> tuple[Any, dict[str, Any]]:
+        output = model(
+            input_ids=tokens,
+            position_ids=tf.expand_dims(input_pos, 0),
+            past_key_values=StaticCache(past, input_pos[0]),
+            use_cache=True,
+            output_attentions=False,
+            output_hidden_states=False,
+            logits_to_keep=1,
+            return_dict=True,
+            training=False,
+        )
+        written = named(output.past_key_values.layers, "litert")
+        return output.logits, {name: tensor[:, :, :max_length] for name, tensor in written.items()}
+
+    def prefill(tokens: Any, input_pos: Any, **cache: Any) -> dict[str, Any]:
+        # Padding behind a prompt may reach beyond the cache's end, where a write would be moved to the left: it gets
+        # room that is cut off again.
+        spare = ((0, 0), (0, 0), (0, tokens.shape[1]), (0, 0))
+        roomy = {name: tf.pad(tensor, spare) for name, tensor in cache.items()}
+        return run(tokens, input_pos, from_named(roomy, layers, "litert"))[1]
+
+    def decode(tokens: Any, input_pos: Any, **cache: Any) -> dict[str, Any]:
+        logits, written = run(tokens, input_pos, from_named(cache, layers, "litert"))
+        return {"logits": logits, **written}
+
+    def traced(function: Callable, length: int) -> Any:
+        tokens = tf.TensorSpec((1, length), tf.int32, "tokens")
+        positions = tf.TensorSpec((length,), tf.int32, "input_pos")
+        graph = tf.function(function, autograph=False)
+        return graph.get_concrete_function(tokens=tokens, input_pos=positions, **cache)
+
+    return {f"prefill_{size}": traced(prefill, size) for size in buckets(max_length)} | {"decode": traced(decode, 1)}
+
+
+def forward_functions(model: Any, max_length: int) -> dict[str, Any]:
+    """Trace `forward_N` of a model that does not generate; by name."""
+    axes = (1,) * (rank_of(model) - 1)
+    pad = transformer_of(model).config.pad_token_id
+
+    def run(input_ids: Any, attention_mask: Any) -> dict[str, Any]:
+        ids = tf.where(input_ids < 0, 0 if pad is None else pad, input_ids)
+        return forward(model, input_ids=ids, attention_mask=attention_mask)
+
+    def traced(length: int) -> Any:
+        names = ("input_ids", "attention_mask")
+        specs = {name: tf.TensorSpec((*axes, length), tf.int32, name) for name in names}
+        return tf.function(run, autograph=False).get_concrete_function(**specs)
+
+    return {f"forward_{size}": traced(size) for size in sorted({*buckets(max_length), max_length})}
+
+
+@contextlib.contextmanager
+def as_litert_likes(model: Any) -> Iterator[None]:
+    """Inside, the model is traced with two operations in a form that keeps the file small.
+
+    Embeddings become EMBEDDING_LOOKUP, which reads a quantised table where GATHER could not. And the last norm's
+    factors stay out of a head that is tied to the embeddings: the converter would multiply them into a second table.
+    """
+
+    def lookup_in(layer: keras.layers.Embedding) -> Callable:
+        def call(inputs: Any) -> Any:
+            # A function of its own each time: TensorFlow warns of one that is traced again and again.
+            lookup = tf.function(lambda table, ids: tf.gather(table, ids), experimental_implements="embedding_matmul")
+            ids = tf.reshape(tf.cast(inputs, tf.int32), [-1])
+            return tf.reshape(lookup(tf.convert_to_tensor(layer.embeddings), ids), [*inputs.shape, layer.output_dim])
+
+        return call
+
+    changed: list[tuple[Any, str]] = []
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.Embedding):
+            layer.call = lookup_in(layer)
+            changed.append((layer, "call"))
+    if causal(model) and model.config.tie_word_embeddings:
+        to_logits = model.to_logits
+        model.to_logits = lambda hidden: to_logits(tf.maximum(hidden, tf.float32.min))  # a step that changes nothing
+        changed.append((model, "to_logits"))
+    try:
+        yield
+    finally:
+        for owner, name in changed:
+            delattr(owner, name)

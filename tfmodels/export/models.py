@@ -1,0 +1,120 @@
+"""What exports ask of a model: its kind, its limits, a copy in another dtype, its outputs as a plain dict."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import keras
+from keras import ops
+
+from tfmodels.dtypes import to_policy
+from tfmodels.generation.api import GenerationMixin
+from tfmodels.models.heads import MultipleChoiceHead, SequenceClassificationHead
+from tfmodels.tokenization import AutoTokenizer
+from tfmodels.utils.text import quote
+
+# Most tokens of an export that has to have a limit, where neither the model nor the user says less.
+LONGEST = 2048
+
+
+def causal(model: Any) -> bool:
+    """Whether a model is a causal language model: it has caches and generates."""
+    return isinstance(model, GenerationMixin)
+
+
+def transformer_of(model: Any) -> Any:
+    """The `TFPreTrainedModel` of a model: itself, or what a `SentenceEncoder` holds."""
+    return model if hasattr(model, "backbone") else model.model
+
+
+def context_of(model: Any) -> int:
+    """Most tokens that a model takes, or was trained for where its positions have no end."""
+    inner = transformer_of(model)
+    return inner.backbone.longest_input or inner.config.max_position_embeddings
+
+
+def with_dtype(model: Any, dtype: Any) -> Any:
+    """The model with weights and computation of another dtype: a copy, or itself where there is nothing to change.
+
+    Args:
+        model: a `TFPreTrainedModel` or `SentenceEncoder`.
+        dtype: "float32", "float16", "bfloat16" or None, which changes nothing.
+    """
+    policy = to_policy(dtype)
+    if policy is None or policy.name == model.dtype_policy.name:
+        return model
+    config = model.get_config()
+    inner = config if transformer_of(model) is model else config["model"]["config"]
+    inner["dtype"] = keras.saving.serialize_keras_object(policy)
+    copy = type(model).from_config(config)
+    for own, source in zip(copy.variables, model.variables, strict=True):
+        own.assign(ops.cast(source.value, own.dtype))
+    if causal(model):
+        copy.generation_config = model.generation_config
+    return copy
+
+
+def max_length_of(model: Any, asked: int | None) -> int:
+    """Most tokens that an export has room for.
+
+    Args:
+        asked: `max_length` of the request.
+
+    Raises:
+        ValueError: the model's context does not allow that.
+    """
+    context = context_of(model)
+    if asked is not None and not 2 <= asked <= context:
+        raise ValueError(f"max_length={asked}; this model's context allows 2 to {context} tokens.")
+    return asked or min(context, LONGEST)
+
+
+def finds_last_token(model: Any) -> bool:
+    """Whether a sequence classifier scores the last token that is not padding."""
+    return (
+        isinstance(model, SequenceClassificationHead) and type(model).classify is SequenceClassificationHead.classify
+    )
+
+
+def check_last_token(model: Any) -> None:
+    """Raise ValueError where a classifier has to find each row's last token and has no padding token to do so."""
+    if finds_last_token(model) and model.config.pad_token_id is None:
+        raise ValueError(
+            f"{type(model).__name__} finds each row's last token by config.pad_token_id, which is None: set it before "
+            f"exporting."
+        )
+
+
+def rank_of(model: Any) -> int:
+    """Axes of `input_ids`: 3 for multiple choice, (batch, choices, length), else 2."""
+    return 3 if isinstance(model, MultipleChoiceHead) else 2
+
+
+def forward(model: Any, **inputs: Any) -> dict[str, Any]:
+    """Call a model for inference.
+
+    Returns:
+        The outputs by name, in float32, without caches and states.
+    """
+    off = ("use_cache", "output_attentions", "output_hidden_states")
+    flags = {name: False for name in off if name in model.input_names}
+    if "return_dict" in model.input_names:
+        flags["return_dict"] = True
+    return {name: ops.cast(value, "float32") for name, value in model(**inputs, **flags, training=False).items()}
+
+
+def tokenizer_of(model: Any, given: Any) -> Any:
+    """The tokenizer of an export: the one that was given, by itself or by its place, else the model's own, else None.
+
+    Raises:
+        ValueError: something else was given.
+        OSError: there is none at the place.
+    """
+    if given is None:
+        return getattr(model, "tokenizer", None)
+    if isinstance(given, (str, os.PathLike)):
+        return AutoTokenizer.from_pretrained(given)
+    if not hasattr(given, "save_pretrained"):
+        raise ValueError(f"tokenizer={quote(given)}; a tokenizer, or where to find one, is expected.")
+    return given
