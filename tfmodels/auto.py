@@ -7,7 +7,8 @@ import importlib
 import os
 from typing import Any, ClassVar
 
-from tfmodels.configs.base import ModelConfig, read_config_file
+from tfmodels.configs.base import ModelConfig, errors_name, read_config_file
+from tfmodels.utils.text import quote
 
 ENCODER_HEADS = (
     *("Model", "ForMaskedLM", "ForSequenceClassification", "ForMultipleChoice", "ForTokenClassification"),
@@ -61,16 +62,16 @@ def family_of(config: ModelConfig | dict[str, Any]) -> Family:
         ValueError: the architecture does not exist here; the message names those that do.
     """
     values = config.to_dict() if isinstance(config, ModelConfig) else config
-    model_type = values.get("model_type")
-    if model_type in FAMILIES:
+    model_type, architectures = values.get("model_type"), values.get("architectures")
+    if isinstance(model_type, str) and model_type in FAMILIES:
         return FAMILIES[model_type]
     if model_type is None:
-        for architecture in values.get("architectures") or ():
+        for architecture in architectures if isinstance(architectures, list) else ():
             for family in FAMILIES.values():
                 if str(architecture).removeprefix("TF") in {family.stem + head for head in family.heads}:
                     return family
     raise ValueError(
-        f"model_type={model_type!r} (architectures={values.get('architectures')!r}) is not an architecture of "
+        f"model_type={quote(model_type)} (architectures={quote(architectures)}) is not an architecture of "
         f"tfmodels; it has {', '.join(FAMILIES)}."
     )
 
@@ -91,8 +92,9 @@ class AutoConfig:
 
         options, overrides = hub.split_options(kwargs)
         values = read_config_file(pretrained_model_name_or_path, **options)
-        family = family_of(values)
-        result = family.load(f"{family.stem}Config").from_dict(values, **overrides)
+        with errors_name(pretrained_model_name_or_path):
+            family = family_of(values)
+            result = family.load(f"{family.stem}Config").from_dict(values, **overrides)
         (result[0] if isinstance(result, tuple) else result).name_or_path = pretrained_model_name_or_path
         return result
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import uuid
@@ -114,6 +115,14 @@ def write_checkpoint(
         return _write_all(stage, shards)
 
 
+def write_tensors(
+    path: str | os.PathLike[str], tensors: Iterable[tuple[str, HasShapeAndDtype, Callable[[], Any]]]
+) -> None:
+    """Write tensors to one new safetensors file; arguments and errors as in `write_checkpoint`."""
+    (entries,) = _plan(tensors, math.inf)
+    _write_file(Path(path), entries)
+
+
 def _write_all(stage: Staged, shards: list[list[_Entry]]) -> list[Path]:
     earlier = sorted(path.name for path in stage.target.iterdir() if _OURS.fullmatch(path.name))
     names = [SINGLE_NAME] if len(shards) == 1 else _shard_names(len(shards), earlier)
@@ -134,7 +143,7 @@ def _shard_names(count: int, earlier: list[str]) -> list[str]:
     return [f"model{mark}-{number:05d}-of-{count:05d}.safetensors" for number in range(1, count + 1)]
 
 
-def _plan(tensors: Iterable[tuple[str, HasShapeAndDtype, Callable[[], Any]]], limit: int) -> list[list[_Entry]]:
+def _plan(tensors: Iterable[tuple[str, HasShapeAndDtype, Callable[[], Any]]], limit: float) -> list[list[_Entry]]:
     """Fill shards in the order given."""
     shards: list[list[_Entry]] = [[]]
     filled, seen = 0, set()

@@ -6,11 +6,12 @@ scripts written for transformers read and call) is here. Nothing here needs Tens
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -352,7 +353,8 @@ class ModelConfig(ConfigPart, upload.PushToHub):
         """
         options, overrides = hub.split_options(overrides)
         values = read_config_file(pretrained_model_name_or_path, **options)
-        result = cls.from_dict(values, return_unused_kwargs=return_unused_kwargs, **overrides)
+        with errors_name(pretrained_model_name_or_path):
+            result = cls.from_dict(values, return_unused_kwargs=return_unused_kwargs, **overrides)
         (result[0] if return_unused_kwargs else result).name_or_path = pretrained_model_name_or_path
         return result
 
@@ -414,6 +416,17 @@ class ModelConfig(ConfigPart, upload.PushToHub):
 
 
 @old_name("folder", "pretrained_model_name_or_path")
+@contextlib.contextmanager
+def errors_name(place: str | os.PathLike) -> Iterator[None]:
+    """Put the place of a configuration before errors about its values, where they do not name it."""
+    try:
+        yield
+    except ValueError as error:
+        if type(error) is not ValueError or os.fspath(place) in str(error):
+            raise
+        raise ValueError(f"{os.fspath(place)}: {error}") from error
+
+
 def read_config_file(pretrained_model_name_or_path: str | os.PathLike, **hub_options: Any) -> dict[str, Any]:
     """The raw dict of a model's `config.json`, wherever the model is; or what a GGUF file says in its place."""
     folder = pretrained_model_name_or_path

@@ -16,7 +16,7 @@ import keras
 
 from tfmodels.checkpoints import hub, load, reader, save
 from tfmodels.checkpoints.weight_map import WeightMap, WeightSlot
-from tfmodels.configs.base import ModelConfig, read_config_file
+from tfmodels.configs.base import ModelConfig, errors_name, read_config_file
 from tfmodels.dtypes import to_policy
 from tfmodels.layers.linear import linear
 from tfmodels.models import adapters, collate, quantization, vocabulary
@@ -340,9 +340,9 @@ class TFPreTrainedModel(CallingConvention, QuantizedModel, TaskModel):
         elif config is not None:
             config = cls.config_class.from_pretrained(config, **overrides, **hub_options)
         else:
-            config = cls.config_class.from_dict(
-                read_config_file(pretrained_model_name_or_path, **hub_options), **overrides
-            )
+            values = read_config_file(pretrained_model_name_or_path, **hub_options)
+            with errors_name(pretrained_model_name_or_path):
+                config = cls.config_class.from_dict(values, **overrides)
         patterns = (*hub.CONFIG_FILES, hub.weight_files(formats, variant))
         folder = hub.resolve(pretrained_model_name_or_path, patterns=patterns, **hub_options)
         gguf_file = hub_options.get("gguf_file")

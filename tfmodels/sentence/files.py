@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tfmodels.utils.json_files import read_object, write_object
+from tfmodels.utils.files import is_file_name
+from tfmodels.utils.json_files import check_kinds, read_object, read_value, write_object
+from tfmodels.utils.text import quote
 
 MODULES_NAME = "modules.json"
 SETTINGS_NAME = "sentence_bert_config.json"
@@ -69,15 +70,19 @@ def read_folder(folder: Path) -> SentenceFolder:
         (kind, found.transformer), (second, pooling), *rest = _modules(folder / MODULES_NAME)
         if (kind, second) != ("Transformer", "Pooling"):
             raise ValueError(
-                f"{folder / MODULES_NAME} begins with {kind}, {second}; Transformer, Pooling was expected."
+                f"{folder / MODULES_NAME} begins with {quote(kind, 60)}, {quote(second, 60)}; Transformer, Pooling "
+                "was expected."
             )
         found.pooling = _pooling(folder / pooling / "config.json")
         found.tail = [_tail(folder, kind, path) for kind, path in rest]
     for file in sorted((folder / found.transformer).glob("sentence_*_config.json"))[:1]:
         settings = read_object(file)
+        check_kinds(settings, {"max_seq_length": int, "do_lower_case": bool}, str(file))
         found.max_seq_length, found.lower_case = settings.get("max_seq_length"), bool(settings.get("do_lower_case"))
     if (folder / SENTENCE_NAME).is_file():
         sentence = read_object(folder / SENTENCE_NAME)
+        check_kinds(sentence, {"prompts": dict, "default_prompt_name": str}, str(folder / SENTENCE_NAME))
+        check_kinds(sentence.get("prompts") or {}, dict.fromkeys(sentence.get("prompts") or {}, str), str(folder))
         found.prompts = sentence.get("prompts") or {}
         found.default_prompt_name = sentence.get("default_prompt_name")
     return found
@@ -124,24 +129,34 @@ def write_folder(folder: Path, content: SentenceFolder, width: int) -> None:
 
 def _modules(file: Path) -> list[tuple[str, str]]:
     """Kind and folder of each module, in order."""
-    try:
-        entries = sorted(json.loads(file.read_text(encoding="utf-8")), key=lambda entry: entry["idx"])
-        found = [(entry["type"].rsplit(".", 1)[-1], PurePosixPath(entry["path"])) for entry in entries]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{file} is no list of modules with idx, type and path ({error!r}).") from error
-    if len(found) < 2 or any(path.is_absolute() or ".." in path.parts for _, path in found):
+    entries = read_value(file)
+    kinds = {"idx": int, "type": str, "path": str}
+    for entry in entries if isinstance(entries, list) else [None]:
+        if not isinstance(entry, dict) or any(type(entry.get(key)) is not kind for key, kind in kinds.items()):
+            raise ValueError(f"{file} is no list of modules with idx, type and path: it holds {quote(entry)}.")
+    entries.sort(key=lambda entry: entry["idx"])
+    found = [(entry["type"].rsplit(".", 1)[-1], PurePosixPath(entry["path"])) for entry in entries]
+    if len(found) < 2 or not all(map(_is_inside, (path for _, path in found))):
         raise ValueError(f"{file} must list two or more modules, with paths inside the folder.")
     return [(kind, "/".join(path.parts)) for kind, path in found]
 
 
+def _is_inside(path: PurePosixPath) -> bool:
+    return not path.is_absolute() and all(map(is_file_name, path.parts))
+
+
 def _pooling(file: Path) -> tuple[str, ...]:
     options = read_object(file)
+    check_kinds(options, {"pooling_mode": (str, list)}, str(file))
     if options.get("include_prompt") is False:
         raise ValueError(f"{file} has include_prompt=False; leaving prompts out of the pooling is not supported.")
     modes = options.get("pooling_mode")
     if modes is None:
         modes = [mode for flag, mode in POOLING_FLAGS.items() if options.get(flag)] or ["mean"]
-    return (modes,) if isinstance(modes, str) else tuple(modes)
+    modes = [modes] if isinstance(modes, str) else modes
+    if not modes or not all(isinstance(mode, str) for mode in modes):
+        raise ValueError(f"{file} has pooling_mode={quote(modes)}; names of modes were expected.")
+    return tuple(modes)
 
 
 def _tail(folder: Path, kind: str, path: str) -> str | Dense:
@@ -153,11 +168,12 @@ def _tail(folder: Path, kind: str, path: str) -> str | Dense:
         return NORMALIZE
     if kind != "Dense":
         raise ValueError(
-            f"{folder / MODULES_NAME} lists a module {kind}; behind the pooling, Dense and Normalize are known."
+            f"{folder / MODULES_NAME} lists a module {quote(kind)}; behind the pooling, Dense and Normalize are known."
         )
+    check_kinds(options, {"activation_function": str, "bias": bool, "out_features": int}, str(file))
     activation = options.get("activation_function", "torch.nn.modules.activation.Tanh")
     if activation not in ACTIVATIONS:
-        raise ValueError(f"{file} has activation_function={activation!r}; known are {', '.join(ACTIVATIONS)}.")
-    if "out_features" not in options:
+        raise ValueError(f"{file} has activation_function={quote(activation)}; known are {', '.join(ACTIVATIONS)}.")
+    if (options.get("out_features") or 0) < 1:
         raise ValueError(f"{file} has no out_features, the size of a dense layer's output.")
     return Dense(options["out_features"], options.get("bias", True), ACTIVATIONS[activation], path)

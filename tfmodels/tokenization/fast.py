@@ -16,6 +16,7 @@ from tfmodels.checkpoints.upload import PushToHub
 from tfmodels.tokenization import pipeline, tokenizer_files
 from tfmodels.tokenization.chat import ChatTemplates, checked_templates
 from tfmodels.tokenization.conversions.model_file import model_file_backend
+from tfmodels.tokenization.conversions.reading import check_ids, library_errors, read_text
 from tfmodels.tokenization.conversions.values import spaced_bpe_backend
 from tfmodels.tokenization.decoding import IdsToText
 from tfmodels.tokenization.options import BPE_CLEAN_UP, PipelineOption, check_options, checked_errors
@@ -139,7 +140,14 @@ class PreTrainedTokenizerFast(ChatTemplates, IdsToText, PushToHub):
             wanted = f"{tokenizer_files.TOKENIZER_FILE}, or {' and '.join(missing)}"
             raise FileNotFoundError(f"No tokenizer for {cls.__name__} in {folder}: it needs {wanted}.")
         tokenizer = cls.__new__(cls)
-        tokenizer._setup(*cls._backend(files, config), options, config)
+        options = check_options(cls.__name__, options, cls.pipeline_options)
+        try:
+            with library_errors(f"the tokenizer's files in {folder} cannot be used together"):
+                tokenizer._setup(*cls._backend(files, config), options, config)
+        except ValueError as error:
+            if str(folder) in str(error):
+                raise
+            raise ValueError(f"{folder}: {error}") from error
         tokenizer.name_or_path = name
         source = folder / cls.vocab_files_names["vocab_file"]
         tokenizer.vocab_file = str(source) if source.is_file() else None
@@ -169,10 +177,11 @@ class PreTrainedTokenizerFast(ChatTemplates, IdsToText, PushToHub):
             return (*cls._convert(files, config), False)
         if not path.is_file():
             raise FileNotFoundError(f"No tokenizer file at {path}.")
-        try:
-            return Tokenizer.from_file(str(path)), {}, True
-        except Exception as error:  # the library raises plain Exception
-            raise ValueError(f"{path} is not a tokenizer that the tokenizers library can read: {error}.") from error
+        content = read_text(path)
+        with library_errors(f"{path} is not a tokenizer that the tokenizers library can read"):
+            backend = Tokenizer.from_str(content)
+            check_ids(path, backend.get_vocab(with_added_tokens=False))
+        return backend, {}, True
 
     @classmethod
     def _from_vocabulary(cls, vocab: Any, merges: Any) -> Tokenizer:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 from tokenizers import AddedToken
 
-from tfmodels.tokenization.conversions.reading import read_json
-from tfmodels.tokenization.vocabulary import as_added_token
+from tfmodels.tokenization.conversions.reading import read_json, read_text
+from tfmodels.tokenization.vocabulary import SPECIAL_TOKEN_NAMES, as_added_token
 from tfmodels.utils import files
+from tfmodels.utils.json_files import check_kinds, to_text
 from tfmodels.utils.text import quote
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -23,6 +23,20 @@ CHAT_TEMPLATE_FOLDER = "additional_chat_templates"
 
 # Own key of tokenizer_config.json: which of our classes wrote it. See `save_pretrained`.
 CLASS_KEY = "tfmodels_class"
+
+_EXTRA_TOKENS = ("additional_special_tokens", "extra_special_tokens")
+_TOKEN_FLAGS = {"single_word", "lstrip", "rstrip", "normalized", "special"}
+# What the values of a tokenizer_config.json are, where another kind would lead to an error without a name.
+_KINDS = {
+    **dict.fromkeys(("tokenizer_class", "padding_side", "truncation_side", CLASS_KEY), str),
+    **dict.fromkeys(("add_bos_token", "add_eos_token", "add_prefix_space", "legacy", "do_lower_case"), bool),
+    **dict.fromkeys(("strip_accents", "tokenize_chinese_chars", "trim_offsets", "split_special_tokens"), bool),
+    "clean_up_tokenization_spaces": bool,
+    "model_max_length": float,
+    "model_input_names": list,
+    "added_tokens_decoder": dict,
+    "chat_template": (str, list, dict),
+}
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -42,6 +56,11 @@ def read_config(folder: Path) -> dict[str, Any]:
         read_json(folder / file) if (folder / file).is_file() else {}
         for file in (CONFIG_FILE, SPECIAL_TOKENS_FILE, ADDED_TOKENS_FILE)
     )
+    _check_config(config, str(folder / CONFIG_FILE))
+    _check_tokens(special, str(folder / SPECIAL_TOKENS_FILE))
+    for token, index in added.items():
+        if type(index) is not int:
+            raise ValueError(f"{folder / ADDED_TOKENS_FILE}: {quote(token)} has the id {quote(index)}, no integer.")
     if "added_tokens_decoder" in config:  # such files are newer, and name all their tokens themselves
         config = {**special, **config}
     else:
@@ -50,12 +69,45 @@ def read_config(folder: Path) -> dict[str, Any]:
         config["added_tokens_decoder"] = {
             index: {"content": token, "special": token in names} for token, index in added.items()
         }
-    templates = {path.stem: path.read_text("utf-8") for path in (folder / CHAT_TEMPLATE_FOLDER).glob("*.jinja")}
+    templates = {path.stem: read_text(path) for path in (folder / CHAT_TEMPLATE_FOLDER).glob("*.jinja")}
     if (folder / CHAT_TEMPLATE_FILE).is_file():
-        templates["default"] = (folder / CHAT_TEMPLATE_FILE).read_text("utf-8")
+        templates["default"] = read_text(folder / CHAT_TEMPLATE_FILE)
     if templates:
         config["chat_template"] = templates["default"] if set(templates) == {"default"} else templates
     return config
+
+
+def _check_config(config: dict[str, Any], what: str) -> None:
+    check_kinds(config, _KINDS, what)
+    _check_tokens(config, what)
+    for index, token in (config.get("added_tokens_decoder") or {}).items():
+        if not (index.isascii() and index.isdigit() and len(index) < 10):
+            raise ValueError(f"{what}: added_tokens_decoder has the key {quote(index)}; a token's id was expected.")
+        _check_token(token, f"{what}: token {index} of added_tokens_decoder")
+    names = config.get("model_input_names") or []
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{what}: model_input_names holds {quote(names)}; names were expected.")
+
+
+def _check_tokens(config: dict[str, Any], what: str) -> None:
+    for name in SPECIAL_TOKEN_NAMES:
+        if config.get(name) is not None:
+            _check_token(config[name], f"{what}: {name}")
+    check_kinds(config, dict.fromkeys(_EXTRA_TOKENS, (list, dict)), what)
+    for name in _EXTRA_TOKENS:
+        tokens = config.get(name) or []
+        for token in tokens.values() if isinstance(tokens, dict) else tokens:
+            _check_token(token, f"{what}: {name}")
+
+
+def _check_token(token: Any, what: str) -> None:
+    if isinstance(token, dict) and isinstance(token.get("content"), str):
+        flags = {key: value for key, value in token.items() if key not in ("content", "__type")}
+        if set(flags) <= _TOKEN_FLAGS and all(isinstance(value, bool) for value in flags.values()):
+            return
+    elif isinstance(token, str):
+        return
+    raise ValueError(f"{what} is {quote(token)}; text, or an object with content and true or false, was expected.")
 
 
 def chat_template_file(name: str) -> str:
@@ -68,7 +120,7 @@ def chat_template_file(name: str) -> str:
     Raises:
         ValueError: the name is no plain file name.
     """
-    if not re.fullmatch(r"[^/\\:*?\[\]\0.][^/\\:*?\[\]\0]*", name):
+    if not re.fullmatch(r"[^/\\:*?\[\]\0.][^/\\:*?\[\]\0]*", name) or not files.is_file_name(f"{name}.jinja"):
         raise ValueError(f"The chat template is named {quote(name)}, which is not a file name; it cannot be saved.")
     return CHAT_TEMPLATE_FILE if name == "default" else f"{CHAT_TEMPLATE_FOLDER}/{name}.jinja"
 
@@ -77,7 +129,7 @@ def to_json(content: dict[str, Any]) -> str:
     def default(value: Any) -> Any:
         return {"__type": "AddedToken", **value.__getstate__()} if isinstance(value, AddedToken) else dict(value)
 
-    return json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, default=default) + "\n"
+    return to_text(content, CONFIG_FILE, sort_keys=True, default=default)
 
 
 def write_text(path: Path, text: str) -> None:

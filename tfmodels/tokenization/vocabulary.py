@@ -9,6 +9,7 @@ import numpy as np
 from tokenizers import AddedToken, Tokenizer
 
 from tfmodels.tokenization import pipeline
+from tfmodels.utils.text import quote
 
 SPECIAL_TOKEN_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
@@ -207,11 +208,12 @@ class Vocabulary:
         """Add the tokens that files other than the vocabulary name, by id; those that exist are left as they are."""
         missing = [token for _, token in sorted(stored.items()) if self._index(token) is None]
         if missing:
+            # In one call: the library rebuilds its search for added tokens at every call.
             self._tokenizer.add_tokens(missing)
         for index, token in sorted(stored.items()):
             if self._index(token) != index:
                 raise ValueError(
-                    f"The added token {str(token)!r} should have id {index}, but the vocabulary gives it "
+                    f"The added token {quote(str(token))} should have id {index}, but the vocabulary gives it "
                     f"{self._index(token)}: the tokenizer's files do not belong together."
                 )
 
@@ -358,7 +360,7 @@ def added_tokens(config: Mapping[str, Any], backend: Tokenizer | None = None) ->
 
 def _checked(name: str, value: Any) -> AddedToken | str:
     if not isinstance(value, (str, AddedToken, Mapping)):
-        raise ValueError(f"{name} must be a string, got {value!r}.")
+        raise ValueError(f"{name} must be a string, got {quote(value)}.")
     return value if isinstance(value, str) else as_added_token(value)
 
 
@@ -396,5 +398,5 @@ def to_list(values: Any) -> Any:
 def one_of(name: str, value: Any, choices: tuple[str, ...]) -> str:
     """The value of an argument that has a few choices, checked."""
     if value not in choices:
-        raise ValueError(f"{name} must be {' or '.join(map(repr, choices))}, got {value!r}.")
+        raise ValueError(f"{name} must be {' or '.join(map(repr, choices))}, got {quote(value)}.")
     return value

@@ -11,12 +11,8 @@ that what is trained here loads there and the other way round.
 
 from __future__ import annotations
 
-import json
 import os
-import tempfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from keras import ops
@@ -37,6 +33,8 @@ from tfmodels.models.adapters import (
     whole_slots,
 )
 from tfmodels.models.base import TFPreTrainedModel
+from tfmodels.training.adapter_files import CONFIG_NAME, WEIGHTS_NAME, read_settings
+from tfmodels.utils.files import staged
 from tfmodels.utils.json_files import write_object
 from tfmodels.utils.text import some
 
@@ -52,20 +50,7 @@ __all__ = [
     "unmerge_lora",
 ]
 
-CONFIG_NAME = "adapter_config.json"
-WEIGHTS_NAME = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
-# Settings of PEFT that change what an adapter computes, with the values that mean they are off.
-_UNSUPPORTED = {
-    "use_dora": (None, False),
-    "lora_bias": (None, False),
-    "bias": (None, "none"),
-    "alpha_pattern": (None, {}),
-    "fan_in_fan_out": (None, False),
-    "layer_replication": (None,),
-    "target_parameters": (None, []),
-    "use_qalora": (None, False),
-}
 
 
 def save_adapter(model: TFPreTrainedModel, folder: str | os.PathLike) -> None:
@@ -78,8 +63,7 @@ def save_adapter(model: TFPreTrainedModel, folder: str | os.PathLike) -> None:
     Raises:
         ValueError: the model has no adapters.
     """
-    config, folder = config_of(model), Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    config = config_of(model)
     arrays = {}
     for name, layer in adapted_layers(model).items():
         arrays[f"{name}.lora_A.weight"] = np.ascontiguousarray(ops.convert_to_numpy(layer.adapter.lora_a).T)
@@ -92,9 +76,6 @@ def save_adapter(model: TFPreTrainedModel, folder: str | os.PathLike) -> None:
         (_PREFIX + name, writer.TensorSpec(array.shape, array.dtype.name), lambda array=array: array)
         for name, array in sorted(arrays.items())
     ]
-    with tempfile.TemporaryDirectory(dir=folder) as work:
-        (written,) = writer.write_checkpoint(work, tensors)
-        os.replace(written, folder / WEIGHTS_NAME)
     values = {
         "peft_type": "LORA",
         "task_type": None,
@@ -108,7 +89,9 @@ def save_adapter(model: TFPreTrainedModel, folder: str | os.PathLike) -> None:
         "target_modules": list(report.layers),
         "modules_to_save": list(report.fully) or None,
     }
-    write_object(folder / CONFIG_NAME, values)
+    with staged(folder) as stage:
+        writer.write_tensors(stage.folder / WEIGHTS_NAME, tensors)
+        write_object(stage.folder / CONFIG_NAME, values)
 
 
 def load_adapter(model: TFPreTrainedModel, folder: str | os.PathLike) -> LoraReport:
@@ -127,10 +110,7 @@ def load_adapter(model: TFPreTrainedModel, folder: str | os.PathLike) -> LoraRep
             the message names what does not fit.
     """
     folder = Path(folder)
-    if not (folder / CONFIG_NAME).is_file():
-        raise FileNotFoundError(f"{folder} holds no {CONFIG_NAME}: it is no adapter.")
-    values = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
-    _check_settings(values, folder)
+    values = read_settings(folder)
     tensors = _read(folder)
     pairs = {name.rsplit(".lora_", 1)[0] for name in tensors if ".lora_" in name}
     whole = sorted({name.rsplit(".", 1)[0] for name in tensors if ".lora_" not in name})
@@ -154,13 +134,13 @@ def load_adapter(model: TFPreTrainedModel, folder: str | os.PathLike) -> LoraRep
         raise ValueError(
             f"the adapter in {folder} does not fit {type(model).__name__}: {'; '.join(problems) or 'it is empty'}."
         )
-    alpha = values["lora_alpha"] * (values["r"] ** 0.5 if values.get("use_rslora") else 1)
+    alpha = values["lora_alpha"] * (values["r"] ** 0.5 if values["use_rslora"] else 1)
     report = add_lora(
         model,
         sorted(pairs),
         rank=values["r"],
         alpha=alpha,
-        dropout=values.get("lora_dropout") or 0.0,
+        dropout=values["lora_dropout"],
         train_fully=whole or None,
     )
     for name, layer in adapted_layers(model).items():
@@ -169,19 +149,6 @@ def load_adapter(model: TFPreTrainedModel, folder: str | os.PathLike) -> LoraRep
     for name, slot in whole_slots(model, whole).items():
         slot.variable.assign(tensors[name].T if slot.transposed else tensors[name])
     return report
-
-
-def _check_settings(values: Mapping[str, Any], folder: Path) -> None:
-    if values.get("peft_type") != "LORA":
-        raise ValueError(f"{folder / CONFIG_NAME} has peft_type={values.get('peft_type')!r}; only LORA is read.")
-    for name, off in _UNSUPPORTED.items():
-        if values.get(name) not in off:
-            raise ValueError(f"{folder / CONFIG_NAME} has {name}={values[name]!r}, which does not exist here.")
-    if values.get("rank_pattern"):
-        raise ValueError(f"{folder / CONFIG_NAME} has a rank_pattern; one rank for all layers was expected.")
-    for name in ("r", "lora_alpha"):
-        if not isinstance(values.get(name), (int, float)):
-            raise ValueError(f"{folder / CONFIG_NAME} has {name}={values.get(name)!r}; a number was expected.")
 
 
 def _read(folder: Path) -> dict[str, np.ndarray]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from tfmodels.utils.files import read_bytes, write_text
@@ -18,6 +19,14 @@ MAX_BYTES = 64 << 20
 """Largest JSON file read where nothing else is said; tokenizers and headers of weights have limits of their own."""
 MAX_DEPTH = 100
 _MAX_DIGITS = 64
+_KIND_NAMES = {
+    dict: "an object",
+    list: "a list",
+    str: "text",
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+}
 _BYTE_ORDER_MARKS = ((b"\xef\xbb\xbf", "UTF-8"), (b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"))
 
 
@@ -141,6 +150,30 @@ def read_value(path: str | os.PathLike[str], *, limit: int = MAX_BYTES, nonfinit
 def read_object(path: str | os.PathLike[str], *, limit: int = MAX_BYTES, nonfinite: bool = False) -> dict[str, Any]:
     """Read a JSON object from a file; arguments and errors as in `read_value`."""
     return parse_object(read_bytes(path, limit), str(path), nonfinite=nonfinite)
+
+
+def check_kinds(values: Mapping[str, Any], kinds: Mapping[str, type | tuple[type, ...]], what: str) -> None:
+    """Check the types of values that a file holds; absent keys and null pass, and so does an int for a float.
+
+    Args:
+        values: the file's content.
+        kinds: the type, or types, that each key may have.
+        what: the file, for messages.
+
+    Raises:
+        ValueError: a value is of another kind; the message names it.
+
+    Example:
+        >>> check_kinds({"layers": "2"}, {"layers": int}, "config.json")
+        Traceback (most recent call last):
+        ValueError: config.json: layers is '2'; an integer was expected.
+    """
+    for key, wanted in kinds.items():
+        value, wanted = values.get(key), wanted if isinstance(wanted, tuple) else (wanted,)
+        fits = isinstance(value, wanted) or (float in wanted and type(value) is int)
+        if value is not None and (not fits or (isinstance(value, bool) and bool not in wanted)):
+            expected = " or ".join(_KIND_NAMES.get(kind, kind.__name__) for kind in wanted)
+            raise ValueError(f"{what}: {key} is {quote(value)}; {expected} was expected.")
 
 
 def to_text(value: Any, what: str, *, sort_keys: bool = False, default: Any = None) -> str:

@@ -4,6 +4,7 @@ import contextlib
 import os
 import pickle
 import struct
+import time
 from collections import OrderedDict
 from pathlib import Path
 
@@ -23,7 +24,7 @@ plain = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False) | st.text(max_size=20),
     lambda inner: (
         st.lists(inner, max_size=4)
-        | st.dictionaries(st.text(max_size=5) | st.integers(), inner, max_size=4)
+        | st.dictionaries(st.text(max_size=5) | st.integers(-(2**60) + 1, 2**60 - 1), inner, max_size=4)
         | st.tuples(inner)
         | st.tuples(inner, inner, inner, inner)
     ),
@@ -171,3 +172,47 @@ def test_noise_raises_or_reads(data):
     for start in (b"", b"\x80\x02", b"\x80\x04"):
         with contextlib.suppress(CheckpointError):
             read(start + data)
+
+
+def shared_tuples(depth: int) -> bytes:
+    """Instructions for a tuple of 2 ** depth leaves, in 8 bytes a level."""
+    return b")q\x000" + b"h\x00h\x00\x86q\x000" * depth + b"h\x00"
+
+
+# What one small file could cost; the first five distinguish this reader from pickle.Unpickler.
+BOMBS = {
+    "key of a shared tuple": (b"\x80\x02}" + shared_tuples(60) + b"Ns.", "key of type tuple"),
+    "one key twice": (b"\x80\x02}(K\x01NK\x01Nu.", "key 1 twice"),
+    "a class made by NEWOBJ": (b"\x80\x02ccollections\nOrderedDict\n)\x81.", "NEWOBJ.*refused"),
+    "attributes of a list": (b"\x80\x02]}b.", "sets attributes of a list"),
+    "no-ops without end": (b"\x80\x02" + b"N0" * 2_000_000 + b"N.", "instructions, which no state dict needs"),
+    "lists and nothing else": (b"\x80\x02" + b"]" * 1_000_000 + b".", "more lists and dicts"),
+    "dicts by calls": (b"\x80\x02ccollections\nOrderedDict\nq\x00" + b"h\x00)R0" * 500_000 + b"N.", "lists and dicts"),
+    "a shared tuple where a storage is named": (b"\x80\x02" + shared_tuples(60) + b"Q.", "no storage"),
+    "a shared tuple where a size is expected": (
+        b"\x80\x02ctorch\nSize\n" + shared_tuples(60) + b"\x85R.",
+        "does not hold sizes",
+    ),
+    "keys that collide": (
+        pickle.dumps({(2**61 - 1) * number: None for number in range(1, 60_000)}, 2),
+        "larger integer than any state dict has",
+    ),
+    "an integer of 500,000 bits": (pickle.dumps({1 << 500_000: 0}, 2), "larger integer"),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_the_work_is_bounded_by_the_size(name):
+    data, message = BOMBS[name]
+    start = time.process_time()
+    with pytest.raises(CheckpointError, match=message) as raised:
+        read(data)
+    assert time.process_time() - start < 5
+    assert len(str(raised.value)) < 500
+
+
+def test_short_lines_are_read_in_linear_time():
+    data = b"(" + b"I1\n" * 200_000 + b"l."
+    start = time.process_time()
+    assert len(read(data)) == 200_000
+    assert time.process_time() - start < 5

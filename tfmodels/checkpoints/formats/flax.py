@@ -25,6 +25,7 @@ from tfmodels.checkpoints.files import (
     TensorInfo,
     count_elements,
 )
+from tfmodels.utils.text import quote
 
 # Flax's name of a parameter, where it differs from PyTorch's.
 _PARAMETERS = {"kernel": "weight", "embedding": "weight", "scale": "weight"}
@@ -46,6 +47,8 @@ _SHORT_EXTENSIONS = {0xD4 + power: 1 << power for power in range(5)}
 _ARRAY, _SCALAR = 1, 3  # codes of extensions
 _PIECES = "__msgpack_chunked_array__"
 _MAX_DEPTH = 64
+# Names are made of the keys that lead to them: long ones, repeated in every leaf, would outgrow the file.
+_MAX_NAME = 1024
 
 
 class _Array(NamedTuple):
@@ -93,11 +96,13 @@ class FlaxFile(TensorFile):
         return torch_name(name)
 
     def _add(self, path: str, node: Any) -> None:
+        if len(path) > _MAX_NAME:
+            raise CheckpointError(f"{self.path}: a parameter's name is longer than {_MAX_NAME}: {quote(path)}.")
         if isinstance(node, dict) and _PIECES not in node:
             for key, child in node.items():
                 self._add(f"{path}/{key}" if path else key, child)
             return
-        where = f"{self.path}: parameter {path!r}"
+        where = f"{self.path}: parameter {quote(path)}"
         if isinstance(node, _Array):
             shape, arrays = node.shape, [node]
         elif isinstance(node, dict):
@@ -106,7 +111,7 @@ class FlaxFile(TensorFile):
             raise CheckpointError(f"{where} is the number {node}, not an array.")
         name, dtype = torch_name(path), arrays[0].dtype
         if name in self.tensors:
-            raise CheckpointError(f"{where} is there twice, as two names that both stand for {name!r}.")
+            raise CheckpointError(f"{where} is there twice, as two names that both stand for {quote(name)}.")
         transposed = len(shape) == 2 and path.split("/")[-1] == "kernel"
         nbytes = math.prod(shape) * dtype.itemsize
         self.tensors[name] = TensorInfo(name, shape[::-1] if transposed else shape, dtype.name, nbytes, self.path.name)
@@ -212,7 +217,7 @@ class _Tree:
         for _ in range(size):
             key = self._text("a key")
             if key in tree:
-                raise CheckpointError(f"{self.file.path}: a map has the key {key!r} twice.")
+                raise CheckpointError(f"{self.file.path}: a map has the key {quote(key)} twice.")
             at = self.at
             kind, number = self._head()
             if kind == "map":
@@ -222,11 +227,13 @@ class _Tree:
             elif kind in ("number", "truth"):
                 tree[key] = number
             else:
-                raise CheckpointError(f"{self.file.path}: {key!r} at byte {at} is a {kind}, not an array or a map.")
+                raise CheckpointError(
+                    f"{self.file.path}: {quote(key)} at byte {at} is a {kind}, not an array or a map."
+                )
         return tree
 
     def _array(self, size: int, key: str) -> _Array:
-        where = f"{self.file.path}: array {key!r} at byte {self.at}"
+        where = f"{self.file.path}: array {quote(key)} at byte {self.at}"
         code = self._number("B")
         start = self._skip(size)
         end, self.at = self.at, start
@@ -240,7 +247,7 @@ class _Tree:
         shape = tuple(self._expect("number", "a dimension") for _ in range(dimensions))
         name = self._text("a dtype")
         if name not in DTYPES:
-            raise CheckpointError(f"{where} has the element type {name!r}, which cannot be read.")
+            raise CheckpointError(f"{where} has the element type {quote(name)}, which cannot be read.")
         nbytes, count = self._expect("bytes", "elements"), count_elements(shape)
         if count is None or count * DTYPES[name].itemsize != nbytes:
             raise CheckpointError(f"{where} has the shape {shape} of {name}, but {nbytes} bytes.")

@@ -30,7 +30,7 @@ from tfmodels.checkpoints.files import (
     TensorInfo,
     count_elements,
 )
-from tfmodels.utils.text import some
+from tfmodels.utils.text import quote, shorten, some
 
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
@@ -64,6 +64,10 @@ _ROPE_FACTORS = "rope_freqs.weight"
 _UNKNOWN_TO_LLAMA = (
     *("expert_count", "use_parallel_residual", "attention.sliding_window", "attention.scale", "embedding_scale"),
     *("residual_scale", "logit_scale", "attention.clamp_kqv", "attention.max_alibi_bias"),
+)
+_POSITIVE = (
+    *("attention.head_count", "attention.head_count_kv", "attention.key_length", "embedding_length", "block_count"),
+    *("vocab_size", "feed_forward_length", "context_length", "rope.freq_base"),
 )
 _SCALING_KEYS = ("type", "factor", "original_context_length", "finetuned")
 
@@ -109,10 +113,10 @@ class GGUFFile(TensorFile):
                 continue
             name = torch_name(stored)
             if name is None:
-                raise CheckpointError(f"{path}: tensor {stored!r} belongs to no Llama model that can be read.")
+                raise CheckpointError(f"{path}: tensor {quote(stored)} belongs to no Llama model that can be read.")
             heads = self._heads.get(name.split(".")[-2], 1)
             if heads > 1 and entry.shape[0] % (2 * heads):
-                raise CheckpointError(f"{path}: tensor {stored!r} has {entry.shape[0]} rows for {heads} heads.")
+                raise CheckpointError(f"{path}: tensor {quote(stored)} has {entry.shape[0]} rows for {heads} heads.")
             dtype = _PLAIN.get(entry.kind, "float32")
             nbytes = math.prod(entry.shape) * DTYPES[dtype].itemsize
             self.tensors[name] = TensorInfo(name, entry.shape, dtype, nbytes, path.name)
@@ -129,6 +133,8 @@ class GGUFFile(TensorFile):
     def _elements(self, entry: _Entry) -> np.ndarray:
         if entry.kind in _PLAIN:
             return self._file.array(entry.shape, DTYPES[_PLAIN[entry.kind]], entry.start)
+        if 0 in entry.shape:
+            return np.zeros(entry.shape, np.float32)
         library = _library()
         kind = library.GGMLQuantizationType[entry.kind]
         elements, block = library.GGML_QUANT_SIZES[kind]
@@ -139,6 +145,8 @@ class GGUFFile(TensorFile):
             raise CheckpointError(
                 f"{self.path} has tensors quantised as {entry.kind}, which the gguf library cannot read."
             ) from error
+        except (ValueError, IndexError, TypeError) as error:
+            raise CheckpointError(f"{self.path}: {entry.kind} weights cannot be read ({shorten(error)}).") from error
         return np.ascontiguousarray(values, np.float32).reshape(entry.shape)
 
     def _add_rope_factors(self, values: dict[str, Any], entry: _Entry) -> None:
@@ -200,13 +208,15 @@ def config_values(metadata: dict[str, Any], tensors: Any, where: str) -> dict[st
     """
     architecture = metadata.get("general.architecture")
     if architecture != "llama":
-        raise CheckpointError(f"{where} holds a {architecture!r} model; only 'llama' can be read from GGUF.")
+        raise CheckpointError(f"{where} holds a {quote(architecture)} model; only 'llama' can be read from GGUF.")
 
     def get(key: str, default: Any = None, kind: type = int) -> Any:
         value = metadata.get(f"llama.{key}", default)
         accepted = (int, float) if kind is float else kind
-        if value is None or not isinstance(value, accepted) or isinstance(value, bool):
+        if value is None or not isinstance(value, accepted) or isinstance(value, bool) or not math.isfinite(value):
             raise CheckpointError(f"{where}: llama.{key} is {_short(value)}; a {kind.__name__} was expected.")
+        if value < 0 or (value == 0 and key in _POSITIVE):
+            raise CheckpointError(f"{where}: llama.{key} is {_short(value)}; a number above 0 was expected.")
         return value
 
     scaling = [key.removeprefix("llama.") for key in metadata if key.startswith("llama.rope.scaling.")]
@@ -216,7 +226,7 @@ def config_values(metadata: dict[str, Any], tensors: Any, where: str) -> dict[st
         values = ", ".join(f"llama.{key} = {_short(metadata[f'llama.{key}'])}" for key in refused)
         raise CheckpointError(f"{where} asks for what no Llama model here does: {values}.")
     heads, width = get("attention.head_count"), get("embedding_length")
-    head_dim = get("attention.key_length", width // heads if heads > 0 else 0)
+    head_dim = get("attention.key_length", width // heads)
     for key in ("attention.value_length", "rope.dimension_count"):
         if get(key, head_dim) != head_dim:
             raise CheckpointError(f"{where}: llama.{key} is {get(key)}; only the head size, {head_dim}, can be used.")
@@ -254,20 +264,24 @@ def config_values(metadata: dict[str, Any], tensors: Any, where: str) -> dict[st
             "original_max_position_embeddings": get("rope.scaling.original_context_length"),
         }
     elif kind != "none":
-        raise CheckpointError(f"{where}: llama.rope.scaling.type {kind!r} cannot be read; none, linear and yarn can.")
+        raise CheckpointError(
+            f"{where}: llama.rope.scaling.type {quote(kind)} cannot be read; none, linear and yarn can."
+        )
     return values
 
 
 def _llama3_scaling(factors: np.ndarray, theta: float) -> dict[str, Any] | None:
     """The `rope_scaling` of Llama 3 that gives these divisors of the frequencies, or None."""
-    wavelengths = 2 * math.pi * theta ** (np.arange(len(factors)) / len(factors))
+    if factors.ndim != 1 or not np.all(np.isfinite(factors)) or not np.all(factors > 0):
+        return None
+    wavelengths = 2 * math.pi * theta ** (np.arange(len(factors)) / max(len(factors), 1))
     original, low, high = (
         _LLAMA3[key] for key in ("original_max_position_embeddings", "low_freq_factor", "high_freq_factor")
     )
     factor = float(factors.max(initial=1.0))
     smooth = np.clip((original / wavelengths - low) / (high - low), 0, 1)
     expected = 1 / ((1 - smooth) / factor + smooth)
-    if factors.ndim != 1 or not np.allclose(factors, expected, rtol=1e-4):
+    if not np.allclose(factors, expected, rtol=1e-4):
         return None
     return {"rope_type": "llama3", "factor": factor, **_LLAMA3}
 
@@ -292,8 +306,7 @@ def _library() -> Any:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return quote(value, 60)
 
 
 class _Header:
@@ -302,7 +315,9 @@ class _Header:
     def __init__(self, file: MappedFile) -> None:
         self.file, self.at = file, 0
         if file.bytes(0, 4) != _MAGIC:
-            raise CheckpointError(f"{file.path} is no GGUF file: it begins with {file.bytes(0, 4)!r}, not {_MAGIC!r}.")
+            raise CheckpointError(
+                f"{file.path} is no GGUF file: it begins with {quote(file.bytes(0, 4))}, not {_MAGIC!r}."
+            )
         self.at = 4
         version = self._scalar("I")
         if version not in _VERSIONS:
@@ -313,7 +328,7 @@ class _Header:
         for _ in range(self._count(pairs, "metadata entries", at_least=13)):
             key = self._text()
             if key in self.metadata:
-                raise CheckpointError(f"{file.path}: the metadata have {key!r} twice.")
+                raise CheckpointError(f"{file.path}: the metadata have {quote(key)} twice.")
             self.metadata[key] = self._value(self._scalar("I"), key)
         described = [self._description() for _ in range(self._count(tensors, "tensors", at_least=24))]
         self.entries = dict(self._entries(described))
@@ -348,16 +363,16 @@ class _Header:
         if kind == _STRING:
             return self._text()
         if kind != _ARRAY:
-            raise CheckpointError(f"{self.file.path}: {key!r} has the value type {kind}, which does not exist.")
+            raise CheckpointError(f"{self.file.path}: {quote(key)} has the value type {kind}, which does not exist.")
         inner, count = self._scalar("I"), self._scalar("Q")
         if inner == _STRING:
-            return [self._text() for _ in range(self._count(count, f"texts in {key!r}", at_least=8))]
+            return [self._text() for _ in range(self._count(count, f"texts in {quote(key)}", at_least=8))]
         if inner not in _SCALARS:
             raise CheckpointError(
-                f"{self.file.path}: {key!r} is an array of the value type {inner}; it cannot be read."
+                f"{self.file.path}: {quote(key)} is an array of the value type {inner}; it cannot be read."
             )
         size = struct.calcsize("<" + _SCALARS[inner])
-        self._count(count, f"values in {key!r}", at_least=size)
+        self._count(count, f"values in {quote(key)}", at_least=size)
         return list(struct.unpack(f"<{count}{_SCALARS[inner]}", self._bytes(count * size)))
 
     def _description(self) -> tuple[str, tuple[int, ...], int, int]:
@@ -365,7 +380,7 @@ class _Header:
         name = self._text()
         dimensions = self._scalar("I")
         if dimensions > MAX_DIMENSIONS:
-            raise CheckpointError(f"{self.file.path}: tensor {name!r} has {dimensions} dimensions.")
+            raise CheckpointError(f"{self.file.path}: tensor {quote(name)} has {dimensions} dimensions.")
         shape = tuple(self._scalar("Q") for _ in range(dimensions))[::-1]
         return name, shape, self._scalar("I"), self._scalar("Q")
 
@@ -380,12 +395,14 @@ class _Header:
             raise CheckpointError(f"{self.file.path} has tensors twice: {some(twice)}.")
         places = []
         for name, shape, number, offset in described:
-            where = f"{self.file.path}: tensor {name!r}"
+            where = f"{self.file.path}: tensor {quote(name)}"
             try:
                 kind = library.GGMLQuantizationType(number)
             except ValueError as error:
                 raise CheckpointError(f"{where} is stored as type {number}, which is unknown.") from error
-            elements, block = library.GGML_QUANT_SIZES[kind]
+            elements, block = library.GGML_QUANT_SIZES.get(kind, (0, 0))
+            if not elements:
+                raise CheckpointError(f"{where} is stored as {kind.name}, which the gguf library cannot read.")
             count = count_elements(shape)
             if count is None or not shape or shape[-1] % elements:
                 raise CheckpointError(f"{where} has the shape {shape}, which none stored as {kind.name} can have.")
@@ -401,4 +418,4 @@ class _Header:
             yield name, _Entry(shape, kind.name, start + offset)
         for (_, end, name), (begin, _, following) in itertools.pairwise(sorted(places)):
             if begin < end:
-                raise CheckpointError(f"{self.file.path}: tensors {name!r} and {following!r} share bytes.")
+                raise CheckpointError(f"{self.file.path}: tensors {quote(name)} and {quote(following)} share bytes.")

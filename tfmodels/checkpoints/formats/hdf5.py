@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tfmodels.checkpoints.files import DTYPES, CheckpointError, MappedFile, TensorFile, TensorInfo, count_elements
+from tfmodels.utils.text import quote, shorten
 
 # Keras's name of a variable, where it differs from PyTorch's.
 _PARAMETERS = {"kernel": "weight", "embeddings": "weight", "gamma": "weight", "beta": "bias"}
@@ -47,7 +48,7 @@ class TensorFlowFile(TensorFile):
             raise
         # h5py reports damage by whichever of these the broken place leads to.
         except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-            raise CheckpointError(f"{path} is damaged, cut short, or no HDF5 file ({error}).") from error
+            raise CheckpointError(f"{path} is damaged, cut short, or no HDF5 file ({shorten(error)}).") from error
 
     def read(self, name: str) -> np.ndarray:
         offset, shape, dtype, transposed = self._places[name]
@@ -60,7 +61,7 @@ class TensorFlowFile(TensorFile):
     def _add(self, dataset: Any, nested: bool) -> None:
         path = dataset.name.strip("/")
         name = torch_name(path.split("/", 1)[1] if nested else f"/{path}")
-        where, shape, dtype = f"{self.path}: weight {path!r}", tuple(dataset.shape or ()), dataset.dtype
+        where, shape, dtype = f"{self.path}: weight {quote(path)}", tuple(dataset.shape or ()), dataset.dtype
         if dtype.name not in DTYPES:
             raise CheckpointError(f"{where} has the element type {dtype}, which cannot be read.")
         count = count_elements(shape)
@@ -71,7 +72,7 @@ class TensorFlowFile(TensorFile):
             raise CheckpointError(f"{where} is not stored as one plain block in the file, without compression.")
         if nbytes and offset + nbytes > self._file.size:
             raise CheckpointError(
-                f"{self.path} is cut short: weight {path!r} ends at byte {offset + nbytes} of {self._file.size}."
+                f"{self.path} is cut short: weight {quote(path)} ends at byte {offset + nbytes} of {self._file.size}."
             )
         transposed = len(shape) == 2 and path.split("/")[-1].startswith("kernel")
         info = TensorInfo(name, shape[::-1] if transposed else shape, dtype.name, nbytes, self.path.name)

@@ -26,7 +26,7 @@ from tfmodels.checkpoints.files import (
     TensorInfo,
 )
 from tfmodels.checkpoints.formats.tensor_pickle import PickleReader, Storage, Tensor
-from tfmodels.utils.text import some
+from tfmodels.utils.text import quote, shorten, some
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_VERSION = 1001
@@ -77,7 +77,8 @@ class PytorchFile(TensorFile):
             content, places = self._open_legacy()
         else:
             raise CheckpointError(
-                f"{path} is no PyTorch file: it starts with {start!r}, neither a zip archive nor the older layout."
+                f"{path} is no PyTorch file: it starts with {quote(start)}, neither a zip archive nor the older "
+                "layout."
             )
         self._tensors = self._state_dict(content)
         infos = {name: self._describe(name, tensor, places) for name, tensor in self._tensors.items()}
@@ -102,8 +103,8 @@ class PytorchFile(TensorFile):
             with zipfile.ZipFile(self.path) as archive:
                 members = archive.infolist()
         # zipfile lets several kinds of error out when the directory is damaged.
-        except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError, struct.error) as error:
-            raise CheckpointError(f"{self.path} is a damaged or cut zip archive ({error}).") from error
+        except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError, OSError, struct.error) as error:
+            raise CheckpointError(f"{self.path} is a damaged or cut zip archive ({shorten(error)}).") from error
         by_name = {member.filename: member for member in members}
         if len(by_name) < len(members):
             raise CheckpointError(f"{self.path}: its zip archive has two members of one name.")
@@ -119,7 +120,9 @@ class PytorchFile(TensorFile):
             place = self._member(by_name[root + "byteorder"])
             order = self._file.bytes(place.start, place.start + min(place.nbytes, 16))
             if order != b"little":
-                raise CheckpointError(f"{self.path} is stored in byte order {order!r}; only b'little' can be read.")
+                raise CheckpointError(
+                    f"{self.path} is stored in byte order {quote(order)}; only b'little' can be read."
+                )
         place = self._member(by_name[pickles[0]])
         if place.nbytes > _MAX_PICKLE_BYTES:
             raise CheckpointError(f"{self.path}: its data.pkl has {place.nbytes} bytes, which no state dict takes.")
@@ -131,7 +134,7 @@ class PytorchFile(TensorFile):
         return content, {key: self._member(member) for key, member in storages.items()}
 
     def _member(self, member: zipfile.ZipInfo) -> _Place:
-        where = f"{self.path}: its member {member.filename!r}"
+        where = f"{self.path}: its member {quote(member.filename)}"
         if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & _ENCRYPTED:
             raise CheckpointError(f"{where} is compressed or encrypted, which torch.save never does; save it again.")
         header = self._file.bytes(member.header_offset, member.header_offset + _LOCAL_HEADER.size)
@@ -147,7 +150,9 @@ class PytorchFile(TensorFile):
         pickles = PickleReader(self._file.memory(), 0, f"{self.path}: its pickle")
         magic, version, system = pickles.read(), pickles.read(), pickles.read()
         if magic != _LEGACY_MAGIC or version != _LEGACY_VERSION or not isinstance(system, dict):
-            raise CheckpointError(f"{self.path} is of version {version!r} of PyTorch's older layout; 1001 is known.")
+            raise CheckpointError(
+                f"{self.path} is of version {quote(version)} of PyTorch's older layout; 1001 is known."
+            )
         if system.get("little_endian") is not True:
             raise CheckpointError(f"{self.path} is not stored little-endian, which alone can be read.")
         content, keys = pickles.read(), pickles.read()
@@ -158,17 +163,17 @@ class PytorchFile(TensorFile):
             raise CheckpointError(f"{self.path}: its list of storages is damaged.")
         for key in keys:
             if key not in storages:
-                raise CheckpointError(f"{self.path}: storage {key!r} belongs to no tensor.")
+                raise CheckpointError(f"{self.path}: storage {quote(key)} belongs to no tensor.")
             count = int.from_bytes(self._file.bytes(position, position + 8), "little")
             if count != storages[key].count:
                 raise CheckpointError(
-                    f"{self.path}: storage {key!r} should have {storages[key].count} elements, "
+                    f"{self.path}: storage {quote(key)} should have {storages[key].count} elements, "
                     f"but the file has {count} there, or ends before."
                 )
             places[key] = _Place(position + 8, count * DTYPES[storages[key].dtype].itemsize)
             position = places[key].start + places[key].nbytes
             if position > self._file.size:
-                raise CheckpointError(f"{self.path} is cut short inside storage {key!r}.")
+                raise CheckpointError(f"{self.path} is cut short inside storage {quote(key)}.")
         return content, places
 
     def _state_dict(self, content: Any) -> dict[str, Tensor]:
@@ -203,13 +208,13 @@ class PytorchFile(TensorFile):
         return content
 
     def _describe(self, name: str, tensor: Tensor, places: dict[str, _Place]) -> TensorInfo:
-        where, storage = f"{self.path}: tensor {name!r}", tensor.storage
+        where, storage = f"{self.path}: tensor {quote(name)}", tensor.storage
         if storage.key not in places:
-            raise CheckpointError(f"{where} lies in storage {storage.key!r}, which the file does not have.")
+            raise CheckpointError(f"{where} lies in storage {quote(storage.key)}, which the file does not have.")
         itemsize, place = DTYPES[tensor.dtype].itemsize, places[storage.key]
         if place.nbytes != storage.count * DTYPES[storage.dtype].itemsize:
             raise CheckpointError(
-                f"{where}: storage {storage.key!r} should be {storage.count} elements of {storage.dtype}, "
+                f"{where}: storage {quote(storage.key)} should be {storage.count} elements of {storage.dtype}, "
                 f"but takes {place.nbytes} bytes in the file."
             )
         count = math.prod(tensor.shape)

@@ -125,13 +125,13 @@ class SafetensorsFile(TensorFile):
             raise CheckpointError(f"{self.path}: {METADATA_KEY} must be an object of strings.")
 
     def _check_entry(self, name: str, entry: Any) -> tuple[TensorInfo, tuple[int, int]]:
-        where = f"{self.path}: tensor {name!r}"
+        where = f"{self.path}: tensor {quote(name)}"
         if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
             raise CheckpointError(f"{where} must be described by dtype, shape and data_offsets.")
         shape, offsets = entry["shape"], entry["data_offsets"]
         if not isinstance(entry["dtype"], str) or entry["dtype"] not in DTYPE_NAMES:
             raise CheckpointError(
-                f"{where} has the element type {entry['dtype']!r}, which cannot be read; "
+                f"{where} has the element type {quote(entry['dtype'])}, which cannot be read; "
                 f"readable are {', '.join(DTYPE_NAMES)}."
             )
         if not isinstance(shape, list) or not all(map(is_count, shape)):
@@ -158,9 +158,9 @@ class SafetensorsFile(TensorFile):
             if start != reached:
                 fault = "overlaps" if start < reached else "leaves unused bytes after"
                 raise CheckpointError(
-                    f"{self.path}: tensor {name!r} at {start}..{stop} {fault} {before}, which ends at {reached}."
+                    f"{self.path}: tensor {quote(name)} at {start}..{stop} {fault} {before}, which ends at {reached}."
                 )
-            reached, before = stop, f"tensor {name!r}"
+            reached, before = stop, f"tensor {quote(name)}"
         available = self._file.size - self._data_start
         if reached > available:
             raise CheckpointError(

@@ -5,6 +5,11 @@ means running its author's code. Here `pickletools` decodes the instructions and
 build dicts, tuples and descriptions of tensors. Names of functions are looked up in a table of our own: nothing is
 ever imported or called on the file's behalf, and a name outside the table is an error.
 
+`pickle.Unpickler` with a closed `find_class` executes nothing either, but it lets a small file do harm in ways that
+cannot be closed from outside: a memo index of 2**31 - 1 makes it allocate gigabytes, a dict whose key is a tuple of
+shared tuples makes it hash for ever, it takes one key twice, sets attributes (BUILD) of whatever it has made, and
+never counts its instructions. `tests/checkpoints/formats/test_tensor_pickle.py` holds these cases.
+
 Source: `torch/serialization.py` and `torch/_utils.py` for what PyTorch writes; PEP 307 and PEP 3154 for pickle itself.
 """
 
@@ -15,6 +20,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from tfmodels.checkpoints.files import MAX_DIMENSIONS, CheckpointError, count_elements, is_count
+from tfmodels.utils.text import quote, shorten
 
 _STORAGE_DTYPES = {
     "DoubleStorage": "float64",
@@ -38,6 +44,13 @@ _TORCH_DTYPES = {
 }
 # Longest single string or line that a state dict's pickle may hold, far above any name of a tensor.
 _MAX_STRING = 1 << 16
+_FIRST_LINE = 128
+# A tensor takes some 60 instructions and 200 bytes, and makes one dict.
+_MAX_INSTRUCTIONS = 2_000_000
+_BYTES_PER_CONTAINER = 16
+_FREE_CONTAINERS = 10_000
+# Integers that Python hashes to themselves; larger ones can be made to collide, which takes quadratic time.
+_MAX_KEY = 1 << 60
 
 
 class StorageType(NamedTuple):
@@ -82,8 +95,8 @@ class _Function(NamedTuple):
     call: Callable[..., Any]
 
 
-class _Mark:
-    """Where a list of items begins on the stack."""
+_MARK = object()
+"""Where a list of items begins on the stack."""
 
 
 def _rebuild_tensor_v3(
@@ -92,10 +105,10 @@ def _rebuild_tensor_v3(
     if not isinstance(storage, Storage) or not isinstance(dtype, DtypeName):
         raise CheckpointError("a tensor without a storage or an element type")
     shape, strides = _sizes(shape), _sizes(strides)
-    if shape is None or strides is None or len(shape) != len(strides) or not is_count(offset):
+    if shape is None or strides is None or len(shape) != len(strides) or not _is_size(offset):
         raise CheckpointError("a tensor whose offset, shape or strides are no numbers >= 0")
     if count_elements(shape) is None:
-        raise CheckpointError(f"a tensor of shape {shape}, larger than any can be")
+        raise CheckpointError(f"a tensor of shape {quote(shape)}, larger than any can be")
     if metadata:
         raise CheckpointError("a conjugated or negated view of a tensor; save a copy of it instead")
     return Tensor(storage, dtype.dtype, offset, shape, strides)
@@ -136,12 +149,17 @@ def _size(sizes: Any = ()) -> tuple[int, ...]:
     return checked
 
 
+def _is_size(value: Any) -> bool:
+    """Whether a value is a size or position that a file can have; a pickle's integers may have 65,000 bytes."""
+    return is_count(value) and value < 1 << 63
+
+
 def _dtype_of(storage: Any) -> DtypeName | None:
     return DtypeName(storage.dtype) if isinstance(storage, Storage) else None
 
 
 def _sizes(value: Any) -> tuple[int, ...] | None:
-    if isinstance(value, (tuple, list)) and len(value) <= MAX_DIMENSIONS and all(map(is_count, value)):
+    if isinstance(value, (tuple, list)) and len(value) <= MAX_DIMENSIONS and all(map(_is_size, value)):
         return tuple(value)
     return None
 
@@ -183,6 +201,7 @@ class PickleReader:
 
     def __init__(self, buffer: memoryview, start: int, what: str) -> None:
         self._source = _Source(buffer, start)
+        self._machine = _Machine(len(buffer) - start)
         self._what = what
 
     @property
@@ -201,13 +220,13 @@ class PickleReader:
             CheckpointError: the pickle is damaged, or asks for anything but tensors in plain containers.
         """
         try:
-            return _Machine().run(self._source)
+            return self._machine.run(self._source)
         except CheckpointError as error:
             raise CheckpointError(f"{self._what} cannot be read: {error}") from error.__cause__
         # What a damaged program provokes: an empty stack, an unknown memo entry, an argument too many, and so on; a
         # warning of a bad escape in a text, where warnings are errors.
         except (ValueError, TypeError, IndexError, KeyError, AttributeError, RecursionError, Warning) as error:
-            raise CheckpointError(f"{self._what} is damaged ({type(error).__name__}: {error}).") from error
+            raise CheckpointError(f"{self._what} is damaged ({type(error).__name__}: {shorten(error)}).") from error
 
 
 class _Source:
@@ -226,8 +245,13 @@ class _Source:
         return self._take(bytes(self._buffer[self.position : self.position + count]))
 
     def readline(self) -> bytes:
-        line, newline, _ = bytes(self._buffer[self.position : self.position + _MAX_STRING]).partition(b"\n")
-        return self._take(line + newline)
+        size = _FIRST_LINE  # lines are short, and copying more for each would take long
+        while True:
+            part = bytes(self._buffer[self.position : self.position + size])
+            line, newline, _ = part.partition(b"\n")
+            if newline or size >= _MAX_STRING or len(part) < size:
+                return self._take(line + newline)
+            size *= 8
 
     def _take(self, taken: bytes) -> bytes:
         self.position += len(taken)
@@ -235,13 +259,25 @@ class _Source:
 
 
 class _Machine:
-    def __init__(self) -> None:
+    """Carries out instructions; what all pickles of a file may cost together is bounded by the file's size.
+
+    Args:
+        size: bytes of the file's pickles.
+    """
+
+    def __init__(self, size: int) -> None:
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
+        self._instructions = 0
+        self._containers = _FREE_CONTAINERS + size // _BYTES_PER_CONTAINER
 
     def run(self, source: _Source) -> Any:
+        self._stack, self._memo = [], {}
         for opcode, argument, position in pickletools.genops(source):
             name = opcode.name
+            self._instructions += 1
+            if self._instructions > _MAX_INSTRUCTIONS:
+                raise CheckpointError(f"it has more than {_MAX_INSTRUCTIONS} instructions, which no state dict needs")
             if name == "STOP":
                 return self._stack.pop()
             if name in _LITERALS:
@@ -260,11 +296,11 @@ class _Machine:
         pass
 
     def _mark(self, argument: Any) -> None:
-        self._stack.append(_Mark())
+        self._stack.append(_MARK)
 
     def _pop_to_mark(self) -> list[Any]:
         items: list[Any] = []
-        while not isinstance(item := self._stack.pop(), _Mark):
+        while (item := self._stack.pop()) is not _MARK:
             items.append(item)
         return items[::-1]
 
@@ -283,18 +319,26 @@ class _Machine:
     def _recall(self, argument: Any) -> None:
         self._stack.append(self._memo[argument])
 
+    def _count_container(self) -> None:
+        self._containers -= 1
+        if self._containers < 0:
+            raise CheckpointError("it makes more lists and dicts than a file of its size needs")
+
     def _empty_dict(self, argument: Any) -> None:
+        self._count_container()
         self._stack.append({})
 
     def _empty_list(self, argument: Any) -> None:
+        self._count_container()
         self._stack.append([])
 
     def _dict(self, argument: Any) -> None:
         items = self._pop_to_mark()
-        self._stack.append({})
+        self._empty_dict(argument)
         self._set_pairs(items)
 
     def _list(self, argument: Any) -> None:
+        self._count_container()
         self._stack.append(self._pop_to_mark())
 
     def _tuple(self, argument: Any) -> None:
@@ -351,8 +395,9 @@ class _Machine:
             raise CheckpointError("a global whose name is no text")
         if (module, name) not in _GLOBALS:
             raise CheckpointError(
-                f"it asks for the global {module}.{name}, which no file of tensors needs. Nothing was executed; if "
-                "you trust the file, load it in PyTorch and save its state dict alone, best as safetensors."
+                f"it asks for the global {shorten(f'{module}.{name}')}, which no file of tensors needs. Nothing was "
+                "executed; if you trust the file, load it in PyTorch and save its state dict alone, best as "
+                "safetensors."
             )
         self._stack.append(_GLOBALS[module, name])
 
@@ -360,6 +405,7 @@ class _Machine:
         arguments, function = self._stack.pop(), self._stack.pop()
         if not isinstance(function, _Function) or not isinstance(arguments, tuple):
             raise CheckpointError(f"it calls a {type(function).__name__}, which is no function")
+        self._count_container()
         self._stack.append(function.call(*arguments))
 
     def _build(self, argument: Any) -> None:
@@ -410,8 +456,10 @@ def _set_item(target: dict[Any, Any], key: Any, value: Any) -> None:
     # Keys of plain types only: hashing a tuple of tuples of tuples ... takes time without bound.
     if not isinstance(key, (str, int, float, bytes, type(None))):
         raise CheckpointError(f"a dict has a key of type {type(key).__name__}")
+    if isinstance(key, int) and abs(key) >= _MAX_KEY:
+        raise CheckpointError(f"a dict has the key {quote(key)}, a larger integer than any state dict has")
     if key in target:
-        raise CheckpointError(f"a dict has the key {key!r} twice")
+        raise CheckpointError(f"a dict has the key {quote(key)} twice")
     target[key] = value
 
 
@@ -420,11 +468,11 @@ def _load_persistent(identity: Any) -> Storage:
     if not isinstance(identity, tuple) or not 5 <= len(identity) <= 6 or identity[0] != "storage":
         raise CheckpointError("a persistent object that is no storage of tensor elements")
     kind, key, count = identity[1], identity[2], identity[4]
-    if not isinstance(kind, StorageType) or not isinstance(key, str) or not is_count(count):
+    if not isinstance(kind, StorageType) or not isinstance(key, str) or not _is_size(count):
         raise CheckpointError("a storage whose type, key or size makes no sense")
     offset, length = 0, count
     if len(identity) == 6 and identity[5] is not None:
         _, offset, length = identity[5]
-        if not is_count(offset) or not is_count(length) or offset + length > count:
-            raise CheckpointError(f"a view on storage {key!r} that reaches beyond its {count} elements")
+        if not _is_size(offset) or not _is_size(length) or offset + length > count:
+            raise CheckpointError(f"a view on storage {quote(key)} that reaches beyond its {count} elements")
     return Storage(kind.dtype, key, count, offset, length)

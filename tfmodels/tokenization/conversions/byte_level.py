@@ -6,7 +6,8 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from tfmodels.tokenization.conversions.reading import read_json, read_text
+from tfmodels.tokenization.conversions.reading import check_ids, library_errors, read_json, read_text
+from tfmodels.utils.text import quote
 
 
 def byte_characters() -> list[str]:
@@ -37,15 +38,15 @@ def byte_level_backend(vocab_file: str | Path, merges_file: str | Path, *, nfc: 
         ValueError: one of the files cannot be used.
     """
     vocabulary = read_json(vocab_file)
+    check_ids(vocab_file, vocabulary)
     lines = read_text(merges_file).split("\n")
     merges = [tuple(line.split(" ")) for line in lines if line.strip() and not line.startswith("#version")]
     wrong = next((merge for merge in merges if len(merge) != 2), None)
     if wrong is not None:
-        raise ValueError(f"{merges_file}: a merge is two tokens with a space between them, got {' '.join(wrong)!r}.")
-    try:
+        got = quote(" ".join(wrong))
+        raise ValueError(f"{merges_file}: a merge is two tokens with a space between them, got {got}.")
+    with library_errors(f"{vocab_file} and {merges_file} do not fit together"):
         backend = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
-    except Exception as error:  # the library raises plain Exception
-        raise ValueError(f"{vocab_file} and {merges_file} do not fit together: {error}") from error
     return byte_level_steps(backend, nfc=nfc)
 
 

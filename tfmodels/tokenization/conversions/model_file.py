@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer
 
-from tfmodels.tokenization.conversions.reading import read_bytes
+from tfmodels.tokenization.conversions.reading import library_errors, read_bytes
 from tfmodels.tokenization.conversions.sentencepiece import read_sentencepiece, sentencepiece_backend
 from tfmodels.tokenization.conversions.tiktoken import tiktoken_backend
 
@@ -26,8 +26,12 @@ def model_file_backend(
     Returns:
         The backend, and the special token of each role ("bos_token", ...) that the file implies.
     """
-    if re.match(rb"[A-Za-z0-9+/]+={0,2} \d+\r?\n", read_bytes(path)):
-        roles = {"bos_token": "<|begin_of_text|>", "eos_token": "<|end_of_text|>"}
-        return tiktoken_backend(path, added_tokens), roles
-    model = read_sentencepiece(path)
-    return sentencepiece_backend(model), dict(model.special_tokens)
+    with library_errors(f"{path} holds pieces that make up no tokenizer"):
+        if re.match(rb"[A-Za-z0-9+/]{1,1000}={0,2} \d{1,20}\r?\n", read_bytes(path)):
+            roles = {"bos_token": "<|begin_of_text|>", "eos_token": "<|end_of_text|>"}
+            return tiktoken_backend(path, added_tokens), roles
+        model = read_sentencepiece(path)
+        try:
+            return sentencepiece_backend(model), dict(model.special_tokens)
+        except ValueError as error:
+            raise ValueError(f"{path} cannot be used: {error}") from error

@@ -13,6 +13,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers
 from tfmodels.tokenization.conversions.merges import merges_of
 from tfmodels.tokenization.conversions.reading import read_bytes
 from tfmodels.tokenization.pipeline import SPACE, SPACE_RUN, TRAILING_SPACES, set_sentencepiece_spaces
+from tfmodels.utils.text import quote, shorten
 
 # `SentencePiece.Type` and `TrainerSpec.ModelType` of sentencepiece_model.proto
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
@@ -40,16 +41,20 @@ class SentencePieceModel:
     remove_extra_whitespaces: bool = True
 
 
+_MAX_VARINT = 10  # bytes of a 64-bit number
+
+
 def _varint(data: bytes, at: int) -> tuple[int, int]:
     """The protobuf varint at `at` and the position after it."""
     value = shift = 0
-    while True:
+    for _ in range(_MAX_VARINT):
         byte = data[at]
         at += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value, at
         shift += 7
+    raise ValueError(f"a number of more than {_MAX_VARINT} bytes at byte {at - _MAX_VARINT}")
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
@@ -94,8 +99,10 @@ def read_sentencepiece(path: str | Path) -> SentencePieceModel:
     data = read_bytes(path)
     try:
         return _parse_sentencepiece(data)
-    except (ValueError, IndexError, struct.error, TypeError) as error:
-        raise ValueError(f"{path} is not a SentencePiece model that can be used, or it is cut off: {error}") from error
+    except (ValueError, IndexError, struct.error, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is not a SentencePiece model that can be used, or it is cut off: {shorten(error)}"
+        ) from error
 
 
 def _parse_sentencepiece(data: bytes) -> SentencePieceModel:
@@ -113,7 +120,7 @@ def _parse_sentencepiece(data: bytes) -> SentencePieceModel:
                 elif part == 3:
                     kind = content
             if kind == UNUSED:
-                raise ValueError(f"piece {len(pieces)} ({text!r}) is marked unused, which is not supported")
+                raise ValueError(f"piece {len(pieces)} ({quote(text)}) is marked unused, which is not supported")
             pieces.append((text, score, kind))
         elif number == 2:
             trainer.update(_fields(value))

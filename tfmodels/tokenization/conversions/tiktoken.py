@@ -11,7 +11,8 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 
 from tfmodels.tokenization.conversions.byte_level import byte_characters
 from tfmodels.tokenization.conversions.merges import merges_of
-from tfmodels.tokenization.conversions.reading import read_bytes
+from tfmodels.tokenization.conversions.reading import check_ids, read_bytes
+from tfmodels.utils.text import quote
 
 # How Llama 3's reference tokenizer cuts text before merging bytes.
 LLAMA3_PATTERN = (
@@ -49,7 +50,10 @@ def tiktoken_backend(path: str | Path, special_tokens: Mapping[int, AddedToken] 
             token, rank = line.split()
             ranks[base64.b64decode(token, validate=True)] = int(rank)
         except (ValueError, binascii.Error) as error:
-            raise ValueError(f"{path}, line {number}: expected base64 bytes and a rank, got {line[:60]!r}.") from error
+            raise ValueError(
+                f"{path}, line {number}: expected base64 bytes and a rank, got {quote(line, 60)}."
+            ) from error
+    check_ids(path, ranks)
     letters = byte_characters()
 
     def spell(token: bytes) -> str:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from tfmodels.tokenization.conversions.reading import read_text
+from tfmodels.tokenization.conversions.reading import library_errors, read_text
+from tfmodels.utils.text import quote
 
 
 def word_piece_backend(vocab_file: str | Path, unk_token: str) -> Tokenizer:
@@ -24,9 +25,11 @@ def word_piece_backend(vocab_file: str | Path, unk_token: str) -> Tokenizer:
     vocabulary = {token.rstrip("\r"): index for index, token in enumerate(tokens)}
     if unk_token not in vocabulary:
         raise ValueError(
-            f"{vocab_file} does not have the unknown token {unk_token!r}; name the one it has as unk_token."
+            f"{vocab_file} does not have the unknown token {quote(unk_token)}; name the one it has as unk_token."
         )
-    return word_piece_steps(Tokenizer(models.WordPiece(vocabulary, unk_token=unk_token)))
+    with library_errors(f"{vocab_file} is not a vocabulary that can be used"):
+        backend = Tokenizer(models.WordPiece(vocabulary, unk_token=unk_token))
+    return word_piece_steps(backend)
 
 
 def word_piece_steps(backend: Tokenizer) -> Tokenizer:
