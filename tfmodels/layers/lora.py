@@ -11,7 +11,7 @@ from keras import ops
 
 @dataclasses.dataclass(frozen=True)
 class LoraConfig:
-    """What `add_lora` was asked for.
+    """Settings of a model's adapters.
 
     Fields:
         targets: the adapted layers: a regular expression searched in their names, or the names themselves.
@@ -35,7 +35,7 @@ class LoraConfig:
 
 
 class LoraAdapter(keras.layers.Layer):
-    """Two matrices, in float32 whatever the layer beside them has, and their product's scale.
+    """Two low-rank matrices in float32, whose scaled product changes the kernel of the layer beside them.
 
     Source:
         Hu et al., https://arxiv.org/abs/2106.09685.
@@ -56,5 +56,5 @@ class LoraAdapter(keras.layers.Layer):
         return ops.matmul(ops.matmul(self.dropout(inputs), self.lora_a), self.lora_b) * self.scale
 
     def change(self) -> Any:
-        """What it adds to the kernel, float32 (width, units)."""
+        """The adapter as a change of the kernel, float32 (width, units)."""
         return ops.matmul(ops.cast(self.lora_a, "float32"), ops.cast(self.lora_b, "float32")) * self.scale

@@ -19,7 +19,7 @@ from tfmodels.utils.text import some
 
 @dataclasses.dataclass(frozen=True)
 class LoraReport:
-    """What is trained.
+    """The trained part of a model with adapters.
 
     Fields:
         layers: names of the adapted layers, as checkpoints call them.
@@ -37,7 +37,7 @@ class LoraReport:
         return f"{self.trainable:,} of {self.total:,} parameters are trained ({share:.2f} %), in {self.count_text()}"
 
     def count_text(self) -> str:
-        """How many layers of which kind."""
+        """The number of adapted layers, and the names of those trained whole, as text."""
         text = f"{len(self.layers)} adapted layers"
         return f"{text} and {', '.join(self.fully)}" if self.fully else text
 
@@ -105,7 +105,7 @@ def add_lora(
 
 
 def lora_report(model: keras.Model) -> LoraReport:
-    """What of a model is trained; see `LoraReport`."""
+    """Report the trained part of a model with adapters."""
     config = config_of(model)
     fully = _matching("train_fully", config.train_fully, named_layers(model)) if config.train_fully else {}
     return LoraReport(
@@ -119,7 +119,7 @@ def lora_report(model: keras.Model) -> LoraReport:
 def merge_lora(model: keras.Model) -> None:
     """Add the adapters' products to the kernels: the same outputs at the cost of the plain model.
 
-    What `save_pretrained` writes is then the fine-tuned model.
+    `save_pretrained` then writes the fine-tuned model.
 
     Raises:
         ValueError: the model has no adapters, they are merged already, or it is quantised.
@@ -157,13 +157,13 @@ def _move(model: keras.Model, into: bool) -> None:
 
 
 def adapter_settings(model: keras.Model) -> dict[str, Any]:
-    """What `restore_adapters` needs to put the same adapters beside a fresh model, as JSON has it."""
+    """Settings from which `restore_adapters` gives a fresh model the same adapters, as JSON values."""
     merged = any(layer.adapter.merged for layer in adapted_layers(model).values())
     return {**dataclasses.asdict(config_of(model)), "merged": merged}
 
 
 def restore_adapters(model: keras.Model, settings: Mapping[str, Any]) -> None:
-    """Add adapters as `adapter_settings` told them; their weights come later, with the model's own."""
+    """Add adapters by `adapter_settings`; their weights are loaded later, with the model's own."""
     settings = dict(settings)
     merged = settings.pop("merged")
     add_lora(model, settings.pop("targets"), **settings)
@@ -198,7 +198,7 @@ def adapted_layers(model: keras.Model) -> dict[str, Linear]:
 
 
 def whole_slots(model: keras.Model, names: Sequence[str]) -> dict[str, Any]:
-    """The weights of layers that are trained whole, by their names in files."""
+    """Weights of the layers that are trained whole, by their names in files."""
     slots = model.stored_names(slots_of(model))
     return {name: slot for name, slot in slots.items() if name.rsplit(".", 1)[0] in names}
 

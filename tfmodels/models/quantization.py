@@ -12,13 +12,15 @@ from tfmodels.checkpoints.weight_map import walk
 
 
 class QuantizedModel(keras.Model):
-    """A model that `quantize` turns into one of int8 or int4 weights."""
+    """A model whose weights `quantize` turns into int8 or int4."""
 
     def quantize(self, *arguments: Any, **options: Any) -> None:
-        """As in Keras: "int8" or "int4" weights, in place, for inference; `save_pretrained` does not write them.
+        """Quantise the weights in place, for inference, as Keras does; `save_pretrained` does not write such weights.
 
-        `config=keras.quantizers.Int8QuantizationConfig(activation_quantizer=None)` quantises the weights only, and not
-        what they are multiplied with: that is nearer to the whole model, and made for decoding on a GPU.
+        Args:
+            *arguments, **options: as in `keras.Model.quantize`: "int8" or "int4", or a `config`.
+                `config=keras.quantizers.Int8QuantizationConfig(activation_quantizer=None)` quantises weights and not
+                activations, which is closer to the unquantised model and suits decoding on a GPU.
 
         Raises:
             ValueError: the model has adapters (quantise it before `add_lora`), or computes in float16.
@@ -35,20 +37,20 @@ class QuantizedModel(keras.Model):
                 f"{self.name} has adapters: quantise it before add_lora, which then leaves them as they are."
             )
         with warnings.catch_warnings():
-            # Said of every norm and dropout, in which there is nothing to quantise.
+            # Keras warns of every norm and dropout, which have nothing to quantise.
             warnings.filterwarnings("ignore", message=".*does not have a `quantize` method")
             super().quantize(*arguments, **options)
         self.forget_compiled()
 
     @property
     def quantization(self) -> str | None:
-        """What `quantize` has made of the weights: "int8", "int4", None, or, separated by commas, several of them."""
+        """Modes that weights are quantised by, separated by commas: "int8", "int4"; None where none is."""
         modes = {getattr(layer, "quantization_mode", None) for layer in self._flatten_layers()} - {None}
         return ", ".join(sorted(modes)) or None
 
 
 def quantized_parts(model: keras.Model) -> list[dict[str, Any]]:
-    """What `quantize` has done to a model: arguments of `quantize_part`, as JSON has them."""
+    """The quantised layers of a model by mode: arguments of `quantize_part`, as JSON values."""
     parts: dict[str, dict[str, Any]] = {}
     for path, layer in walk(model):
         if mode := getattr(layer, "quantization_mode", None):
@@ -58,6 +60,7 @@ def quantized_parts(model: keras.Model) -> list[dict[str, Any]]:
 
 
 def quantize_part(model: keras.Model, mode: str, config: Any, layers: list[str]) -> None:
+    """Quantise the layers at some paths of a model, as one entry of `quantized_parts` says."""
     chosen = {id(layer) for path, layer in walk(model) if path in layers}
     config = keras.saving.deserialize_keras_object(config)
     model.quantize(mode, config=config, filters=lambda layer: id(layer) in chosen)

@@ -1,7 +1,7 @@
 """Low-rank adapters (LoRA): fine-tune a model by small matrices beside its frozen ones.
 
-Adapters are stored alone, in the layout of the PEFT library (`adapter_config.json`, `adapter_model.safetensors`), so
-that what is trained here loads there and the other way round.
+Adapters have files of their own, in the layout of the PEFT library (`adapter_config.json`,
+`adapter_model.safetensors`): adapters trained here load there, and the other way round.
 
     report = add_lora(model, r"\\.(q|v)_proj$", rank=8, alpha=16)
     model.compile(keras.optimizers.AdamW(1e-3))
@@ -54,7 +54,7 @@ _PREFIX = "base_model.model."
 
 
 def save_adapter(model: TFPreTrainedModel, folder: str | os.PathLike) -> None:
-    """Write a model's adapters, and the layers trained whole, as PEFT lays them out.
+    """Write a model's adapters, and the layers trained whole, in PEFT's layout.
 
     Args:
         model: with adapters, merged or not.
@@ -95,14 +95,14 @@ def save_adapter(model: TFPreTrainedModel, folder: str | os.PathLike) -> None:
 
 
 def load_adapter(model: TFPreTrainedModel, folder: str | os.PathLike) -> LoraReport:
-    """Put adapters from a file beside a model's layers; they can be trained on, merged, or just used.
+    """Add adapters from a file to a model, to use, train further or merge.
 
     Args:
         model: of the architecture that the adapters were trained for, without adapters of its own.
-        folder: what `save_adapter` or PEFT wrote.
+        folder: written by `save_adapter` or PEFT.
 
     Returns:
-        What was adapted.
+        The adapted layers and the number of trained parameters.
 
     Raises:
         FileNotFoundError: no adapter there.
@@ -152,7 +152,7 @@ def load_adapter(model: TFPreTrainedModel, folder: str | os.PathLike) -> LoraRep
 
 
 def _read(folder: Path) -> dict[str, np.ndarray]:
-    """An adapter's tensors under the names of the layers they belong to."""
+    """The tensors of an adapter file, under the names of their layers."""
     file = SafetensorsFile(folder / WEIGHTS_NAME)
     strange = [name for name in file.tensors if not name.startswith(_PREFIX)]
     if strange:

@@ -1,7 +1,6 @@
-"""Metrics for `compile(metrics=[...])`, and scores of answers' texts.
+"""Keras metrics for `compile(metrics=[...])`, and scores of answer texts.
 
-The Keras metrics see what `fit` gives every metric of a tfmodels model: the labels and the logits. They work under
-`jit_compile=True`.
+The Keras metrics take the labels and logits that `fit` hands them, and work under `jit_compile=True`.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from tfmodels.models.losses import IGNORED
 
 
 class MaskedAccuracy(keras.metrics.Metric):
-    """Share of labels that get the highest logit, those that do not count left out.
+    """Accuracy over the labels that count: the share whose class has the highest logit.
 
     Args:
         shift: compare each label with the logits one position earlier, as causal language models are scored.
@@ -179,7 +178,7 @@ class EntityF1(keras.metrics.Metric):
 
     @property
     def recall(self) -> float:
-        """Share of the entities there that were found."""
+        """Share of the labelled entities that were found."""
         return float(ops.divide_no_nan(self.right, self.there))
 
     def get_config(self) -> dict[str, Any]:
@@ -187,7 +186,7 @@ class EntityF1(keras.metrics.Metric):
 
 
 def _entities(types: Any, begins: Any) -> tuple[Any, Any, Any]:
-    """Where entities start, and at every position its type and how long the run that it lies in is."""
+    """For every position: whether an entity starts there, its type, and the length of its run."""
     before = ops.pad(types[:, :-1], ((0, 0), (1, 0)))
     goes_on = ops.logical_and(ops.logical_and(ops.equal(types, before), types > 0), ops.logical_not(begins))
     runs = ops.cumsum(ops.cast(ops.logical_not(goes_on), "int32"), axis=1)
@@ -224,7 +223,7 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def normalize_answer(text: str) -> str:
-    """An answer as it is compared: lower case, without punctuation, English articles and superfluous spaces.
+    """Normalise an answer for comparison: lower case, no punctuation, no English articles, single spaces.
 
     Source:
         Rajpurkar et al., https://arxiv.org/abs/1606.05250.
@@ -237,7 +236,7 @@ def normalize_answer(text: str) -> str:
 
 
 def answer_exact_match(prediction: str, answers: Sequence[str]) -> float:
-    """1.0 if a predicted answer equals one of those that are right, once normalised; else 0.0.
+    """Return 1.0 if a predicted answer, normalised, equals one of the right answers, else 0.0.
 
     Args:
         prediction: text; empty for "no answer".
@@ -248,7 +247,7 @@ def answer_exact_match(prediction: str, answers: Sequence[str]) -> float:
 
 
 def answer_f1(prediction: str, answers: Sequence[str]) -> float:
-    """Harmonic mean of precision and recall over a predicted answer's words, against the answer that fits best.
+    """F1 over the words of a predicted answer, against the right answer that fits best.
 
     Args:
         prediction, answers: as in `answer_exact_match`.

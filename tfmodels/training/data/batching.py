@@ -23,13 +23,12 @@ def batches(
     transform: Callable[[dict[str, tf.Tensor], tf.Tensor], dict[str, tf.Tensor]] | None = None,
     position: Callable[[], Any] | None = None,
 ) -> tf.data.Dataset:
-    """Batches of rows, padded to the right, shuffled anew in every iteration.
+    """Make batches of rows, padded to the right and shuffled anew in every iteration.
 
-    What comes is a function of `seed` and of the number of batches that came before, so that a run that was broken
-    off goes on as it would have: with a `Position`, Keras's `BackupAndRestore` needs nothing else, whether it saves
-    every epoch or every few batches.
+    A batch depends only on `seed` and on the number of batches before it, so that an interrupted run continues with
+    the batch that it would have seen next: give a `Position` to this function and to `fit`, beside `BackupAndRestore`.
 
-    Where a row has two texts, zip two datasets of one seed, without buckets: they draw the same rows.
+    For rows of two texts, zip two datasets of the same seed, without buckets: they draw the same rows.
 
     Args:
         columns: rows by name, `input_ids` among them. Integer columns whose rows are as long as those of `input_ids`
@@ -41,10 +40,10 @@ def batches(
             see few shapes. None pads to the longest row of each batch.
         seed: shuffle rows and batches; None leaves them in order (in order of buckets, where there are any).
         drop_remainder: leave smaller batches out: another choice of rows in every iteration.
-        transform: what else to do with a batch, as a graph: (features, seed int64 (2,)) -> features, such as
+        transform: a further change of each batch, run as a graph: (features, seed int64 (2,)) -> features, such as
             `mask_tokens` with its settings. It needs `seed`.
-        position: says how many batches came before, asked at the first batch of an iteration: a `Position` under
-            `fit`. By default iterations are counted, and each is a whole epoch; `lambda: 0` makes all alike.
+        position: a function that returns the number of batches before an iteration, called when it starts: a
+            `Position` under `fit`. By default iterations are counted as whole epochs; `lambda: 0` makes all iterations alike.
 
     Returns:
         A dataset of dicts of tensors: integers as int32, with a known number of batches per iteration.
@@ -81,7 +80,7 @@ def batches(
     iterations = itertools.count()
 
     def rest_of_epoch() -> np.ndarray:
-        """A line per batch of this iteration: which of all batches it is, and its rows, filled up with -1."""
+        """The batches of this iteration, one per line: its number, then its rows, padded with -1."""
         epoch, first = divmod(next(iterations) * steps if position is None else int(position()), steps)
         generator = None if seed is None else np.random.default_rng((seed, epoch))
         plan = _batches_of_epoch(bucket_of, batch_size, drop_remainder, generator)
@@ -111,7 +110,7 @@ def batches(
 def _batches_of_epoch(
     bucket_of: np.ndarray, batch_size: int, drop_remainder: bool, generator: np.random.Generator | None
 ) -> np.ndarray:
-    """Rows of each batch, int64 (batches, batch_size), -1 where there are fewer; as many batches for any generator."""
+    """Row numbers of each batch, int64 (batches, batch_size), padded with -1; a generator only reorders them."""
     order = np.arange(len(bucket_of)) if generator is None else generator.permutation(len(bucket_of))
     found = []
     for bucket in np.unique(bucket_of):
@@ -124,7 +123,7 @@ def _batches_of_epoch(
 
 
 def _as_tensors(columns: Mapping[str, Any]) -> tuple[dict[str, Any], np.ndarray]:
-    """Columns as tensors, ragged where they are to be padded, and the rows' lengths in tokens."""
+    """Columns as tensors, ragged if they need padding, and the rows' lengths in tokens."""
     if "input_ids" not in columns:
         raise ValueError(f"columns are {', '.join(columns) or 'none'}; input_ids was expected among them.")
     counts = {name: len(rows) for name, rows in columns.items()}

@@ -13,16 +13,16 @@ from tfmodels.models.losses import IGNORED
 
 
 def pack(documents: Sequence[Sequence[int]], length: int, *, pad_token_id: int) -> dict[str, np.ndarray]:
-    """Put token sequences side by side into rows, so that hardly any of it is padding.
+    """Pack token sequences side by side into rows of one length, with hardly any padding.
 
-    Sequences do not see each other: positions start from 0 with each, which decoders take for packed sequences (in
-    training; to evaluate too, load them with `use_cache=False`), and the first token of each is no label. A sequence
-    longer than a row is cut into several.
+    Sequences do not attend to each other: the positions of each start from 0, which decoders recognise as packed
+    sequences (in training; for evaluation load them with `use_cache=False`). The first token of a sequence is no
+    label. A sequence longer than a row is cut into several.
 
     Args:
         documents: token ids of each, with the special tokens that the model wants.
         length: tokens per row.
-        pad_token_id: fills what is left.
+        pad_token_id: fills the rest of a row.
 
     Returns:
         Columns `input_ids`, `position_ids` and `labels` (-100 where there is nothing to predict), int32
@@ -88,7 +88,7 @@ def mask_tokens(
     special_ids: Sequence[int],
     share: float = 0.15,
 ) -> dict[str, tf.Tensor]:
-    """Labels for masked language modelling: hide tokens and ask for them.
+    """Mask tokens of a batch and make labels for masked language modelling.
 
     In each row the share of tokens is chosen, at least one; 80 % of those become the mask, 10 % another token, 10 %
     stay. With `word_ids` among the features whole words are chosen instead of tokens.
@@ -138,7 +138,7 @@ def mask_tokens(
         units = tf.cumsum(tf.cast(new, tf.int32), axis=1) - 1
         first = may & new
     draws, kinds = tf.unstack(tf.random.stateless_uniform((2, *tf.unstack(tf.shape(ids))), seed))
-    # A unit is as good as the draw at its first token: the lowest of each row are taken.
+    # Each unit has the random number drawn at its first token; the units with the lowest are chosen.
     ranks = tf.argsort(tf.argsort(tf.where(first, draws, 2.0), axis=1), axis=1)
     count = tf.reduce_sum(tf.cast(first, tf.float32), axis=1, keepdims=True)
     wanted = tf.maximum(tf.cast(tf.round(share * count), tf.int32), 1)

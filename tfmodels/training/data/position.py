@@ -1,4 +1,4 @@
-"""Where in its data a training run stands, so that an interrupted run continues with the next batch."""
+"""The position of a training run in its data, so that an interrupted run continues with the next batch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import keras
 
 
 class Position(keras.callbacks.Callback):
-    """Tells `batches` how many batches the model has learned from: a count that checkpoints hold with the optimizer.
+    """Tells `batches` how many batches the model has learned from, by the optimizer's count, which backups hold.
 
     Give one object to `batches(..., position=position)` and to `fit(..., callbacks=[backup, position])`: after Keras's
     `BackupAndRestore`, before callbacks that end training, and without `steps_per_epoch`.
@@ -34,7 +34,7 @@ class Position(keras.callbacks.Callback):
         self._ends_epoch = False
 
     def __call__(self) -> int:
-        """Batches before this epoch's first, or before where this epoch goes on."""
+        """Number of batches before the first one of this epoch, or of its rest after a restart."""
         return self.seen
 
     def _count(self) -> int:
@@ -70,6 +70,6 @@ class Position(keras.callbacks.Callback):
         self._let_go_on()
 
     def _let_go_on(self) -> None:
-        """After the epoch's last batch, and before other callbacks may want to end training."""
+        """Continue with the next epoch; called before other callbacks may end training."""
         if self._ends_epoch:
             self._ends_epoch = self.model.stop_training = False

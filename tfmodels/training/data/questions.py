@@ -1,4 +1,4 @@
-"""Data for question answering: windows over long contexts, and the way back from logits to text."""
+"""Data for question answering: windows over long contexts, and answers found from logits."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ class Windows(NamedTuple):
     Fields:
         columns: for `batches`.
         questions: per row, which question it belongs to.
-        offsets: per row and token the (start, end) characters of the context that it stands for, None where it is not
-            of the context.
+        offsets: per row and token the (start, end) characters of the context that it covers, None for other tokens.
     """
 
     columns: dict[str, list]
@@ -94,7 +93,7 @@ def question_windows(
 
 
 def _tokens_of(answer: tuple[int, int] | None, offsets: list[tuple[int, int] | None]) -> tuple[int, int]:
-    """The first and the last token of an answer in a window; (0, 0) if it is not wholly there."""
+    """First and last token of an answer in a window; (0, 0) unless the window holds all of it."""
     if answer is None:
         return 0, 0
     start, end = answer
@@ -121,10 +120,10 @@ def best_answers(
     max_tokens: int = 30,
     no_answer: float | None = None,
 ) -> list[Answer]:
-    """The best span of each question over all its windows.
+    """Find the best span of each question over all its windows.
 
     Args:
-        windows: what `question_windows` gave, in that order.
+        windows: from `question_windows`, in their order.
         contexts: as given there.
         start_logits, end_logits: per window float (length,), or (windows, length); padding to the right is not looked
             at.

@@ -17,7 +17,7 @@ def tokenize_words(
     labelled: str = "first",
     inside: Mapping[int, int] | None = None,
 ) -> dict[str, list]:
-    """Tokenise sentences that are split into words, and give the words' labels to their tokens.
+    """Tokenise sentences that are split into words, and label the tokens by their words.
 
     Args:
         tokenizer: the model's.
