@@ -90,3 +90,15 @@ def test_copies_are_exact(name, head, tmp_path):
     ):
         assert same is not model and same.config == model.config and type(same) is type(model)
         np.testing.assert_array_equal(same(**inputs)[0], want)
+
+
+def test_time_distributed_over_a_model_around_a_backbone():
+    ids = keras.Input((6,), dtype="int32")
+    hidden = small.make("llama", "Model").backbone(ids, use_cache=False).last_hidden_state
+    model = keras.Model(ids, keras.layers.GlobalAveragePooling1D()(hidden))
+    several = keras.Sequential([keras.Input((2, 6), dtype="int32"), keras.layers.TimeDistributed(model)])
+    texts = np.random.default_rng(0).integers(2, 61, (3, 2, 6))
+    vectors = several(texts)
+    assert several.output_shape == (None, 2, 16)
+    for side in range(2):
+        np.testing.assert_allclose(vectors[:, side], model(texts[:, side]), atol=1e-6)

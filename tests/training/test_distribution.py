@@ -184,6 +184,29 @@ def test_sizes_that_do_not_divide():
         distribution.layout_map(config, mesh, axis="heads")
 
 
+@pytest.mark.parametrize("name", small_models.SMALL)
+def test_every_matrix_of_a_block_is_split(name):
+    mesh = keras.distribution.DeviceMesh((1, 2), ("batch", "model"), [f"cpu:{index}" for index in range(2)])
+    head = "ForMaskedLM" if name == "mpnet" else "ForCausalLM"
+    config = small_models.config_of(name, tie_word_embeddings=False, vocab_size=62)
+    layouts = distribution.layout_map(config, mesh)
+    model = small_models.class_of(name, head)(config)
+    ways = {}
+    for weight in model.backbone.layers[0].weights:
+        if len(weight.shape) == 2:
+            layer = weight.path.split("/")[-2]
+            ways[layer] = layouts[weight.path].axes
+            assert (ways[layer] == ("model", None)) == (weight.shape[1] == config.hidden_size and layer in ROWS), layer
+    assert set(ways) & ROWS and set(ways.values()) == {(None, "model"), ("model", None)}
+    assert layouts[model.get_input_embeddings().embeddings.path].axes == ("model", None)
+    scores = next(weight for weight in model.weights if weight.shape == (config.hidden_size, 62))
+    assert layouts[scores.path].axes == (None, "model")
+
+
+# The second of two products that follow each other.
+ROWS = {"o_proj", "down_proj", "dense", "dense_4h_to_h", "out_proj", "c_proj", "o"}
+
+
 def test_tensorflow_is_told_what_to_use_instead():
     for make in (lambda: distribution.tensor_parallel(small_models.config_of("llama")), distribution.data_parallel):
         with pytest.raises(RuntimeError, match="does nothing on tensorflow.*tf.distribute"):

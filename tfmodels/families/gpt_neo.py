@@ -29,6 +29,7 @@ from tfmodels.models.heads import (
     SequenceClassificationHead,
     TokenClassificationHead,
 )
+from tfmodels.models.sharding import Sharding
 from tfmodels.utils.text import quote
 
 ATTENTION_KINDS = ("global", "local")
@@ -251,6 +252,14 @@ class TFGPTNeoPreTrainedModel(TFPreTrainedModel):
         pairs=(("attn.attention.", "attn."),),
         drop=(r"\.attention\.(masked_)?bias$",),
         tied=("lm_head.weight", "wte.weight"),
+    )
+    sharding = Sharding(
+        queries="attn/q_proj",
+        keys_and_values="attn/(k_proj|v_proj)",
+        attended="attn/out_proj",
+        widened="mlp/c_fc",
+        narrowed="mlp/c_proj",
+        tokens="wte",
     )
 
 

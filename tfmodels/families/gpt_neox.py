@@ -31,6 +31,7 @@ from tfmodels.models.heads import (
     SequenceClassificationHead,
     TokenClassificationHead,
 )
+from tfmodels.models.sharding import Sharding
 
 
 @configuration
@@ -201,6 +202,13 @@ class TFGPTNeoXPreTrainedModel(TFPreTrainedModel):
         pairs=(("embed_out.", "lm_head."),),
         drop=(r"\.attention\.(masked_)?bias$", r"\brotary_emb\."),
         tied=("lm_head.weight", "embed_in.weight"),
+    )
+    sharding = Sharding(
+        queries="attention/query_key_value",
+        attended="attention/dense",
+        widened="mlp/dense_h_to_4h",
+        narrowed="mlp/dense_4h_to_h",
+        tokens="embed_in",
     )
 
 

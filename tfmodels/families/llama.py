@@ -29,6 +29,7 @@ from tfmodels.models.heads import (
     SequenceClassificationHead,
     TokenClassificationHead,
 )
+from tfmodels.models.sharding import Sharding
 
 
 @configuration
@@ -193,6 +194,14 @@ class TFLlamaPreTrainedModel(TFPreTrainedModel):
         prefixes=("model", "transformer"),
         drop=(r"\brotary_emb\.",),
         tied=("lm_head.weight", "embed_tokens.weight"),
+    )
+    sharding = Sharding(
+        queries="self_attn/q_proj",
+        keys_and_values="self_attn/(k_proj|v_proj)",
+        attended="self_attn/o_proj",
+        widened="mlp/(gate_proj|up_proj)",
+        narrowed="mlp/down_proj",
+        tokens="embed_tokens",
     )
 
 

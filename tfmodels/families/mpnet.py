@@ -31,6 +31,7 @@ from tfmodels.models.heads import (
     SequenceClassificationHead,
     TokenClassificationHead,
 )
+from tfmodels.models.sharding import Sharding
 
 # The architecture counts positions from here, whatever `pad_token_id` says: this id is padding and has this position.
 PADDING_ID = 1
@@ -282,6 +283,15 @@ class TFMPNetPreTrainedModel(TFPreTrainedModel):
         # One bias: files hold it under the second name, and some of transformers 5 under the one that is used.
         twins=(("lm_head.decoder.bias", "lm_head.bias"),),
         tied=("lm_head.decoder.weight", "embed_tokens.weight"),
+    )
+    sharding = Sharding(
+        queries="self_attn/q",
+        keys_and_values="self_attn/(k|v)",
+        attended="self_attn/o",
+        widened="feed_forward/up_proj",
+        narrowed="feed_forward/down_proj",
+        tokens="embed_tokens",
+        scores="lm_head/decoder",
     )
 
 

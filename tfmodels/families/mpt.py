@@ -31,6 +31,7 @@ from tfmodels.models.heads import (
     SequenceClassificationHead,
     TokenClassificationHead,
 )
+from tfmodels.models.sharding import Sharding
 
 LAYER_NORMS = ("layernorm", "low_precision_layernorm")
 RMS_NORMS = ("rmsnorm", "low_precision_rmsnorm", "triton_rmsnorm")
@@ -330,6 +331,13 @@ class TFMptPreTrainedModel(TFPreTrainedModel):
             ("norm_f.", "norm."),
         ),
         tied=("lm_head.weight", "embed_tokens.weight"),
+    )
+    sharding = Sharding(
+        queries="attn/Wqkv",
+        attended="attn/out_proj",
+        widened="ffn/up_proj",
+        narrowed="ffn/down_proj",
+        tokens="embed_tokens",
     )
 
 

@@ -24,6 +24,7 @@ from tfmodels.models.backbone import Backbone
 from tfmodels.models.calling import CallingConvention
 from tfmodels.models.outputs import ModelOutput
 from tfmodels.models.quantization import QuantizedModel
+from tfmodels.models.sharding import Sharding
 from tfmodels.models.training import TaskModel
 from tfmodels.utils.files import Staged, staged
 
@@ -48,6 +49,7 @@ class TFPreTrainedModel(CallingConvention, QuantizedModel, TaskModel):
     backbone_class: ClassVar[type[Backbone]]
     base_model_prefix: ClassVar[str]
     weight_map: ClassVar[WeightMap]
+    sharding: ClassVar[Sharding]
     # Further arguments of the backbone's constructor.
     backbone_options: ClassVar[dict[str, Any]] = {}
     # What a head takes beside the backbone's inputs, labels included, in order.

@@ -1,8 +1,8 @@
 """Models spread over several devices with `keras.distribution`, which needs Keras on JAX.
 
 Tensor parallelism (Shoeybi et al., https://arxiv.org/abs/1909.08053): each device holds some attention heads, some
-columns of the feed-forward block and some rows of the vocabulary. Only the layout of weights is said here; XLA finds
-the communication.
+columns of the feed-forward block and some rows of the vocabulary. This module says how weights are laid out, from the
+`Sharding` of each family; XLA adds the communication.
 
     import keras
     from tfmodels import LlamaConfig, TFLlamaForCausalLM
@@ -41,23 +41,14 @@ from collections.abc import Sequence
 
 import keras
 
+from tfmodels.auto import family_of
 from tfmodels.configs.base import ModelConfig
-
-# What the layers of all families are called, by what their weights do.
-_ATTENTION = "(self_attn|attention|attn)"
-_QUERIES = f"{_ATTENTION}/(q_proj|q|query_key_value|Wqkv)"
-_KEYS_AND_VALUES = f"{_ATTENTION}/(k_proj|v_proj|k|v)"
-_ATTENDED = f"{_ATTENTION}/(o_proj|out_proj|o|dense)"
-_WIDENED = "(mlp|ffn|feed_forward)/(gate_proj|up_proj|dense_h_to_4h|c_fc)"
-_NARROWED = "(mlp|ffn|feed_forward)/(down_proj|dense_4h_to_h|c_proj)"
-_TOKENS = "(embed_tokens|embed_in|wte)/embeddings"
-_SCORES = "lm_head(/decoder)?"
 
 
 def layout_map(
     config: ModelConfig, device_mesh: keras.distribution.DeviceMesh, *, axis: str = "model"
 ) -> keras.distribution.LayoutMap:
-    """Where the weights of a model lie under tensor parallelism.
+    """The layout of a model's weights under tensor parallelism.
 
     Queries, keys, values and the widening half of the feed-forward block are split by columns, so that each device
     computes whole heads; what follows them by rows; embeddings and output layer by tokens, or, where the vocabulary
@@ -85,33 +76,36 @@ def layout_map(
     for name, size in (("num_attention_heads", config.num_attention_heads), ("intermediate_size", intermediate)):
         if size % shards:
             raise ValueError(f"{name}={size} does not split over {shards} devices.")
+    family = family_of(config)
+    sharding = family.load(f"TF{family.stem}Model").sharding
     layouts = keras.distribution.LayoutMap(device_mesh)
 
     def put(names: str, layout: tuple[str | None, ...]) -> None:
         layouts[f"(.*/)?{names}"] = layout
 
-    split = [_QUERIES, _WIDENED]
-    if (getattr(config, "num_key_value_heads", None) or config.num_attention_heads) % shards == 0:
-        split.append(_KEYS_AND_VALUES)
+    split = [sharding.queries, sharding.widened]
+    heads_divide = (getattr(config, "num_key_value_heads", None) or config.num_attention_heads) % shards == 0
+    if sharding.keys_and_values and heads_divide:
+        split.append(sharding.keys_and_values)
     for names in split:
         put(f"{names}/kernel", (None, axis))
         put(f"{names}/bias", (axis,))
-    for names in (_ATTENDED, _NARROWED):
+    for names in (sharding.attended, sharding.narrowed):
         put(f"{names}/kernel", (axis, None))
     if config.vocab_size % shards == 0:
-        put(_TOKENS, (axis, None))
-        put(f"{_SCORES}/kernel", (None, axis))
-        put(f"{_SCORES}/bias", (axis,))
+        put(f"{sharding.tokens}/embeddings", (axis, None))
+        put(f"{sharding.scores}/kernel", (None, axis))
+        put(f"{sharding.scores}/bias", (axis,))
     else:
-        put(_TOKENS, (None, axis))
-        put(f"{_SCORES}/kernel", (axis, None))
+        put(f"{sharding.tokens}/embeddings", (None, axis))
+        put(f"{sharding.scores}/kernel", (axis, None))
     return layouts
 
 
 def tensor_parallel(
     config: ModelConfig, *, shards: int | None = None, devices: Sequence[str] | None = None
 ) -> keras.distribution.ModelParallel:
-    """Tensor parallelism, with data parallelism over what devices remain.
+    """Tensor parallelism, combined with data parallelism over the remaining devices.
 
     Args:
         config: of the model.

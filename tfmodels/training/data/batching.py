@@ -43,7 +43,7 @@ def batches(
         transform: a further change of each batch, run as a graph: (features, seed int64 (2,)) -> features, such as
             `mask_tokens` with its settings. It needs `seed`.
         position: a function that returns the number of batches before an iteration, called when it starts: a
-            `Position` under `fit`. By default iterations are counted as whole epochs; `lambda: 0` makes all iterations alike.
+            `Position` under `fit`. By default iterations are counted as whole epochs; `lambda: 0` makes them alike.
 
     Returns:
         A dataset of dicts of tensors: integers as int32, with a known number of batches per iteration.
