@@ -36,7 +36,7 @@ def slow_but_for_llama(chosen, quick=()):
         yield pytest.param(folder, call, id=parameter.id, marks=[pytest.mark.slow] if is_slow else [])
 
 
-GENERATE = [p for p in parameters("generate") if not p.values[1]["name"].startswith("beam")]
+GENERATE = parameters("generate")
 MODEL = [p for p in parameters("forward") if p.values[0].name == "model"]
 
 

@@ -322,7 +322,7 @@ class TestStreaming:
         ({"inputs": [[1]], "max_new_tokens": -3}, ValueError, "max_new_tokens=-3"),
         ({"inputs": PROMPT, "max_length": 4}, ValueError, "no room"),
         ({"inputs": [[1]], "max_new_token": 3}, TypeError, "max_new_token.*did you mean max_new_tokens"),
-        ({"inputs": [[1]], "num_beams": 2}, ValueError, "num_beams=2: beam search is not part of this version"),
+        ({"inputs": [[1]], "num_beams": 2, "streamer": object()}, ValueError, "streamer with num_beams=2"),
         ({"inputs": [[1]], "temperature": -1.0, "do_sample": True}, ValueError, "temperature=-1"),
     ],
 )

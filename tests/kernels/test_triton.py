@@ -147,7 +147,7 @@ def test_every_decoder_decodes_by_kernels(cls, values, products, dtype):
     model = getattr(tfmodels, f"TF{cls}ForCausalLM")(config, dtype=dtype)
     decoder = Decoder(model, Sampling(do_sample=False))
     prompt = to_buckets(Prompts(np.array([[5, 6, 7], [8, 9, 3]], "int32"), np.ones((2, 3), bool), None), 4)
-    inputs = sampling_inputs(GenerationConfig(), ())
+    inputs = sampling_inputs(GenerationConfig(), (), 4)
     state = tf.function(decoder.prefill)(prompt, inputs)
 
     def loop(state, inputs):

@@ -113,7 +113,7 @@ def test_xla_gets_the_same_program(name, target, monkeypatch):
     model = small.make("gpt_neox", "ForCausalLM", dtype="float16")
     decoder = step.Decoder(model, Sampling(do_sample=False))
     prompt = to_buckets(Prompts(IDS.astype("int32"), np.ones(IDS.shape, bool), None), 4)
-    inputs = sampling_inputs(GenerationConfig(), ())
+    inputs = sampling_inputs(GenerationConfig(), (), 4)
     given = (prompt, inputs)
     if name == "loop":
         given = (decoder.prefill(*given), inputs, tf.constant(4))

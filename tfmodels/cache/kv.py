@@ -125,6 +125,25 @@ def split_rows(cache: StaticCache, batch: int) -> StaticCache:
     )
 
 
+def gather_rows(cache: StaticCache, rows: Any) -> StaticCache:
+    """A cache with merged rows whose row r is the row `rows[r]` of this one; rows is int32 (n,)."""
+    batch = rows.shape[0]
+
+    def gathered(x: Any) -> Any:
+        return _merge_rows(ops.take(_split_rows(x, batch), rows, axis=0))
+
+    return cache._replace(layers=tuple((gathered(key), gathered(value)) for key, value in cache.layers))
+
+
+def repeat_rows(cache: StaticCache, batch: int, times: int) -> StaticCache:
+    """A cache with merged rows, of which each comes so many times, one after the other."""
+
+    def repeated(x: Any) -> Any:
+        return _merge_rows(ops.repeat(_split_rows(x, batch), times, axis=0))
+
+    return cache._replace(layers=tuple((repeated(key), repeated(value)) for key, value in cache.layers))
+
+
 def _merge_rows(x: Any) -> Any:
     batch, heads, length, head_dim = x.shape
     return ops.reshape(x, (-1 if batch is None else batch * heads, length, head_dim))

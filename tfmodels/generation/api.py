@@ -24,8 +24,8 @@ from keras import ops
 from tfmodels.generation import logits_processors as proc
 from tfmodels.generation.config import FILE_NAME, GenerationConfig
 from tfmodels.generation.prompt import Prompts, read_prompts, to_buckets
-from tfmodels.generation.step import Decoder, Prompt, SamplingInputs, State
-from tfmodels.generation.strategies import Sampling
+from tfmodels.generation.step import Decoder, Prompt, State
+from tfmodels.generation.strategies import BeamSearch, Sampling, SamplingInputs, Strategy, beams
 from tfmodels.models.outputs import GenerateOutput
 from tfmodels.runtime.buckets import power_of_two
 from tfmodels.runtime.compile import ProgramCache
@@ -118,14 +118,16 @@ class GenerationMixin:
         if generation_config is not None:
             config = generation_config.with_defaults(config)
         config = config.update(**kwargs)
-        if config.num_beams != 1:
+        if config.num_beams > 1 and streamer is not None:
             raise ValueError(
-                f"num_beams={config.num_beams}: beam search is not part of this version; use num_beams=1."
+                f"streamer with num_beams={config.num_beams}: the first tokens are known when the search ends; use "
+                "num_beams=1 to stream."
             )
         prompts = read_prompts(inputs, attention_mask, inputs_embeds, config=config, model_config=self.config)
         length = prompts.ids.shape[1]
         new = self._new_tokens(config, length)
-        prompts = prompts.repeat(config.num_return_sequences)
+        if config.num_beams == 1:
+            prompts = prompts.repeat(config.num_return_sequences)
         processors = proc.build(
             config,
             vocab_size=self.config.vocab_size,
@@ -135,14 +137,14 @@ class GenerationMixin:
         )
         decoder = Decoder(
             self,
-            Sampling(config.do_sample),
+            strategy_of(config),
             processors,
             use_cache=config.use_cache,
             keep_scores=config.output_scores and config.return_dict_in_generate,
             keep_logits=config.output_logits and config.return_dict_in_generate,
             jit_compile=config.jit_compile,
         )
-        run = Run(decoder, self.programs, sampling_inputs(config, processors), len(prompts.ids), new)
+        run = Run(decoder, self.programs, sampling_inputs(config, processors, new), len(prompts.ids), new)
         prompt = to_buckets(prompts, new)
         if streamer is not None or logits_processor:
             state = run.in_steps(prompt, streamer)
@@ -170,22 +172,68 @@ class GenerationMixin:
 
     def _result(self, state: State, prompts: Prompts, config: GenerationConfig) -> Any:
         rows, steps, end = len(prompts.ids), int(state.step), int(state.prompt_end)
+        if config.num_beams > 1:
+            return self._beam_result(state, prompts, config)
         added = state.ids[:rows, end : end + steps]
-        if bool(ops.any(added < 0)):
-            row, step = np.argwhere(np.asarray(ops.convert_to_numpy(added)) < 0)[0]
-            raise FloatingPointError(
-                f"the model's scores are NaN in row {row} at new token {step}: the weights hold NaN, or "
-                f"{self.compute_dtype} overflows (load with dtype='float32' or 'bfloat16')."
-            )
+        self._check_numbers(added)
         prompt = prompts.ids if prompts.embeds is None else prompts.ids[:, :0]
         sequences = ops.concatenate([ops.convert_to_tensor(prompt), added], axis=1)
         if not config.return_dict_in_generate:
             return sequences
+        return GenerateOutput(sequences=sequences, **_records(state, rows))
+
+    def _beam_result(self, state: State, prompts: Prompts, config: GenerationConfig) -> Any:
+        rows, returned = len(prompts.ids), config.num_return_sequences
+        # As in the reference, a padding id of 0 does not count here.
+        fill = config.pad_token_id or (config.eos_token_ids or (-1,))[0]
+        added, scores, origins = (
+            part[:rows, :returned].reshape(rows * returned, *part.shape[2:])
+            for part in beams.results(state.carry, int(state.prompt_end), fill)
+        )
+        length = int((origins >= 0).sum(axis=1).max())
+        added = added[:, :length]
+        self._check_numbers(np.where(origins[:, :length] >= 0, added, 0))
+        prompt = np.repeat(prompts.ids if prompts.embeds is None else prompts.ids[:, :0], returned, axis=0)
+        sequences = ops.convert_to_tensor(np.concatenate([prompt, added], axis=1).astype("int32"))
+        if not config.return_dict_in_generate:
+            return sequences
         return GenerateOutput(
             sequences=sequences,
-            scores=None if state.scores is None else tuple(state.scores[index, :rows] for index in range(steps)),
-            logits=None if state.logits is None else tuple(state.logits[index, :rows] for index in range(steps)),
+            sequences_scores=ops.convert_to_tensor(scores) if config.output_scores else None,
+            beam_indices=ops.convert_to_tensor(origins[:, :length]) if config.output_scores else None,
+            **_records(state, rows * config.num_beams),
         )
+
+    def _check_numbers(self, added: Any) -> None:
+        added = np.asarray(ops.convert_to_numpy(added))
+        if (added < 0).any():
+            row, step = np.argwhere(added < 0)[0]
+            raise FloatingPointError(
+                f"the model's scores are NaN in row {row} at new token {step}: the weights hold NaN, or "
+                f"{self.compute_dtype} overflows (load with dtype='float32' or 'bfloat16')."
+            )
+
+
+def _records(state: State, rows: int) -> dict[str, Any]:
+    """Scores and logits of each step, where they were kept."""
+    records = {"scores": state.scores, "logits": state.logits}
+    return {
+        name: None if record is None else tuple(record[index, :rows] for index in range(int(state.step)))
+        for name, record in records.items()
+    }
+
+
+def strategy_of(config: GenerationConfig) -> Strategy:
+    """The strategy that the settings ask for."""
+    if config.num_beams == 1:
+        return Sampling(config.do_sample)
+    return BeamSearch(
+        rows=config.num_beams,
+        ends=len(config.eos_token_ids),
+        do_sample=config.do_sample,
+        length_penalty=config.length_penalty,
+        early_stopping=config.early_stopping,
+    )
 
 
 class Run:
@@ -278,8 +326,8 @@ class Run:
         return state
 
 
-def sampling_inputs(config: GenerationConfig, processors: Sequence[proc.Processor]) -> SamplingInputs:
-    """The values that steer a call of `generate`, as tensors."""
+def sampling_inputs(config: GenerationConfig, processors: Sequence[proc.Processor], new: int) -> SamplingInputs:
+    """The values that steer a call of `generate` for at most `new` tokens, as tensors."""
     eos = config.eos_token_ids
     # At least one -1, which ends rows whose scores are no numbers.
     eos = [*eos, *[-1] * (power_of_two(len(eos) + 1) - len(eos))]
@@ -288,6 +336,7 @@ def sampling_inputs(config: GenerationConfig, processors: Sequence[proc.Processo
         pad=ops.convert_to_tensor(config.fill_token_id, "int32"),
         seed=ops.convert_to_tensor(seed_of(config.seed), "int32"),
         processors=keras.tree.map_structure(ops.convert_to_tensor, proc.split(processors)[1]),
+        limit=ops.convert_to_tensor(new, "int32"),
     )
 
 

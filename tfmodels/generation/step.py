@@ -16,7 +16,7 @@ from keras import ops
 
 from tfmodels.cache import kv
 from tfmodels.generation import logits_processors as proc
-from tfmodels.generation.strategies import Strategy
+from tfmodels.generation.strategies import SamplingInputs, Strategy, Tokens
 from tfmodels.kernels import decoding
 from tfmodels.kernels.masks import positions_from_mask
 from tfmodels.runtime.gc import pause_gc
@@ -39,22 +39,6 @@ class Prompt(NamedTuple):
     attended: Any
     start: Any
     finished: Any
-
-
-class SamplingInputs(NamedTuple):
-    """Values that steer decoding without being compiled in.
-
-    Fields:
-        eos: int32 (n,), ids that end a row; -1 among them ends rows whose scores are no numbers.
-        pad: int32 scalar, what rows hold after their end.
-        seed: int32 scalar.
-        processors: numbers and tokens of the score processors.
-    """
-
-    eos: Any
-    pad: Any
-    seed: Any
-    processors: proc.Inputs
 
 
 class State(NamedTuple):
@@ -135,8 +119,8 @@ class Decoder:
             return_dict=True,
         )
         logits = ops.cast(output.logits[:, -1], "float32")
-        room = capacity - length
-        record = ops.zeros((room, batch, logits.shape[-1]), "float32")
+        room, rows = capacity - length, batch * self.strategy.rows
+        record = ops.zeros((room, rows, logits.shape[-1]), "float32")
         embeds = None
         if prompt.embeds is not None and not self.use_cache:
             embeds = ops.pad(prompt.embeds, ((0, 0), (0, room), (0, 0)))
@@ -151,10 +135,22 @@ class Decoder:
             embeds=embeds,
             finished=prompt.finished,
             step=ops.convert_to_tensor(0, "int32"),
+        )
+        if self.strategy.rows > 1:
+            repeated = keras.tree.map_structure(self._for_all_rows, state._replace(cache=None, start=0, step=0))
+            cache = None if state.cache is None else kv.repeat_rows(state.cache, batch, self.strategy.rows)
+            state = repeated._replace(cache=cache, start=state.start, step=state.step, prompt_end=state.prompt_end)
+            logits = self._for_all_rows(logits)
+        state = state._replace(
             scores=record if self.keep_scores else None,
             logits=record if self.keep_logits else None,
+            carry=self.strategy.start(rows, capacity, room),
         )
         return state, logits
+
+    def _for_all_rows(self, x: Any) -> Any:
+        """A tensor of a row per prompt as one of the strategy's rows; scalars and None stay."""
+        return x if x is None or not getattr(x, "shape", ()) else ops.repeat(x, self.strategy.rows, axis=0)
 
     def forward_token(self, state: State) -> tuple[State, Any]:
         """Run the last token (without a cache, everything). Returns the state and the logits for the next token."""
@@ -201,15 +197,20 @@ class Decoder:
         scores = self.strategy.scores(logits)
         for processor in proc.bind(self.processors, inputs.processors):
             scores = processor(context, scores)
-        tokens = self.strategy.choose(scores, seed=inputs.seed, step=state.step)
-        tokens = ops.where(state.finished, inputs.pad, tokens)
-        ended = ops.any(ops.equal(ops.expand_dims(tokens, 1), ops.expand_dims(inputs.eos, 0)), axis=1)
+        tokens = Tokens(state.ids, end, state.step, state.finished)
+        chosen = self.strategy.choose(scores, tokens, state.carry, inputs)
+        ids, cache = state.ids, state.cache
+        if chosen.parents is not None:
+            ids = ops.take(ids, chosen.parents, axis=0)
+            cache = None if cache is None else kv.gather_rows(cache, chosen.parents)
         return state._replace(
-            ids=ops.slice_update(state.ids, (0, end), ops.expand_dims(tokens, 1)),
-            finished=ops.logical_or(state.finished, ended),
+            ids=ops.slice_update(ids, (0, end), ops.expand_dims(chosen.tokens, 1)),
+            cache=cache,
+            finished=chosen.finished,
             step=state.step + 1,
             scores=_record(state.scores, state.step, scores),
             logits=_record(state.logits, state.step, logits),
+            carry=chosen.carry,
         )
 
     def decode(self, state: State, inputs: SamplingInputs) -> State:

@@ -131,8 +131,13 @@ class GenerateOutput(ModelOutput):
 
     Fields:
         sequences: int32 (batch, length), prompt and continuation.
-        scores: per new token, float32 (batch, vocab_size) after all processors.
-        logits: per new token, float32 (batch, vocab_size) as the model gave them.
+        sequences_scores: with beams, float32 (batch,): the summed log-probability of a sequence's new tokens, divided
+            by their number to the power of `length_penalty`.
+        scores: per new token, float32 (batch, vocab_size) after all processors; with beams log-probabilities of
+            batch * num_beams rows.
+        logits: the same as the model gave them.
+        beam_indices: with beams, int32 (batch, new): the row of `scores` in which each token was chosen; -1 after a
+            sequence's end.
     """
 
-    fields = ("sequences", "scores", "logits")
+    fields = ("sequences", "sequences_scores", "scores", "logits", "beam_indices")

@@ -13,8 +13,9 @@ from tfmodels.export.cache import from_named, static_cache
 from tfmodels.export.saved_model.functions import graph_function, input_specs
 from tfmodels.generation import logits_processors as proc
 from tfmodels.generation.step import Decoder as StepDecoder
-from tfmodels.generation.step import SamplingInputs, State
+from tfmodels.generation.step import State
 from tfmodels.generation.strategies import Sampling
+from tfmodels.generation.strategies.base import SamplingInputs
 from tfmodels.kernels import decoding
 
 

@@ -1,5 +1,7 @@
 """Ways to choose tokens from scores: frozen data, part of the key of a compiled program."""
 
-from tfmodels.generation.strategies.sampling import Sampling, Strategy
+from tfmodels.generation.strategies.base import Chosen, SamplingInputs, Strategy, Tokens
+from tfmodels.generation.strategies.beams import BeamSearch
+from tfmodels.generation.strategies.sampling import Sampling
 
-__all__ = ["Sampling", "Strategy"]
+__all__ = ["BeamSearch", "Chosen", "Sampling", "SamplingInputs", "Strategy", "Tokens"]

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Protocol
+from typing import Any
+
+from keras import ops
 
 from tfmodels.generation.sampling import choose_tokens
-
-
-class Strategy(Protocol):
-    """What `tfmodels.generation.step.Decoder` asks of a strategy, which is frozen and hashable."""
-
-    def scores(self, logits: Any) -> Any:
-        """Scores that the processors are given, from logits, both float32 (rows, vocab_size)."""
-
-    def choose(self, scores: Any, *, seed: Any, step: Any) -> Any:
-        """The next token of each row, int32 (rows,), from processed scores (rows, vocab_size)."""
+from tfmodels.generation.strategies.base import Chosen, SamplingInputs, Tokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,9 +20,16 @@ class Sampling:
     """
 
     do_sample: bool
+    rows: int = 1
+
+    def start(self, rows: int, capacity: int, room: int) -> Any:
+        return None
 
     def scores(self, logits: Any) -> Any:
         return logits
 
-    def choose(self, scores: Any, *, seed: Any, step: Any) -> Any:
-        return choose_tokens(scores, do_sample=self.do_sample, seed=seed, step=step)
+    def choose(self, scores: Any, tokens: Tokens, carry: Any, inputs: SamplingInputs) -> Chosen:
+        chosen = choose_tokens(scores, do_sample=self.do_sample, seed=inputs.seed, step=tokens.step)
+        chosen = ops.where(tokens.finished, inputs.pad, chosen)
+        ended = ops.any(ops.equal(ops.expand_dims(chosen, 1), ops.expand_dims(inputs.eos, 0)), axis=1)
+        return Chosen(chosen, ops.logical_or(tokens.finished, ended))

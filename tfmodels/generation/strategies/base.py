@@ -1,0 +1,74 @@
+"""What a strategy is given and what it returns."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+
+class SamplingInputs(NamedTuple):
+    """Values that steer decoding without being compiled in.
+
+    Fields:
+        eos: int32 (n,), ids that end a row; -1 among them ends rows whose scores are no numbers.
+        pad: int32 scalar, what rows hold after their end.
+        seed: int32 scalar.
+        processors: numbers and tokens of the score processors (`logits_processors.Inputs`).
+        limit: int32 scalar, tokens to generate at most; None where the strategy need not know.
+    """
+
+    eos: Any
+    pad: Any
+    seed: Any
+    processors: Any
+    limit: Any = None
+
+
+class Tokens(NamedTuple):
+    """What a strategy knows of the tokens so far.
+
+    Fields:
+        ids: int32 (rows, capacity).
+        end: int32 scalar, column of the next token.
+        step: int32 scalar, tokens generated so far.
+        finished: bool (rows,).
+    """
+
+    ids: Any
+    end: Any
+    step: Any
+    finished: Any
+
+
+class Chosen(NamedTuple):
+    """What a strategy has chosen.
+
+    Fields:
+        tokens: int32 (rows,), the next token of each row.
+        finished: bool (rows,), rows that have ended with it.
+        carry: the strategy's own state.
+        parents: int32 (rows,), the row that each row continues; None where each continues itself.
+    """
+
+    tokens: Any
+    finished: Any
+    carry: Any = None
+    parents: Any = None
+
+
+class Strategy(Protocol):
+    """How tokens are chosen: frozen and hashable, part of the key of the compiled programs.
+
+    Fields:
+        rows: rows of the model's batch for each prompt.
+    """
+
+    rows: int
+
+    def start(self, rows: int, capacity: int, room: int) -> Any:
+        """The strategy's state before the first token, for so many rows, buffer columns and new tokens."""
+
+    def scores(self, logits: Any) -> Any:
+        """Scores that the processors are given, from logits, both float32 (rows, vocab_size)."""
+
+    def choose(self, scores: Any, tokens: Tokens, carry: Any, inputs: SamplingInputs) -> Chosen:
+        """Choose the next tokens from processed scores, float32 (rows, vocab_size)."""
