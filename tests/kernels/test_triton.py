@@ -17,9 +17,9 @@ import pytest
 import tensorflow as tf
 
 import tfmodels
-from tfmodels.generation.api import sampling_inputs
 from tfmodels.generation.config import GenerationConfig
 from tfmodels.generation.prompt import Prompts, to_buckets
+from tfmodels.generation.run import sampling_inputs
 from tfmodels.generation.step import Decoder
 from tfmodels.generation.strategies import Sampling
 from tfmodels.kernels import decoding, triton_call

@@ -12,9 +12,9 @@ import small_models as small
 import tensorflow as tf
 
 from tfmodels.generation import step
-from tfmodels.generation.api import sampling_inputs
 from tfmodels.generation.config import GenerationConfig
 from tfmodels.generation.prompt import Prompts, to_buckets
+from tfmodels.generation.run import sampling_inputs
 from tfmodels.generation.strategies import Sampling
 from tfmodels.kernels import decoding
 from tfmodels.runtime import shared_blocks as shared

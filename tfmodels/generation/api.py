@@ -9,30 +9,22 @@ eagerly.
 
 from __future__ import annotations
 
-import concurrent.futures
-import contextlib
-import functools
-import random
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import keras
 import numpy as np
-from keras import ops
 
 from tfmodels.generation import logits_processors as proc
 from tfmodels.generation.config import FILE_NAME, GenerationConfig
-from tfmodels.generation.prompt import Prompts, read_prompts, to_buckets
-from tfmodels.generation.step import Decoder, Prompt, State
-from tfmodels.generation.strategies import BeamSearch, Sampling, SamplingInputs, Strategy, beams
-from tfmodels.models.outputs import GenerateOutput
-from tfmodels.runtime.buckets import power_of_two
+from tfmodels.generation.prompt import read_prompts, to_buckets, with_negatives
+from tfmodels.generation.results import result_of, transition_scores
+from tfmodels.generation.run import Run, sampling_inputs
+from tfmodels.generation.step import Decoder
+from tfmodels.generation.stopping import Stopping, StopStrings
+from tfmodels.generation.strategies import BeamSearch, Guided, Sampling, Strategy
 from tfmodels.runtime.compile import ProgramCache
 from tfmodels.utils.files import Staged
-
-# Tokens per chunk that a streamer receives: one compiled call each.
-_STREAM_CHUNK = 4
 
 
 class GenerationMixin:
@@ -73,7 +65,13 @@ class GenerationMixin:
         *,
         attention_mask: Any = None,
         inputs_embeds: Any = None,
+        past_key_values: Any = None,
         logits_processor: Sequence[Callable] | None = None,
+        stopping_criteria: Sequence[Callable] | None = None,
+        prefix_allowed_tokens_fn: Callable[[int, Any], Sequence[int]] | None = None,
+        negative_prompt_ids: Any = None,
+        negative_prompt_attention_mask: Any = None,
+        tokenizer: Any = None,
         streamer: Any = None,
         **kwargs: Any,
     ) -> Any:
@@ -88,6 +86,14 @@ class GenerationMixin:
             inputs_embeds: (batch, length, hidden_size) instead of ids; the result then holds new tokens only.
             logits_processor: callables `(input_ids, scores) -> scores` with the tokens so far (batch, length) and
                 scores (batch, vocab_size); they may be any Python, so decoding then returns to Python at every token.
+            past_key_values: keys and values of the first columns of the prompt, as an earlier call returned them, so
+                that only the rest is run. `inputs` and `attention_mask` are of the whole prompt all the same.
+            stopping_criteria: callables `(input_ids, scores)` that return a bool, or one per row; a row ends with the
+                token for which one says so. `scores` are those of all steps where `output_scores` asks for them.
+            prefix_allowed_tokens_fn: `(row of the prompt, ids so far (length,))` to the ids that may come next.
+            negative_prompt_ids: int (batch, length), what `guidance_scale` leads away from, with
+                `negative_prompt_attention_mask`; left out, it is the last token of each prompt.
+            tokenizer: reads the text for `stop_strings`.
             streamer: object with `put(ids)`, called with int32 arrays (batch, new) as tokens arrive, and `end()`.
             **kwargs: settings of `GenerationConfig` for this call (`max_new_tokens`, `do_sample`, `temperature`, ...).
                 With `seed=` sampling repeats itself. Without it, it is new every time, but repeats after
@@ -118,39 +124,71 @@ class GenerationMixin:
         if generation_config is not None:
             config = generation_config.with_defaults(config)
         config = config.update(**kwargs)
-        if config.num_beams > 1 and streamer is not None:
-            raise ValueError(
-                f"streamer with num_beams={config.num_beams}: the first tokens are known when the search ends; use "
-                "num_beams=1 to stream."
-            )
+        guided = config.guidance_scale not in (None, 1.0)
+        _check_combination(config, guided, streamer, past_key_values)
         prompts = read_prompts(inputs, attention_mask, inputs_embeds, config=config, model_config=self.config)
-        length = prompts.ids.shape[1]
-        new = self._new_tokens(config, length)
+        new = self._new_tokens(config, prompts.ids.shape[1])
         if config.num_beams == 1:
             prompts = prompts.repeat(config.num_return_sequences)
+        stopping = Stopping(stopping_criteria or (), config.max_time)
+        if config.stop_strings is not None:
+            stopping.criteria.append(StopStrings(tokenizer, config.stop_strings))
+        constraint = None
+        if prefix_allowed_tokens_fn is not None:
+            constraint = allowed_tokens(prefix_allowed_tokens_fn, config.num_beams)
         processors = proc.build(
             config,
             vocab_size=self.config.vocab_size,
             max_new_tokens=new,
             eos_token_ids=config.eos_token_ids,
             callbacks=logits_processor or (),
+            constraint=constraint,
         )
+        whole_object = config.return_dict_in_generate
         decoder = Decoder(
             self,
             strategy_of(config),
             processors,
             use_cache=config.use_cache,
-            keep_scores=config.output_scores and config.return_dict_in_generate,
-            keep_logits=config.output_logits and config.return_dict_in_generate,
+            keep_scores=config.output_scores and whole_object,
+            keep_logits=config.output_logits and whole_object,
+            whole_cache=whole_object or past_key_values is not None,
             jit_compile=config.jit_compile,
         )
-        run = Run(decoder, self.programs, sampling_inputs(config, processors, new), len(prompts.ids), new)
-        prompt = to_buckets(prompts, new)
-        if streamer is not None or logits_processor:
-            state = run.in_steps(prompt, streamer)
+        run_rows = prompts
+        if guided:
+            run_rows = with_negatives(
+                prompts, negative_prompt_ids, negative_prompt_attention_mask, vocab_size=self.config.vocab_size
+            )
+        prompt = to_buckets(run_rows, new, past_key_values)
+        run = Run(decoder, self.programs, sampling_inputs(config, processors, new), len(run_rows.ids), new)
+        if streamer is not None or logits_processor or constraint or stopping.criteria or config.max_time:
+            state = run.in_steps(prompt, stopping, streamer)
         else:
             state = run.whole(prompt)
-        return self._result(state, prompts, config)
+        return result_of(self, state, prompts, config, rows_per_sequence=2 if guided else 1)
+
+    def compute_transition_scores(
+        self, sequences: Any, scores: Sequence[Any], beam_indices: Any = None, normalize_logits: bool = False
+    ) -> Any:
+        """Look up the scores of the tokens that were generated.
+
+        Args:
+            sequences, scores, beam_indices: of what `generate` returned.
+            normalize_logits: make log-probabilities of the scores first (those of beam search are already).
+
+        Returns:
+            float32 (batch, new); 0 after the end of a sequence that beam search found.
+
+        Example:
+            >>> from tfmodels import TFLlamaForCausalLM
+            >>> model = TFLlamaForCausalLM.from_pretrained("stories260K")
+            >>> options = {"return_dict_in_generate": True, "output_scores": True, "max_new_tokens": 3}
+            >>> output = model.generate([[1, 403, 407, 261, 378]], **options)
+            >>> model.compute_transition_scores(output.sequences, output.scores, normalize_logits=True).shape
+            TensorShape([1, 3])
+        """
+        return transition_scores(sequences, scores, beam_indices, normalize_logits)
 
     @property
     def programs(self) -> ProgramCache:
@@ -170,61 +208,11 @@ class GenerationMixin:
             warnings.warn(f"{message}: text beyond what the model was trained for may be poor.", stacklevel=3)
         return new
 
-    def _result(self, state: State, prompts: Prompts, config: GenerationConfig) -> Any:
-        rows, steps, end = len(prompts.ids), int(state.step), int(state.prompt_end)
-        if config.num_beams > 1:
-            return self._beam_result(state, prompts, config)
-        added = state.ids[:rows, end : end + steps]
-        self._check_numbers(added)
-        prompt = prompts.ids if prompts.embeds is None else prompts.ids[:, :0]
-        sequences = ops.concatenate([ops.convert_to_tensor(prompt), added], axis=1)
-        if not config.return_dict_in_generate:
-            return sequences
-        return GenerateOutput(sequences=sequences, **_records(state, rows))
-
-    def _beam_result(self, state: State, prompts: Prompts, config: GenerationConfig) -> Any:
-        rows, returned = len(prompts.ids), config.num_return_sequences
-        # As in the reference, a padding id of 0 does not count here.
-        fill = config.pad_token_id or (config.eos_token_ids or (-1,))[0]
-        added, scores, origins = (
-            part[:rows, :returned].reshape(rows * returned, *part.shape[2:])
-            for part in beams.results(state.carry, int(state.prompt_end), fill)
-        )
-        length = int((origins >= 0).sum(axis=1).max())
-        added = added[:, :length]
-        self._check_numbers(np.where(origins[:, :length] >= 0, added, 0))
-        prompt = np.repeat(prompts.ids if prompts.embeds is None else prompts.ids[:, :0], returned, axis=0)
-        sequences = ops.convert_to_tensor(np.concatenate([prompt, added], axis=1).astype("int32"))
-        if not config.return_dict_in_generate:
-            return sequences
-        return GenerateOutput(
-            sequences=sequences,
-            sequences_scores=ops.convert_to_tensor(scores) if config.output_scores else None,
-            beam_indices=ops.convert_to_tensor(origins[:, :length]) if config.output_scores else None,
-            **_records(state, rows * config.num_beams),
-        )
-
-    def _check_numbers(self, added: Any) -> None:
-        added = np.asarray(ops.convert_to_numpy(added))
-        if (added < 0).any():
-            row, step = np.argwhere(added < 0)[0]
-            raise FloatingPointError(
-                f"the model's scores are NaN in row {row} at new token {step}: the weights hold NaN, or "
-                f"{self.compute_dtype} overflows (load with dtype='float32' or 'bfloat16')."
-            )
-
-
-def _records(state: State, rows: int) -> dict[str, Any]:
-    """Scores and logits of each step, where they were kept."""
-    records = {"scores": state.scores, "logits": state.logits}
-    return {
-        name: None if record is None else tuple(record[index, :rows] for index in range(int(state.step)))
-        for name, record in records.items()
-    }
-
 
 def strategy_of(config: GenerationConfig) -> Strategy:
     """The strategy that the settings ask for."""
+    if config.guidance_scale not in (None, 1.0):
+        return Guided(config.do_sample, scale=config.guidance_scale)
     if config.num_beams == 1:
         return Sampling(config.do_sample)
     return BeamSearch(
@@ -236,122 +224,36 @@ def strategy_of(config: GenerationConfig) -> Strategy:
     )
 
 
-class Run:
-    """One call of `generate`: a decoder, the values it is steered by, and the programs it runs in.
+def allowed_tokens(function: Callable[[int, Any], Sequence[int]], num_beams: int) -> Callable[[Any, Any], Any]:
+    """A score processor that bans what `prefix_allowed_tokens_fn` does not list."""
 
-    Args:
-        decoder: what to run.
-        programs: the model's compiled programs.
-        inputs: values that steer decoding.
-        rows: of the batch; those that only fill a bucket come after them.
-        new: tokens to add at most.
-    """
+    def ban_others(input_ids: Any, scores: Any) -> Any:
+        allowed = np.full(scores.shape, -np.inf, "float32")
+        for row in range(allowed.shape[0]):
+            tokens = list(function(row // num_beams, input_ids[row]))
+            if not tokens:
+                raise ValueError(
+                    f"prefix_allowed_tokens_fn allows no token after row {row // num_beams}: at least one is needed."
+                )
+            allowed[row, tokens] = 0
+        return scores + allowed
 
-    def __init__(self, decoder: Decoder, programs: ProgramCache, inputs: SamplingInputs, rows: int, new: int):
-        self.decoder = decoder
-        self.programs = programs
-        self.inputs = inputs
-        self.rows = rows
-        self.new = new
+    return ban_others
 
-    def _call(self, name: str, *arguments: Any) -> Any:
-        """Run a method of the decoder as a compiled program."""
-        decoder = self.decoder
-        variables = decoder.model.variables if keras.backend.backend() == "jax" else ()
-        options = {"jit_compile": decoder.jit_compile, "variables": variables}
-        return self.programs.run((name, decoder.key), decoder.traced(name), *arguments, **options)
 
-    def whole(self, prompt: Prompt) -> State:
-        """Decode inside compiled programs from the first token to the last."""
-        state = self._prefill(prompt)
-        return state if self.new == 1 else self._loop(state, self.new)
-
-    def _loop(self, state: State, until: int) -> State:
-        return self._call("loop", state, self.inputs, ops.convert_to_tensor(until, "int32"))
-
-    def _prefill(self, prompt: Prompt) -> State:
-        """Run the prompt; where that has to be compiled first, compile the loop at the same time."""
-        decoder, arguments = self.decoder, (prompt, self.inputs)
-        if self.new == 1 or keras.backend.backend() != "tensorflow" or not decoder.jit_compile:
-            return self._call("prefill", *arguments)
-        import tensorflow as tf
-
-        key = ("prefill", decoder.key)
-        known = self.programs.knows(key, *arguments)
-        if known or tf.config.functions_run_eagerly() or tf.distribute.has_strategy():
-            return self._call("prefill", *arguments)
-
-        @functools.cache
-        def empty(shape: tuple[int, ...], dtype: tf.DType) -> tf.Tensor:
-            return tf.zeros(shape, dtype)  # one for all layers: a second cache might not fit
-
-        outputs = self.programs.outputs(key, decoder.traced("prefill"), *arguments)
-        state = tf.nest.map_structure(lambda x: None if x is None else empty(tuple(x.shape), x.dtype), outputs)
-        state = state._replace(prompt_end=tf.constant(prompt.ids.shape[1]))  # XLA compiles this number in
-        # Traced here: XLA asks Python where operations come from, and would wait for the tracing.
-        self.programs.outputs(("loop", decoder.key), decoder.traced("loop"), state, self.inputs, tf.constant(0))
-
-        def compile_loop() -> None:
-            with contextlib.suppress(tf.errors.ResourceExhaustedError):  # compiled it is by then
-                self._loop(state, 0)
-
-        with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            compiled = pool.submit(compile_loop)
-            state_after = self._call("prefill", *arguments)
-        compiled.result()
-        return state_after
-
-    def in_steps(self, prompt: Prompt, streamer: Any) -> State:
-        """Decode with Python between the compiled calls: for streamers, and for processors that are any Python."""
-        decoder = self.decoder
-        by_hand = any(isinstance(processor, proc.Callback) for processor in decoder.processors)
-        if by_hand:
-            state = decoder.choose(*self._call("forward_prompt", prompt), self.inputs)
-        else:
-            state = self._prefill(prompt)
-        sent, end = 0, int(state.prompt_end)
-        while True:
-            done = int(state.step)
-            if streamer is not None:
-                streamer.put(ops.convert_to_numpy(state.ids)[: self.rows, end + sent : end + done])
-            sent = done
-            if done >= self.new or bool(ops.all(state.finished)):
-                break
-            if by_hand:
-                state = decoder.choose(*self._call("forward_token", state), self.inputs)
-            else:
-                state = self._loop(state, min(sent + _STREAM_CHUNK, self.new))
+def _check_combination(config: GenerationConfig, guided: bool, streamer: Any, past_key_values: Any) -> None:
+    """Raise ValueError for what cannot be had together."""
+    if config.num_beams > 1:
         if streamer is not None:
-            streamer.end()
-        return state
-
-
-def sampling_inputs(config: GenerationConfig, processors: Sequence[proc.Processor], new: int) -> SamplingInputs:
-    """The values that steer a call of `generate` for at most `new` tokens, as tensors."""
-    eos = config.eos_token_ids
-    # At least one -1, which ends rows whose scores are no numbers.
-    eos = [*eos, *[-1] * (power_of_two(len(eos) + 1) - len(eos))]
-    return SamplingInputs(
-        eos=ops.convert_to_tensor(np.asarray(eos, "int32")),
-        pad=ops.convert_to_tensor(config.fill_token_id, "int32"),
-        seed=ops.convert_to_tensor(seed_of(config.seed), "int32"),
-        processors=keras.tree.map_structure(ops.convert_to_tensor, proc.split(processors)[1]),
-        limit=ops.convert_to_tensor(new, "int32"),
-    )
-
-
-def seed_of(seed: int | None) -> int:
-    """A seed that fits int32: the one given, or a new one.
-
-    A new one follows `tf.random.set_seed` where that was called, else Python's `random`, which
-    `keras.utils.set_random_seed` sets.
-    """
-    if seed is not None:
-        return seed & 0x7FFFFFFF
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        graph_seed, op_seed = tf.compat.v1.random.get_seed(None)
-        if graph_seed is not None:
-            return int(np.random.SeedSequence([graph_seed, op_seed]).generate_state(1)[0]) & 0x7FFFFFFF
-    return random.randrange(2**31)
+            raise ValueError(
+                f"streamer with num_beams={config.num_beams}: the first tokens are known when the search ends; use "
+                "num_beams=1 to stream."
+            )
+        if guided:
+            raise ValueError(f"guidance_scale with num_beams={config.num_beams}: use num_beams=1.")
+    if config.return_dict_in_generate and (config.num_beams > 1 or guided):
+        for name in ("output_attentions", "output_hidden_states"):
+            if getattr(config, name):
+                raise ValueError(f"{name}=True is given for plain greedy decoding and sampling only.")
+    if past_key_values is not None and (not config.use_cache or guided or config.num_return_sequences > 1):
+        raise ValueError("past_key_values need use_cache=True, one sequence per prompt and no guidance_scale.")

@@ -123,6 +123,13 @@ def sequence_bias(name: str, value: Any) -> list | dict:
     return value
 
 
+def strings(name: str, value: Any) -> list[str] | str:
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) and text for text in texts):
+        raise wrong(name, value, "a text or a list of texts, none of them empty")
+    return value
+
+
 def exponential_decay(name: str, value: Any) -> list:
     right = isinstance(value, list) and len(value) == 2 and _is_int(value[0]) and isinstance(value[1], numbers.Real)
     if not right or value[0] < 0 or not 0 < value[1] < math.inf:

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfmodels.cache import kv
 from tfmodels.generation.config import GenerationConfig
 from tfmodels.generation.step import Prompt
 from tfmodels.runtime.buckets import bucket_batch, bucket_length
@@ -125,8 +126,45 @@ def is_symbolic(tensor: Any) -> bool:
     return False
 
 
-def to_buckets(prompts: Prompts, new: int) -> Prompt:
-    """Pad prompts to bucketed sizes, with room for `new` tokens."""
+def with_negatives(prompts: Prompts, negative_ids: Any, negative_mask: Any, *, vocab_size: int) -> Prompts:
+    """Prompts with a negative one after each; left out, that is the prompt's last token.
+
+    Raises:
+        ValueError: the negative prompts have another number of rows, a wrong shape or ids outside the vocabulary.
+    """
+    if prompts.embeds is not None:
+        raise ValueError("guidance_scale needs the prompt as ids, not as inputs_embeds.")
+    rows, length = prompts.ids.shape
+    ids = prompts.ids[:, -1:] if negative_ids is None else _array(negative_ids, "negative_prompt_ids").astype("int32")
+    if ids.ndim != 2 or len(ids) not in (1, rows) or 0 in ids.shape or ids.min() < 0 or ids.max() >= vocab_size:
+        raise ValueError(
+            f"negative_prompt_ids have shape {ids.shape}; ids below {vocab_size} of shape (1 or {rows}, length) were "
+            "expected."
+        )
+    mask = np.ones(ids.shape, bool) if negative_mask is None else _array(negative_mask, "negative mask") != 0
+    if mask.shape != ids.shape:
+        raise ValueError(f"negative_prompt_attention_mask has shape {mask.shape}; {ids.shape} was expected.")
+    ids, mask = np.broadcast_to(ids, (rows, ids.shape[1])), np.broadcast_to(mask, (rows, ids.shape[1]))
+    width = max(length, ids.shape[1])
+
+    def paired(own: np.ndarray, other: np.ndarray) -> np.ndarray:
+        padded = [np.pad(x, ((0, 0), (width - x.shape[1], 0))) for x in (own, other)]
+        return np.stack(padded, axis=1).reshape(2 * rows, width)
+
+    return Prompts(paired(prompts.ids, ids), paired(prompts.mask, mask), None)
+
+
+def to_buckets(prompts: Prompts, new: int, past: Any = None) -> Prompt:
+    """Pad prompts to bucketed sizes, with room for `new` tokens.
+
+    Args:
+        prompts: of the whole text.
+        new: tokens to generate at most.
+        past: keys and values of the first tokens, per layer (rows, key_value_heads, length, head_dim), or None.
+
+    Raises:
+        ValueError: `past` has other rows, or as many tokens as the prompt or more.
+    """
     ids, mask, embeds = prompts
     rows, length = ids.shape
     batch, padded = bucket_batch(rows), bucket_length(length)
@@ -138,6 +176,25 @@ def to_buckets(prompts: Prompts, new: int) -> Prompt:
         array = np.concatenate([array, np.repeat(array[-1:], below, axis=0)]) if below else array
         return np.pad(array, [(0, 0), (before, 0)] + [(0, 0)] * (array.ndim - 2))
 
+    layers = None
+    if past is not None:
+        past = kv.layers_of(past)
+        known_rows, known = past[0][0].shape[0], int(past[0][0].shape[2])
+        if known_rows != rows or known >= length:
+            raise ValueError(
+                f"past_key_values hold {known} tokens of {known_rows} rows; the prompt has {length} tokens of {rows} "
+                "rows: give the whole text as inputs, at least one token longer."
+            )
+        # The length of what is run is a bucket: some tokens may be run a second time.
+        columns = max(padded - bucket_length(length - known), 0)
+        if columns > before:
+
+            def spread_past(x: Any) -> Any:
+                x = np.asarray(ops.convert_to_numpy(x))[:, :, : columns - before]
+                x = np.concatenate([x, np.repeat(x[-1:], below, axis=0)])
+                return ops.convert_to_tensor(np.pad(x, ((0, 0), (0, 0), (before, 0), (0, 0))))
+
+            layers = tuple((spread_past(key), spread_past(value)) for key, value in past)
     attended = np.pad(spread(mask), ((0, 0), (0, capacity - padded)), constant_values=True)
     return Prompt(
         ids=ops.convert_to_tensor(spread(ids)),
@@ -145,4 +202,5 @@ def to_buckets(prompts: Prompts, new: int) -> Prompt:
         attended=ops.convert_to_tensor(attended),
         start=ops.convert_to_tensor(before, "int32"),
         finished=ops.convert_to_tensor(np.arange(batch) >= rows),
+        past=layers,
     )

@@ -82,6 +82,13 @@ class Settings:
         None, checks.natural, "the same, counted without the prompt; wins over `min_length`.", only=END, neutral=(0,)
     )
 
+    stop_strings: list[str] | str | None = setting(
+        None, checks.strings, "text, or several, after which a row ends; needs `generate(..., tokenizer=)`."
+    )
+    max_time: float | None = setting(
+        None, checks.positive, "seconds after which generation stops, once there is a new token."
+    )
+
     do_sample: bool = setting(
         False,
         checks.boolean,
@@ -168,6 +175,12 @@ class Settings:
         "`[start, factor]`; from `start` new tokens on, the score of the end-of-sequence tokens grows by `factor` to "
         "the power of the tokens since.",
     )
+    guidance_scale: float | None = setting(
+        None,
+        checks.finite,
+        "above 1 pushes scores away from those of `negative_prompt_ids` (classifier-free guidance).",
+        neutral=(1.0,),
+    )
     remove_invalid_values: bool = setting(False, checks.boolean, "replace NaN and infinities in the scores.")
     renormalize_logits: bool = setting(False, checks.boolean, "normalise the scores after all processors.")
 
@@ -190,6 +203,12 @@ class Settings:
     )
     output_logits: bool = setting(
         False, checks.boolean, "keep the raw scores of each step in that object.", only=OUTPUT_OBJECT
+    )
+    output_attentions: bool = setting(
+        False, checks.boolean, "give attention weights of each step in that object.", only=OUTPUT_OBJECT
+    )
+    output_hidden_states: bool = setting(
+        False, checks.boolean, "give hidden states of each step in that object.", only=OUTPUT_OBJECT
     )
 
 
@@ -219,15 +238,10 @@ UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "encoder_no_repeat_ngram_size": (None, 0),
     "encoder_repetition_penalty": (None, 1.0),
     "force_words_ids": ([], None),
-    "guidance_scale": (1.0, None),
-    "max_time": (None,),
     "num_beam_groups": (None, 1),
-    "output_attentions": (None, False),
-    "output_hidden_states": (None, False),
     "penalty_alpha": (0.0, None),
     "prompt_lookup_num_tokens": (0, None),
     "speculation_type": (None,),
-    "stop_strings": ([], "", None),
     "token_healing": (None, False),
     "top_h": (None,),
     "use_mtp": (None, False),

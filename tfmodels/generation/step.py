@@ -32,6 +32,7 @@ class Prompt(NamedTuple):
         attended: bool (batch, capacity), False at padding, True from the prompt's end on.
         start: int32 scalar, columns before it are bucket padding.
         finished: bool (batch,), True for rows that only pad the batch.
+        past: per layer (key, value) of the first columns, each (batch, key_value_heads, columns, head_dim), or None.
     """
 
     ids: Any
@@ -39,6 +40,7 @@ class Prompt(NamedTuple):
     attended: Any
     start: Any
     finished: Any
+    past: Any = None
 
 
 class State(NamedTuple):
@@ -79,6 +81,7 @@ class Decoder:
         strategy: how tokens are chosen from scores.
         processors: the score processors, whose numbers and tokens are replaced by inputs.
         use_cache, keep_scores, keep_logits: as in `GenerationConfig`.
+        whole_cache: keep all positions, those too that layers with a window no longer need.
         jit_compile: whether programs are compiled by XLA.
     """
 
@@ -91,6 +94,7 @@ class Decoder:
         use_cache: bool = True,
         keep_scores: bool = False,
         keep_logits: bool = False,
+        whole_cache: bool = False,
         jit_compile: bool = True,
     ):
         self.model = model
@@ -100,7 +104,8 @@ class Decoder:
         self.keep_scores = keep_scores
         self.keep_logits = keep_logits
         self.jit_compile = jit_compile
-        self.key = (strategy, proc.split(processors)[0], use_cache, keep_scores, keep_logits)
+        self.windows = None if whole_cache else model.backbone.cache_windows
+        self.key = (strategy, proc.split(processors)[0], use_cache, keep_scores, keep_logits, self.windows)
 
     # Passes through the model --------------------------------------------------------------------------------
 
@@ -109,29 +114,29 @@ class Decoder:
         batch, capacity = prompt.attended.shape
         length = prompt.ids.shape[1]
         mask = prompt.attended[:, :length]
-        tokens = {"input_ids": prompt.ids} if prompt.embeds is None else {"inputs_embeds": prompt.embeds}
+        known = 0 if prompt.past is None else prompt.past[0][0].shape[2]
+        tokens = {"input_ids": prompt.ids[:, known:]} if prompt.embeds is None else {"inputs_embeds": prompt.embeds}
         output = self.model(
             **tokens,
             attention_mask=mask,
-            position_ids=positions_from_mask(mask),
+            position_ids=positions_from_mask(mask)[:, known:],
+            past_key_values=prompt.past,
             use_cache=self.use_cache,
             logits_to_keep=1,
             return_dict=True,
         )
         logits = ops.cast(output.logits[:, -1], "float32")
         room, rows = capacity - length, batch * self.strategy.rows
-        record = ops.zeros((room, rows, logits.shape[-1]), "float32")
         embeds = None
         if prompt.embeds is not None and not self.use_cache:
             embeds = ops.pad(prompt.embeds, ((0, 0), (0, room), (0, 0)))
-        windows = self.model.backbone.cache_windows
         state = State(
             ids=ops.pad(prompt.ids, ((0, 0), (0, room))),
             attended=prompt.attended,
             start=prompt.start,
             prompt_end=ops.convert_to_tensor(length, "int32"),
             position=ops.sum(ops.cast(mask, "int32"), axis=1),
-            cache=kv.merge_rows(kv.to_static(output.past_key_values, capacity, windows)) if self.use_cache else None,
+            cache=self._static(output.past_key_values, capacity) if self.use_cache else None,
             embeds=embeds,
             finished=prompt.finished,
             step=ops.convert_to_tensor(0, "int32"),
@@ -142,11 +147,17 @@ class Decoder:
             state = repeated._replace(cache=cache, start=state.start, step=state.step, prompt_end=state.prompt_end)
             logits = self._for_all_rows(logits)
         state = state._replace(
-            scores=record if self.keep_scores else None,
-            logits=record if self.keep_logits else None,
+            scores=self._record(room, self.strategy.scores(logits)) if self.keep_scores else None,
+            logits=self._record(room, logits) if self.keep_logits else None,
             carry=self.strategy.start(rows, capacity, room),
         )
         return state, logits
+
+    def _static(self, past_key_values: Any, capacity: int) -> kv.StaticCache:
+        return kv.merge_rows(kv.to_static(past_key_values, capacity, self.windows))
+
+    def _record(self, room: int, values: Any) -> Any:
+        return ops.zeros((room, *values.shape), "float32")
 
     def _for_all_rows(self, x: Any) -> Any:
         """A tensor of a row per prompt as one of the strategy's rows; scalars and None stay."""
@@ -191,14 +202,21 @@ class Decoder:
     def choose(self, state: State, logits: Any, inputs: SamplingInputs) -> State:
         """Choose each row's next token from logits (batch, vocab_size) and write it down."""
         end = state.prompt_end + state.step
-        context = proc.Context(
-            ids=state.ids, start=state.start, end=end, prompt_end=state.prompt_end, attended=state.attended
-        )
         scores = self.strategy.scores(logits)
+        # Of rows that share their tokens the first one counts.
+        sharing_rows = logits.shape[0] // scores.shape[0]
+        ids, attended, finished = (
+            x if sharing_rows == 1 else x[::sharing_rows] for x in (state.ids, state.attended, state.finished)
+        )
+        context = proc.Context(ids=ids, start=state.start, end=end, prompt_end=state.prompt_end, attended=attended)
         for processor in proc.bind(self.processors, inputs.processors):
             scores = processor(context, scores)
-        tokens = Tokens(state.ids, end, state.step, state.finished)
+        tokens = Tokens(ids, state.start, end, state.step, finished)
         chosen = self.strategy.choose(scores, tokens, state.carry, inputs)
+        if sharing_rows > 1:
+            chosen = chosen._replace(
+                tokens=ops.repeat(chosen.tokens, sharing_rows), finished=ops.repeat(chosen.finished, sharing_rows)
+            )
         ids, cache = state.ids, state.cache
         if chosen.parents is not None:
             ids = ops.take(ids, chosen.parents, axis=0)

@@ -138,6 +138,17 @@ class GenerateOutput(ModelOutput):
         logits: the same as the model gave them.
         beam_indices: with beams, int32 (batch, new): the row of `scores` in which each token was chosen; -1 after a
             sequence's end.
+        attentions, hidden_states: per new token and layer; of the whole prompt at the first token, then of one token.
+        past_key_values: the cache of all tokens but the last, to continue with.
     """
 
-    fields = ("sequences", "sequences_scores", "scores", "logits", "beam_indices")
+    fields = (
+        "sequences",
+        "sequences_scores",
+        "scores",
+        "logits",
+        "beam_indices",
+        "attentions",
+        "hidden_states",
+        "past_key_values",
+    )

@@ -46,6 +46,7 @@ def build(
     max_new_tokens: int,
     eos_token_ids: Sequence[int] = (),
     callbacks: Sequence[Callable] = (),
+    constraint: Callable | None = None,
 ) -> tuple[Processor, ...]:
     """Make the processors a configuration asks for, in transformers' order.
 
@@ -55,6 +56,8 @@ def build(
         max_new_tokens: number of tokens this call generates at most, as `config.new_tokens` gives it.
         eos_token_ids: end-of-sequence token ids, empty for none.
         callbacks: the user's functions `(input_ids, scores) -> scores`; they come before those of sampling.
+
+        constraint: a function of the user's that only bans tokens; what is forced goes before it.
 
     Returns:
         The processors.
@@ -90,6 +93,8 @@ def build(
             found.append(MinNewTokens(config.min_new_tokens, eos))
     elif config.min_length and eos:
         found.append(MinLength(config.min_length, eos))
+    if constraint is not None:
+        found.append(Callback(constraint))
     if config.forced_bos_token_id is not None:
         _check_tokens("forced_bos_token_id", (config.forced_bos_token_id,), vocab_size)
         found.append(ForcedBOS(config.forced_bos_token_id))

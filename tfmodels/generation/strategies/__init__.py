@@ -2,6 +2,7 @@
 
 from tfmodels.generation.strategies.base import Chosen, SamplingInputs, Strategy, Tokens
 from tfmodels.generation.strategies.beams import BeamSearch
+from tfmodels.generation.strategies.guidance import Guided
 from tfmodels.generation.strategies.sampling import Sampling
 
-__all__ = ["BeamSearch", "Chosen", "Sampling", "SamplingInputs", "Strategy", "Tokens"]
+__all__ = ["BeamSearch", "Chosen", "Guided", "Sampling", "SamplingInputs", "Strategy", "Tokens"]

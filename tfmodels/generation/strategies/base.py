@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 
@@ -14,6 +15,7 @@ class SamplingInputs(NamedTuple):
         seed: int32 scalar.
         processors: numbers and tokens of the score processors (`logits_processors.Inputs`).
         limit: int32 scalar, tokens to generate at most; None where the strategy need not know.
+        stop: a function of the user's, from ids (rows, length) to bool (rows,), where Python can look at values.
     """
 
     eos: Any
@@ -21,6 +23,7 @@ class SamplingInputs(NamedTuple):
     seed: Any
     processors: Any
     limit: Any = None
+    stop: Callable[[Any], Any] | None = None
 
 
 class Tokens(NamedTuple):
@@ -28,12 +31,14 @@ class Tokens(NamedTuple):
 
     Fields:
         ids: int32 (rows, capacity).
+        start: int32 scalar, columns before it are bucket padding.
         end: int32 scalar, column of the next token.
         step: int32 scalar, tokens generated so far.
         finished: bool (rows,).
     """
 
     ids: Any
+    start: Any
     end: Any
     step: Any
     finished: Any
@@ -60,9 +65,11 @@ class Strategy(Protocol):
 
     Fields:
         rows: rows of the model's batch for each prompt.
+        ends_candidates: whether sequences end before they are chosen, so that what stops them must be asked then.
     """
 
     rows: int
+    ends_candidates: bool
 
     def start(self, rows: int, capacity: int, room: int) -> Any:
         """The strategy's state before the first token, for so many rows, buffer columns and new tokens."""

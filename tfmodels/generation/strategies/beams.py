@@ -8,7 +8,7 @@ the others run on.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from keras import ops
@@ -64,6 +64,7 @@ class BeamSearch:
     do_sample: bool = False
     length_penalty: float = 1.0
     early_stopping: bool | str = False
+    ends_candidates: ClassVar[bool] = True
 
     def start(self, rows: int, capacity: int, room: int) -> Beams:
         batch = rows // self.rows
@@ -95,9 +96,12 @@ class BeamSearch:
         parent, token = picked // vocab_size, ops.where(no_number, -1, picked % vocab_size)
         ends = ops.any(ops.equal(ops.expand_dims(token, 2), inputs.eos), axis=2)
         ends = ops.logical_or(ends, tokens.step + 1 >= inputs.limit)
-
         ids = ops.reshape(tokens.ids, (batch, beams, tokens.ids.shape[1]))
         sequences = _written(_rows(ids, parent), tokens.end, token)
+        if inputs.stop is not None:
+            so_far = sequences[:, :, int(tokens.start) : int(tokens.end) + 1]
+            stopped = inputs.stop(ops.reshape(so_far, (batch * count, -1)))
+            ends = ops.logical_or(ends, ops.reshape(stopped, (batch, count)))
         own_row = parent + ops.expand_dims(ops.arange(batch, dtype="int32") * beams, 1)
         origins = _written(_rows(carry.origins, parent), tokens.step, own_row)
 

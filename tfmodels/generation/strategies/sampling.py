@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 from keras import ops
 
@@ -20,7 +20,8 @@ class Sampling:
     """
 
     do_sample: bool
-    rows: int = 1
+    rows: ClassVar[int] = 1
+    ends_candidates: ClassVar[bool] = False
 
     def start(self, rows: int, capacity: int, room: int) -> Any:
         return None

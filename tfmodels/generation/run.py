@@ -1,0 +1,170 @@
+"""One call of `generate`: the compiled programs it runs in, and Python between them where that is asked for."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import functools
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from tfmodels.generation import logits_processors as proc
+from tfmodels.generation.config import GenerationConfig
+from tfmodels.generation.step import Decoder, Prompt, State
+from tfmodels.generation.stopping import Stopping
+from tfmodels.generation.strategies import SamplingInputs
+from tfmodels.runtime.buckets import power_of_two
+from tfmodels.runtime.compile import ProgramCache
+
+# Tokens per chunk that a streamer receives: one compiled call each.
+_STREAM_CHUNK = 4
+
+
+class Run:
+    """One call of `generate`: a decoder, the values it is steered by, and the programs it runs in.
+
+    Args:
+        decoder: what to run.
+        programs: the model's compiled programs.
+        inputs: values that steer decoding.
+        rows: of the batch; those that only fill a bucket come after them.
+        new: tokens to add at most.
+    """
+
+    def __init__(self, decoder: Decoder, programs: ProgramCache, inputs: SamplingInputs, rows: int, new: int):
+        self.decoder = decoder
+        self.programs = programs
+        self.inputs = inputs
+        self.rows = rows
+        self.new = new
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        """Run a method of the decoder as a compiled program."""
+        decoder = self.decoder
+        variables = decoder.model.variables if keras.backend.backend() == "jax" else ()
+        options = {"jit_compile": decoder.jit_compile, "variables": variables}
+        return self.programs.run((name, decoder.key), decoder.traced(name), *arguments, **options)
+
+    def whole(self, prompt: Prompt) -> State:
+        """Decode inside compiled programs from the first token to the last."""
+        state = self._prefill(prompt)
+        return state if self.new == 1 else self._loop(state, self.new)
+
+    def _loop(self, state: State, until: int) -> State:
+        return self._call("loop", state, self.inputs, ops.convert_to_tensor(until, "int32"))
+
+    def _prefill(self, prompt: Prompt) -> State:
+        """Run the prompt; where that has to be compiled first, compile the loop at the same time."""
+        decoder, arguments = self.decoder, (prompt, self.inputs)
+        if self.new == 1 or keras.backend.backend() != "tensorflow" or not decoder.jit_compile:
+            return self._call("prefill", *arguments)
+        import tensorflow as tf
+
+        key = ("prefill", decoder.key)
+        known = self.programs.knows(key, *arguments)
+        if known or tf.config.functions_run_eagerly() or tf.distribute.has_strategy():
+            return self._call("prefill", *arguments)
+
+        @functools.cache
+        def empty(shape: tuple[int, ...], dtype: tf.DType) -> tf.Tensor:
+            return tf.zeros(shape, dtype)  # one for all layers: a second cache might not fit
+
+        outputs = self.programs.outputs(key, decoder.traced("prefill"), *arguments)
+        state = tf.nest.map_structure(lambda x: None if x is None else empty(tuple(x.shape), x.dtype), outputs)
+        state = state._replace(prompt_end=tf.constant(prompt.ids.shape[1]))  # XLA compiles this number in
+        # Traced here: XLA asks Python where operations come from, and would wait for the tracing.
+        self.programs.outputs(("loop", decoder.key), decoder.traced("loop"), state, self.inputs, tf.constant(0))
+
+        def compile_loop() -> None:
+            with contextlib.suppress(tf.errors.ResourceExhaustedError):  # compiled it is by then
+                self._loop(state, 0)
+
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            compiled = pool.submit(compile_loop)
+            state_after = self._call("prefill", *arguments)
+        compiled.result()
+        return state_after
+
+    def in_steps(self, prompt: Prompt, stopping: Stopping, streamer: Any = None) -> State:
+        """Decode with Python between the compiled calls.
+
+        For streamers and what may end rows from outside, and for score processors that are any Python.
+
+        Args:
+            prompt: as for `whole`.
+            stopping: asked after every token where it has criteria, and for the time after every chunk.
+            streamer: given the tokens of each chunk.
+        """
+        decoder, inputs = self.decoder, self.inputs
+        by_hand = any(isinstance(processor, proc.Callback) for processor in decoder.processors)
+        if stopping.criteria and decoder.strategy.ends_candidates:
+            by_hand, inputs = True, inputs._replace(stop=stopping.rows)
+        chunk = 1 if stopping.criteria else _STREAM_CHUNK
+        if by_hand:
+            state = decoder.choose(*self._call("forward_prompt", prompt), inputs)
+        else:
+            state = self._prefill(prompt)
+        sent, end = 0, int(state.prompt_end)
+        while True:
+            done = int(state.step)
+            if stopping.criteria and inputs.stop is None:
+                state = self._stopped(state, stopping)
+            if streamer is not None:
+                streamer.put(ops.convert_to_numpy(state.ids)[: self.rows, end + sent : end + done])
+            sent = done
+            if done >= self.new or bool(ops.all(state.finished)) or stopping.late:
+                break
+            if by_hand:
+                state = decoder.choose(*self._call("forward_token", state), inputs)
+            else:
+                state = self._loop(state, min(sent + chunk, self.new))
+        if streamer is not None:
+            streamer.end()
+        return state
+
+    def _stopped(self, state: State, stopping: Stopping) -> State:
+        """The state with the rows finished that a criterion ends."""
+        end = int(state.prompt_end) + int(state.step)
+        ids = state.ids[: self.rows, int(state.start) : end]
+        scores = None
+        if state.scores is not None:
+            scores = tuple(state.scores[index, : self.rows] for index in range(int(state.step)))
+        finished = ops.convert_to_numpy(state.finished).copy()
+        finished[: self.rows] |= stopping.rows(ids, scores)
+        return state._replace(finished=ops.convert_to_tensor(finished))
+
+
+def sampling_inputs(config: GenerationConfig, processors: Sequence[proc.Processor], new: int) -> SamplingInputs:
+    """The values that steer a call of `generate` for at most `new` tokens, as tensors."""
+    eos = config.eos_token_ids
+    # At least one -1, which ends rows whose scores are no numbers.
+    eos = [*eos, *[-1] * (power_of_two(len(eos) + 1) - len(eos))]
+    return SamplingInputs(
+        eos=ops.convert_to_tensor(np.asarray(eos, "int32")),
+        pad=ops.convert_to_tensor(config.fill_token_id, "int32"),
+        seed=ops.convert_to_tensor(seed_of(config.seed), "int32"),
+        processors=keras.tree.map_structure(ops.convert_to_tensor, proc.split(processors)[1]),
+        limit=ops.convert_to_tensor(new, "int32"),
+    )
+
+
+def seed_of(seed: int | None) -> int:
+    """A seed that fits int32: the one given, or a new one.
+
+    A new one follows `tf.random.set_seed` where that was called, else Python's `random`, which
+    `keras.utils.set_random_seed` sets.
+    """
+    if seed is not None:
+        return seed & 0x7FFFFFFF
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        graph_seed, op_seed = tf.compat.v1.random.get_seed(None)
+        if graph_seed is not None:
+            return int(np.random.SeedSequence([graph_seed, op_seed]).generate_state(1)[0]) & 0x7FFFFFFF
+    return random.randrange(2**31)
