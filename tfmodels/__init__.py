@@ -10,6 +10,7 @@ from typing import Any
 
 from tfmodels import moved
 from tfmodels.runtime import imports
+from tfmodels.utils.text import quote
 
 __version__ = "0.1.0"
 
@@ -73,7 +74,7 @@ def __getattr__(name: str) -> Any:
         family, name = _family_names()[name]
         value = family.load(name)
     else:
-        raise AttributeError(f"module 'tfmodels' has no attribute {name!r}")
+        raise AttributeError(f"module 'tfmodels' has no attribute {quote(name)}")
     globals()[name] = value
     return value
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from tfmodels.utils.text import quote
+
 COMPUTE_DTYPES = ("float32", "bfloat16", "float16", "float64", "mixed_bfloat16", "mixed_float16")
 
 
@@ -36,6 +38,7 @@ def to_policy(dtype: Any) -> Any:
     name = dtype_name(dtype)
     if name not in COMPUTE_DTYPES:
         raise ValueError(
-            f"dtype={dtype!r} is not for computing; use float32, bfloat16, float16, mixed_bfloat16 or mixed_float16."
+            f"dtype={quote(dtype)} is not for computing; use float32, bfloat16, float16, mixed_bfloat16 or "
+            "mixed_float16."
         )
     return keras.DTypePolicy(name)

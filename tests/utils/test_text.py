@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import tfmodels
 from tfmodels.utils.text import did_you_mean, quote, shorten, some
 
 
@@ -83,3 +86,20 @@ def test_hints_are_left_out_where_they_would_take_long():
     assert did_you_mean("layer.5.weigth", known) == ""
     assert did_you_mean("x" * 10**6, known[:9]) == did_you_mean(None, ["none"]) == ""
     assert time.process_time() - start < 1
+
+
+def whole_values(source: str) -> list[str]:
+    """Expressions that a module puts into texts by `repr`, other than constants and in `__repr__` itself."""
+    tree = ast.parse(source)
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == "__repr__"]
+    allowed = {id(node) for function in functions for node in ast.walk(function)}
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.FormattedValue) and node.conversion == ord("r")]
+    values = [ast.unparse(node.value) for node in found if id(node) not in allowed]
+    return [value for value in values if not value.strip("_").isupper()]
+
+
+def test_no_message_of_the_package_shows_a_value_whole():
+    assert whole_values('f"{value!r} and {_PREFIX!r}"') == ["value"]
+    package = Path(tfmodels.__file__).parent
+    found = {str(path.relative_to(package)): whole_values(path.read_text("utf-8")) for path in package.rglob("*.py")}
+    assert {path: values for path, values in found.items() if values} == {}

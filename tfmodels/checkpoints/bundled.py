@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from tfmodels.utils.text import quote
+
 _PACKAGE = Path(__file__).parents[1]
 # Where a wheel puts them, and where a checkout (also an editable install) keeps them.
 _PLACES = (_PACKAGE / "_bundled", _PACKAGE.parent / "saved_models")
@@ -30,12 +32,12 @@ def folder(name: str) -> Path:
         True
     """
     if name not in NAMES:
-        raise ValueError(f"name={name!r} is not a bundled checkpoint; bundled are {', '.join(NAMES)}.")
+        raise ValueError(f"name={quote(name)} is not a bundled checkpoint; bundled are {', '.join(NAMES)}.")
     for place in _PLACES:
         if (place / name / "config.json").is_file():
             return place / name
     raise FileNotFoundError(
-        f"the bundled checkpoint {name!r} is missing from this installation (looked in "
+        f"the bundled checkpoint {quote(name)} is missing from this installation (looked in "
         f"{' and '.join(str(place / name) for place in _PLACES)}); reinstall tfmodels."
     )
 

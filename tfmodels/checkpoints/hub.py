@@ -12,7 +12,7 @@ from tfmodels.checkpoints import bundled
 from tfmodels.checkpoints.files import CheckpointNotFoundError
 from tfmodels.checkpoints.reader import file_names, kinds_of
 from tfmodels.utils.arguments import HUB, LOADING, settle
-from tfmodels.utils.text import quote, some
+from tfmodels.utils.text import quote, shorten, some
 
 _GO_ONLINE = (
     "Load it once with the Hub within reach: a working network, local_files_only=False, HF_HUB_OFFLINE not set."
@@ -121,25 +121,25 @@ def resolve(
     """
     if gguf_file is not None:
         if not isinstance(gguf_file, str) or not _FILE_NAME.fullmatch(gguf_file):
-            raise ValueError(f"gguf_file={gguf_file!r}; the name of a file in the model's folder was expected.")
+            raise ValueError(f"gguf_file={quote(gguf_file)}; the name of a file in the model's folder was expected.")
         patterns = (gguf_file,)
     name_or_path = bundled.resolve(name_or_path)
     name = os.fspath(name_or_path)
     folder = Path(name).expanduser()
-    if name and folder.exists():
+    if name and os.path.exists(folder):  # also False for a name that no file system takes
         return _local(folder, subfolder)
     if isinstance(name_or_path, os.PathLike) or _looks_local(name):
-        raise CheckpointNotFoundError(f"There is no folder {folder} (in full: {folder.absolute()}).")
+        raise CheckpointNotFoundError(f"There is no folder {shorten(folder)} (in full: {shorten(folder.absolute())}).")
     if not _HUB_ID.fullmatch(name) or ".." in name or "--" in name:
         raise ValueError(
-            f"{name!r} is no model: there is no such folder (looked for {folder.absolute()}), and a Hub id is a name "
-            "or an owner and a name, as in 'org/name', of letters, digits, '-', '_' and '.'."
+            f"{quote(name)} is no model: there is no such folder (looked for {shorten(folder.absolute())}), and a Hub "
+            "id is a name or an owner and a name, as in 'org/name', of letters, digits, '-', '_' and '.'."
         )
     repository = _Repository(name, revision, token, cache_dir)
     inner = subfolder.strip("/")
     snapshot = repository.fetch(_inside(inner, patterns), local_files_only, force_download)
     if not (snapshot / inner).is_dir():
-        raise HubError(f"{repository} has no folder {subfolder!r} with any of the files needed.")
+        raise HubError(f"{repository} has no folder {quote(subfolder)} with any of the files needed.")
     return snapshot / inner
 
 
@@ -150,7 +150,7 @@ def _local(folder: Path, subfolder: str) -> Path:
     if not inner.is_dir():
         problem = "is a file; name the folder that holds it" if inner.is_file() else "does not exist"
         if inner.is_file() and inner.suffix == ".gguf":
-            problem += f", with gguf_file={inner.name!r}"
+            problem += f", with gguf_file={quote(inner.name)}"
         raise CheckpointNotFoundError(f"The model folder {inner} {problem}.")
     return inner
 
@@ -178,7 +178,7 @@ class _Repository:
         self.name, self.revision, self.token, self.cache_dir = name, revision, token, cache_dir
 
     def __str__(self) -> str:
-        return f"{self.name!r}" + (f" (revision {self.revision!r})" if self.revision else "")
+        return quote(self.name) + (f" (revision {quote(self.revision)})" if self.revision else "")
 
     def fetch(self, patterns: list[str | OneOf], local_files_only: bool, force_download: bool) -> Path:
         """Bring the files into the cache and return the folder of this revision there."""
@@ -250,7 +250,8 @@ class _Repository:
                 f"log in with `hf auth login` or pass token=. {cause}"
             )
         if isinstance(error, errors.RevisionNotFoundError):
-            return f"{self.name!r} has no revision {self.revision!r} on the Hub; name a branch, tag or commit. {cause}"
+            revision = quote(self.revision)
+            return f"{quote(self.name)} has no revision {revision} on the Hub; name a branch, tag or commit. {cause}"
         if isinstance(error, (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled)):
             return f"{self} is not, or not whole, in the cache ({self._tried()}). {_GO_ONLINE} {cause}"
         return f"{self} could not be fetched from the Hub ({self._tried()}). Check the network and try again. {cause}"

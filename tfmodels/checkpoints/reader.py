@@ -121,7 +121,7 @@ class Checkpoint:
     def _holder(self, name: str) -> TensorFile:
         if name not in self._holders:
             raise CheckpointError(
-                f"{self.folder} has no tensor {name!r} among its {len(self._holders)}"
+                f"{self.folder} has no tensor {quote(name)} among its {len(self._holders)}"
                 + did_you_mean(name, self._holders, "; close to it is {!r}.", limit=1)
             )
         return self._holders[name]
@@ -148,7 +148,8 @@ def choose_formats(
     chosen = [name for name, wanted in sources.items() if wanted]
     if len(chosen) > 1:
         raise ValueError(
-            f"from_pt={from_pt!r}, from_tf={from_tf!r}, from_flax={from_flax!r}: at most one of them is True."
+            f"from_pt={quote(from_pt)}, from_tf={quote(from_tf)}, from_flax={quote(from_flax)}: at most one of "
+            "them is True."
         )
     names = (*chosen, "safetensors") if chosen else tuple(kind.name for kind in FORMATS)
     if use_safetensors:
@@ -276,14 +277,14 @@ def _open_sharded(folder: Path, kind: Format, index_path: Path) -> Checkpoint:
         for name in file.tensors:
             if name in holders:
                 both = f"{holders[name]} and {file.path.name}"
-                raise CheckpointError(f"{folder}: tensor {name!r} is in two shards, {both}.")
+                raise CheckpointError(f"{folder}: tensor {quote(name)} is in two shards, {both}.")
             holders[name] = file.path.name
     by_name = dict(zip(shards, files, strict=True))
     for name, shard in weight_map.items():
         name = by_name[shard].name_in_index(name)
         if holders.get(name) != shard:
             where = f"in {holders[name]}" if name in holders else "in none"
-            raise CheckpointError(f"{index_path} says that tensor {name!r} is in {shard}, but it is {where}.")
+            raise CheckpointError(f"{index_path} says that tensor {quote(name)} is in {shard}, but it is {where}.")
     return Checkpoint(folder, kind.name, files)
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tfmodels.checkpoints.files import DTYPES
+from tfmodels.utils.text import quote
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -49,7 +50,7 @@ def to_array(array: np.ndarray, *, dtype: str, transpose: bool = False) -> np.nd
            [3., 6.]], dtype=float32)
     """
     if dtype not in DTYPES:
-        raise ValueError(f"dtype is {dtype!r}; one of {', '.join(DTYPES)} was expected.")
+        raise ValueError(f"dtype is {quote(dtype)}; one of {', '.join(DTYPES)} was expected.")
     if transpose and array.ndim != 2:
         raise ValueError(f"transpose is True for an array of shape {array.shape}; only a matrix can be transposed.")
     result = _aligned(array.shape[::-1] if transpose else array.shape, DTYPES[dtype])
@@ -98,7 +99,7 @@ def to_tensor(array: np.ndarray, *, dtype: str, transpose: bool = False) -> tf.T
     import tensorflow as tf
 
     if dtype.startswith("float8"):
-        raise ValueError(f"dtype is {dtype!r}, which a tensor cannot be made of; convert it, as to 'bfloat16'.")
+        raise ValueError(f"dtype is {quote(dtype)}, which a tensor cannot be made of; convert it, as to 'bfloat16'.")
     if array.dtype.name != dtype and "float16" in (array.dtype.name, dtype) and dtype in DTYPES:
         # NumPy converts half precision number by number; TensorFlow is twice as fast, a copy more included.
         return tf.cast(to_tensor(array, dtype=array.dtype.name, transpose=transpose), dtype)

@@ -94,7 +94,8 @@ def push_folder(
     except Exception as error:
         cause = next((line.strip() for line in str(error).splitlines() if line.strip()), "no details")
         raise HubError(
-            f"{repo_id!r} could not be pushed to the Hub. Check its name and that the token may write (log in with "
+            f"{quote(repo_id)} could not be pushed to the Hub. Check its name and that the token may write "
+            "(log in with "
             f"`hf auth login` or pass token=). ({type(error).__name__}: {cause})"
         ) from error
     return getattr(commit, "pr_url", None) or commit.commit_url
@@ -125,9 +126,11 @@ def wanted(options: dict[str, Any], save_directory: str | os.PathLike[str]) -> C
     names = {name for name, fate in PUSHING.items() if fate.kind == "done"}
     for name in options:
         if name not in names:
-            raise TypeError(f"save_pretrained got an unknown argument {name!r}{did_you_mean(name, names) or '.'}")
+            raise TypeError(f"save_pretrained got an unknown argument {quote(name)}{did_you_mean(name, names) or '.'}")
     if os.path.isfile(save_directory):
-        raise NotADirectoryError(f"save_directory={os.fspath(save_directory)!r} is a file; a folder was expected.")
+        raise NotADirectoryError(
+            f"save_directory={quote(os.fspath(save_directory))} is a file; a folder was expected."
+        )
     if not asked:
         return lambda: None
     repo_id = options.pop("repo_id", None) or Path(save_directory).absolute().name

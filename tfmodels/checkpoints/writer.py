@@ -18,6 +18,7 @@ from tfmodels.checkpoints.formats.safetensors import DTYPE_NAMES, METADATA_KEY
 from tfmodels.checkpoints.reader import INDEX_SUFFIX
 from tfmodels.utils.files import Staged, staged, sync
 from tfmodels.utils.json_files import write_object
+from tfmodels.utils.text import quote
 
 SINGLE_NAME = "model.safetensors"
 INDEX_NAME = SINGLE_NAME + INDEX_SUFFIX
@@ -68,7 +69,7 @@ def parse_size(size: int | str) -> int:
     else:
         parsed = size if type(size) is int else 0
     if parsed <= 0:
-        raise ValueError(f"max_shard_size is {size!r}; a number of bytes, '5GB' or '200MiB' was expected.")
+        raise ValueError(f"max_shard_size is {quote(size)}; a number of bytes, '5GB' or '200MiB' was expected.")
     return parsed
 
 
@@ -149,14 +150,14 @@ def _plan(tensors: Iterable[tuple[str, HasShapeAndDtype, Callable[[], Any]]], li
     filled, seen = 0, set()
     for name, spec, get in tensors:
         if name in seen or name == METADATA_KEY:
-            raise ValueError(f"The tensor name {name!r} is {'given twice' if name in seen else 'reserved'}.")
+            raise ValueError(f"The tensor name {quote(name)} is {'given twice' if name in seen else 'reserved'}.")
         seen.add(name)
         shape = tuple(int(size) for size in spec.shape)
         dtype = _dtype_name(spec.dtype)
         count = count_elements(shape)
         if dtype not in _TYPE_NAMES or count is None:
             raise ValueError(
-                f"Tensor {name!r} of shape {shape} and dtype {dtype} cannot be written; "
+                f"Tensor {quote(name)} of shape {shape} and dtype {dtype} cannot be written; "
                 f"dtypes are {', '.join(DTYPES)}."
             )
         nbytes = count * DTYPES[dtype].itemsize
@@ -201,7 +202,7 @@ def _elements(entry: _Entry) -> memoryview:
     array = np.asarray(entry.get())
     if array.shape != entry.spec.shape or array.dtype.name != entry.spec.dtype:
         raise CheckpointError(
-            f"Tensor {entry.name!r} was announced as {entry.spec.dtype} {entry.spec.shape}, "
+            f"Tensor {quote(entry.name)} was announced as {entry.spec.dtype} {entry.spec.shape}, "
             f"but is {array.dtype.name} {array.shape}."
         )
     array = np.asarray(array, dtype=array.dtype.newbyteorder("<"), order="C")

@@ -309,7 +309,7 @@ class ModelConfig(ConfigPart, upload.PushToHub):
         if stored is not None and stored != cls.model_type:
             raise ValueError(
                 f"this configuration has model_type={quote(stored)}; {cls.__name__} reads "
-                f"model_type={cls.model_type!r}."
+                f"model_type={quote(cls.model_type)}."
             )
         known = cls.known_names(config_dict)
         unused = {name: value for name, value in overrides.items() if name not in known}
@@ -329,7 +329,7 @@ class ModelConfig(ConfigPart, upload.PushToHub):
     def refuse_unknown(cls, name: str, known: set[str]) -> None:
         """Raise TypeError for an override that is no field."""
         raise TypeError(
-            f"unknown argument {name!r}: {cls.__name__} has no such field{did_you_mean(name, known) or '.'}"
+            f"unknown argument {quote(name)}: {cls.__name__} has no such field{did_you_mean(name, known) or '.'}"
         )
 
     @classmethod

@@ -96,7 +96,7 @@ class ConfigPart:
         named = dict(zip(cls.positional, args, strict=False))
         for name in named:
             if name in kwargs:
-                raise TypeError(f"{cls.__name__} got {name!r} twice: by position and by name.")
+                raise TypeError(f"{cls.__name__} got {quote(name)} twice: by position and by name.")
         return {**named, **kwargs}
 
     @classmethod
@@ -137,7 +137,7 @@ class ConfigPart:
             if name in extra:
                 return extra[name]
         raise AttributeError(
-            f"{type(self).__name__} has no field {name!r}{did_you_mean(name, field_types(type(self))) or '.'}"
+            f"{type(self).__name__} has no field {quote(name)}{did_you_mean(name, field_types(type(self))) or '.'}"
         )
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -147,7 +147,9 @@ class ConfigPart:
         elif isinstance(getattr(type(self), name, None), property):
             object.__setattr__(self, name, value)
         elif hasattr(type(self), name):
-            raise AttributeError(f"{name!r} is a method or constant of {type(self).__name__}; choose another name.")
+            raise AttributeError(
+                f"{quote(name)} is a method or constant of {type(self).__name__}; choose another name."
+            )
         else:
             self._extra[name] = value
 

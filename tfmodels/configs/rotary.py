@@ -110,19 +110,19 @@ class RotaryConfig(ModelConfig):
             missing = []  # an explicit null means: the ratio of the two lengths
         if missing:
             raise ValueError(
-                f"rope_type={rope_type!r} needs {', '.join(missing)} in rope_parameters={quote(parameters)}."
+                f"rope_type={quote(rope_type)} needs {', '.join(missing)} in rope_parameters={quote(parameters)}."
             )
         for key in _POSITIVE:
             value = parameters.get(key)
             if value is not None and not (_is_number(value) and value > 0):
-                raise ValueError(f"rope_parameters[{key!r}]={quote(value)}; a positive number was expected.")
+                raise ValueError(f"rope_parameters[{quote(key)}]={quote(value)}; a positive number was expected.")
         for key in ("mscale", "mscale_all_dim"):
             if parameters.get(key) is not None and not _is_number(parameters[key]):
-                raise ValueError(f"rope_parameters[{key!r}]={quote(parameters[key])}; a number was expected.")
+                raise ValueError(f"rope_parameters[{quote(key)}]={quote(parameters[key])}; a number was expected.")
         if rope_type == "llama3" and not parameters["high_freq_factor"] > parameters["low_freq_factor"]:
             raise ValueError(
-                f"rope_parameters: high_freq_factor={parameters['high_freq_factor']!r} must be greater than "
-                f"low_freq_factor={parameters['low_freq_factor']!r}."
+                f"rope_parameters: high_freq_factor={quote(parameters['high_freq_factor'])} must be greater than "
+                f"low_freq_factor={quote(parameters['low_freq_factor'])}."
             )
         if rope_type == "longrope":
             pairs = (self.rotary_dim + 1) // 2
@@ -130,11 +130,11 @@ class RotaryConfig(ModelConfig):
                 values = parameters[key]
                 if not isinstance(values, list) or not all(_is_number(value) and value > 0 for value in values):
                     raise ValueError(
-                        f"rope_parameters[{key!r}]={quote(values)}; a list of positive numbers was expected."
+                        f"rope_parameters[{quote(key)}]={quote(values)}; a list of positive numbers was expected."
                     )
                 if len(values) != pairs:
                     raise ValueError(
-                        f"rope_parameters[{key!r}] has {len(values)} values; half the rotated size of a "
+                        f"rope_parameters[{quote(key)}] has {len(values)} values; half the rotated size of a "
                         f"head, {pairs}, was expected."
                     )
 

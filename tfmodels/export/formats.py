@@ -139,9 +139,9 @@ def check_request(path: str | os.PathLike, format: str, *, overwrite: bool = Fal
     settings.path = _destination(Path(path), format, found, settings)
     check_place(settings.path, overwrite=overwrite, marker=found.marker)
     for module in found.needs:
-        check_installed(module, "export", f"format={format!r}")
+        check_installed(module, "export", f"format={quote(format)}")
     if settings.quantize is not None:
-        check_installed("ai_edge_quantizer", "export", f"quantize={settings.quantize!r}")
+        check_installed("ai_edge_quantizer", "export", f"quantize={quote(settings.quantize)}")
     if settings.signatures == "text":
         check_installed("tensorflow_text", "text", "signatures='text'")
     return settings
@@ -161,11 +161,13 @@ def _options(format: str, found: Format, given: dict[str, Any]) -> ExportOptions
         takers = [other for other, entry in FORMATS.items() if name in entry.options]
         if not takers:
             known = {option for entry in FORMATS.values() for option in entry.options}
-            raise TypeError(f"export got an unknown argument {name!r}{did_you_mean(name, known)}; {format} {own}.")
+            raise TypeError(
+                f"export got an unknown argument {quote(name)}{did_you_mean(name, known)}; {format} {own}."
+            )
         if value is not None:
             take = "takes" if len(takers) == 1 else "take"
             raise ValueError(
-                f"{name}={quote(value)} is no option of format={format!r}; {' and '.join(takers)} {take} it, "
+                f"{name}={quote(value)} is no option of format={quote(format)}; {' and '.join(takers)} {take} it, "
                 f"{format} {own}."
             )
     names = sorted({option for entry in FORMATS.values() for option in entry.options})
@@ -184,7 +186,8 @@ def _check_values(found: Format, options: ExportOptions) -> None:
         raise ValueError(f"quantize={quote(options.quantize)}; {' or '.join(QUANTIZED)} is expected.")
     if options.quantize is not None and options.dtype is not None:
         raise ValueError(
-            f"dtype={options.dtype!r} and quantize={options.quantize!r} both say how weights are stored; give one."
+            f"dtype={quote(options.dtype)} and quantize={quote(options.quantize)} both say how weights are "
+            "stored; give one."
         )
     if options.signatures not in (None, "text"):
         raise ValueError(f'signatures={quote(options.signatures)}; "text" or nothing is expected.')

@@ -21,6 +21,7 @@ import numpy as np
 
 from tfmodels.export.artifact import ExportOptions, Runner, Signature
 from tfmodels.export.extras import require
+from tfmodels.utils.text import quote
 
 # The last opset in which reductions have their axes as attributes: from 18 on, onnxruntime's symbolic shape inference
 # does not see through the products of sizes that reshapes are made of.
@@ -316,7 +317,7 @@ class OnnxRunner(Runner):
         self.session = runtime.InferenceSession(os.fspath(path), providers=["CPUExecutionProvider"])
         properties = self.session.get_modelmeta().custom_metadata_map.get(_PROPERTIES)
         if properties is None:
-            raise ValueError(f"{path} was not written by tfmodels: its metadata have no {_PROPERTIES!r}.")
+            raise ValueError(f"{path} was not written by tfmodels: its metadata have no {quote(_PROPERTIES)}.")
         properties = json.loads(properties)
         self.generates = properties["causal"]
         self.eos_token_ids = tuple(properties["eos_token_ids"])
@@ -329,7 +330,7 @@ class OnnxRunner(Runner):
 
     def run(self, inputs: dict[str, np.ndarray], signature: str | None = None) -> dict[str, np.ndarray]:
         if signature not in (None, "model"):
-            raise ValueError(f"signature={signature!r}; an ONNX file has one, 'model'.")
+            raise ValueError(f"signature={quote(signature)}; an ONNX file has one, 'model'.")
         ids = np.asarray(inputs["input_ids"], "int64")
         mask = np.asarray(inputs.get("attention_mask", np.ones_like(ids)), "int64")
         if not self.generates:

@@ -15,6 +15,7 @@ from tfmodels.export.artifact import Runner, Tolerance
 from tfmodels.export.formats import FORMATS, format_of
 from tfmodels.export.models import causal, context_of, forward, rank_of, transformer_of
 from tfmodels.generation.config import GenerationConfig
+from tfmodels.utils.text import quote
 
 GREEDY_TOKENS = 64
 _TIMED_LENGTH, _TIMED_CALLS = 16, 5
@@ -129,7 +130,7 @@ def verify(
             found = got.get(name)
             if found is None or found.shape != values.shape:
                 what = "is missing" if found is None else f"has shape {found.shape}, not {values.shape}"
-                raise ValueError(f"the artefact's output {name!r} {what}; it gives {', '.join(got)}.")
+                raise ValueError(f"the artefact's output {quote(name)} {what}; it gives {', '.join(got)}.")
             if values.ndim > tokens.ndim or name in ("start_logits", "end_logits"):  # a value per token
                 found, values = found[tokens], values[tokens]
             difference = np.abs(found.astype("float64") - values)

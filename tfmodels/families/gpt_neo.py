@@ -114,7 +114,7 @@ class GPTNeoConfig(ModelConfig):
         self.check_divisible("hidden_size", by="num_heads")
         unknown = [kind for kind in self.attention_layers if kind not in ATTENTION_KINDS]
         if unknown:
-            raise ValueError(f"attention_types names {unknown[0]!r}; it is one of {', '.join(ATTENTION_KINDS)}.")
+            raise ValueError(f"attention_types names {quote(unknown[0])}; it is one of {', '.join(ATTENTION_KINDS)}.")
         if len(self.attention_layers) != self.num_layers:
             raise ValueError(
                 f"attention_types={quote(self.attention_types)} describes {len(self.attention_layers)} layers; "

@@ -32,6 +32,7 @@ from tfmodels.models.heads import (
     TokenClassificationHead,
 )
 from tfmodels.models.sharding import Sharding
+from tfmodels.utils.text import quote
 
 LAYER_NORMS = ("layernorm", "low_precision_layernorm")
 RMS_NORMS = ("rmsnorm", "low_precision_rmsnorm", "triton_rmsnorm")
@@ -169,18 +170,19 @@ class MptConfig(ModelConfig):
             self.check_known(name, known)
         if not heads or self.n_heads % heads or attention.kv_n_heads not in (None, heads):
             raise ValueError(
-                f"attn_config.kv_n_heads={attention.kv_n_heads!r} does not fit attn_type={attention.attn_type!r} with "
+                f"attn_config.kv_n_heads={quote(attention.kv_n_heads)} does not fit "
+                f"attn_type={quote(attention.attn_type)} with "
                 f"n_heads={self.n_heads}."
             )
         if attention.qk_ln and self.norm_type in RMS_NORMS:
             raise ValueError(
-                f"attn_config.qk_ln=True with norm_type={self.norm_type!r}: versions of llm-foundry differ in which "
-                f"norm queries and keys get; norm_type is one of {LAYER_NORMS} with it."
+                f"attn_config.qk_ln=True with norm_type={quote(self.norm_type)}: versions of llm-foundry differ in "
+                f"which norm queries and keys get; norm_type is one of {LAYER_NORMS} with it."
             )
         if not 0 < self.embedding_fraction <= 1:
-            raise ValueError(f"embedding_fraction={self.embedding_fraction!r}; above 0 and up to 1 was expected.")
+            raise ValueError(f"embedding_fraction={quote(self.embedding_fraction)}; above 0 and up to 1 was expected.")
         if isinstance(self.logit_factor, str):
-            raise ValueError(f"logit_scale={self.logit_scale!r}; a number or 'inv_sqrt_d_model' was expected.")
+            raise ValueError(f"logit_scale={quote(self.logit_scale)}; a number or 'inv_sqrt_d_model' was expected.")
         super().validate()
 
 

@@ -146,7 +146,7 @@ class GenerationConfig(Settings, upload.PushToHub):
             except CheckpointNotFoundError:
                 path = path / name
         if not path.is_file():
-            raise FileNotFoundError(f"no {name} at {os.fspath(pretrained_model_name_or_path)!r}")
+            raise FileNotFoundError(f"no {name} at {quote(os.fspath(pretrained_model_name_or_path))}")
         return cls.from_dict(read_object(path, nonfinite=True), **changes)
 
     @classmethod
@@ -379,7 +379,7 @@ class GenerationConfig(Settings, upload.PushToHub):
     def __getattr__(self, name: str) -> Any:
         if name in UNSUPPORTED:  # scripts read them
             return UNSUPPORTED[name][-1]
-        raise AttributeError(f"GenerationConfig has no setting {name!r}{did_you_mean(name, SETTINGS)}")
+        raise AttributeError(f"GenerationConfig has no setting {quote(name)}{did_you_mean(name, SETTINGS)}")
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name not in _known(self):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from tfmodels.generation import checks
+from tfmodels.utils.text import quote
 
 
 class Condition(NamedTuple):
@@ -223,7 +224,7 @@ def documented() -> str:
         if one.section:
             lines += ["", one.section]
         when = f" Used with {one.only.text} only." if one.only else ""
-        lines.append(f"    {name}: {one.text} Default: {one.default!r}.{when}")
+        lines.append(f"    {name}: {one.text} Default: {quote(one.default)}.{when}")
     return "\n    ".join(lines[1:])
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from tfmodels.utils.text import quote
+
 # Tokens before those that may hold a stop string: decoders look at neighbours (leading spaces, runs of bytes).
 _CONTEXT = 8
 
@@ -34,7 +36,9 @@ class StopStrings:
 
     def __init__(self, tokenizer: Any, strings: Sequence[str] | str):
         if tokenizer is None:
-            raise ValueError(f"stop_strings={strings!r} need generate(..., tokenizer=tokenizer) to read the text.")
+            raise ValueError(
+                f"stop_strings={quote(strings)} need generate(..., tokenizer=tokenizer) to read the text."
+            )
         self.tokenizer = tokenizer
         self.strings = [strings] if isinstance(strings, str) else list(strings)
         # A token has at least one byte.

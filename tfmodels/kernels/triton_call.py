@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tfmodels.runtime import device as nvidia
+from tfmodels.utils.text import quote
 
 _TARGET = "__gpu$xla.gpu.triton"
 
@@ -75,9 +76,9 @@ def triton_ir(kernel: str, dtypes: tuple[str, ...], sizes: tuple[tuple[str, Any]
             code = _compiler().wait()
             _compiler.cache_clear()
         else:
-            raise RuntimeError(f"Triton's process ended with code {code} before it had compiled {kernel!r}.")
+            raise RuntimeError(f"Triton's process ended with code {code} before it had compiled {quote(kernel)}.")
     if "error" in answer:
-        raise RuntimeError(f"Triton could not compile {kernel!r}: {answer['error']}")
+        raise RuntimeError(f"Triton could not compile {quote(kernel)}: {answer['error']}")
     return answer["ir"]
 
 

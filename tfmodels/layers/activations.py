@@ -9,6 +9,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from tfmodels.utils.text import quote
+
 
 def gelu_tanh(x: Any) -> Any:
     """GELU by its tanh approximation (Hendrycks and Gimpel, https://arxiv.org/abs/1606.08415)."""
@@ -77,4 +79,6 @@ def get_activation(name: str) -> Callable[[Any], Any]:
     try:
         return _ACTIVATIONS[name]
     except KeyError:
-        raise ValueError(f"hidden_act={name!r} is unknown; it is one of {', '.join(sorted(_ACTIVATIONS))}.") from None
+        raise ValueError(
+            f"hidden_act={quote(name)} is unknown; it is one of {', '.join(sorted(_ACTIVATIONS))}."
+        ) from None

@@ -12,6 +12,7 @@ from keras import ops
 
 from tfmodels.kernels import blockwise_attention, cudnn_attention, decoding
 from tfmodels.kernels.masks import AttentionMask
+from tfmodels.utils.text import quote
 
 # What users may ask for, and what it means here: "auto" picks the fastest that serves the call.
 IMPLEMENTATIONS = {
@@ -59,9 +60,9 @@ def resolve_implementation(name: str | None) -> str:
     if name is None:
         return "auto"
     if name not in IMPLEMENTATIONS:
-        raise ValueError(f"attn_implementation={name!r} is unknown; use one of {', '.join(IMPLEMENTATIONS)}.")
+        raise ValueError(f"attn_implementation={quote(name)} is unknown; use one of {', '.join(IMPLEMENTATIONS)}.")
     if IMPLEMENTATIONS[name] == "flash" and (reason := cudnn_attention.unavailable()) is not None:
-        raise ValueError(f"attn_implementation={name!r} cannot be used: {reason}.")
+        raise ValueError(f"attn_implementation={quote(name)} cannot be used: {reason}.")
     return IMPLEMENTATIONS[name]
 
 
@@ -113,7 +114,7 @@ def choose(
     if implementation in ("flash", "blockwise"):
         problem = flash if implementation == "flash" else blockwise
         if problem is not None:
-            raise ValueError(f"attn_implementation={implementation!r} cannot serve this call: {problem}.")
+            raise ValueError(f"attn_implementation={quote(implementation)} cannot serve this call: {problem}.")
         return Choice(implementation)
     if blockwise is None and key.shape[2] >= _blockwise_from():
         return Choice("blockwise", flash)

@@ -8,6 +8,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from tfmodels.utils.text import quote
+
 
 @dataclasses.dataclass(frozen=True)
 class LoraConfig:
@@ -29,9 +31,9 @@ class LoraConfig:
 
     def __post_init__(self) -> None:
         if not isinstance(self.rank, int) or self.rank < 1:
-            raise ValueError(f"rank={self.rank!r}; a whole number above 0 was expected.")
+            raise ValueError(f"rank={quote(self.rank)}; a whole number above 0 was expected.")
         if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout={self.dropout!r}; a share from 0 to below 1 was expected.")
+            raise ValueError(f"dropout={quote(self.dropout)}; a share from 0 to below 1 was expected.")
 
 
 class LoraAdapter(keras.layers.Layer):

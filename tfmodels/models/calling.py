@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 from keras import ops
 
-from tfmodels.utils.text import did_you_mean
+from tfmodels.utils.text import did_you_mean, quote
 
 # Where `input_ids` may stand for one of these, given positionally, everything is spread over the arguments.
 _CONTAINERS = (Mapping, list, tuple)
@@ -60,7 +60,7 @@ def unpack(names: tuple[str, ...], args: tuple, kwargs: dict[str, Any], owner: s
     check_names(names, kwargs, owner)
     for name, value in kwargs.items():
         if value is not None and given.get(name) is not None:
-            raise TypeError(f"{owner} got {name!r} twice: by name and in the list, tuple or dict before it.")
+            raise TypeError(f"{owner} got {quote(name)} twice: by name and in the list, tuple or dict before it.")
         if value is not None or name not in given:
             given[name] = value
     return {name: given.get(name) for name in names}
@@ -71,7 +71,7 @@ def check_names(names: tuple[str, ...], given: Mapping[str, Any], owner: str) ->
     for name in given:
         if name not in names:
             hint = did_you_mean(name, names, " (did you mean {!r}?)", limit=1)
-            raise TypeError(f"{owner} got an unknown argument {name!r}{hint}; it accepts {', '.join(names)}.")
+            raise TypeError(f"{owner} got an unknown argument {quote(name)}{hint}; it accepts {', '.join(names)}.")
 
 
 class CallingConvention:
@@ -120,7 +120,7 @@ class CallingConvention:
                 args = ([None if isinstance(value, (bool, int)) else value for value in values],)
         for name in flags:
             if name in kwargs:
-                raise TypeError(f"{type(self).__name__} got {name!r} twice: by name and in what came before.")
+                raise TypeError(f"{type(self).__name__} got {quote(name)} twice: by name and in what came before.")
         return super().__call__(*args, **{**flags, **kwargs})
 
 

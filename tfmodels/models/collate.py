@@ -52,7 +52,8 @@ def _stacked(name: str, values: list[Any]) -> np.ndarray:
     except ValueError:
         shapes = sorted({np.shape(value) for value in values if not _is_uneven(value)})
         raise ValueError(
-            f"{name!r}: the rows of a batch have the shapes {quote(shapes)}; one shape was expected. Pad them, for "
+            f"{quote(name)}: the rows of a batch have the shapes {quote(shapes)}; one shape was expected. Pad "
+            "them, for "
             f"example with DataCollatorWithPadding(tokenizer)."
         ) from None
 

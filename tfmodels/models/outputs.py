@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 import keras
 import optree
 
+from tfmodels.utils.text import quote
+
 
 class ModelOutput(OrderedDict):
     """Base of all outputs.
@@ -52,7 +54,9 @@ class ModelOutput(OrderedDict):
             return self[name]
         if name in type(self).fields:
             return None
-        raise AttributeError(f"{type(self).__name__} has no field {name!r}; it has {', '.join(type(self).fields)}.")
+        raise AttributeError(
+            f"{type(self).__name__} has no field {quote(name)}; it has {', '.join(type(self).fields)}."
+        )
 
     def __getitem__(self, key: str | int | slice) -> Any:
         return super().__getitem__(key) if isinstance(key, str) else self.to_tuple()[key]

@@ -11,6 +11,7 @@ from keras import ops
 from tfmodels.checkpoints.deferred import declare_weights
 from tfmodels.checkpoints.weight_map import slots_of, walk
 from tfmodels.layers.tracking import unlocked
+from tfmodels.utils.text import quote
 
 
 def resize_token_embeddings(model: keras.Model, new_num_tokens: int) -> keras.layers.Embedding:
@@ -39,7 +40,7 @@ def resize_token_embeddings(model: keras.Model, new_num_tokens: int) -> keras.la
         TensorShape([1, 1, 520])
     """
     if not isinstance(new_num_tokens, int) or new_num_tokens < 1:
-        raise ValueError(f"new_num_tokens={new_num_tokens!r}; a whole number above 0 was expected.")
+        raise ValueError(f"new_num_tokens={quote(new_num_tokens)}; a whole number above 0 was expected.")
     if model.lora_config is not None:
         raise ValueError(f"{model.name} has adapters: resize it before they are added.")
     config = model.config.replace(vocab_size=new_num_tokens)

@@ -30,6 +30,7 @@ from tfmodels.sentence.files import MODULES_NAME, Dense, SentenceFolder, read_fo
 from tfmodels.sentence.pooling import Pooling
 from tfmodels.tokenization import AutoTokenizer
 from tfmodels.utils.files import staged
+from tfmodels.utils.text import quote
 
 
 class SentenceEncoder(CallingConvention, TrainedModel):
@@ -184,7 +185,7 @@ class SentenceEncoder(CallingConvention, TrainedModel):
         name = self.settings.default_prompt_name if name is None else name
         known = self.settings.prompts
         if name is not None and name not in known:
-            raise ValueError(f"prompt_name={name!r} is unknown; there are {', '.join(known) or 'no prompts'}.")
+            raise ValueError(f"prompt_name={quote(name)} is unknown; there are {', '.join(known) or 'no prompts'}.")
         return known.get(name, "")
 
     def _tokenize(self, texts: list[str], prompt: str) -> list[list[int]]:
@@ -264,7 +265,7 @@ class SentenceEncoder(CallingConvention, TrainedModel):
         """
         hub_options, unknown = hub.split_options(hub_options)
         if unknown:
-            raise TypeError(f"SentenceEncoder.from_pretrained got an unknown argument {next(iter(unknown))!r}.")
+            raise TypeError(f"SentenceEncoder.from_pretrained got an unknown argument {quote(next(iter(unknown)))}.")
         found = read_folder(hub.resolve(name_or_path, patterns=("*.json",), **hub_options))
 
         def inside(path: str) -> dict[str, Any]:

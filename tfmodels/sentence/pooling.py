@@ -7,6 +7,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from tfmodels.utils.text import quote
+
 POOLING_MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 
 
@@ -35,7 +37,7 @@ class Pooling(keras.layers.Layer):
         super().__init__(**kwargs)
         unknown = [mode for mode in modes if mode not in POOLING_MODES]
         if unknown or not modes:
-            raise ValueError(f"pooling modes {modes!r}; one or more of {', '.join(POOLING_MODES)} were expected.")
+            raise ValueError(f"pooling modes {quote(modes)}; one or more of {', '.join(POOLING_MODES)} were expected.")
         self.modes = tuple(modes)
 
     def build(self, *shapes: Any) -> None:

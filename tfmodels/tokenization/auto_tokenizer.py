@@ -12,6 +12,7 @@ from tfmodels.tokenization.conversions.reading import read_json
 from tfmodels.tokenization.families import GPT2Tokenizer, GPTNeoXTokenizer, LlamaTokenizer, MPNetTokenizer
 from tfmodels.tokenization.fast import PreTrainedTokenizerFast, load
 from tfmodels.tokenization.tokenizer_files import CLASS_KEY, TOKENIZER_FILE, read_config
+from tfmodels.utils.text import quote
 
 # By the names that checkpoints use, without "Fast".
 TOKENIZERS = {
@@ -82,7 +83,8 @@ def _pick(folder: Path) -> type[PreTrainedTokenizerFast]:
         return by_type if by_type is not None and name is None else PreTrainedTokenizerFast
     if name is not None:
         raise ValueError(
-            f"{folder} names the tokenizer class {name!r}, which does not exist here, and has no {TOKENIZER_FILE}. "
+            f"{folder} names the tokenizer class {quote(name)}, which does not exist here, and has no "
+            f"{TOKENIZER_FILE}. "
             f"Classes: {', '.join(TOKENIZERS)}."
         )
     for candidate in (by_type, LlamaTokenizer, GPT2Tokenizer):

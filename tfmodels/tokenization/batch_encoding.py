@@ -62,7 +62,9 @@ class BatchEncoding(dict):
     def __getattr__(self, name: str) -> Any:
         if name in self:
             return self[name]
-        raise AttributeError(f"BatchEncoding has no attribute or value {name!r}; its values are {', '.join(self)}.")
+        raise AttributeError(
+            f"BatchEncoding has no attribute or value {quote(name)}; its values are {', '.join(self)}."
+        )
 
     def __getitem__(self, key: str | int | slice) -> Any:
         return super().__getitem__(key) if isinstance(key, str) else self._known_encodings()[key]
@@ -224,7 +226,7 @@ def _tensor(name: str, value: Any, tensor_type: str) -> Any:
         array = None  # rows of different lengths
     if array is None or array.dtype == object:
         raise ValueError(
-            f"The rows of {name!r} have different lengths and cannot be one tensor. "
+            f"The rows of {quote(name)} have different lengths and cannot be one tensor. "
             "Ask for padding=True, and for truncation=True where texts are too long."
         )
     if array.size == 0 or np.issubdtype(array.dtype, np.integer):

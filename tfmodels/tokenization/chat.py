@@ -278,9 +278,9 @@ def _open_ended(template: str, variables: dict[str, Any], messages: list[dict[st
     content = last.get(field)
     fields = [name for name in REASONING if last.get(name) == content] if field in REASONING else [field]
     if content is None:
-        raise ValueError(f"continue_final_message: the last message has no {field!r} to continue.")
+        raise ValueError(f"continue_final_message: the last message has no {quote(field)} to continue.")
     if not any(name in template for name in fields):
-        raise ValueError(f"continue_final_message={field!r}: the chat template does not read this field.")
+        raise ValueError(f"continue_final_message={quote(field)}: the chat template does not read this field.")
     if isinstance(content, str):
         last |= dict.fromkeys(fields, content + _END)
     else:

@@ -7,6 +7,7 @@ from typing import Any
 
 from tfmodels.tokenization.conversions.byte_level import byte_characters
 from tfmodels.tokenization.vocabulary import Vocabulary, to_list
+from tfmodels.utils.text import quote
 
 
 class IdsToText(Vocabulary):
@@ -54,7 +55,9 @@ class IdsToText(Vocabulary):
                 texts = self._tokenizer.decode_batch(rows, skip_special_tokens=skip_special_tokens)
             if self.errors != "replace":  # which is what the library does
                 if type(self._tokenizer.decoder).__name__ != "ByteLevel":
-                    raise ValueError(f"errors={self.errors!r} is for byte-level tokenizers, which this one is not.")
+                    raise ValueError(
+                        f"errors={quote(self.errors)} is for byte-level tokenizers, which this one is not."
+                    )
                 texts = [self._bytes(row, skip_special_tokens).decode("utf-8", self.errors) for row in rows]
         except (OverflowError, TypeError) as error:
             raise ValueError(

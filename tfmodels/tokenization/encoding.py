@@ -14,6 +14,7 @@ from tokenizers import Encoding
 from tfmodels.tokenization.batch_encoding import BatchEncoding
 from tfmodels.tokenization.rows import SIDES, Rows
 from tfmodels.tokenization.vocabulary import one_of
+from tfmodels.utils.text import quote
 
 Text = str | Sequence[str]
 
@@ -220,7 +221,7 @@ class TextToIds(Rows):
                 # The library raises plain Exception, or panics, where a text cannot be made short enough.
                 if truncation and (type(error) is Exception or type(error).__name__ == "PanicException"):
                     raise ValueError(
-                        f"truncation={truncation['strategy']!r} cannot bring every row to max_length="
+                        f"truncation={quote(truncation['strategy'])} cannot bring every row to max_length="
                         f"{truncation['max_length']} with stride={truncation['stride']}: {error}."
                     ) from error
                 raise
@@ -266,5 +267,5 @@ def _wrong_input(inputs: list[Any], is_pretokenized: bool) -> str:
         pair = isinstance(value, (list, tuple)) and len(value) == 2 and all(map(is_text, value))
         if not is_text(value) and not pair:
             kind = type(value).__name__
-            return f"Texts must be {wanted}, or pairs of them; number {row} is {str(value)[:80]!r} ({kind})."
+            return f"Texts must be {wanted}, or pairs of them; number {row} is {quote(str(value)[:80])} ({kind})."
     return f"Texts must be {wanted}."

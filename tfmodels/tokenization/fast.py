@@ -288,7 +288,7 @@ class PreTrainedTokenizerFast(ChatTemplates, IdsToText, PushToHub):
         """
         folder = Path(save_directory)
         if folder.is_file():
-            raise ValueError(f"save_directory={str(folder)!r} is a file; name a folder.")
+            raise ValueError(f"save_directory={quote(str(folder))} is a file; name a folder.")
         kwargs.pop("save_jinja_files", None)  # chat templates are always written as such
         push = upload.wanted(settle(kwargs, SAVING, "save_pretrained"), folder)
         prefix = f"{filename_prefix}-" if filename_prefix else ""
@@ -357,7 +357,7 @@ class PreTrainedTokenizerFast(ChatTemplates, IdsToText, PushToHub):
         """
         folder = Path(save_directory)
         if folder.is_file():
-            raise ValueError(f"save_directory={str(folder)!r} is a file; name a folder.")
+            raise ValueError(f"save_directory={quote(str(folder))} is a file; name a folder.")
         name = self.vocab_files_names["vocab_file"]
         with staged(folder) as stage:
             if name.endswith(".model"):

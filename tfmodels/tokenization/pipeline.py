@@ -8,6 +8,8 @@ from typing import Any
 
 from tokenizers import Tokenizer, processors
 
+from tfmodels.utils.text import quote
+
 SPACE = "▁"  # SentencePiece writes spaces as U+2581
 SPACE_RUN, LEADING_SPACES, TRAILING_SPACES = " {2,}", r"\A +", rf"[ {SPACE}]+\z"
 
@@ -35,7 +37,9 @@ def configure(backend: Tokenizer, **options: Any) -> None:
     for name, value in options.items():
         steps, key = parts[name]
         if not steps:
-            raise ValueError(f"{name}={value!r} has nothing to act on: this tokenizer does not prepare text that way.")
+            raise ValueError(
+                f"{name}={quote(value)} has nothing to act on: this tokenizer does not prepare text that way."
+            )
         for step in steps:
             step[key] = value
     if options:
@@ -163,7 +167,7 @@ def set_template(backend: Tokenizer, bos: str | None, eos: str | None) -> None:
     tokens = []
     for token in {bos, eos} - {None}:
         if backend.token_to_id(token) is None:
-            raise ValueError(f"The token {token!r}, to be added to every text, is not in the vocabulary.")
+            raise ValueError(f"The token {quote(token)}, to be added to every text, is not in the vocabulary.")
         tokens.append((token, backend.token_to_id(token)))
     template = processors.TemplateProcessing(
         single=around("$A:0", 0), pair=around("$A:0", 0) + around("$B:1", 1), special_tokens=tokens

@@ -8,6 +8,8 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, pre_tokenizers, trainers
 
+from tfmodels.utils.text import quote
+
 _TRAINERS = {
     "BPE": trainers.BpeTrainer,
     "Unigram": trainers.UnigramTrainer,
@@ -76,7 +78,9 @@ def _renumber(part: dict[str, Any], backend: Tokenizer, renamed: Mapping[str, st
     def index(token: str) -> int:
         found = backend.token_to_id(token)
         if found is None:
-            raise ValueError(f"The token {token!r} goes around every text, but the new vocabulary does not have it.")
+            raise ValueError(
+                f"The token {quote(token)} goes around every text, but the new vocabulary does not have it."
+            )
         return found
 
     for inner in part.get("processors", ()):

@@ -78,13 +78,13 @@ class Rows(Vocabulary):
         data = {name: to_list(values) for name, values in encoded_inputs.items()}
         main = self.model_input_names[0]
         if main not in data:
-            raise ValueError(f"The encodings to pad have no {main!r}; they have {', '.join(data) or 'nothing'}.")
+            raise ValueError(f"The encodings to pad have no {quote(main)}; they have {', '.join(data) or 'nothing'}.")
         is_batch = not data[main] or isinstance(data[main][0], list)
         if not is_batch:
             data = {name: [values] for name, values in data.items()}
         rows = data[main]
         if wrong := [name for name, values in data.items() if len(values) != len(rows)]:
-            raise ValueError(f"{main!r} has {len(rows)} rows, but {wrong[0]!r} has {len(data[wrong[0]])}.")
+            raise ValueError(f"{quote(main)} has {len(rows)} rows, but {quote(wrong[0])} has {len(data[wrong[0]])}.")
         if self._wanted("attention_mask", return_attention_mask) and "attention_mask" not in data:
             data["attention_mask"] = [[1] * len(row) for row in rows]
         pad, _, max_length = self._strategies(padding, False, max_length, pad_to_multiple_of, verbose)
@@ -257,7 +257,7 @@ class Rows(Vocabulary):
         name, row = ("pair_ids", pair_ids) if strategy == "only_second" else ("ids", ids)
         if row is None or len(row) <= num_tokens_to_remove:
             raise ValueError(
-                f"truncation_strategy={strategy!r} cannot remove {num_tokens_to_remove} ids: {name} has "
+                f"truncation_strategy={quote(strategy)} cannot remove {num_tokens_to_remove} ids: {name} has "
                 f"{len(row or [])}."
             )
         kept, overflowing = cut(row, num_tokens_to_remove)
@@ -286,14 +286,14 @@ class Rows(Vocabulary):
             )
         for name, value in (("max_length", max_length), ("pad_to_multiple_of", pad_to_multiple_of)):
             if value is not None and (not isinstance(value, (int, np.integer)) or value < 1):
-                raise ValueError(f"{name} must be a positive number of tokens, got {value!r}.")
+                raise ValueError(f"{name} must be a positive number of tokens, got {quote(value)}.")
         pad = _PADDING[padding]
         if max_length is not None and pad is None and truncation is None:
             truncation = True
         truncate = _TRUNCATION[truncation]
         if verbose and max_length is not None and pad == "longest" and not truncate:
             warnings.warn(
-                f"max_length={max_length} has no effect with padding={padding!r} and no truncation; "
+                f"max_length={max_length} has no effect with padding={quote(padding)} and no truncation; "
                 'padding="max_length" pads to it.',
                 stacklevel=3,
             )
@@ -320,7 +320,7 @@ class Rows(Vocabulary):
     def _check_pad_token(self) -> None:
         if self.pad_token_id is None:
             token = self.pad_token
-            what = "has no padding token" if token is None else f"does not know its pad_token {token!r}"
+            what = "has no padding token" if token is None else f"does not know its pad_token {quote(token)}"
             raise ValueError(
                 f"Padding was asked for, but this tokenizer {what}. Use a token that it has "
                 "(tokenizer.pad_token = tokenizer.eos_token) or add one "

@@ -30,7 +30,7 @@ class SpecialToken:
         if self.is_id and value is not None:
             token = tokenizer.convert_ids_to_tokens(int(value))
             if token is None:
-                raise ValueError(f"{self.name}_id={value!r} is not in the vocabulary of {len(tokenizer)} tokens.")
+                raise ValueError(f"{self.name}_id={quote(value)} is not in the vocabulary of {len(tokenizer)} tokens.")
             value = token
         tokenizer._set_special(self.name, value)
 
@@ -262,7 +262,7 @@ class Vocabulary:
         """
         names = (*self._special, "additional_special_tokens", "extra_special_tokens")
         if unknown := [name for name in special_tokens_dict if name not in names]:
-            raise ValueError(f"{unknown[0]!r} is not the name of a special token; those are {', '.join(names)}.")
+            raise ValueError(f"{quote(unknown[0])} is not the name of a special token; those are {', '.join(names)}.")
         before = len(self)
         for name, value in special_tokens_dict.items():
             if name in self._special:
@@ -329,7 +329,7 @@ class Vocabulary:
             return self.special_tokens_map.get(name)
         if name.removesuffix("_id") in special:
             return self._special_id(name.removesuffix("_id"))
-        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}.")
+        raise AttributeError(f"{type(self).__name__} has no attribute {quote(name)}.")
 
 
 def named_special_tokens(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[Any]]:

@@ -164,7 +164,7 @@ class PushToHubCallback(keras.callbacks.Callback):
         if save_strategy not in ("epoch", "steps", "no"):
             raise ValueError(f'save_strategy={quote(save_strategy)}; "epoch", "steps" or "no" was expected.')
         if checkpoint and save_strategy != "epoch":
-            raise ValueError(f'checkpoint=True goes with save_strategy="epoch"; got {save_strategy!r}.')
+            raise ValueError(f'checkpoint=True goes with save_strategy="epoch"; got {quote(save_strategy)}.')
         if save_strategy == "steps" and (not isinstance(save_steps, int) or save_steps < 1):
             raise ValueError(f'save_steps={quote(save_steps)}; save_strategy="steps" needs a whole number above 0.')
         self.save_strategy, self.save_steps, self.checkpoint = save_strategy, save_steps, checkpoint

@@ -10,6 +10,7 @@ import numpy as np
 
 from tfmodels.models.collate import as_tensors, renamed_labels, stack
 from tfmodels.models.losses import IGNORED
+from tfmodels.utils.text import quote
 
 # Collators of transformers that are not here, and what to use in their place.
 _REFUSED = {
@@ -25,7 +26,7 @@ _REFUSED = {
 def __getattr__(name: str) -> Any:
     if name in _REFUSED:
         raise ImportError(f"{name} {_REFUSED[name]}.")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    raise AttributeError(f"module {quote(__name__)} has no attribute {quote(name)}")
 
 
 def default_data_collator(features: Sequence[Any], return_tensors: str = "np") -> dict[str, Any]:
@@ -171,7 +172,7 @@ class DataCollatorForLanguageModeling:
         for name in ("mlm_probability", "mask_replace_prob", "random_replace_prob"):
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not 0 <= value <= 1:
-                raise ValueError(f"{name}={value!r}; a share from 0 to 1 was expected.")
+                raise ValueError(f"{name}={quote(value)}; a share from 0 to 1 was expected.")
         if self.mask_replace_prob + self.random_replace_prob > 1:
             raise ValueError(
                 f"mask_replace_prob={self.mask_replace_prob} and random_replace_prob={self.random_replace_prob} are "

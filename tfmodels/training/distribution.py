@@ -43,6 +43,7 @@ import keras
 
 from tfmodels.auto import family_of
 from tfmodels.configs.base import ModelConfig
+from tfmodels.utils.text import quote
 
 
 def layout_map(
@@ -70,7 +71,7 @@ def layout_map(
         Shoeybi et al., https://arxiv.org/abs/1909.08053, section 3.
     """
     if axis not in device_mesh.axis_names:
-        raise ValueError(f"axis={axis!r}; the mesh has {', '.join(device_mesh.axis_names)}.")
+        raise ValueError(f"axis={quote(axis)}; the mesh has {', '.join(device_mesh.axis_names)}.")
     shards = device_mesh.shape[device_mesh.axis_names.index(axis)]
     intermediate = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
     for name, size in (("num_attention_heads", config.num_attention_heads), ("intermediate_size", intermediate)):

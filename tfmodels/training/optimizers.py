@@ -9,6 +9,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from tfmodels.utils.text import quote
+
 # How older scripts call the scale and offset of a norm. The families here name their norms otherwise.
 _NORM_NAMES = ("LayerNorm", "layer_norm", "layernorm")
 _NORM = re.compile(r"norm|(^|/)ln_")
@@ -49,7 +51,7 @@ def decay_matrices_only(
     """
     if not optimizer.weight_decay:
         raise ValueError(
-            f"{type(optimizer).__name__} has weight_decay={optimizer.weight_decay!r}: nothing to exclude."
+            f"{type(optimizer).__name__} has weight_decay={quote(optimizer.weight_decay)}: nothing to exclude."
         )
     if optimizer.built:
         raise ValueError(f"{type(optimizer).__name__} has been used already; exclude weights before the first step.")
@@ -88,7 +90,7 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
     ):
         super().__init__()
         if warmup_steps < 1:
-            raise ValueError(f"warmup_steps={warmup_steps!r}; at least 1 was expected.")
+            raise ValueError(f"warmup_steps={quote(warmup_steps)}; at least 1 was expected.")
         self.initial_learning_rate = initial_learning_rate
         self.decay_schedule_fn = decay_schedule_fn
         self.warmup_steps = warmup_steps

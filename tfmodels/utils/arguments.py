@@ -215,7 +215,7 @@ def old_name(old: str, new: str) -> Callable[[_Function], _Function]:
         def call(*args: Any, **kwargs: Any) -> Any:
             if old in kwargs:
                 if new in kwargs:
-                    raise TypeError(f"{function.__qualname__}() got {new!r} twice: also as {old!r}.")
+                    raise TypeError(f"{function.__qualname__}() got {quote(new)} twice: also as {quote(old)}.")
                 kwargs[new] = kwargs.pop(old)
             return function(*args, **kwargs)
 

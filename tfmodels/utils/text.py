@@ -69,13 +69,22 @@ def _pieces(value: Any, limit: int, depth: int) -> Iterator[str]:
         yield ",)" if isinstance(value, tuple) and len(value) == 1 else end
     elif isinstance(value, (list, tuple, Set, dict)):
         yield "..."
-    elif getattr(value, "ndim", 0) and math.prod(getattr(value, "shape", ())) > _SHOWN_ELEMENTS:
-        yield f"{type(value).__name__} of shape {quote(tuple(value.shape), 80)} and dtype {value.dtype}"
+    elif _elements(value) > _SHOWN_ELEMENTS:
+        dtype = getattr(value.dtype, "name", value.dtype)
+        yield f"{type(value).__name__} of shape {quote(tuple(value.shape), 80)} and dtype {dtype}"
     else:
         try:
             yield repr(value)
         except Exception as error:  # a message about a bad value must not fail because of it
             yield f"<{type(value).__name__} whose repr raises {type(error).__name__}>"
+
+
+def _elements(value: Any) -> int:
+    """Number of elements of an array or tensor; 0 for other values, and for symbolic tensors, whose repr is short."""
+    try:
+        return math.prod(value.shape) if hasattr(value, "dtype") else 0
+    except Exception:  # an unknown size or rank, for which every library has an error of its own
+        return 0
 
 
 def some(names: Iterable[Any], limit: int = 5) -> str:

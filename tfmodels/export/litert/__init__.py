@@ -31,6 +31,7 @@ from tfmodels.export.litert.runner import (
     properties_of,
     signatures_of,
 )
+from tfmodels.utils.text import quote
 
 __all__ = ["Forward", "Generator", "LiteRTRunner", "check", "open", "properties_of", "signatures_of", "write"]
 
@@ -46,7 +47,7 @@ def check(model: Any, options: ExportOptions) -> None:
 
     require("ai_edge_litert", "export", "format='litert'")
     if options.quantize is not None:
-        require("ai_edge_quantizer", "export", f"quantize={options.quantize!r}")
+        require("ai_edge_quantizer", "export", f"quantize={quote(options.quantize)}")
     quantised = transformer_of(model).quantization
     if quantised is not None:
         raise ValueError(

@@ -12,6 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfmodels.export.extras import require
+from tfmodels.utils.text import quote
 
 
 def convert(functions: dict[str, Any], workspace: Path, *, dtype: str = "float32") -> bytes:
@@ -56,7 +57,7 @@ def quantize(content: bytes, kind: str) -> bytes:
     """
 
     def part(name: str) -> Any:
-        return require(f"ai_edge_quantizer.{name}", "export", f"quantize={kind!r}")
+        return require(f"ai_edge_quantizer.{name}", "export", f"quantize={quote(kind)}")
 
     operators, sizes = part("qtyping").TFLOperationName, part("qtyping").QuantGranularity
     recipe = part("recipe_manager").RecipeManager()

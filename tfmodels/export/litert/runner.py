@@ -11,6 +11,7 @@ import numpy as np
 
 from tfmodels.export.artifact import Runner, Signature, Tolerance
 from tfmodels.export.extras import require
+from tfmodels.utils.text import quote
 
 # The file in the zip archive at a file's end.
 PROPERTIES = "tfmodels.json"
@@ -157,7 +158,7 @@ class Generator(LiteRTRunner):
     def run(self, inputs: dict[str, np.ndarray], signature: str | None = None) -> dict[str, np.ndarray]:
         """The logits of every position, decoded one by one. Rows must not be padded: `decode` takes no mask."""
         if signature not in (None, "decode"):
-            raise ValueError(f"signature={signature!r}; a causal model's logits come from 'decode'.")
+            raise ValueError(f"signature={quote(signature)}; a causal model's logits come from 'decode'.")
         ids = np.asarray(inputs["input_ids"], "int32")
         if not np.all(inputs.get("attention_mask", 1)):
             raise ValueError("attention_mask has zeros; a causal model's .tflite file takes rows without padding.")

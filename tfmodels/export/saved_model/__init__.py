@@ -46,6 +46,7 @@ from tfmodels.export.saved_model import serving_files, text
 from tfmodels.export.saved_model.functions import cache_signatures, defaults_of, forward_signatures
 from tfmodels.export.saved_model.generate import generate_signatures
 from tfmodels.export.saved_model.runner import PROPERTIES_FILE, SavedModelRunner, open, signatures_of
+from tfmodels.utils.text import quote
 
 __all__ = ["SavedModelRunner", "check", "open", "signatures_of", "write"]
 
@@ -62,7 +63,7 @@ def check(model: Any, options: ExportOptions) -> None:
     if not causal(model):
         for name in ("jit_compile", "batch_sizes"):
             if getattr(options, name) is not None:
-                raise ValueError(f"{name}={getattr(options, name)!r} is of use for causal language models only.")
+                raise ValueError(f"{name}={quote(getattr(options, name))} is of use for causal language models only.")
         if options.max_length is not None and options.signatures != "text":
             raise ValueError(
                 f"max_length={options.max_length}: a SavedModel's length is free; it limits texts "

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfmodels.export.artifact import Signature
+from tfmodels.utils.text import quote
 
 WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
 
@@ -99,7 +100,7 @@ def _readme(
         for key, inputs in requests.items()
     )
     tensors = "\n".join(
-        f'    request.inputs["{key}"].CopyFrom(tf.make_tensor_proto({np.asarray(value).tolist()!r}, '
+        f'    request.inputs["{key}"].CopyFrom(tf.make_tensor_proto({quote(np.asarray(value).tolist())}, '
         f"tf.{_dtype_of(signatures, name, key)}))"
         for key, value in examples[0].items()
     )

@@ -11,6 +11,7 @@ from tfmodels.checkpoints.files import CheckpointError
 from tfmodels.checkpoints.formats.gguf import read_header
 from tfmodels.tokenization.conversions import sentencepiece
 from tfmodels.tokenization.conversions.tiktoken import LLAMA3_PATTERN
+from tfmodels.utils.text import quote
 
 _PREFIX = "tokenizer.ggml."
 _TEMPLATE = "tokenizer.chat_template"  # and, with a dot and a name behind it, further ones
@@ -59,13 +60,13 @@ def read_gguf(path: Path) -> tuple[Tokenizer, dict[str, Any]]:
         name = metadata.get(_PREFIX + "pre", "default")
         if name not in _PRE_TOKENIZERS:
             raise CheckpointError(
-                f"{path} cuts text by the rules {name!r}, which are unknown here; known are "
+                f"{path} cuts text by the rules {quote(name)}, which are unknown here; known are "
                 f"{', '.join(_PRE_TOKENIZERS)}."
             )
         cut = _PRE_TOKENIZERS[name]
         backend = _byte_level(path, metadata, tokens, types, cut)
     else:
-        raise CheckpointError(f"{path} has a tokenizer of the kind {kind!r}; 'llama' and 'gpt2' can be read.")
+        raise CheckpointError(f"{path} has a tokenizer of the kind {quote(kind)}; 'llama' and 'gpt2' can be read.")
     config: dict[str, Any] = {
         "add_bos_token": metadata.get(_PREFIX + "add_bos_token", kind == "llama" or cut is _LLAMA3),
         "add_eos_token": metadata.get(_PREFIX + "add_eos_token", False),
@@ -76,7 +77,7 @@ def read_gguf(path: Path) -> tuple[Tokenizer, dict[str, Any]]:
         if index is None:
             continue
         if not isinstance(index, int) or not 0 <= index < len(tokens):
-            raise CheckpointError(f"{path}: the {role} has id {index!r}; there are {len(tokens)} tokens.")
+            raise CheckpointError(f"{path}: the {role} has id {quote(index)}; there are {len(tokens)} tokens.")
         config[role] = AddedToken(tokens[index], special=True, normalized=False)
     templates = {
         key.removeprefix(_TEMPLATE).removeprefix(".") or "default": template

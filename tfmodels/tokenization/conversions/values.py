@@ -34,7 +34,9 @@ def word_piece_values(vocab: Any, unk_token: str) -> Tokenizer:
     """WordPiece with BERT's normalisation."""
     vocab = _vocabulary(vocab)
     if unk_token not in vocab:
-        raise ValueError(f"vocab does not have the unknown token {unk_token!r}; name the one it has as unk_token.")
+        raise ValueError(
+            f"vocab does not have the unknown token {quote(unk_token)}; name the one it has as unk_token."
+        )
     return word_piece_steps(Tokenizer(models.WordPiece(vocab, unk_token=unk_token)))
 
 

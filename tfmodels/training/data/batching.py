@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfmodels.models.fit_data import PADDING
+from tfmodels.utils.text import quote
 
 
 def batches(
@@ -141,7 +142,7 @@ def _as_tensors(columns: Mapping[str, Any]) -> tuple[dict[str, Any], np.ndarray]
             if flat.ndim == 1 and np.issubdtype(flat.dtype, np.integer):
                 if name != "input_ids" and name not in PADDING:
                     raise ValueError(
-                        f"{name!r} has a number per token; padded columns are input_ids, {', '.join(PADDING)}."
+                        f"{quote(name)} has a number per token; padded columns are input_ids, {', '.join(PADDING)}."
                     )
                 tensors[name] = tf.RaggedTensor.from_row_lengths(flat.astype("int32"), lengths)
                 continue
@@ -150,7 +151,7 @@ def _as_tensors(columns: Mapping[str, Any]) -> tuple[dict[str, Any], np.ndarray]
         except ValueError:
             values = np.empty((), object)
         if values.dtype == object:
-            raise ValueError(f"{name!r}: rows are neither as long as those of input_ids nor of one shape.")
+            raise ValueError(f"{quote(name)}: rows are neither as long as those of input_ids nor of one shape.")
         kind = {"i": "int32", "u": "int32", "f": "float32"}.get(values.dtype.kind)
         tensors[name] = tf.constant(values if kind is None else values.astype(kind))
     return tensors, lengths

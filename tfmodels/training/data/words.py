@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tfmodels.models.losses import IGNORED
+from tfmodels.utils.text import quote
 
 
 def tokenize_words(
@@ -48,9 +49,9 @@ def tokenize_words(
         if len(words) != len(own):
             raise ValueError(f"sentence {row} has {len(words)} words and {len(own)} labels; one each was expected.")
     if labelled not in ("first", "last", "all"):
-        raise ValueError(f'labelled={labelled!r}; "first", "last" or "all" was expected.')
+        raise ValueError(f'labelled={quote(labelled)}; "first", "last" or "all" was expected.')
     if inside is not None and labelled != "all":
-        raise ValueError(f'inside is for labelled="all"; with {labelled!r} a word has one label.')
+        raise ValueError(f'inside is for labelled="all"; with {quote(labelled)} a word has one label.')
     encoded = tokenizer(
         [list(words) for words in sentences],
         is_split_into_words=True,
