@@ -44,7 +44,7 @@ from keras import ops
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from tfmodels.kernels import cudnn_attention, triton_call  # noqa: E402
+from tfmodels.kernels import cudnn_attention  # noqa: E402
 from tfmodels.kernels.masks import make_mask  # noqa: E402
 from tfmodels.layers.alibi import alibi_bias, alibi_slopes  # noqa: E402
 from tfmodels.layers.attention import attend  # noqa: E402
@@ -356,7 +356,7 @@ def decoding_kernel_checks(lengths: list[int]) -> list[tuple[bool, Check]]:
         spread = width**-0.5 if stored != "int8" else 40.0
         matrices = [tf.cast(rng.standard_normal((width, out), "float32") * spread, stored) for out in outs]
         want = [tf.matmul(tf.cast(x, "float32"), tf.cast(matrix, "float32")) for matrix in matrices]
-        got = compiled(triton_decoding.products, x, *matrices)
+        got = compiled(triton_decoding.matvec, x, *matrices)
         table = compiled(triton_decoding.table_product, x, tf.transpose(matrices[0]))
         return relative_error(tf.concat(got, 1), tf.concat(want, 1)), relative_error(table, want[0])
 
@@ -584,7 +584,9 @@ def main(arguments: list[str] | None = None) -> None:
     if "models" in what:
         checks += model_checks(options.families, options.layers)
     if "decoding" in what:
-        reason = triton_call.unavailable()
+        from tfmodels.kernels import triton_decoding
+
+        reason = triton_decoding.unavailable()
         if reason is None and options.device == "gpu":
             checks += decoding_kernel_checks([int(length) for length in options.lengths.split(",")])
         else:

@@ -7,6 +7,7 @@ from safetensors.numpy import load_file, save_file
 
 from tfmodels import GPTNeoConfig, TFGPTNeoForCausalLM, TFGPTNeoForTokenClassification, TFGPTNeoModel
 from tfmodels.cache.kv import to_static
+from tfmodels.checkpoints.weight_map import slots_of
 
 TINY = {
     "vocab_size": 61,
@@ -220,3 +221,25 @@ class TestDropout:
     def test_none(self, run):
         _, plain, dropped = run()
         np.testing.assert_array_equal(dropped.logits, plain.logits)
+
+
+def test_a_window_of_padding_gets_the_values_of_the_reference():
+    """Made by transformers 4.57.6 and 5.24.0 alike, from the weights below: rows padded right, left and within."""
+    sizes = {"vocab_size": 61, "hidden_size": 16, "num_heads": 4, "num_layers": 4, "intermediate_size": 24}
+    types = {"attention_types": [[["global", "local"], 2]], "window_size": 3, "max_position_embeddings": 32}
+    model = TFGPTNeoModel(GPTNeoConfig(**sizes, **types))
+    for name, slot in model.stored_names(slots_of(model)).items():
+        k = np.arange(np.prod(slot.shape))
+        values = 0.6 * np.sin(1.0 + len(name) + 0.7 * k + 0.013 * k * k).reshape(slot.shape)
+        slot.variable.assign(values.T if slot.transposed else values)
+    mask = np.ones((3, 12), int)
+    mask[0, 5:] = mask[1, :6] = mask[2, 3:8] = 0
+    ids = np.stack([np.arange(12), np.arange(12, 24), np.arange(12)])
+    want = [
+        [1.8726, 2.1067, 1.8609, 2.2595, 1.9996, 1.7917, 1.8322, 2.1044, 1.9344, 2.1129, 1.9975, 1.8435],
+        [1.8667, 1.9605, 1.7916, 2.0901, 1.9748, 1.7392, 1.1176, 1.6559, 1.773, 1.501, 1.8924, 1.685],
+        [1.8726, 2.1067, 1.8609, 2.1617, 2.1716, 1.8654, 1.8718, 2.2097, 1.9381, 2.0915, 2.107, 1.7993],
+    ]
+    for run in (model, tf.function(model, jit_compile=True)):
+        hidden = np.asarray(run(ids, attention_mask=mask)[0])
+        np.testing.assert_allclose((hidden * np.where(np.arange(16) % 2, -1, 1)).sum(-1), want, atol=2e-4)

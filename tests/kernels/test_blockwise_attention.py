@@ -119,8 +119,8 @@ def test_a_batch_of_unknown_size():
 
 def test_queries_that_see_nothing_get_zeros():
     x = np.ones((1, 1, 300, 4), "float32")
-    parts = blockwise_attention.Parts(causal=True, keys=np.zeros((1, 300), bool))
-    assert not np.asarray(blockwise_attention.attention(x, x, x, scale=1.0, parts=parts)).any()
+    mask = make_mask(np.zeros((1, 300)), causal=True, query_length=300, key_length=300)
+    assert not np.asarray(blockwise_attention.attention(x, x, x, scale=1.0, mask=mask)).any()
 
 
 def whole_mask(dropout, batch, heads, queries, keys):
@@ -144,10 +144,7 @@ def test_dropout_equals_the_plain_form_with_the_same_weights_dropped(compiled):
     def in_blocks(arrays):
         with tf.GradientTape() as tape:
             tape.watch(arrays)
-            parts = blockwise_attention.Parts(causal=True)
-            output = blockwise_attention.attention(
-                *arrays[:3], scale=0.3, parts=parts, bias=arrays[3], dropout=dropout
-            )
+            output = blockwise_attention.attention(*arrays[:3], scale=0.3, mask=mask, bias=arrays[3], dropout=dropout)
         return [output, *tape.gradient(output, arrays, upstream)]
 
     with tf.GradientTape() as tape:
@@ -212,9 +209,9 @@ def test_memory_grows_with_the_length_alone(rate):
     def run(x):
         with tf.GradientTape() as tape:
             tape.watch(x)
-            parts = blockwise_attention.Parts(causal=True)
+            mask = make_mask(None, causal=True, query_length=length, key_length=length)
             dropout = blockwise_attention.Dropout(rate, tf.constant([1, 2], "uint32")) if rate else None
-            output = blockwise_attention.attention(x, x, x, scale=1.0, parts=parts, dropout=dropout)
+            output = blockwise_attention.attention(x, x, x, scale=1.0, mask=mask, dropout=dropout)
         return tape.gradient(output, x)
 
     program = run.experimental_get_compiler_ir(x)(stage="optimized_hlo")

@@ -1,25 +1,22 @@
 """The forms of products that compiled decoding uses equal the plain ones, and stay there."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from keras import ops
 
 from tfmodels.kernels import decoding
-from tfmodels.layers.linear import embedding, linear, project_back
+from tfmodels.layers.linear import embedding, linear, unembed
+from tfmodels.runtime.lowering import PLAIN
 
 ON_CPU = not tf.config.get_visible_devices("GPU")
 
 
 def compiled(function):
-    """`function` as generation compiles it."""
-
-    @tf.function(jit_compile=True)
-    def run(*arguments):
-        with decoding.compiling():
-            return function(*arguments)
-
-    return run
+    """`function(..., lowering=...)` as generation compiles it."""
+    return tf.function(functools.partial(function, lowering=decoding.for_xla()), jit_compile=True)
 
 
 def operations(function, *arguments):
@@ -48,8 +45,8 @@ def test_table(size, batch, length):
     table.build((None,))
     x = rng.standard_normal((batch, length, 6)).astype("float32")
     expected = x @ ops.convert_to_numpy(table.embeddings).T
-    run = compiled(lambda x: project_back(x, table))
-    np.testing.assert_allclose(project_back(x, table), expected, rtol=1e-5, atol=1e-5)
+    run = compiled(lambda x, lowering: unembed(x, table, lowering))
+    np.testing.assert_allclose(unembed(x, table), expected, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(run(x), expected, rtol=1e-5, atol=1e-5)
 
 
@@ -64,12 +61,9 @@ def test_the_forms_for_either_device(target, few):
 
     @tf.function(jit_compile=True)
     def run(x, query, weights):
-        token = decoding._target.set(target)
-        try:
-            product = decoding.dense(x, kernel) if decoding.serves_dense(x, kernel) else ops.matmul(x, kernel)
-            return product, decoding.scores(query, key), decoding.weighted(weights, key)
-        finally:
-            decoding._target.reset(token)
+        served = decoding.serves_dense(x, kernel, target)
+        product = decoding.dense(x, kernel, target=target) if served else ops.matmul(x, kernel)
+        return product, decoding.scores(query, key, target), decoding.weighted(weights, key, target)
 
     wants = x @ kernel, query @ key.transpose(0, 2, 1), weights @ key
     for want, got in zip(wants, run(x, query, weights), strict=True):
@@ -84,8 +78,8 @@ def test_other_graphs_keep_plain_products():
     table.build((None,))
     x = tf.zeros((2, 1, 6))
 
-    def scores(x):
-        return project_back(x, table)
+    def scores(x, lowering=PLAIN):
+        return unembed(x, table, lowering)
 
     assert "XlaOptimizationBarrier" in operations(compiled(scores), x)
     assert "XlaOptimizationBarrier" not in operations(tf.function(scores), x)

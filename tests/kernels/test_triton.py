@@ -5,7 +5,6 @@ traced into programs, and run by Triton's own interpreter.
 """
 
 import collections
-import contextlib
 import functools
 import os
 import subprocess
@@ -22,27 +21,16 @@ from tfmodels.generation.prompt import Prompts, to_buckets
 from tfmodels.generation.run import sampling_inputs
 from tfmodels.generation.step import Decoder
 from tfmodels.generation.strategies import Sampling
-from tfmodels.kernels import decoding, triton_call
+from tfmodels.kernels import decoding, triton_call, triton_decoding
 from tfmodels.kernels.masks import make_mask
 from tfmodels.layers.attention import choose
 from tfmodels.layers.linear import build_all, linear, project
+from tfmodels.runtime.lowering import Lowering
 
 needs_triton = pytest.mark.skipif(util.find_spec("triton") is None, reason="triton is not installed")
 
 
-@contextlib.contextmanager
-def traced_for(target):
-    token = decoding._target.set(target)
-    try:
-        yield
-    finally:
-        decoding._target.reset(token)
-
-
-@pytest.fixture
-def as_on_a_gpu():
-    with traced_for("triton"):
-        yield
+ON_A_GPU = Lowering("triton")
 
 
 def kernels_of(function, *arguments):
@@ -55,7 +43,7 @@ def kernels_of(function, *arguments):
 
 def test_it_says_why_it_cannot_run():
     if not tf.config.get_visible_devices("GPU"):
-        assert "triton is not installed" in triton_call.unavailable() or "GPU" in triton_call.unavailable()
+        assert "triton is not installed" in triton_decoding.unavailable() or "GPU" in triton_decoding.unavailable()
 
 
 @needs_triton
@@ -106,7 +94,6 @@ def test_a_compiler_that_dies_is_replaced_once(monkeypatch):
 
 
 @needs_triton
-@pytest.mark.usefixtures("as_on_a_gpu")
 @pytest.mark.parametrize(
     ("x", "kernel", "served"),
     [
@@ -121,7 +108,9 @@ def test_which_products_are_served(x, kernel, served):
     def kernels_in(dtype):
         layers = [linear(kernel[1], std=1.0, use_bias=True, dtype=dtype, name="layer") for _ in range(3)]
         build_all(kernel[0], *layers)
-        return kernels_of(lambda x: (layers[0](x), project(x, *layers)), tf.zeros(x, dtype))
+        return kernels_of(
+            lambda x: (layers[0](x, lowering=ON_A_GPU), project(x, *layers, lowering=ON_A_GPU)), tf.zeros(x, dtype)
+        )
 
     assert kernels_in("bfloat16") == ({"matrix_product": 2} if served else {})
     assert kernels_in("float32") == {}
@@ -151,8 +140,7 @@ def test_every_decoder_decodes_by_kernels(cls, values, products, dtype):
     state = tf.function(decoder.prefill)(prompt, inputs)
 
     def loop(state, inputs):
-        with traced_for("triton"):
-            return decoder.loop(state, inputs, tf.constant(4))
+        return Decoder(model, Sampling(do_sample=False), lowering=ON_A_GPU).loop(state, inputs, tf.constant(4))
 
     tied = config.tie_word_embeddings
     want = {"matrix_product": 2 * products + (not tied), "attention_chunks": 2, "attention_total": 2}
@@ -164,20 +152,18 @@ def test_every_decoder_decodes_by_kernels(cls, values, products, dtype):
 def test_the_choice_says_why_a_gpu_decodes_without_kernels(target, name):
     mask = make_mask(None, causal=True, query_length=1, key_length=32)
     query, key = tf.zeros((1, 4, 1, 16), tf.float16), tf.zeros((1, 2, 32, 16), tf.float16)
-    with traced_for(target):
-        choice = choose("auto", query, key, mask=mask)
-        assert choose("eager", query, key, mask=mask).name == "eager"
-    assert choice == (name, (triton_call.unavailable() or "") if target == "gpu" else "")
+    lowering = Lowering(target)
+    choice = choose("auto", query, key, mask=mask, lowering=lowering)
+    assert choose("eager", query, key, mask=mask, lowering=lowering).name == "eager"
+    assert choice == (name, (triton_decoding.unavailable() or "") if target == "gpu" else "")
 
 
 def test_what_is_compiled_for_any_device_has_no_kernels(monkeypatch):
     """Where there is a GPU that would have them."""
     monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: [kind])
-    monkeypatch.setattr(triton_call, "unavailable", lambda: None)
-    with decoding.compiling():
-        assert decoding._target.get() == "triton"
-    with decoding.compiling(portable=True):
-        assert decoding._target.get() == "gpu"
+    monkeypatch.setattr(triton_decoding, "unavailable", lambda: None)
+    assert decoding.for_xla().target == "triton"
+    assert decoding.for_xla(portable=True).target == "gpu"
 
 
 INTERPRETED = """
@@ -205,7 +191,7 @@ def check(got, want, most):
 for rows, width, outs in [(1, 320, [80]), (3, 320, [200, 80]), (8, 128, [72, 72, 8]), (1, 40, [24, 8, 136])]:
     x = draw(rows, width)
     for matrices in [[draw(width, out) for out in outs], [(draw(width, out) * 40).to(torch.int8) for out in outs]]:
-        for matrix, got in zip(matrices, triton_decoding.products(x, *matrices), strict=True):
+        for matrix, got in zip(matrices, triton_decoding.matvec(x, *matrices), strict=True):
             want = x.float() @ matrix.float()
             check(got, want, 1e-5)
             check(triton_decoding.table_product(x, matrix.T.contiguous()), want, 1e-5)

@@ -9,7 +9,8 @@ import pytest
 
 from tfmodels.kernels import cudnn_attention
 from tfmodels.kernels.masks import make_mask
-from tfmodels.layers.attention import attend, choose, portable, resolve_implementation
+from tfmodels.layers.attention import attend, choose, resolve_implementation
+from tfmodels.runtime.lowering import EXPORT
 
 
 def plain(query, key, value, allowed, scale, bias=0.0):
@@ -95,8 +96,7 @@ def test_auto_takes_blocks_from_a_length_on():
     assert chosen("auto", length=1024, return_weights=True).name == "eager"
     assert chosen("auto", length=1024, drops=True).name == "blockwise"
     assert chosen("eager", length=1024) == ("eager", "")
-    with portable():
-        assert chosen("auto", length=1024).name == "eager"
+    assert chosen("auto", length=1024, lowering=EXPORT).name == "eager"
 
 
 def test_forced_blocks_run_or_say_why():

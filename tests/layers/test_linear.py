@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfmodels.kernels import decoding, triton_decoding
-from tfmodels.layers.linear import build_all, embedding, linear, project, project_back
+from tfmodels.kernels import triton_decoding
+from tfmodels.layers.linear import build_all, embedding, linear, project, unembed
+from tfmodels.runtime.lowering import PLAIN, Lowering
 
 
 @pytest.mark.parametrize("mode", ["int8", "int4"])
@@ -14,16 +15,17 @@ def test_a_quantised_table_scores_with_the_rows_that_it_looks_up(mode):
     table = embedding(20, 8, std=1.0, dtype="float32", name="table")
     table.build((None,))
     hidden = np.random.default_rng(0).standard_normal((2, 3, 8)).astype("float32")
-    before = np.asarray(project_back(hidden, table))
+    before = np.asarray(unembed(hidden, table))
     table.quantize(mode)
     rows = np.asarray(table(np.arange(20)))
-    after = np.asarray(project_back(hidden, table))
+    after = np.asarray(unembed(hidden, table))
     np.testing.assert_allclose(after, hidden @ rows.T, rtol=1e-5, atol=1e-5)
     error = {"int8": 0.02, "int4": 0.3}[mode]
     assert 0 < np.linalg.norm(after - before) < error * np.linalg.norm(before)
 
 
 WEIGHTS_ONLY = keras.quantizers.Int8QuantizationConfig(activation_quantizer=None)
+ON_A_GPU = Lowering("triton")
 QUANTISED = [{"mode": "int8"}, {"config": WEIGHTS_ONLY}]
 
 
@@ -35,15 +37,13 @@ class TestKernelsOfOurOwn:
         """The matrices that each kernel was given."""
         reads = []
 
-        def products(x, *matrices):
+        def matvec(x, *matrices):
             reads.append(matrices)
             return [tf.matmul(tf.cast(x, "float32"), tf.cast(matrix, "float32")) for matrix in matrices]
 
-        monkeypatch.setattr(triton_decoding, "products", products)
-        monkeypatch.setattr(triton_decoding, "table_product", lambda x, table: products(x, tf.transpose(table))[0])
-        token = decoding._target.set("triton")
-        yield reads
-        decoding._target.reset(token)
+        monkeypatch.setattr(triton_decoding, "matvec", matvec)
+        monkeypatch.setattr(triton_decoding, "table_product", lambda x, table: matvec(x, tf.transpose(table))[0])
+        return reads
 
     def drawn(self, *shape):
         return tf.cast(np.random.default_rng(0).standard_normal(shape), "bfloat16")
@@ -61,21 +61,19 @@ class TestKernelsOfOurOwn:
 
     @staticmethod
     def plainly(function):
-        token = decoding._target.set(None)
-        try:
-            return np.asarray(tf.cast(function(), "float32"))
-        finally:
-            decoding._target.reset(token)
+        return np.asarray(tf.cast(function(PLAIN), "float32"))
 
     @pytest.mark.parametrize("quantised", [None, *QUANTISED], ids=["whole", "int8", "int8 weights"])
     @pytest.mark.parametrize("use_bias", [True, False])
     def test_one_reads_for_all_layers_what_each_would(self, quantised, use_bias, reads):
         layers, x = self.layers(quantised, use_bias), self.drawn(2, 1, 32)
-        for layer, output in zip(layers, project(x, *layers), strict=True):
-            want = self.plainly(lambda layer=layer: layer(x))
+        for layer, output in zip(layers, project(x, *layers, lowering=ON_A_GPU), strict=True):
+            want = self.plainly(lambda lowering, layer=layer: layer(x, lowering=lowering))
             assert output.dtype == "bfloat16" and output.shape == want.shape
             np.testing.assert_allclose(tf.cast(output, "float32"), want, rtol=0.02, atol=0.05)
-            np.testing.assert_allclose(tf.cast(layer(x), "float32"), tf.cast(output, "float32"), rtol=0.01)
+            np.testing.assert_allclose(
+                tf.cast(layer(x, lowering=ON_A_GPU), "float32"), tf.cast(output, "float32"), rtol=0.01
+            )
         assert [len(matrices) for matrices in reads] == [3, 1, 1, 1]
         assert {matrix.dtype for matrix in reads[0]} == {"int8" if quantised else "bfloat16"}
 
@@ -84,25 +82,27 @@ class TestKernelsOfOurOwn:
         other = self.layers(QUANTISED[0])
         for layers in ([whole[0], quantised[0]], [quantised[0], other[0]]):
             reads.clear()
-            outputs = project(self.drawn(1, 1, 32), *layers)
+            outputs = project(self.drawn(1, 1, 32), *layers, lowering=ON_A_GPU)
             assert [len(matrices) for matrices in reads] == [1, 1]
             for layer, output in zip(layers, outputs, strict=True):
-                want = self.plainly(lambda layer=layer: layer(self.drawn(1, 1, 32)))
+                want = self.plainly(lambda lowering, layer=layer: layer(self.drawn(1, 1, 32), lowering=lowering))
                 np.testing.assert_allclose(tf.cast(output, "float32"), want, rtol=0.02, atol=0.05)
 
     def test_what_keras_adds_to_quantised_kernels_is_not_lost(self, reads):
         (layer, *_), x = self.layers(QUANTISED[1]), self.drawn(1, 1, 32)
         layer.enable_lora(2)
         layer.lora_kernel_b.assign(np.ones(layer.lora_kernel_b.shape))
-        np.testing.assert_array_equal(tf.cast(layer(x), "float32"), self.plainly(lambda: layer(x)))
+        np.testing.assert_array_equal(
+            tf.cast(layer(x, lowering=ON_A_GPU), "float32"), self.plainly(lambda lowering: layer(x, lowering=lowering))
+        )
         assert reads == []
         table = embedding(24, 32, std=1.0, dtype="bfloat16", name="table")
         table.build((None,))
         table.quantize("int8")
         table.enable_lora(2)
         table.lora_embeddings_b.assign(np.ones(table.lora_embeddings_b.shape))
-        want = self.plainly(lambda: project_back(x, table))
-        np.testing.assert_allclose(tf.cast(project_back(x, table), "float32"), want, rtol=0.02, atol=0.1)
+        want = self.plainly(lambda lowering: unembed(x, table, lowering))
+        np.testing.assert_allclose(tf.cast(unembed(x, table, ON_A_GPU), "float32"), want, rtol=0.02, atol=0.1)
         assert all(matrix.dtype != "int8" for matrices in reads for matrix in matrices)
 
     def test_scores_of_a_quantised_table(self, reads):
@@ -110,6 +110,6 @@ class TestKernelsOfOurOwn:
         table.build((None,))
         table.quantize("int8")
         hidden = self.drawn(2, 1, 16)
-        want = self.plainly(lambda: project_back(hidden, table))
-        np.testing.assert_allclose(tf.cast(project_back(hidden, table), "float32"), want, rtol=0.02, atol=0.05)
+        want = self.plainly(lambda lowering: unembed(hidden, table, lowering))
+        np.testing.assert_allclose(tf.cast(unembed(hidden, table, ON_A_GPU), "float32"), want, rtol=0.02, atol=0.05)
         assert len(reads) == 1 and reads[0][0].dtype == "int8"

@@ -1,7 +1,6 @@
 """Blocks that are traced once: which are, and that all compute what they would by themselves."""
 
 import collections
-import contextlib
 import re
 from importlib import util
 
@@ -16,10 +15,9 @@ from tfmodels.generation.config import GenerationConfig
 from tfmodels.generation.prompt import Prompts, to_buckets
 from tfmodels.generation.run import sampling_inputs
 from tfmodels.generation.strategies import Sampling
-from tfmodels.kernels import decoding
 from tfmodels.runtime import shared_blocks as shared
 from tfmodels.runtime.compile import ProgramCache
-from tfmodels.runtime.shared_blocks import sharing
+from tfmodels.runtime.lowering import Lowering
 from tfmodels.training.lora import add_lora
 
 needs_triton = pytest.mark.skipif(util.find_spec("triton") is None, reason="triton is not installed")
@@ -46,8 +44,7 @@ def together(model, **inputs):
 
     @tf.function(autograph=False)
     def run():
-        with sharing():
-            return model(**inputs)[0]
+        return model(**inputs, lowering=Lowering(reuse=True))[0]
 
     return np.asarray(run())
 
@@ -64,12 +61,12 @@ def test_those_alike_are_traced_once(name, traced):
     model = several(name)
     mask = np.array([[0, 0, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1]])
     want = np.asarray(model(input_ids=IDS, attention_mask=mask)[0])
-    choices = model.backbone.attention_choices
+    choices = model.backbone.attention_log.paths
     assert traced == []
     np.testing.assert_allclose(together(model, input_ids=IDS, attention_mask=mask), want, rtol=1e-5, atol=1e-6)
     # Half of GPT-Neo's blocks look back on all positions, half on the last few.
     assert len(traced) == (2 if name == "gpt_neo" else 1)
-    assert model.backbone.attention_choices == choices and len(choices) == 4
+    assert model.backbone.attention_log.paths == choices and len(choices) == 4
 
 
 CHANGES = {
@@ -100,34 +97,27 @@ def test_those_that_differ_are_not_taken_for_each_other(change, traced):
     "name, target",
     [("prefill", "cpu"), ("loop", "cpu"), pytest.param("loop", "triton", marks=needs_triton)],
 )
-def test_xla_gets_the_same_program(name, target, monkeypatch):
+def test_xla_gets_the_same_program(name, target):
     """Apart from names, which number the operations; on a GPU with the same kernels of our own."""
 
-    @contextlib.contextmanager
-    def compiling():
-        token = decoding._target.set(target)
-        yield
-        decoding._target.reset(token)
-
-    monkeypatch.setattr(decoding, "compiling", compiling)
     model = small.make("gpt_neox", "ForCausalLM", dtype="float16")
-    decoder = step.Decoder(model, Sampling(do_sample=False))
+    decoder = step.Decoder(model, Sampling(do_sample=False), lowering=Lowering(target))
     prompt = to_buckets(Prompts(IDS.astype("int32"), np.ones(IDS.shape, bool), None), 4)
     inputs = sampling_inputs(GenerationConfig(), (), 4)
     given = (prompt, inputs)
     if name == "loop":
         given = (decoder.prefill(*given), inputs, tf.constant(4))
 
-    def operations():
+    def operations(reuse):
+        decoder = step.Decoder(model, Sampling(do_sample=False), lowering=Lowering(target, reuse=reuse))
         hlo = ProgramCache().hlo(name, decoder.traced(name), *given)
         found = re.findall(r"^ +(?:ROOT )?[^ ]+ = (\([^=]*?\)|[^ ]+) ([\w-]+)\(", hlo, re.MULTILINE)
         return collections.Counter((shape, operation) for shape, operation in found)
 
-    together = operations()
+    together = operations(reuse=True)
     kernels = sum(count for (_, operation), count in together.items() if operation == "custom-call")
     assert kernels == (2 * 4 if target == "triton" else 0)  # products; heads and the vocabulary are too small
-    monkeypatch.setattr(step, "sharing", contextlib.nullcontext)
-    assert operations() == together and sum(together.values()) > 300
+    assert operations(reuse=False) == together and sum(together.values()) > 300
 
 
 def test_weights_are_read_where_they_are_now(traced):
@@ -148,8 +138,9 @@ def test_training_and_weights_of_attention_are_traced_as_ever(traced):
 
     @tf.function(autograph=False)
     def run():
-        with sharing():
-            return model(input_ids=IDS, training=True)[0], model(input_ids=IDS, output_attentions=True).attentions
+        reuse = Lowering(reuse=True)
+        trained = model(input_ids=IDS, training=True, lowering=reuse)[0]
+        return trained, model(input_ids=IDS, output_attentions=True, lowering=reuse).attentions
 
     _, attentions = run()
     assert len(attentions) == len(model.backbone.layers) and traced == []

@@ -2,8 +2,7 @@
 
 A *growing* cache is what models return as `past_key_values`: a tuple with one `(key, value)` pair per layer, each
 (batch, key_value_heads, length, head_dim). A `StaticCache` has room for a fixed number of positions, of which the
-first
-`length` are filled: its shapes never change, which is what a compiled loop needs.
+first `length` are filled: its shapes never change, as a compiled loop needs it.
 """
 
 from __future__ import annotations
@@ -81,6 +80,38 @@ def filled_length(past_key_values: Any) -> Any:
     if isinstance(past_key_values, StaticCache):
         return past_key_values.length
     return ops.shape(past_key_values[0][0])[2]
+
+
+def check_room(past_key_values: Any, new: Any) -> None:
+    """Raise ValueError where a static cache is known to be too full for `new` further positions.
+
+    Written past its room a static cache would lose its oldest positions without a word. Both numbers are looked at
+    where they hold values now; inside a graph nothing is checked.
+
+    Example:
+        >>> import numpy as np
+        >>> room = np.zeros((1, 1, 4, 2), "float32")
+        >>> check_room(StaticCache(((room, room),), np.int32(3)), 2)
+        Traceback (most recent call last):
+            ...
+        ValueError: the cache has room for 4 positions, of which 3 are filled; 2 more do not fit.
+    """
+    if not isinstance(past_key_values, StaticCache):
+        return
+    room, filled = past_key_values.layers[0][0].shape[2], past_key_values.length
+    if ops.is_tensor(filled):
+        filled = int(filled) if hasattr(filled, "numpy") else None
+    if filled is not None and isinstance(new, int) and isinstance(room, int) and filled + new > room:
+        raise ValueError(
+            f"the cache has room for {room} positions, of which {int(filled)} are filled; {new} more do not fit."
+        )
+
+
+def grown(past_key_values: Any, layers: tuple[LayerCache, ...], new: Any) -> Any:
+    """The cache after a pass of `new` tokens, of the kind that went in, from the (key, value) pairs of its blocks."""
+    if isinstance(past_key_values, StaticCache):
+        return StaticCache(layers, past_key_values.length + new)
+    return layers
 
 
 def extend(past: LayerCache | None, key: Any, value: Any, length: Any = None) -> LayerCache:

@@ -61,8 +61,6 @@ def export(
         >>> report.path.name, [signature.name for signature in report.signatures]
         ('1', ['serving_default', 'serving_int64'])
     """
-    from tfmodels.layers import attention
-
     format = format_named(format)
     settings = check_request(path, format, overwrite=overwrite, **options)
     settings.step = on_step or (lambda text: None)
@@ -71,8 +69,7 @@ def export(
     module.check(model, settings)
     with replacing(target, overwrite=overwrite, marker=found.marker) as temporary:
         settings.step(f"writing {format}")
-        with attention.portable():
-            signatures = module.write(model, temporary, settings)
+        signatures = module.write(model, temporary, settings)
         verification = None
         if verify:
             from tfmodels.export.verify import verify as compare

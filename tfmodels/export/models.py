@@ -11,6 +11,7 @@ from keras import ops
 from tfmodels.dtypes import to_policy
 from tfmodels.generation.api import GenerationMixin
 from tfmodels.models.heads import MultipleChoiceHead, SequenceClassificationHead
+from tfmodels.runtime.lowering import PLAIN, Lowering
 from tfmodels.tokenization import AutoTokenizer
 from tfmodels.utils.text import quote
 
@@ -91,8 +92,13 @@ def rank_of(model: Any) -> int:
     return 3 if isinstance(model, MultipleChoiceHead) else 2
 
 
-def forward(model: Any, **inputs: Any) -> dict[str, Any]:
+def forward(model: Any, *, lowering: Lowering = PLAIN, **inputs: Any) -> dict[str, Any]:
     """Call a model for inference.
+
+    Args:
+        model: any model, or a `SentenceEncoder`.
+        lowering: which operations it takes: `EXPORT` for graphs that leave this process.
+        **inputs: by name.
 
     Returns:
         The outputs by name, in float32, without caches and states.
@@ -101,7 +107,8 @@ def forward(model: Any, **inputs: Any) -> dict[str, Any]:
     flags = {name: False for name in off if name in model.input_names}
     if "return_dict" in model.input_names:
         flags["return_dict"] = True
-    return {name: ops.cast(value, "float32") for name, value in model(**inputs, **flags, training=False).items()}
+    outputs = model(**inputs, **flags, training=False, lowering=lowering)
+    return {name: ops.cast(value, "float32") for name, value in outputs.items()}
 
 
 def tokenizer_of(model: Any, given: Any) -> Any:

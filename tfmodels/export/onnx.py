@@ -21,6 +21,7 @@ import numpy as np
 
 from tfmodels.export.artifact import ExportOptions, Runner, Signature
 from tfmodels.export.extras import require
+from tfmodels.runtime.lowering import EXPORT
 from tfmodels.utils.text import quote
 
 # The last opset in which reductions have their axes as attributes: from 18 on, onnxruntime's symbolic shape inference
@@ -112,7 +113,7 @@ def forward_function(model: Any) -> Traced:
     names = ("input_ids", "attention_mask")
     specs = {name: tf.TensorSpec([None] * rank, tf.int64, name) for name in names}
     axes = ("batch", "sequence") if rank == 2 else ("batch", "choices", "sequence")
-    return trace(lambda **inputs: forward(model, **inputs), specs, dict.fromkeys(names, axes))
+    return trace(lambda **inputs: forward(model, **inputs, lowering=EXPORT), specs, dict.fromkeys(names, axes))
 
 
 def causal_function(model: Any) -> Traced:
@@ -134,6 +135,7 @@ def causal_function(model: Any) -> Traced:
             output_hidden_states=False,
             return_dict=True,
             training=False,
+            lowering=EXPORT,
         )
         return {"logits": output.logits} | named(output.past_key_values, "present")
 

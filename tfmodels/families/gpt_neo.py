@@ -21,7 +21,7 @@ from tfmodels.layers.attention import split_heads
 from tfmodels.layers.feed_forward import FeedForward
 from tfmodels.layers.linear import build_all, embedding, linear, project
 from tfmodels.layers.norms import layer_norm
-from tfmodels.models.backbone import BlockContext, DecoderBackbone
+from tfmodels.models.backbone import BlockContext, DecoderBackbone, TokenInputs
 from tfmodels.models.base import TFPreTrainedModel
 from tfmodels.models.heads import (
     CausalLMHead,
@@ -146,13 +146,15 @@ class GPTNeoAttention(keras.layers.Layer):
         build_all(self.config.hidden_size, self.q_proj, self.k_proj, self.v_proj, self.out_proj)
 
     def call(self, hidden: Any, *, context: BlockContext) -> tuple[Any, kv.LayerCache, Any]:
+        layers = (self.q_proj, self.k_proj, self.v_proj)
         query, key, value = (
             split_heads(output, self.config.num_heads)
-            for output in project(hidden, self.q_proj, self.k_proj, self.v_proj)
+            for output in project(hidden, *layers, lowering=context.lowering)
         )
-        query = ops.cast(query, "float32")  # unscaled products overflow float16
+        query = ops.cast(query, "float32")  # as the reference does: unscaled scores are large
         output, cache, weights = context.attend(query, key, value, scale=1.0, dropout=self.dropout)
-        return self.output_dropout(self.out_proj(output), training=context.training), cache, weights
+        output = self.out_proj(output, lowering=context.lowering)
+        return self.output_dropout(output, training=context.training), cache, weights
 
 
 class GPTNeoBlock(keras.layers.Layer):
@@ -183,7 +185,8 @@ class GPTNeoBlock(keras.layers.Layer):
     def call(self, hidden: Any, *, context: BlockContext) -> tuple[Any, kv.LayerCache, Any]:
         attended, cache, weights = self.attn(self.ln_1(hidden), context=context)
         hidden = attended + hidden
-        return hidden + self.mlp(self.ln_2(hidden), training=context.training), cache, weights
+        options = {"training": context.training, "lowering": context.lowering}
+        return hidden + self.mlp(self.ln_2(hidden), **options), cache, weights
 
 
 class GPTNeoBackbone(DecoderBackbone):
@@ -220,17 +223,17 @@ class GPTNeoBackbone(DecoderBackbone):
     def build(self, input_shape: Any = None) -> None:
         build_all(self.config.hidden_size, self.wte, self.wpe, *self.h, self.ln_f)
 
-    def embed(
-        self, input_ids: Any, inputs_embeds: Any, positions: Any, training: bool | None, *, token_type_ids: Any
-    ) -> Any:
-        hidden = super().embed(input_ids, inputs_embeds, positions, training) + self.wpe(positions)
-        if token_type_ids is not None:
-            hidden = hidden + self.wte(token_type_ids)
-        return self.dropout(hidden, training=training)
+    def embed(self, tokens: TokenInputs, context: BlockContext) -> Any:
+        hidden = super().embed(tokens, context) + self.wpe(context.positions, lowering=context.lowering)
+        if tokens.types is not None:
+            hidden = hidden + self.wte(tokens.types, lowering=context.lowering)
+        return self.dropout(hidden, training=context.training)
 
-    def position_context(self, context: BlockContext, positions: Any) -> BlockContext:
-        # A 4-D mask of the user's replaces the causal mask elsewhere; here it can only take away.
-        return dataclasses.replace(context, mask=dataclasses.replace(context.mask, causal=True))
+    def position_context(self, context: BlockContext) -> BlockContext:
+        # A 4-D mask of the user's replaces the causal mask elsewhere; here it can only take away. A query that decodes
+        # from a static cache sees itself.
+        mask = dataclasses.replace(context.mask, causal=True, fills=context.cache_length is None)
+        return dataclasses.replace(context, mask=mask)
 
     def block_context(self, context: BlockContext, index: int) -> BlockContext:
         if self.config.attention_layers[index] == "global":
@@ -242,7 +245,7 @@ class GPTNeoBackbone(DecoderBackbone):
 
 
 class TFGPTNeoPreTrainedModel(TFPreTrainedModel):
-    """What the GPT-Neo models share."""
+    """Base of the GPT-Neo models."""
 
     config_class = GPTNeoConfig
     backbone_class = GPTNeoBackbone

@@ -23,7 +23,7 @@ from tfmodels.layers.feed_forward import FeedForward
 from tfmodels.layers.linear import build_all, embedding, linear
 from tfmodels.layers.norms import layer_norm
 from tfmodels.layers.rotary import RotaryEmbedding, rotate
-from tfmodels.models.backbone import BlockContext, DecoderBackbone
+from tfmodels.models.backbone import BlockContext, DecoderBackbone, TokenInputs
 from tfmodels.models.base import TFPreTrainedModel
 from tfmodels.models.heads import (
     CausalLMHead,
@@ -109,12 +109,13 @@ class GPTNeoXAttention(keras.layers.Layer):
         build_all(self.config.hidden_size, self.query_key_value, self.dense)
 
     def call(self, hidden: Any, *, context: BlockContext) -> tuple[Any, kv.LayerCache, Any]:
-        fused = split_heads(self.query_key_value(hidden), self.config.num_attention_heads)
+        fused = self.query_key_value(hidden, lowering=context.lowering)
+        fused = split_heads(fused, self.config.num_attention_heads)
         query, key, value = ops.split(fused, 3, axis=-1)
         query, key = rotate(query, *context.rotary), rotate(key, *context.rotary)
         scale = query.shape[-1] ** -0.5
         output, cache, weights = context.attend(query, key, value, scale=scale, dropout=self.dropout)
-        return self.dense(output), cache, weights
+        return self.dense(output, lowering=context.lowering), cache, weights
 
 
 class GPTNeoXBlock(keras.layers.Layer):
@@ -148,11 +149,12 @@ class GPTNeoXBlock(keras.layers.Layer):
     def call(self, hidden: Any, *, context: BlockContext) -> tuple[Any, kv.LayerCache, Any]:
         attended, cache, weights = self.attention(self.input_layernorm(hidden), context=context)
         attended = self.dropout(attended, training=context.training)
+        options = {"training": context.training, "lowering": context.lowering}
         if self.config.use_parallel_residual:
-            mlp_output = self.mlp(self.post_attention_layernorm(hidden), training=context.training)
+            mlp_output = self.mlp(self.post_attention_layernorm(hidden), **options)
             return mlp_output + attended + hidden, cache, weights
         hidden = attended + hidden
-        return self.mlp(self.post_attention_layernorm(hidden), training=context.training) + hidden, cache, weights
+        return self.mlp(self.post_attention_layernorm(hidden), **options) + hidden, cache, weights
 
 
 class GPTNeoXBackbone(DecoderBackbone):
@@ -180,19 +182,18 @@ class GPTNeoXBackbone(DecoderBackbone):
     def build(self, input_shape: Any = None) -> None:
         build_all(self.config.hidden_size, self.embed_in, *self.layers, self.final_layer_norm)
 
-    def embed(self, input_ids: Any, inputs_embeds: Any, positions: Any, training: bool | None) -> Any:
-        hidden = super().embed(input_ids, inputs_embeds, positions, training)
-        return self.dropout(hidden, training=training)
+    def embed(self, tokens: TokenInputs, context: BlockContext) -> Any:
+        return self.dropout(super().embed(tokens, context), training=context.training)
 
-    def position_context(self, context: BlockContext, positions: Any) -> BlockContext:
-        return dataclasses.replace(context, rotary=self.rotary(positions))
+    def position_context(self, context: BlockContext) -> BlockContext:
+        return dataclasses.replace(context, rotary=self.rotary(context.positions))
 
     def final_norm(self, hidden: Any) -> Any:
         return self.final_layer_norm(hidden)
 
 
 class TFGPTNeoXPreTrainedModel(TFPreTrainedModel):
-    """What the GPT-NeoX models share."""
+    """Base of the GPT-NeoX models."""
 
     config_class = GPTNeoXConfig
     backbone_class = GPTNeoXBackbone

@@ -112,13 +112,14 @@ class LlamaAttention(keras.layers.Layer):
         build_all(self.q_proj.units, self.o_proj)
 
     def call(self, hidden: Any, *, context: BlockContext) -> tuple[Any, kv.LayerCache, Any]:
-        query, key, value = project(hidden, self.q_proj, self.k_proj, self.v_proj)
+        lowering = context.lowering
+        query, key, value = project(hidden, self.q_proj, self.k_proj, self.v_proj, lowering=lowering)
         query = rotate(split_heads(query, self.config.num_attention_heads), *context.rotary)
         key = rotate(split_heads(key, self.config.num_key_value_heads), *context.rotary)
         value = split_heads(value, self.config.num_key_value_heads)
         scale = self.config.head_dim**-0.5
         output, cache, weights = context.attend(query, key, value, scale=scale, dropout=self.dropout)
-        return self.o_proj(output), cache, weights
+        return self.o_proj(output, lowering=lowering), cache, weights
 
 
 class LlamaBlock(keras.layers.Layer):
@@ -149,7 +150,8 @@ class LlamaBlock(keras.layers.Layer):
     def call(self, hidden: Any, *, context: BlockContext) -> tuple[Any, kv.LayerCache, Any]:
         attended, cache, weights = self.self_attn(self.input_layernorm(hidden), context=context)
         hidden = hidden + attended
-        return hidden + self.mlp(self.post_attention_layernorm(hidden)), cache, weights
+        mlp_output = self.mlp(self.post_attention_layernorm(hidden), lowering=context.lowering)
+        return hidden + mlp_output, cache, weights
 
 
 class LlamaBackbone(DecoderBackbone):
@@ -177,15 +179,15 @@ class LlamaBackbone(DecoderBackbone):
     def build(self, input_shape: Any = None) -> None:
         build_all(self.config.hidden_size, self.embed_tokens, *self.layers, self.norm)
 
-    def position_context(self, context: BlockContext, positions: Any) -> BlockContext:
-        return dataclasses.replace(context, rotary=self.rotary(positions))
+    def position_context(self, context: BlockContext) -> BlockContext:
+        return dataclasses.replace(context, rotary=self.rotary(context.positions))
 
     def final_norm(self, hidden: Any) -> Any:
         return self.norm(hidden)
 
 
 class TFLlamaPreTrainedModel(TFPreTrainedModel):
-    """What the Llama models share."""
+    """Base of the Llama models."""
 
     config_class = LlamaConfig
     backbone_class = LlamaBackbone

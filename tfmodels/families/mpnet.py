@@ -19,10 +19,10 @@ from tfmodels.configs.part import configuration
 from tfmodels.layers.activations import gelu
 from tfmodels.layers.attention import split_heads
 from tfmodels.layers.feed_forward import FeedForward
-from tfmodels.layers.linear import build_all, embedding, linear, project_back
+from tfmodels.layers.linear import build_all, embedding, linear, unembed
 from tfmodels.layers.norms import layer_norm
 from tfmodels.layers.relative_bias import RelativeBias
-from tfmodels.models.backbone import BlockContext, EncoderBackbone, as_rows
+from tfmodels.models.backbone import BlockContext, EncoderBackbone, TokenInputs, as_rows
 from tfmodels.models.base import TFPreTrainedModel
 from tfmodels.models.heads import (
     MaskedLMHead,
@@ -32,6 +32,7 @@ from tfmodels.models.heads import (
     TokenClassificationHead,
 )
 from tfmodels.models.sharding import Sharding
+from tfmodels.runtime.lowering import PLAIN, Lowering
 
 # The architecture counts positions from here, whatever `pad_token_id` says: this id is padding and has this position.
 PADDING_ID = 1
@@ -107,10 +108,13 @@ class MPNetAttention(keras.layers.Layer):
         build_all(self.width, self.q, self.k, self.v, self.o)
 
     def call(self, hidden: Any, *, context: BlockContext) -> tuple[Any, Any]:
-        query, key, value = (split_heads(layer(hidden), self.heads) for layer in (self.q, self.k, self.v))
+        lowering = context.lowering
+        query, key, value = (
+            split_heads(layer(hidden, lowering=lowering), self.heads) for layer in (self.q, self.k, self.v)
+        )
         scale = (self.width // self.heads) ** -0.5
         output, _, weights = context.attend(query, key, value, scale=scale, dropout=self.dropout)
-        return self.o(output), weights
+        return self.o(output, lowering=lowering), weights
 
 
 class MPNetBlock(keras.layers.Layer):
@@ -139,10 +143,10 @@ class MPNetBlock(keras.layers.Layer):
         build_all(self.width, self.self_attn, self.dropout, self.attention_norm, self.feed_forward, self.output_norm)
 
     def call(self, hidden: Any, *, context: BlockContext) -> tuple[Any, None, Any]:
-        training = context.training
+        options = {"training": context.training, "lowering": context.lowering}
         attended, weights = self.self_attn(hidden, context=context)
-        hidden = self.attention_norm(hidden + self.dropout(attended, training=training))
-        return self.output_norm(hidden + self.feed_forward(hidden, training=training)), None, weights
+        hidden = self.attention_norm(hidden + self.dropout(attended, training=context.training))
+        return self.output_norm(hidden + self.feed_forward(hidden, **options)), None, weights
 
 
 class MPNetBackbone(EncoderBackbone):
@@ -201,21 +205,22 @@ class MPNetBackbone(EncoderBackbone):
             counted = ops.cumsum(tokens, axis=1) * tokens
         return counted + PADDING_ID, length + PADDING_ID + 1
 
-    def embed(self, input_ids: Any, inputs_embeds: Any, positions: Any, training: bool | None) -> Any:
-        tokens = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
-        return self.dropout(self.embed_norm(tokens + self.embed_positions(positions)), training=training)
+    def embed(self, tokens: TokenInputs, context: BlockContext) -> Any:
+        positions = self.embed_positions(context.positions, lowering=context.lowering)
+        hidden = self.embed_norm(super().embed(tokens, context) + positions)
+        return self.dropout(hidden, training=context.training)
 
-    def position_context(self, context: BlockContext, positions: Any) -> BlockContext:
+    def position_context(self, context: BlockContext) -> BlockContext:
         # Distances are counted in columns: padding and given positions do not move them.
         columns = ops.arange(context.mask.query_length, dtype="int32")
-        return dataclasses.replace(context, bias=self.relative_bias(columns))
+        return dataclasses.replace(context, bias=self.relative_bias(columns, lowering=context.lowering))
 
-    def pool(self, hidden: Any) -> Any:
-        return None if self.pooler is None else ops.tanh(self.pooler(hidden[:, 0]))
+    def pool(self, hidden: Any, lowering: Lowering) -> Any:
+        return None if self.pooler is None else ops.tanh(self.pooler(hidden[:, 0], lowering=lowering))
 
 
 class MPNetLMHead(keras.layers.Layer):
-    """Turns hidden states into what is compared with the embeddings, always by exact GELU.
+    """Prepares hidden states for the comparison with the embeddings, always by exact GELU.
 
     With tied embeddings it also holds the output's `bias`; otherwise `decoder`, the output layer.
     """
@@ -233,8 +238,8 @@ class MPNetLMHead(keras.layers.Layer):
         if self.decoder is None:
             self.bias = self.add_weight(shape=(self.config.vocab_size,), initializer="zeros", name="bias")
 
-    def call(self, hidden: Any) -> Any:
-        return self.layer_norm(gelu(self.dense(hidden)))
+    def call(self, hidden: Any, lowering: Lowering = PLAIN) -> Any:
+        return self.layer_norm(gelu(self.dense(hidden, lowering=lowering)))
 
 
 class MPNetClassifier(keras.layers.Layer):
@@ -251,13 +256,13 @@ class MPNetClassifier(keras.layers.Layer):
     def build(self, input_shape: Any = None) -> None:
         build_all(self.width, self.dropout, self.dense, self.out_proj)
 
-    def call(self, hidden: Any, training: bool | None = None) -> Any:
-        first = ops.tanh(self.dense(self.dropout(hidden[:, 0], training=training)))
-        return self.out_proj(self.dropout(first, training=training))
+    def call(self, hidden: Any, training: bool | None = None, lowering: Lowering = PLAIN) -> Any:
+        first = self.dense(self.dropout(hidden[:, 0], training=training), lowering=lowering)
+        return self.out_proj(self.dropout(ops.tanh(first), training=training), lowering=lowering)
 
 
 class TFMPNetPreTrainedModel(TFPreTrainedModel):
-    """What the MPNet models share."""
+    """Base of the MPNet models."""
 
     config_class = MPNetConfig
     backbone_class = MPNetBackbone
@@ -310,12 +315,13 @@ class TFMPNetForMaskedLM(MaskedLMHead, TFMPNetPreTrainedModel):
     def build_head(self) -> None:
         build_all(self.config.hidden_size, self.lm_head)
 
-    def to_logits(self, hidden: Any) -> Any:
-        """Scores over the vocabulary, (batch, length, vocab_size)."""
-        hidden = self.lm_head(hidden)
+    def to_logits(self, hidden: Any, lowering: Lowering = PLAIN) -> Any:
+        """Scores over the vocabulary, (batch, length, vocab_size), from hidden states (batch, length, hidden_size)."""
+        hidden = self.lm_head(hidden, lowering=lowering)
         if self.lm_head.decoder is not None:
-            return self.lm_head.decoder(hidden)
-        return project_back(hidden, self.get_input_embeddings()) + ops.cast(self.lm_head.bias, hidden.dtype)
+            return self.lm_head.decoder(hidden, lowering=lowering)
+        scores = unembed(hidden, self.get_input_embeddings(), lowering)
+        return scores + ops.cast(self.lm_head.bias, hidden.dtype)
 
 
 class TFMPNetForSequenceClassification(SequenceClassificationHead, TFMPNetPreTrainedModel):
@@ -327,8 +333,8 @@ class TFMPNetForSequenceClassification(SequenceClassificationHead, TFMPNetPreTra
     def build_head(self) -> None:
         build_all(self.config.hidden_size, self.classifier)
 
-    def classify(self, hidden: Any, input_ids: Any, training: bool | None) -> Any:
-        return self.classifier(hidden, training=training)
+    def classify(self, hidden: Any, input_ids: Any, training: bool | None, lowering: Lowering = PLAIN) -> Any:
+        return self.classifier(hidden, training=training, lowering=lowering)
 
 
 class TFMPNetForMultipleChoice(MultipleChoiceHead, TFMPNetPreTrainedModel):

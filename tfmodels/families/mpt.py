@@ -23,7 +23,7 @@ from tfmodels.layers.attention import split_heads
 from tfmodels.layers.feed_forward import FeedForward
 from tfmodels.layers.linear import build_all, embedding, linear
 from tfmodels.layers.norms import RMSNorm, layer_norm
-from tfmodels.models.backbone import BlockContext, DecoderBackbone
+from tfmodels.models.backbone import BlockContext, DecoderBackbone, TokenInputs
 from tfmodels.models.base import TFPreTrainedModel
 from tfmodels.models.heads import (
     CausalLMHead,
@@ -32,6 +32,7 @@ from tfmodels.models.heads import (
     TokenClassificationHead,
 )
 from tfmodels.models.sharding import Sharding
+from tfmodels.runtime.lowering import PLAIN, Lowering
 from tfmodels.utils.text import quote
 
 LAYER_NORMS = ("layernorm", "low_precision_layernorm")
@@ -187,7 +188,7 @@ class MptConfig(ModelConfig):
 
 
 def norm(config: MptConfig, *, dtype: Any, name: str) -> keras.layers.Layer:
-    """The normalisation that a configuration asks for."""
+    """Make the normalisation of a configuration's `norm_type`."""
     if config.norm_type in RMS_NORMS:
         return RMSNorm(config.layer_norm_epsilon, dtype=dtype, name=name)
     return layer_norm(config.layer_norm_epsilon, use_bias=not config.no_bias, dtype=dtype, name=name)
@@ -214,7 +215,7 @@ class MptAttention(keras.layers.Layer):
 
     def call(self, hidden: Any, *, context: BlockContext) -> tuple[Any, kv.LayerCache, Any]:
         config, attention = self.config, self.config.attn_config
-        fused = self.Wqkv(hidden)
+        fused = self.Wqkv(hidden, lowering=context.lowering)
         if attention.clip_qkv:
             fused = ops.clip(fused, -attention.clip_qkv, attention.clip_qkv)
         query, key, value = ops.split(fused, (config.d_model, config.d_model + self.keys_width), axis=-1)
@@ -227,7 +228,7 @@ class MptAttention(keras.layers.Layer):
             scale=config.head_dim**-0.5 if attention.softmax_scale is None else attention.softmax_scale,
             dropout=self.dropout,
         )
-        return self.out_proj(output), cache, weights
+        return self.out_proj(output, lowering=context.lowering), cache, weights
 
 
 class MptBlock(keras.layers.Layer):
@@ -258,7 +259,8 @@ class MptBlock(keras.layers.Layer):
     def call(self, hidden: Any, *, context: BlockContext) -> tuple[Any, kv.LayerCache, Any]:
         attended, cache, weights = self.attn(self.norm_1(hidden), context=context)
         hidden = hidden + self.dropout(attended, training=context.training)
-        return hidden + self.ffn(self.norm_2(hidden), training=context.training), cache, weights
+        options = {"training": context.training, "lowering": context.lowering}
+        return hidden + self.ffn(self.norm_2(hidden), **options), cache, weights
 
 
 class MptBackbone(DecoderBackbone):
@@ -296,27 +298,27 @@ class MptBackbone(DecoderBackbone):
         positions = positions_from_mask(mask.keys)
         return ops.slice(positions, (0, mask.offset), (ops.shape(positions)[0], mask.query_length))
 
-    def position_context(self, context: BlockContext, positions: Any) -> BlockContext:
+    def position_context(self, context: BlockContext) -> BlockContext:
         if self.slopes is None:
             return context
         mask = context.mask
         bias = alibi_bias(self.slopes, mask.key_length, last=mask.offset + mask.query_length - 1)
         return dataclasses.replace(context, bias=bias)
 
-    def embed(self, input_ids: Any, inputs_embeds: Any, positions: Any, training: bool | None) -> Any:
-        hidden, fraction = super().embed(input_ids, inputs_embeds, positions, training), self.config.embedding_fraction
+    def embed(self, tokens: TokenInputs, context: BlockContext) -> Any:
+        hidden, fraction = super().embed(tokens, context), self.config.embedding_fraction
         if self.embed_positions is not None:
-            hidden = hidden + self.embed_positions(positions)
+            hidden = hidden + self.embed_positions(context.positions, lowering=context.lowering)
         if fraction != 1:
             hidden = hidden * fraction + ops.stop_gradient(hidden) * (1 - fraction)
-        return self.dropout(hidden, training=training)
+        return self.dropout(hidden, training=context.training)
 
     def final_norm(self, hidden: Any) -> Any:
         return self.norm(hidden)
 
 
 class TFMptPreTrainedModel(TFPreTrainedModel):
-    """What the MPT models share."""
+    """Base of the MPT models."""
 
     config_class = MptConfig
     backbone_class = MptBackbone
@@ -353,8 +355,8 @@ class TFMptForCausalLM(GenerationMixin, CausalLMHead, TFMptPreTrainedModel):
     `generate` keeps a cache only if asked to (`use_cache=True` there or in the configuration): MPT's default is False.
     """
 
-    def to_logits(self, hidden: Any) -> Any:
-        logits = super().to_logits(hidden)
+    def to_logits(self, hidden: Any, lowering: Lowering = PLAIN) -> Any:
+        logits = super().to_logits(hidden, lowering)
         return logits if self.config.logit_factor == 1 else logits * self.config.logit_factor
 
 

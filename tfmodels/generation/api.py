@@ -23,7 +23,9 @@ from tfmodels.generation.run import Run, sampling_inputs
 from tfmodels.generation.step import Decoder
 from tfmodels.generation.stopping import Stopping, StopStrings
 from tfmodels.generation.strategies import BeamSearch, Guided, Sampling, Strategy
+from tfmodels.kernels import decoding
 from tfmodels.runtime.compile import ProgramCache
+from tfmodels.runtime.lowering import Lowering
 from tfmodels.utils.files import Staged
 
 
@@ -154,6 +156,8 @@ class GenerationMixin:
             keep_logits=config.output_logits and whole_object,
             whole_cache=whole_object or past_key_values is not None,
             jit_compile=config.jit_compile,
+            # Equal blocks are traced once in plain graphs, too.
+            lowering=decoding.for_xla() if config.jit_compile else Lowering(reuse=True),
         )
         run_rows = prompts
         if guided:

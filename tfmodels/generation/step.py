@@ -7,7 +7,6 @@ and streaming use the same two.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -17,10 +16,10 @@ from keras import ops
 from tfmodels.cache import kv
 from tfmodels.generation import logits_processors as proc
 from tfmodels.generation.strategies import SamplingInputs, Strategy, Tokens
-from tfmodels.kernels import decoding
 from tfmodels.kernels.masks import positions_from_mask
+from tfmodels.models.backbone import TokenInputs
 from tfmodels.runtime.gc import pause_gc
-from tfmodels.runtime.shared_blocks import sharing
+from tfmodels.runtime.lowering import PLAIN, Lowering
 
 
 class Prompt(NamedTuple):
@@ -83,6 +82,7 @@ class Decoder:
         use_cache, keep_scores, keep_logits: as in `GenerationConfig`.
         whole_cache: keep all positions, those too that layers with a window no longer need.
         jit_compile: whether programs are compiled by XLA.
+        lowering: which operations the model takes; `decoding.for_xla()` for programs that XLA compiles.
     """
 
     def __init__(
@@ -96,6 +96,7 @@ class Decoder:
         keep_logits: bool = False,
         whole_cache: bool = False,
         jit_compile: bool = True,
+        lowering: Lowering = PLAIN,
     ):
         self.model = model
         self.strategy = strategy
@@ -105,6 +106,7 @@ class Decoder:
         self.keep_logits = keep_logits
         self.jit_compile = jit_compile
         self.windows = None if whole_cache else model.backbone.cache_windows
+        self.lowering = lowering
         self.key = (strategy, proc.split(processors)[0], use_cache, keep_scores, keep_logits, self.windows)
 
     # Passes through the model --------------------------------------------------------------------------------
@@ -115,17 +117,14 @@ class Decoder:
         length = prompt.ids.shape[1]
         mask = prompt.attended[:, :length]
         known = 0 if prompt.past is None else prompt.past[0][0].shape[2]
-        tokens = {"input_ids": prompt.ids[:, known:]} if prompt.embeds is None else {"inputs_embeds": prompt.embeds}
-        output = self.model(
-            **tokens,
-            attention_mask=mask,
-            position_ids=positions_from_mask(mask)[:, known:],
-            past_key_values=prompt.past,
-            use_cache=self.use_cache,
-            logits_to_keep=1,
-            return_dict=True,
+        tokens = TokenInputs(
+            ids=prompt.ids[:, known:] if prompt.embeds is None else None,
+            embeds=prompt.embeds,
+            mask=mask,
+            positions=positions_from_mask(mask)[:, known:],
         )
-        logits = ops.cast(output.logits[:, -1], "float32")
+        hidden, cache = self.model.backbone.step(tokens, prompt.past, lowering=self.lowering)
+        logits = self._next_logits(hidden[:, -1:])
         room, rows = capacity - length, batch * self.strategy.rows
         embeds = None
         if prompt.embeds is not None and not self.use_cache:
@@ -136,7 +135,7 @@ class Decoder:
             start=prompt.start,
             prompt_end=ops.convert_to_tensor(length, "int32"),
             position=ops.sum(ops.cast(mask, "int32"), axis=1),
-            cache=self._static(output.past_key_values, capacity) if self.use_cache else None,
+            cache=self._static(cache, capacity) if self.use_cache else None,
             embeds=embeds,
             finished=prompt.finished,
             step=ops.convert_to_tensor(0, "int32"),
@@ -167,35 +166,29 @@ class Decoder:
         """Run the last token (without a cache, everything). Returns the state and the logits for the next token."""
         if self.use_cache:
             last = state.prompt_end + state.step - 1
-            output = self.model(
+            tokens = TokenInputs(
                 # A row whose scores were no numbers holds -1.
-                input_ids=ops.maximum(ops.slice(state.ids, (0, last), (state.ids.shape[0], 1)), 0),
-                attention_mask=state.attended,
-                position_ids=ops.expand_dims(state.position + state.step - 1, 1),
-                past_key_values=kv.split_rows(state.cache, state.ids.shape[0]),
-                use_cache=True,
-                logits_to_keep=1,
-                return_dict=True,
+                ids=ops.maximum(ops.slice(state.ids, (0, last), (state.ids.shape[0], 1)), 0),
+                mask=state.attended,
+                positions=ops.expand_dims(state.position + state.step - 1, 1),
             )
-            state = state._replace(cache=kv.merge_rows(output.past_key_values))
-            return state, ops.cast(output.logits[:, -1], "float32")
+            cache = kv.split_rows(state.cache, state.ids.shape[0])
+            hidden, cache = self.model.backbone.step(tokens, cache, lowering=self.lowering)
+            return state._replace(cache=kv.merge_rows(cache)), self._next_logits(hidden)
         end = state.prompt_end + state.step
         columns = ops.expand_dims(ops.arange(state.ids.shape[1], dtype="int32"), 0)
         mask = ops.logical_and(state.attended, columns < end)
-        tokens = {"input_ids": ops.maximum(state.ids, 0)}
+        tokens = TokenInputs(ops.maximum(state.ids, 0), mask=mask, positions=positions_from_mask(mask))
         if state.embeds is not None:
             own = self.model.get_input_embeddings()(ops.maximum(state.ids, 0))
             in_prompt = ops.expand_dims(columns < state.prompt_end, 2)
-            tokens = {"inputs_embeds": ops.where(in_prompt, ops.cast(state.embeds, own.dtype), own)}
-        output = self.model(
-            **tokens,
-            attention_mask=mask,
-            position_ids=positions_from_mask(mask),
-            use_cache=False,
-            logits_to_keep=ops.reshape(end - 1, (1,)),
-            return_dict=True,
-        )
-        return state, ops.cast(output.logits[:, -1], "float32")
+            tokens = tokens._replace(ids=None, embeds=ops.where(in_prompt, ops.cast(state.embeds, own.dtype), own))
+        hidden, _ = self.model.backbone.step(tokens, lowering=self.lowering)
+        return state, self._next_logits(ops.take(hidden, ops.reshape(end - 1, (1,)), axis=1))
+
+    def _next_logits(self, hidden: Any) -> Any:
+        """Scores of the next token, float32 (batch, vocab_size), from hidden states (batch, 1, hidden_size)."""
+        return ops.cast(self.model.to_logits(hidden, self.lowering)[:, -1], "float32")
 
     # Choosing tokens -----------------------------------------------------------------------------------------
 
@@ -256,15 +249,11 @@ class Decoder:
         return State(*_while(wants_more, turn, tuple(state)))
 
     def traced(self, name: str) -> Callable:
-        """Return a method as it is compiled: for the device, with equal blocks traced once."""
+        """Return a method as it is traced: with the garbage collector paused."""
         method = getattr(self, name)
 
-        if keras.backend.backend() != "tensorflow":
-            return method
-
         def run(*arguments: Any) -> Any:
-            compiling = decoding.compiling() if self.jit_compile else contextlib.nullcontext()
-            with compiling, sharing(), pause_gc():
+            with pause_gc():
                 return method(*arguments)
 
         return run

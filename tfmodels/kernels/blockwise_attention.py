@@ -18,30 +18,12 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
+from tfmodels.kernels.gradients import with_gradient
+from tfmodels.kernels.masks import AttentionMask
+
 _BLOCK = 256
 _LOWEST = -3.4028235e38
 _UNSEEN = 3.4028235e38  # statistic of a query that sees no key: all its weights become 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Parts:
-    """What limits and shifts the scores; each part may be missing.
-
-    Fields:
-        causal: no key after the query; queries stand at key positions `offset`, `offset` + 1, ...
-        window: only the last `window` keys up to the query.
-        offset: int or int32 scalar.
-        keys: bool (batch, keys), False at padding.
-        segments: int (batch or 1, length), for as many queries as keys: a query sees the keys of its own segment.
-        pairs: bool (batch or 1, heads or 1, queries or 1, keys or 1).
-    """
-
-    causal: bool = False
-    window: int | None = None
-    offset: Any = 0
-    keys: Any = None
-    segments: Any = None
-    pairs: Any = None
 
 
 class Dropout(NamedTuple):
@@ -57,7 +39,14 @@ class Dropout(NamedTuple):
 
 
 def attention(
-    query: Any, key: Any, value: Any, *, scale: float, parts: Parts, bias: Any = None, dropout: Dropout | None = None
+    query: Any,
+    key: Any,
+    value: Any,
+    *,
+    scale: float,
+    mask: AttentionMask,
+    bias: Any = None,
+    dropout: Dropout | None = None,
 ) -> Any:
     """Attention of queries over keys and values.
 
@@ -65,7 +54,7 @@ def attention(
         query: (batch, heads, queries, head_dim); only the batch may be of unknown size.
         key, value: (batch, key_value_heads, keys, head_dim); heads is a multiple of key_value_heads.
         scale: factor on the scores.
-        parts: which keys each query sees.
+        mask: which keys each query sees; its lengths are those of `query` and `key`.
         bias: float, added to the scaled scores, broadcastable to (batch, heads, queries, keys); its gradient has its
             own shape.
         dropout: which weights are dropped after the softmax; None for none.
@@ -75,29 +64,30 @@ def attention(
 
     Example:
         >>> import numpy as np
+        >>> from tfmodels.kernels.masks import make_mask
         >>> x = np.ones((1, 2, 300, 4), "float32")
-        >>> output = attention(x, x, 3 * x, scale=0.5, parts=Parts(causal=True))
+        >>> mask = make_mask(None, causal=True, query_length=300, key_length=300)
+        >>> output = attention(x, x, 3 * x, scale=0.5, mask=mask)
         >>> output.shape, float(output[0, 0, 299, 0])
         (TensorShape([1, 2, 300, 4]), 3.0)
     """
-    job = _Job(query.shape, key.shape, scale, parts, dropout)
+    job = _Job(query.shape, key.shape, scale, mask, dropout)
     arrays = [job.rows(query, job.queries), job.rows(key, job.keys), job.rows(value, job.keys)]
     arrays[1] = ops.cast(arrays[1], arrays[0].dtype)
-    if bias is not None:
-        arrays.append(job.padded_pairs(ops.cast(bias, "float32")))
+    terms = [ops.cast(term, "float32") for term in (bias, mask.bias) if term is not None]
+    if terms:
+        arrays.append(job.padded_pairs(sum(terms[1:], terms[0])))
 
-    @ops.custom_gradient
     def compute(*arrays: Any) -> tuple[Any, Callable[..., Any]]:
         output, statistics = job.forward(*arrays)
 
-        def gradient(*given: Any, upstream: Any = None) -> Any:
-            flow = given[0] if upstream is None else upstream  # backends differ in how they hand it over
-            flows = job.backward(arrays, output, statistics, flow)
+        def gradient(upstream: Any) -> tuple[Any, ...]:
+            flows = job.backward(arrays, output, statistics, upstream)
             return tuple(ops.cast(flow, array.dtype) for flow, array in zip(flows, arrays, strict=True))
 
         return output, gradient
 
-    output = compute(*arrays)
+    output = with_gradient(compute, *arrays)
     return ops.reshape(output, (-1, query.shape[1], job.queries.padded, query.shape[3]))[:, :, : query.shape[2]]
 
 
@@ -127,20 +117,20 @@ class _Job:
     row is a key/value head of one element of the batch and a group the query heads that share it.
     """
 
-    def __init__(self, query: Any, key: Any, scale: float, parts: Parts, dropout: Dropout | None):
+    def __init__(self, query: Any, key: Any, scale: float, mask: AttentionMask, dropout: Dropout | None):
         _, self.heads, queries, self.head_dim = query
         self.group = self.heads // key[1]
         self.queries, self.keys = _Axis(queries), _Axis(key[2])
         self.scale = scale
-        self.parts = parts
+        self.mask = mask
         self.dropout = dropout
         self.limits = [
-            self.padded_pairs(ops.expand_dims(ops.expand_dims(parts.keys, 1), 1)) if parts.keys is not None else None,
-            self.padded_pairs(parts.pairs) if parts.pairs is not None else None,
+            self.padded_pairs(ops.expand_dims(ops.expand_dims(mask.keys, 1), 1)) if mask.keys is not None else None,
+            self.padded_pairs(mask.pairs) if mask.pairs is not None else None,
         ]
         self.own_segment = self.key_segment = None
-        if parts.segments is not None:
-            segments = ops.expand_dims(ops.cast(parts.segments, "int32"), 1)
+        if mask.segments is not None:
+            segments = ops.expand_dims(ops.cast(mask.segments, "int32"), 1)
             self.own_segment = self.padded_pairs(ops.expand_dims(segments, 3))
             self.key_segment = self.padded_pairs(ops.expand_dims(segments, 2))
 
@@ -196,11 +186,11 @@ class _Job:
     def key_blocks(self, i: Any) -> tuple[Any, Any]:
         """First key block that query block i sees, and the one after the last."""
         first, end = ops.convert_to_tensor(0, "int32"), ops.convert_to_tensor(self.keys.blocks, "int32")
-        start = ops.cast(self.parts.offset, "int32") + i * self.queries.block
-        if self.parts.causal:
+        start = ops.cast(self.mask.offset, "int32") + i * self.queries.block
+        if self.mask.causal:
             end = ops.minimum(end, (start + self.queries.block - 1) // self.keys.block + 1)
-        if self.parts.window is not None:
-            first = ops.minimum(end, ops.maximum(0, start - self.parts.window + 1) // self.keys.block)
+        if self.mask.window is not None:
+            first = ops.minimum(end, ops.maximum(0, start - self.mask.window + 1) // self.keys.block)
         return first, end
 
     def scores(self, query: Any, key: Any, bias: Any, i: Any, j: Any) -> tuple[Any, Any]:
@@ -209,14 +199,14 @@ class _Job:
         if bias is not None:
             scores = self._as_rows(self._as_heads(scores) + self.block_of_pairs(bias, i, j))
         queries, keys = self._columns(i, j)
-        queries = queries + ops.cast(self.parts.offset, "int32")
+        queries = queries + ops.cast(self.mask.offset, "int32")
         limits = [self.block_of_pairs(limit, i, j) for limit in self.limits if limit is not None]
         if self.keys.padded > self.keys.size:
             limits.append(_as_pairs(keys < self.keys.size))
-        if self.parts.causal:
+        if self.mask.causal:
             limits.append(_as_pairs(keys <= queries))
-        if self.parts.window is not None:
-            limits.append(_as_pairs(keys > queries - self.parts.window))
+        if self.mask.window is not None:
+            limits.append(_as_pairs(keys > queries - self.mask.window))
         if self.own_segment is not None:
             own, others = (self.block_of_pairs(x, i, j) for x in (self.own_segment, self.key_segment))
             limits.append(ops.equal(own, others))

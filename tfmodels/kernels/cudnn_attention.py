@@ -62,7 +62,7 @@ def unavailable() -> str | None:
         return _unavailable_on_jax()
     if keras.backend.backend() != "tensorflow":
         return f"flash attention needs Keras on TensorFlow or JAX, and this is {keras.backend.backend()}"
-    reason = nvidia.lacking()
+    reason = nvidia.missing()
     return None if reason is None else f"flash attention needs {reason}"
 
 

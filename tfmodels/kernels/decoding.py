@@ -1,72 +1,72 @@
-"""Products and attention of one or a few tokens, in the forms for which XLA makes fast code.
+"""Products and attention of one or a few tokens, in the forms that XLA compiles to fast code.
 
-While decoding, each token reads every weight once, so its time is the time it takes to stream the weights from memory.
-XLA's CPU compiler gives a product of a single row to one core and keeps the layout that a product of few rows happens
-to have; two cores read twice as fast as one, and a batch of products is shared among cores. On a GPU kernels of our
-own (`triton_decoding`) are taken where they can run. Where they cannot, XLA's compiler for GPUs turns a product with a
+Decoding a token reads every weight once, so its time is the time it takes to stream the weights from memory. XLA's CPU
+compiler gives a product of a single row to one core and keeps the layout that a product of few rows happens to have;
+two cores read twice as fast as one, and a batch of products is shared among cores. On a GPU the kernels of
+`triton_decoding` are taken where they can run. Where they cannot, XLA's compiler for GPUs turns a product with a
 single row or column into a multiplication, whose result it writes to memory, and a sum; with eight rows it stays a
-product. The forms here are equal in value up to the order of summation, and worth it only there: they are taken inside
-`compiling()`, which generation enters when it traces for XLA, and nowhere else, so that other programs keep plain
+product. The forms are equal in value up to the order of summation. They are worth it in programs that XLA compiles for
+decoding and nowhere else: a `Lowering` with a target asks for them, and ordinary calls (target None) keep plain
 products.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-from contextvars import ContextVar
 from typing import Any
 
 from keras import backend, ops
 
-from tfmodels.kernels import triton_call, triton_decoding
+from tfmodels.kernels import triton_decoding
+from tfmodels.runtime.lowering import PLAIN, Lowering
 
-# "triton" is a GPU for which kernels of our own can be compiled.
-_target: ContextVar[str | None] = ContextVar("what XLA compiles for: cpu, gpu, triton, or None outside", default=None)
-
-# On a CPU, batches beyond it give all cores enough to do in the plain form; on a GPU products get so many rows.
+# On a CPU, larger batches give all cores enough to do in the plain form; on a GPU products are padded to so many rows.
 _ROWS = 8
 
 
-@contextlib.contextmanager
-def compiling(*, portable: bool = False) -> Iterator[None]:
-    """What is traced inside will be compiled by XLA for the device that TensorFlow prefers.
+def for_xla(*, portable: bool = False, reuse: bool = True) -> Lowering:
+    """The lowering of programs that XLA compiles for the device that TensorFlow prefers; plain on other backends.
 
     Args:
-        portable: only operations that any device has, as exports need.
+        portable: only operations that every device has, as exports need them.
+        reuse: blocks that differ in their weights alone are traced once.
+
+    Example:
+        >>> for_xla(portable=True).target in ("cpu", "gpu")
+        True
     """
+    if backend.backend() != "tensorflow":
+        return PLAIN
     import tensorflow as tf
 
     target = "gpu" if tf.config.get_visible_devices("GPU") else "cpu"
-    token = _target.set("triton" if target == "gpu" and not portable and triton_call.unavailable() is None else target)
-    try:
-        yield
-    finally:
-        _target.reset(token)
+    if target == "gpu" and not portable and triton_decoding.unavailable() is None:
+        target = "triton"
+    return Lowering(target, portable=portable, reuse=reuse)
 
 
-def serves_dense(x: Any, kernel: Any) -> bool:
+def serves_dense(x: Any, kernel: Any, target: str | None) -> bool:
     """Whether `dense` is the faster form for x (batch, length, in) @ kernel (in, out)."""
-    if _target.get() is None or len(x.shape) != 3 or None in x.shape:
+    if target is None or len(x.shape) != 3 or None in x.shape:
         return False
     rows = x.shape[0] * x.shape[1]
-    return rows == 1 and kernel.shape[0] % 2 == 0 if _target.get() == "cpu" else rows <= _ROWS
+    return rows == 1 and kernel.shape[0] % 2 == 0 if target == "cpu" else rows <= _ROWS
 
 
-def dense(x: Any, kernel: Any, bias: Any = None) -> Any:
-    """A few rows times a matrix; inside `compiling()` only.
+def dense(x: Any, kernel: Any, bias: Any = None, *, target: str) -> Any:
+    """A few rows times a matrix, where `serves_dense` says so.
 
     Args:
         x: (batch, length, in); on a CPU a single row with `in` even, which is summed in two halves, each by a core.
         kernel: (in, out).
         bias: (out,), added, or None.
+        target: as in `Lowering`.
 
     Returns:
         (batch, length, out).
     """
     batch, length, width = x.shape
     units = kernel.shape[1]
-    if _target.get() == "cpu":
+    if target == "cpu":
         halves = ops.matmul(ops.reshape(x, (2, 1, width // 2)), ops.reshape(kernel, (2, width // 2, units)))
         product = ops.expand_dims(ops.sum(halves, axis=0), 0)
         return product if bias is None else product + bias
@@ -75,40 +75,40 @@ def dense(x: Any, kernel: Any, bias: Any = None) -> Any:
     return product if bias is None else product + bias
 
 
-def serves_products(x: Any, *kernels: Any) -> bool:
-    """Whether `products` is there for x (batch, length, in) and kernels (in, out), of the dtype of x or int8."""
-    if _target.get() != "triton" or len(x.shape) != 3 or None in x.shape:
+def serves_matvec(x: Any, *kernels: Any, target: str | None) -> bool:
+    """Whether `matvec` can multiply x (batch, length, in) with kernels (in, out), of the dtype of x or int8."""
+    if target != "triton" or len(x.shape) != 3 or None in x.shape:
         return False
-    return triton_decoding.serves_products(x.shape[0] * x.shape[1], backend.standardize_dtype(x.dtype), *kernels)
+    return triton_decoding.serves_matvec(x.shape[0] * x.shape[1], backend.standardize_dtype(x.dtype), *kernels)
 
 
-def products(x: Any, *kernels: Any) -> list[Any]:
-    """A few rows times each of several matrices, all read by one operation; inside `compiling()` only.
+def matvec(x: Any, *kernels: Any) -> list[Any]:
+    """A few rows times each of several matrices, by one kernel that reads them all; for the target "triton".
 
     Args:
         x: (batch, length, in).
-        kernels: (in, out), see `triton_decoding.products`.
+        kernels: (in, out), see `triton_decoding.matvec`.
 
     Returns:
         float32 (batch, length, out) for each.
     """
     batch, length, width = x.shape
-    found = triton_decoding.products(ops.reshape(x, (batch * length, width)), *kernels)
+    found = triton_decoding.matvec(ops.reshape(x, (batch * length, width)), *kernels)
     return [ops.reshape(product, (batch, length, product.shape[1])) for product in found]
 
 
-def serves_attention(query: Any, key: Any) -> bool:
-    """Whether `attention` is there for these tensors, (batch, heads, queries, head_dim)."""
-    return _target.get() == "triton" and triton_decoding.serves_attention(query, key)
+def serves_attention(query: Any, key: Any, target: str | None) -> bool:
+    """Whether `attention` can serve these tensors, (batch, heads, queries, head_dim)."""
+    return target == "triton" and triton_decoding.serves_attention(query, key)
 
 
-def why_plain() -> str:
-    """Why programs for a GPU decode without kernels of our own; empty where they have them or none is wanted."""
-    return (triton_call.unavailable() or "") if _target.get() == "gpu" else ""
+def why_plain(lowering: Lowering) -> str:
+    """Why a program for a GPU decodes without this package's kernels; empty where it has them or wants none."""
+    return (triton_decoding.unavailable() or "") if lowering.target == "gpu" and not lowering.portable else ""
 
 
 def attention(query: Any, key: Any, value: Any, allowed: Any, *, scale: float, bias: Any = None) -> Any:
-    """Attention of single queries over a cache, as one operation; inside `compiling()` only.
+    """Attention of single queries over a cache, by one kernel; for the target "triton".
 
     Args:
         query, key, value: see `tfmodels.layers.attention.attend`; one query per row, with the dtype of `key`.
@@ -124,12 +124,13 @@ def attention(query: Any, key: Any, value: Any, allowed: Any, *, scale: float, b
     return triton_decoding.attention(query, key, value, allowed, scale=scale, bias=bias)
 
 
-def scores(query: Any, key: Any) -> Any:
+def scores(query: Any, key: Any, target: str | None = None) -> Any:
     """Products of a few queries with all keys.
 
     Args:
         query: (rows, few, head_dim).
         key: (rows, keys, head_dim).
+        target: as in `Lowering`.
 
     Returns:
         (rows, few, keys).
@@ -139,15 +140,15 @@ def scores(query: Any, key: Any) -> Any:
         >>> scores(np.ones((1, 2, 4), "float32"), np.ones((1, 3, 4), "float32")).shape
         TensorShape([1, 2, 3])
     """
-    if _target.get() in ("gpu", "triton"):
+    if target in ("gpu", "triton"):
         return _with_more_rows(query, ops.transpose(key, (0, 2, 1)))
     # Keys on the left are read as they lie; on the right XLA's CPU compiler transposes all of them first.
     return ops.transpose(ops.matmul(key, ops.transpose(query, (0, 2, 1))), (0, 2, 1))
 
 
-def weighted(weights: Any, value: Any) -> Any:
+def weighted(weights: Any, value: Any, target: str | None = None) -> Any:
     """Sums of values by the weights of a few queries: (rows, few, keys) @ (rows, keys, head_dim)."""
-    return _with_more_rows(weights, value) if _target.get() in ("gpu", "triton") else ops.matmul(weights, value)
+    return _with_more_rows(weights, value) if target in ("gpu", "triton") else ops.matmul(weights, value)
 
 
 def _with_more_rows(x: Any, matrix: Any) -> Any:
@@ -159,30 +160,31 @@ def _with_more_rows(x: Any, matrix: Any) -> Any:
     return _barrier(ops.matmul(_barrier(padded), matrix))[..., :few, :]
 
 
-def serves_table(x: Any, table: Any) -> bool:
+def serves_table(x: Any, table: Any, target: str | None) -> bool:
     """Whether `table_scores` is the faster form for x (batch, 1, dim) and table (size, dim)."""
     batch, length, _ = x.shape
     if length != 1 or batch is None or batch > _ROWS:
         return False
-    if _target.get() == "triton":
-        return triton_decoding.serves_products(batch, backend.standardize_dtype(x.dtype), table)
-    return _target.get() == "cpu" and backend.standardize_dtype(table.dtype) != "int8"
+    if target == "triton":
+        return triton_decoding.serves_matvec(batch, backend.standardize_dtype(x.dtype), table)
+    return target == "cpu" and backend.standardize_dtype(table.dtype) != "int8"
 
 
-def table_scores(x: Any, table: Any, scale: Any = None) -> Any:
-    """A few rows times every row of a table; inside `compiling()` only.
+def table_scores(x: Any, table: Any, scale: Any = None, *, target: str) -> Any:
+    """A few rows times every row of a table, where `serves_table` says so.
 
     Args:
         x: (batch, 1, dim).
-        table: (size, dim), in the dtype of x; for kernels of our own also int8.
+        table: (size, dim), in the dtype of x; for the target "triton" also int8.
         scale: (size,), by which scores are divided, or None.
+        target: as in `Lowering`.
 
     Returns:
         (batch, 1, size).
     """
     batch, _, dim = x.shape
     size = table.shape[0]
-    if _target.get() == "triton":
+    if target == "triton":
         product = triton_decoding.table_product(ops.reshape(x, (batch, dim)), table)
         product = product if scale is None else product / ops.cast(scale, "float32")
         return ops.cast(ops.expand_dims(product, 1), x.dtype)

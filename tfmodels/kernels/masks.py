@@ -1,9 +1,8 @@
-"""Attention masks, kept as their parts until someone needs them whole.
+"""Attention masks, kept as their parts until one tensor is needed.
 
-A mask says which keys a query may see. Kernels want its parts (causal, window, which keys are padding), the plain
-attention
-wants one boolean tensor: `AttentionMask` holds the parts and makes the tensor on demand. Masks are boolean; the only
-additive part is what a user's own 4-D float mask carries beyond masking.
+A mask says which keys a query may see. Kernels take its parts (causal, window, which keys are padding), plain
+attention takes one boolean tensor: `AttentionMask` holds the parts and makes the tensor on demand. Masks are boolean;
+the only additive part is what a user's own 4-D float mask carries beyond masking.
 """
 
 from __future__ import annotations
@@ -33,6 +32,8 @@ class AttentionMask:
         pairs: bool (batch or 1, heads or 1, query_length, key_length), a mask the user made whole.
         bias: float, as `pairs`, added to the scores where they are not masked.
         offset: key position of the first query: an int or int32 scalar.
+        fills: a query that sees nothing but padding attends equally to the padding within its window and to the tokens
+            before its window, as GPT-Neo's additive masks have it. Otherwise its output depends on the implementation.
     """
 
     query_length: Any
@@ -44,6 +45,7 @@ class AttentionMask:
     pairs: Any = None
     bias: Any = None
     offset: Any = 0
+    fills: bool = False
 
     @functools.cached_property
     def _windowed(self) -> dict[int, AttentionMask]:
@@ -52,22 +54,46 @@ class AttentionMask:
     @functools.cached_property
     def allowed(self) -> Any:
         """The mask as one bool (batch or 1, heads or 1, query_length, key_length), or None if all is allowed."""
-        parts = []
-        if self.causal or self.window is not None:
-            query = ops.expand_dims(ops.arange(self.query_length, dtype="int32") + self.offset, 1)
-            key = ops.expand_dims(ops.arange(self.key_length, dtype="int32"), 0)
-            if self.causal:
-                parts.append(_lead(key <= query))
-            if self.window is not None:
-                parts.append(_lead(key > query - self.window))
-        if self.keys is not None:
-            parts.append(ops.expand_dims(ops.expand_dims(self.keys, 1), 1))
+        near, given = self._in_reach[0], self._given
+        if near is None or given is None:
+            return given if near is None else near
+        return ops.logical_and(near, given)
+
+    @functools.cached_property
+    def _given(self) -> Any:
+        """Keys that padding, segments and the user's own mask allow, likewise, or None for all."""
+        given = [] if self.keys is None else [ops.expand_dims(ops.expand_dims(self.keys, 1), 1)]
         if self.segments is not None:
             own = ops.equal(ops.expand_dims(self.segments, 2), ops.expand_dims(self.segments, 1))
-            parts.append(ops.expand_dims(own, 1))
-        if self.pairs is not None:
-            parts.append(self.pairs)
-        return functools.reduce(ops.logical_and, parts) if parts else None
+            given.append(ops.expand_dims(own, 1))
+        given += [] if self.pairs is None else [self.pairs]
+        return functools.reduce(ops.logical_and, given) if given else None
+
+    @functools.cached_property
+    def filled(self) -> Any:
+        """The keys that a query that sees only padding attends to equally; shaped as `allowed`, or None."""
+        near, past = self._in_reach
+        if not self.fills or past is None or self._given is None:
+            return None
+        rest = ops.logical_and(past, ops.logical_xor(near, self._given))
+        return ops.logical_and(rest, ops.logical_not(ops.any(self.allowed, axis=-1, keepdims=True)))
+
+    @functools.cached_property
+    def _in_reach(self) -> tuple[Any, Any]:
+        """Keys that position alone allows, within the window and with none, bool (1, 1, queries, keys) or None."""
+        if not self.causal and self.window is None:
+            return None, None
+        query = ops.expand_dims(ops.arange(self.query_length, dtype="int32") + self.offset, 1)
+        key = ops.expand_dims(ops.arange(self.key_length, dtype="int32"), 0)
+        past = _lead(key <= query) if self.causal else None
+        if self.window is None:
+            return past, past
+        near = _lead(key > query - self.window)
+        return (near if past is None else ops.logical_and(past, near)), past
+
+    def make_whole(self) -> None:
+        """Make the whole tensors now: before functions are traced, of which each would make its own."""
+        _ = self.allowed, self.filled
 
     def with_window(self, window: int) -> AttentionMask:
         """The same mask, further limited to the last `window` keys; one object for all layers that ask."""

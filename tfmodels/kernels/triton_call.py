@@ -26,33 +26,16 @@ _TARGET = "__gpu$xla.gpu.triton"
 
 
 @functools.cache
-def unavailable() -> str | None:
-    """Why Triton kernels cannot run in this process; None where they can."""
+def missing() -> str | None:
+    """What this process lacks to call Triton kernels, as a sentence; None where nothing is missing."""
     import keras
 
     if keras.backend.backend() != "tensorflow":
         return f"a Triton kernel needs Keras on TensorFlow, and this is {keras.backend.backend()}"
     if util.find_spec("triton") is None:
         return "the package triton is not installed (pip install 'tfmodels[gpu]')"
-    if (reason := nvidia.lacking()) is not None:
-        return f"a Triton kernel needs {reason}"
-    return _refused()
-
-
-def _refused() -> str | None:
-    """What goes wrong with a small kernel, whatever it is: the IR of one Triton need not be known to another."""
-    import tensorflow as tf
-
-    from tfmodels.kernels import triton_decoding
-
-    with tf.init_scope():  # it may be asked while a program is traced
-        x = tf.constant([[3.0] * 16], "float16")
-        matrix = tf.constant([[0.5] * 16] * 16, "float16")
-        try:
-            result = tf.function(triton_decoding.products, jit_compile=True, autograph=False)(x, matrix)[0].numpy()
-        except Exception as error:  # Triton's and XLA's errors are of many classes
-            return f"a Triton kernel could not be compiled: {type(error).__name__}: {str(error)[:300]}"
-    return None if (result == 24.0).all() else "a Triton kernel gave wrong numbers"
+    reason = nvidia.missing()
+    return None if reason is None else f"a Triton kernel needs {reason}"
 
 
 @functools.cache

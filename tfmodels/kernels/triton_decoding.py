@@ -7,6 +7,7 @@ that the mask hides are not read.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from keras import backend, ops
@@ -25,8 +26,28 @@ _MAX_GROUP = 16
 _MAX_HEAD_DIM = 256
 
 
-def serves_products(rows: int | None, dtype: str, *matrices: Any) -> bool:
-    """Whether `products` can compute x (rows, in) @ matrices (in, out), or `table_product` with a matrix (out, in).
+@functools.cache
+def unavailable() -> str | None:
+    """Why the kernels cannot run in this process; None where they can.
+
+    A small product is tried: XLA's Triton need not know the IR of the installed one.
+    """
+    if (reason := triton_call.missing()) is not None:
+        return reason
+    import tensorflow as tf
+
+    with tf.init_scope():  # this may be asked while a program is traced
+        x = tf.constant([[3.0] * 16], "float16")
+        matrix = tf.constant([[0.5] * 16] * 16, "float16")
+        try:
+            result = tf.function(matvec, jit_compile=True, autograph=False)(x, matrix)[0].numpy()
+        except Exception as error:  # Triton's and XLA's errors are of many classes
+            return f"a Triton kernel could not be compiled: {type(error).__name__}: {str(error)[:300]}"
+    return None if (result == 24.0).all() else "a Triton kernel gave wrong numbers"
+
+
+def serves_matvec(rows: int | None, dtype: str, *matrices: Any) -> bool:
+    """Whether `matvec` can compute x (rows, in) @ matrices (in, out), or `table_product` with a matrix (out, in).
 
     Args:
         rows, dtype: of x.
@@ -43,7 +64,7 @@ def serves_products(rows: int | None, dtype: str, *matrices: Any) -> bool:
     )
 
 
-def products(x: Any, *matrices: Any) -> list[Any]:
+def matvec(x: Any, *matrices: Any) -> list[Any]:
     """A few rows times each of several matrices, summed in float32, by one kernel.
 
     Args:
@@ -82,7 +103,7 @@ def table_product(x: Any, table: Any) -> Any:
     """A few rows times every row of a table: (rows, in) and (out, in) to float32 (rows, out).
 
     Args:
-        x, table: as for `products`.
+        x, table: as for `matvec`.
     """
     (rows, width), out = x.shape, table.shape[0]
     block_in, block_out = _TABLE_BLOCK[_bytes(table)]

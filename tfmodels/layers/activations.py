@@ -9,6 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from tfmodels.kernels.gradients import with_gradient
 from tfmodels.utils.text import quote
 
 
@@ -18,8 +19,24 @@ def gelu_tanh(x: Any) -> Any:
 
 
 def gelu(x: Any) -> Any:
-    """GELU by the exact normal distribution function."""
-    return keras.activations.gelu(x, approximate=False)
+    """GELU by the exact normal distribution function.
+
+    It is computed by erf: Keras takes erfc on TensorFlow, for which ONNX has no operation.
+    """
+    return 0.5 * x * (1.0 + ops.erf(x * math.sqrt(0.5)))
+
+
+def silu(x: Any) -> Any:
+    """x * sigmoid(x) (Elfwing et al., https://arxiv.org/abs/1702.03118); its gradient keeps x alone."""
+
+    def compute(x: Any) -> tuple[Any, Callable[..., Any]]:
+        def gradient(upstream: Any) -> tuple[Any]:
+            share = ops.sigmoid(x)
+            return (upstream * (share * (1.0 + x * (1.0 - share))),)
+
+        return x * ops.sigmoid(x), gradient
+
+    return with_gradient(compute, ops.convert_to_tensor(x))
 
 
 def gelu_10(x: Any) -> Any:
@@ -56,9 +73,9 @@ _ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
     "relu2": lambda x: ops.square(ops.relu(x)),
     "relu6": ops.relu6,
     "sigmoid": ops.sigmoid,
-    "silu": ops.silu,
+    "silu": silu,
     "sqrtsoftplus": lambda x: ops.sqrt(ops.softplus(x)),
-    "swish": ops.silu,
+    "swish": silu,
     "tanh": ops.tanh,
 }
 

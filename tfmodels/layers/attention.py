@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
-from contextvars import ContextVar
+import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
@@ -12,6 +11,7 @@ from keras import ops
 
 from tfmodels.kernels import blockwise_attention, cudnn_attention, decoding
 from tfmodels.kernels.masks import AttentionMask
+from tfmodels.runtime.lowering import PLAIN, Lowering
 from tfmodels.utils.text import quote
 
 # What users may ask for, and what it means here: "auto" picks the fastest that serves the call.
@@ -32,11 +32,13 @@ _BLOCKWISE_FROM = {"cpu": 1024, "gpu": 8192}
 
 _LOWEST = -3.4028235e38  # of float32: a row that is masked whole attends uniformly instead of giving NaN
 
-_portable: ContextVar[bool] = ContextVar("attention for any device", default=False)
+# Products of queries and keys in float16 are kept from 65504, its largest number, by making the queries smaller by a
+# power of two first, which changes no digit; the scores grow by as much again once they are float32.
+_SHRINK = 2.0**-6
 
 
-class Choice(NamedTuple):
-    """How an attention was computed, and, where that was not the first choice, why.
+class AttentionPath(NamedTuple):
+    """How an attention was computed, and why not faster.
 
     Fields:
         name: "flash", "blockwise", "decode" (a kernel for single queries, in compiled generation) or "eager".
@@ -66,16 +68,6 @@ def resolve_implementation(name: str | None) -> str:
     return IMPLEMENTATIONS[name]
 
 
-@contextlib.contextmanager
-def portable() -> Iterator[None]:
-    """What is traced inside computes attention by plain products, which run on every device: for exports."""
-    token = _portable.set(True)
-    try:
-        yield
-    finally:
-        _portable.reset(token)
-
-
 def choose(
     implementation: str,
     query: Any,
@@ -86,7 +78,8 @@ def choose(
     head_mask: Any = None,
     drops: bool = False,
     return_weights: bool = False,
-) -> Choice:
+    lowering: Lowering = PLAIN,
+) -> AttentionPath:
     """Pick how to compute an attention; the arguments are those of `attend`.
 
     Args:
@@ -97,33 +90,34 @@ def choose(
     Raises:
         ValueError: "flash" or "blockwise" was asked for and cannot serve the call; the message says why.
     """
-    if implementation == "eager" or _portable.get():
-        return Choice("eager")
+    if implementation == "eager" or lowering.portable:
+        return AttentionPath("eager")
     common = _needs_weights(head_mask, return_weights)
     if query.shape[2] == 1:
         one_mask = mask.bias is None and (mask.pairs is None or mask.pairs.shape[1] == 1)
         plain = one_mask and head_mask is None and common is None and not drops
-        served = plain and decoding.serves_attention(query, key)
-        return Choice("decode") if served else Choice("eager", decoding.why_plain())
+        served = plain and decoding.serves_attention(query, key, lowering.xla_target)
+        return AttentionPath("decode") if served else AttentionPath("eager", decoding.why_plain(lowering))
     flash = cudnn_attention.unavailable() or common or _not_for_flash(query, key, mask, bias, drops)
     if flash is None and implementation == "auto":
         flash = _only_when_asked(query, key, mask, bias)
     if flash is None and implementation in ("auto", "flash"):
-        return Choice("flash")
+        return AttentionPath("flash")
     blockwise = common or _not_for_blocks(query, key)
     if implementation in ("flash", "blockwise"):
         problem = flash if implementation == "flash" else blockwise
         if problem is not None:
             raise ValueError(f"attn_implementation={quote(implementation)} cannot serve this call: {problem}.")
-        return Choice(implementation)
-    if blockwise is None and key.shape[2] >= _blockwise_from():
-        return Choice("blockwise", flash)
-    return Choice("eager", flash)
+        return AttentionPath(implementation)
+    fills = mask.fills and mask.window is not None and not (mask.keys is None and mask.pairs is None)
+    if blockwise is None and not fills and key.shape[2] >= _blockwise_from():
+        return AttentionPath("blockwise", flash)
+    return AttentionPath("eager", flash)
 
 
 def _needs_weights(head_mask: Any, return_weights: bool) -> str | None:
     if return_weights:
-        return "the weights are wanted (output_attentions), which it never has as a whole"
+        return "the weights are wanted: output_attentions=True needs the whole matrix, which fused kernels never build"
     if head_mask is not None and head_mask.shape[-2:] != (1, 1):
         return "a head mask with more than a factor per head"
     return None
@@ -156,7 +150,7 @@ def _not_for_flash_on_jax(length: int, mask: AttentionMask, bias: Any) -> str | 
 def _only_when_asked(query: Any, key: Any, mask: AttentionMask, bias: Any) -> str | None:
     if keras.backend.backend() != "jax" or keras.distribution.distribution() is None:
         return None
-    # Keras leaves it to JAX to split the kernels' operands, which refuses some ways: the plain case was seen to work.
+    # JAX partitions the kernel's operands and rejects some layouts; only the plain case is tested.
     if bias is None and mask.keys is None and mask.window is None and query.shape[1] == key.shape[1]:
         return None
     return (
@@ -188,11 +182,13 @@ def attend(
     training: bool | None = None,
     implementation: str = "auto",
     return_weights: bool = False,
-    record: list[Choice] | None = None,
+    lowering: Lowering = PLAIN,
+    record: list[AttentionPath] | None = None,
 ) -> tuple[Any, Any]:
     """Attention of queries over keys and values, by plain products, in blocks, or by a fused kernel; see `choose`.
 
-    Scores and softmax are float32 whatever the inputs are, after a product in the dtype of `query`. With fewer
+    Scores and softmax are float32 whatever the inputs are, after a product in the dtype of `query` (in float16 of a
+    smaller query, so that |q.k| may pass 65504). With fewer
     key/value heads than query heads, each serves a group of neighbouring query heads (grouped-query attention) and is
     never repeated in memory.
 
@@ -207,7 +203,8 @@ def attend(
             drops as much, but not the same weights as in the plain form.
         implementation: "auto", "eager", "blockwise" or "flash"; see `choose`.
         return_weights: also return the weights after softmax, dropout and head mask.
-        record: what was chosen is appended to it.
+        lowering: see `tfmodels.runtime.lowering.Lowering`.
+        record: the path taken is appended to it.
 
     Returns:
         (batch, heads, queries, head_dim) in the dtype of `value`, and the weights (batch, heads, queries, keys) or
@@ -228,27 +225,41 @@ def attend(
         TensorShape([1, 2, 3, 4])
     """
     drops = bool(training) and dropout is not None and dropout.rate > 0
-    limits = {"mask": mask, "bias": bias, "head_mask": head_mask}
-    choice = choose(implementation, query, key, **limits, drops=drops, return_weights=return_weights)
+    terms = {"mask": mask, "bias": bias, "head_mask": head_mask}
+    path = choose(implementation, query, key, **terms, drops=drops, return_weights=return_weights, lowering=lowering)
     if record is not None:
-        record.append(choice)
-    if choice.name == "decode":
-        query = ops.cast(query, key.dtype)  # widened by some families, for scores that are float32 here anyway
+        record.append(path)
+    if path.name in ("decode", "flash"):
+        # Some families widen the query for the product's sake; these kernels sum in float32 anyway.
+        query = ops.cast(query, key.dtype)
+    else:
+        query, scale = _shrink(query, scale)
+    if path.name == "decode":
         return decoding.attention(query, key, value, mask.allowed, scale=scale, bias=bias), None
-    if choice.name == "eager":
-        output, weights = _plain(query, key, value, **limits, scale=scale, dropout=dropout, training=training)
+    if path.name == "eager":
+        target = lowering.xla_target
+        output, weights = _plain(
+            query, key, value, **terms, scale=scale, dropout=dropout, training=training, target=target
+        )
         return output, weights if return_weights else None
-    if choice.name == "flash":
+    if path.name == "flash":
         output = _flash(query, key, value, mask=mask, bias=bias, scale=scale)
     else:
         dropped = blockwise_attention.Dropout(dropout.rate, dropout.seed_generator.next()) if drops else None
-        output = _blockwise(query, key, value, mask=mask, bias=bias, scale=scale, dropout=dropped)
+        output = blockwise_attention.attention(query, key, value, scale=scale, mask=mask, bias=bias, dropout=dropped)
     return output if head_mask is None else output * ops.cast(head_mask, output.dtype), None
+
+
+def _shrink(query: Any, scale: float) -> tuple[Any, float]:
+    """A query and a scale of the same scores, whose product with keys stays inside float16 (see `_SHRINK`)."""
+    if keras.backend.standardize_dtype(query.dtype) != "float16":
+        return query, scale
+    shrink = min(_SHRINK, 2.0 ** math.floor(math.log2(abs(scale)))) if scale else _SHRINK
+    return query * ops.cast(shrink, query.dtype), scale / shrink
 
 
 def _flash(query: Any, key: Any, value: Any, *, mask: AttentionMask, bias: Any, scale: float) -> Any:
     keys, length = mask.keys, query.shape[2]
-    query = ops.cast(query, key.dtype)  # widened by some families, for scores that are float32 here anyway
     if bias is not None:
         bias = ops.cast(bias, "float32")
         if bias.shape[2] == 1 and mask.causal:
@@ -264,24 +275,6 @@ def _flash(query: Any, key: Any, value: Any, *, mask: AttentionMask, bias: Any, 
     )
 
 
-def _blockwise(
-    query: Any,
-    key: Any,
-    value: Any,
-    *,
-    mask: AttentionMask,
-    bias: Any,
-    scale: float,
-    dropout: blockwise_attention.Dropout | None,
-) -> Any:
-    parts = blockwise_attention.Parts(
-        mask.causal, mask.window, mask.offset, keys=mask.keys, segments=mask.segments, pairs=mask.pairs
-    )
-    terms = [ops.cast(term, "float32") for term in (bias, mask.bias) if term is not None]
-    bias = sum(terms[1:], terms[0]) if terms else None
-    return blockwise_attention.attention(query, key, value, scale=scale, parts=parts, bias=bias, dropout=dropout)
-
-
 def _plain(
     query: Any,
     key: Any,
@@ -293,6 +286,7 @@ def _plain(
     scale: float,
     dropout: Callable[..., Any] | None,
     training: bool | None,
+    target: str | None,
 ) -> tuple[Any, Any]:
     """Output and weights."""
     batch, heads, queries, head_dim = ops.shape(query)
@@ -305,7 +299,7 @@ def _plain(
     key, value = ops.reshape(key, (rows, keys, head_dim)), ops.reshape(value, (rows, keys, head_dim))
     key = ops.cast(key, grouped.dtype)
     few = isinstance(queries, int) and group * queries <= _FEW_QUERIES
-    scores = decoding.scores(grouped, key) if few else ops.matmul(grouped, ops.transpose(key, (0, 2, 1)))
+    scores = decoding.scores(grouped, key, target) if few else ops.matmul(grouped, ops.transpose(key, (0, 2, 1)))
     scores = ops.cast(scores, "float32") * scale
     scores = ops.reshape(scores, (batch, heads, queries, keys))
     for term in (bias, mask.bias):
@@ -313,6 +307,8 @@ def _plain(
             scores = scores + ops.cast(term, "float32")
     if mask.allowed is not None:
         scores = ops.where(mask.allowed, scores, _LOWEST)
+    if mask.filled is not None:
+        scores = ops.where(mask.filled, 0.0, scores)
     # Over one key the weight is 1; Keras warns of a softmax that has nothing to choose from.
     weights = ops.ones_like(scores) if scores.shape[-1] == 1 else ops.softmax(scores, axis=-1)
     weights = ops.cast(weights, value.dtype)
@@ -320,19 +316,22 @@ def _plain(
         weights = dropout(weights, training=training)
     if head_mask is not None:
         weights = weights * ops.cast(head_mask, weights.dtype)
-    weigh = decoding.weighted if few else ops.matmul
-    output = weigh(ops.reshape(weights, (rows, group * queries, keys)), value)
+    rows_of_weights = ops.reshape(weights, (rows, group * queries, keys))
+    output = decoding.weighted(rows_of_weights, value, target) if few else ops.matmul(rows_of_weights, value)
     output = ops.reshape(output, (batch, heads, queries, head_dim))
     return output, weights
 
 
 def split_heads(x: Any, heads: int) -> Any:
     """(batch, length, heads * head_dim) to (batch, heads, length, head_dim)."""
+    # One size of a reshape may be unknown to ONNX, given as -1: the batch where both are.
     batch, length, width = ops.shape(x)
+    batch = batch if isinstance(batch, int) else -1
     return ops.transpose(ops.reshape(x, (batch, length, heads, width // heads)), (0, 2, 1, 3))
 
 
 def merge_heads(x: Any) -> Any:
     """(batch, heads, length, head_dim) to (batch, length, heads * head_dim)."""
     batch, heads, length, head_dim = ops.shape(x)
+    batch = batch if isinstance(batch, int) else -1
     return ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (batch, length, heads * head_dim))

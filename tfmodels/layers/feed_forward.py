@@ -8,6 +8,7 @@ import keras
 
 from tfmodels.layers.activations import get_activation
 from tfmodels.layers.linear import build_all, linear, project
+from tfmodels.runtime.lowering import PLAIN, Lowering
 
 
 class GatedFeedForward(keras.layers.Layer):
@@ -35,9 +36,9 @@ class GatedFeedForward(keras.layers.Layer):
         build_all(input_shape[-1], self.gate_proj, self.up_proj)
         build_all(self.gate_proj.units, self.down_proj)
 
-    def call(self, inputs: Any) -> Any:
-        gate, up = project(inputs, self.gate_proj, self.up_proj)
-        return self.down_proj(self.activation(gate) * up)
+    def call(self, inputs: Any, lowering: Lowering = PLAIN) -> Any:
+        gate, up = project(inputs, self.gate_proj, self.up_proj, lowering=lowering)
+        return self.down_proj(self.activation(gate) * up, lowering=lowering)
 
 
 class FeedForward(keras.layers.Layer):
@@ -83,6 +84,7 @@ class FeedForward(keras.layers.Layer):
         build_all(input_shape[-1], up)
         build_all(up.units, down)
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
+    def call(self, inputs: Any, training: bool | None = None, lowering: Lowering = PLAIN) -> Any:
         up, down = (getattr(self, name) for name in self.names)
-        return self.dropout(down(self.activation(up(inputs))), training=training)
+        inner = self.activation(up(inputs, lowering=lowering))
+        return self.dropout(down(inner, lowering=lowering), training=training)

@@ -9,11 +9,15 @@ import keras
 from keras import backend, ops
 
 from tfmodels.kernels import decoding
+from tfmodels.kernels.gradients import with_gradient
 from tfmodels.layers.tracking import unlocked
+from tfmodels.runtime.lowering import PLAIN, Lowering
+
+_LOWEST = -3.4028235e38  # of float32
 
 
 class Linear(keras.layers.Dense):
-    """A dense layer that decodes single tokens in the form that is fast on the device, and has a slot for an adapter.
+    """A dense layer that multiplies in the form its caller's `Lowering` asks for, and has a slot for an adapter.
 
     Attributes:
         adapter: a layer whose output is added unless its `merged` is true, or None; see `set_adapter`.
@@ -21,17 +25,17 @@ class Linear(keras.layers.Dense):
 
     adapter: Any = None
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
-        if decoding.serves_products(inputs, self.kernel):
+    def call(self, inputs: Any, training: bool | None = None, lowering: Lowering = PLAIN) -> Any:
+        if decoding.serves_matvec(inputs, self.kernel, target=lowering.xla_target):
             outputs = _read_once(inputs, [self])[0]
-        elif decoding.serves_dense(inputs, self.kernel):
-            outputs = decoding.dense(inputs, self.kernel, self.bias)
+        elif decoding.serves_dense(inputs, self.kernel, lowering.xla_target):
+            outputs = decoding.dense(inputs, self.kernel, self.bias, target=lowering.xla_target)
         else:
             outputs = super().call(inputs, training=training)
         return self._adapted(inputs, outputs)
 
-    def quantized_call(self, inputs: Any, training: bool | None = None) -> Any:
-        if _is_whole(self) and decoding.serves_products(inputs, self.kernel):
+    def quantized_call(self, inputs: Any, training: bool | None = None, lowering: Lowering = PLAIN) -> Any:
+        if _is_whole(self) and decoding.serves_matvec(inputs, self.kernel, target=lowering.xla_target):
             outputs = _read_once(inputs, [self])[0]
         else:
             outputs = super().quantized_call(inputs, training=training)
@@ -48,16 +52,17 @@ class Linear(keras.layers.Dense):
         return outputs + ops.cast(self.adapter(inputs), outputs.dtype)
 
     def quantize(self, *arguments: Any, **options: Any) -> Any:
-        # Keras refuses subclasses, whose `call` it could not replace; ours adds nothing that quantization changes.
+        # Keras refuses subclasses, whose `call` it could not replace; this one adds nothing that quantization changes.
         return super().quantize(*arguments, **{**options, "type_check": False})
 
 
-def project(inputs: Any, *layers: Linear) -> list[Any]:
-    """What each of several layers makes of the same inputs; where there is a kernel for it, in one operation.
+def project(inputs: Any, *layers: Linear, lowering: Lowering = PLAIN) -> list[Any]:
+    """Apply several layers to the same inputs, by one kernel where there is one for it.
 
     Args:
         inputs: (batch, length, width).
         layers: built.
+        lowering: see `Lowering`.
 
     Returns:
         (batch, length, units) for each.
@@ -69,12 +74,12 @@ def project(inputs: Any, *layers: Linear) -> list[Any]:
         >>> [output.shape for output in project(np.ones((1, 4, 5), "float32"), *layers)]
         [TensorShape([1, 4, 2]), TensorShape([1, 4, 3])]
     """
-    kinds = [(type(layer), layer.compute_dtype, layer.quantization_mode, _quantizer(layer)) for layer in layers]
-    alike = kinds[0][0] is Linear and kinds.count(kinds[0]) == len(kinds) and all(map(_is_whole, layers))
-    alike = alike and all(layer.adapter is None for layer in layers)
-    if alike and decoding.serves_products(inputs, *(layer.kernel for layer in layers)):
+    kinds = [(layer.compute_dtype, layer.quantization_mode, _quantizer(layer)) for layer in layers]
+    plain = all(type(layer) is Linear and layer.adapter is None and _is_whole(layer) for layer in layers)
+    alike = plain and kinds.count(kinds[0]) == len(kinds)
+    if alike and decoding.serves_matvec(inputs, *(layer.kernel for layer in layers), target=lowering.xla_target):
         return _read_once(inputs, layers)
-    return [layer(inputs) for layer in layers]
+    return [layer(inputs, lowering=lowering) for layer in layers]
 
 
 def _is_whole(layer: keras.layers.Layer) -> bool:
@@ -88,13 +93,13 @@ def _quantizer(layer: Linear) -> dict[str, Any] | None:
 
 
 def _read_once(inputs: Any, layers: Sequence[Linear]) -> list[Any]:
-    """`project` by `decoding.products`; what is quantised is scaled as Keras does it, but in float32."""
+    """`project` by `decoding.matvec`; quantised layers are scaled as Keras does it, but in float32."""
     rows, scale = inputs, 1.0
     if quantizer := getattr(layers[0], "inputs_quantizer", None):
         rows, scale = quantizer(inputs, axis=-1)
         rows, scale = ops.cast(rows, inputs.dtype), ops.cast(scale, "float32")
     outputs = []
-    for layer, output in zip(layers, decoding.products(rows, *(layer.kernel for layer in layers)), strict=True):
+    for layer, output in zip(layers, decoding.matvec(rows, *(layer.kernel for layer in layers)), strict=True):
         if layer.quantization_mode:
             output = output / (scale * ops.cast(layer.kernel_scale, "float32"))
         if layer.bias is not None:
@@ -117,8 +122,8 @@ def linear(units: int, *, std: float, use_bias: bool, dtype: Any, name: str) -> 
 class Embedding(keras.layers.Embedding):
     """An embedding table with the gradients that PyTorch's has.
 
-    What its rows learn is one dense tensor. TensorFlow's own gradient lists a row once for every time it was looked
-    up; Keras's optimizers square these parts one by one, so that Adam takes wrong steps for tokens that occur twice.
+    The gradient of the table is one dense tensor. TensorFlow's own lists a row once for every time it was looked up,
+    and Keras's optimizers square these parts one by one, so that Adam takes wrong steps for tokens that occur twice.
 
     Args:
         padding_id: the row that does not learn from being looked up, `padding_idx` in PyTorch; None for none.
@@ -137,31 +142,43 @@ class Embedding(keras.layers.Embedding):
         super().__init__(*arguments, **options)
         self.padding_id = padding_id
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Any, lowering: Lowering = PLAIN) -> Any:
         ids = inputs if backend.is_int_dtype(backend.standardize_dtype(inputs.dtype)) else ops.cast(inputs, "int32")
-
+        if lowering.target == "litert":
+            return _litert_lookup(self.embeddings, ids)
         size, dim = self.embeddings.shape
 
-        @ops.custom_gradient
         def take(table: Any) -> tuple[Any, Callable[..., Any]]:
-            def gradient(*given: Any, upstream: Any = None) -> Any:
-                flow = given[0] if upstream is None else upstream  # backends differ in how they hand it over
+            def gradient(upstream: Any) -> tuple[Any]:
                 if self.padding_id is not None:
-                    flow = ops.where(ops.expand_dims(ops.equal(ids, self.padding_id), -1), 0, flow)
-                flow = ops.reshape(flow, (-1, dim))
-                return ops.segment_sum(flow, ops.reshape(ids, (-1,)), num_segments=size)
+                    upstream = ops.where(ops.expand_dims(ops.equal(ids, self.padding_id), -1), 0, upstream)
+                upstream = ops.reshape(upstream, (-1, dim))
+                return (ops.segment_sum(upstream, ops.reshape(ids, (-1,)), num_segments=size),)
 
             return ops.take(table, ids, axis=0), gradient
 
-        # Reshaped, it is read here: inside of `take` it must not be a variable.
-        return ops.cast(take(ops.reshape(self.embeddings, (size, dim))), self.compute_dtype)
+        # The reshape reads the variable here: inside of `take` it must be a tensor.
+        return ops.cast(with_gradient(take, ops.reshape(self.embeddings, (size, dim))), self.compute_dtype)
+
+    def quantized_call(self, inputs: Any, lowering: Lowering = PLAIN) -> Any:
+        return super().quantized_call(inputs)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "padding_id": self.padding_id}
 
     def quantize(self, *arguments: Any, **options: Any) -> Any:
-        # As in `Linear`: what is quantised learns nothing.
+        # As in `Linear`: a quantised table learns nothing.
         return super().quantize(*arguments, **{**options, "type_check": False})
+
+
+def _litert_lookup(table: Any, ids: Any) -> Any:
+    """Rows of a table by the operation EMBEDDING_LOOKUP, which reads a quantised table where GATHER could not."""
+    import tensorflow as tf
+
+    # A function of its own each time: TensorFlow warns of one that is traced again and again.
+    lookup = tf.function(lambda table, ids: tf.gather(table, ids), experimental_implements="embedding_matmul")
+    rows = lookup(tf.convert_to_tensor(table), tf.reshape(tf.cast(ids, tf.int32), [-1]))
+    return tf.reshape(rows, [*ids.shape, table.shape[1]])
 
 
 def embedding(
@@ -172,23 +189,28 @@ def embedding(
     return Embedding(size, dim, embeddings_initializer=initializer, padding_id=padding_id, dtype=dtype, name=name)
 
 
-def project_back(hidden: Any, table: keras.layers.Embedding) -> Any:
-    """Scores of every row of an embedding table: the language-model head of tied checkpoints.
+def unembed(hidden: Any, table: keras.layers.Embedding, lowering: Lowering = PLAIN) -> Any:
+    """Score hidden states against every row of an embedding table: the language-model head of tied checkpoints.
 
     Args:
         hidden: (batch, length, dim).
         table: embedding layer (size, dim).
+        lowering: see `Lowering`.
 
     Returns:
         (batch, length, size), in the dtype of `hidden`.
     """
-    if table.quantization_mode and _is_whole(table) and decoding.serves_table(hidden, table.embeddings):
-        return decoding.table_scores(hidden, table.embeddings, table.embeddings_scale)
-    # What is quantised knows best what its rows stand for.
+    target = lowering.xla_target
+    if lowering.target == "litert":
+        # A step that changes nothing: without it the converter multiplies the last norm's factors into a second table.
+        hidden = ops.maximum(hidden, _LOWEST)
+    if table.quantization_mode and _is_whole(table) and decoding.serves_table(hidden, table.embeddings, target):
+        return decoding.table_scores(hidden, table.embeddings, table.embeddings_scale, target=target)
+    # A quantised table dequantises its own rows, so they are looked up through the layer.
     rows = table(ops.arange(table.input_dim)) if table.quantization_mode else table.embeddings
     embeddings = ops.cast(rows, hidden.dtype)
-    if decoding.serves_table(hidden, embeddings):
-        return decoding.table_scores(hidden, embeddings)
+    if decoding.serves_table(hidden, embeddings, target):
+        return decoding.table_scores(hidden, embeddings, target=target)
     return ops.einsum("btd,vd->btv", hidden, embeddings)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from tfmodels.layers.linear import embedding
+from tfmodels.runtime.lowering import PLAIN, Lowering
 
 
 def distance_buckets(buckets: int, max_distance: int) -> np.ndarray:
@@ -66,11 +67,11 @@ class RelativeBias(keras.layers.Layer):
     def build(self, input_shape: Any = None) -> None:
         self.table.build(None)
 
-    def call(self, columns: Any) -> Any:
-        """Bias (1, heads, length, length) for positions 0, 1, ... given as int (length,)."""
+    def call(self, columns: Any, lowering: Lowering = PLAIN) -> Any:
+        """Bias (1, heads, length, length) of positions 0, 1, ... given as int (length,)."""
         forward = ops.expand_dims(columns, 0) - ops.expand_dims(columns, 1)
         buckets = ops.take(
             ops.convert_to_tensor(self.distance_buckets), ops.minimum(ops.abs(forward), self.max_distance), axis=0
         )
         buckets = ops.where(forward > 0, buckets + self.half, buckets)
-        return ops.expand_dims(ops.transpose(self.table(buckets), (2, 0, 1)), 0)
+        return ops.expand_dims(ops.transpose(self.table(buckets, lowering=lowering), (2, 0, 1)), 0)

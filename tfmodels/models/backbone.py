@@ -1,10 +1,10 @@
-"""What all backbones share: the loop over blocks, and for decoders masks, positions and caches around it."""
+"""Base classes of the backbones: the loop over blocks, and for decoders masks, positions and caches around it."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import keras
 import numpy as np
@@ -14,33 +14,60 @@ from tfmodels.cache import kv
 from tfmodels.configs.base import ModelConfig
 from tfmodels.kernels.masks import AttentionMask, make_mask
 from tfmodels.kernels.recompute import recompute
-from tfmodels.layers.attention import Choice, attend, merge_heads, resolve_implementation
+from tfmodels.layers.attention import AttentionPath, attend, merge_heads, resolve_implementation
 from tfmodels.layers.tracking import ListsTracked
 from tfmodels.models.calling import CallingConvention, value_range, values_of
 from tfmodels.models.outputs import BaseModelOutput, BaseModelOutputWithPooling
-from tfmodels.runtime.shared_blocks import call_block
+from tfmodels.runtime.lowering import PLAIN, Lowering
+from tfmodels.runtime.shared_blocks import TracedBlock, call_block
+
+
+class TokenInputs(NamedTuple):
+    """The tokens of one pass: ids, or embeddings in their place.
+
+    Fields:
+        ids: int (batch, length), or None.
+        embeds: float (batch, length, hidden_size), or None.
+        mask: as `attention_mask` of `tfmodels.kernels.masks.make_mask`; cached positions count as keys.
+        positions: int (batch or 1, length); None counts on from the cache.
+        types: int (batch, length), `token_type_ids` of the families that have them, or None.
+    """
+
+    ids: Any = None
+    embeds: Any = None
+    mask: Any = None
+    positions: Any = None
+    types: Any = None
+
+    @property
+    def length(self) -> Any:
+        """Number of tokens in a row, an int or int32 scalar."""
+        return ops.shape(self.ids if self.embeds is None else self.embeds)[1]
 
 
 @dataclasses.dataclass
 class BlockContext:
-    """What every block of one call is given beside the hidden states, and its way to attention.
+    """The inputs of every block of one pass beside the hidden states, and its way to attention.
 
     It is no pytree on purpose: Keras leaves it alone at layer boundaries, where it would cast every float it finds.
 
     Fields:
         mask: which keys each query sees.
+        positions: of the tokens, int (batch or 1, length).
         rotary: cosine and sine of the positions, for families with rotary embeddings.
         bias: float scores added in every block (ALiBi, relative positions), or None.
         cache_length: int32 scalar where a static cache is written; None for growing caches.
-        return_weights: whether attention weights are wanted.
+        return_weights: whether to return attention weights.
         head_mask: factors on the attention weights of this block, or None.
         past: this block's (key, value) so far, or None.
         training: as in Keras.
         implementation: of attention, see `tfmodels.layers.attention.attend`.
-        record: what was chosen for each block so far, or None.
+        lowering: see `tfmodels.runtime.lowering.Lowering`; layers take it as an argument of their call.
+        record: how each block so far computed attention, or None.
     """
 
     mask: AttentionMask
+    positions: Any = None
     rotary: tuple[Any, Any] | None = None
     bias: Any = None
     cache_length: Any = None
@@ -49,7 +76,8 @@ class BlockContext:
     past: kv.LayerCache | None = None
     training: bool | None = None
     implementation: str = "auto"
-    record: list[Choice] | None = None
+    lowering: Lowering = PLAIN
+    record: list[AttentionPath] | None = None
 
     def attend(
         self, query: Any, key: Any, value: Any, *, scale: float, dropout: Callable[..., Any]
@@ -57,7 +85,7 @@ class BlockContext:
         """Attention over this block's cached keys and values and the new ones.
 
         Args:
-            query, key, value: of this call's tokens, (batch, heads, length, head_dim).
+            query, key, value: of this pass's tokens, (batch, heads, length, head_dim).
             scale, dropout: as in `tfmodels.layers.attention.attend`.
 
         Returns:
@@ -82,15 +110,42 @@ class BlockContext:
             training=self.training,
             implementation=self.implementation,
             return_weights=self.return_weights,
+            lowering=self.lowering,
             record=self.record,
         )
         return merge_heads(output), cache, weights
 
 
+class Pass(NamedTuple):
+    """The results of one pass through all blocks.
+
+    Fields:
+        hidden: (batch, length, hidden_size).
+        caches: per block (key, value), or None for encoders.
+        states: the hidden states *before* each block, or none.
+        weights: attention weights per block, or None.
+    """
+
+    hidden: Any
+    caches: tuple[kv.LayerCache | None, ...]
+    states: tuple[Any, ...]
+    weights: tuple[Any, ...] | None
+
+
+class AttentionLog:
+    """How the blocks of the last call, or of the last program traced, computed attention.
+
+    A plain object, whose changes Keras does not track.
+    """
+
+    def __init__(self):
+        self.paths: tuple[AttentionPath, ...] = ()
+
+
 class Backbone(CallingConvention, ListsTracked):
     """Base of all backbones: a Keras layer that composes inside other layers and models.
 
-    A family sets `config_class`, makes `self.layers` (its blocks) and implements `forward`. A block is called as
+    A family sets `config_class` and makes `self.layers`, its blocks. A block is called as
     `block(hidden, context=BlockContext)` and returns (hidden, (key, value), weights or None).
 
     Args:
@@ -104,16 +159,15 @@ class Backbone(CallingConvention, ListsTracked):
     position_limit: int | None = None
     # Per layer how many of the last positions it looks back on, None for all; the first keeps all. None: all keep all.
     cache_windows: tuple[int | None, ...] | None = None
-    # Whether training computes blocks again on the way back instead of keeping what they computed.
+    # Whether training recomputes blocks for the gradients instead of keeping their intermediate results.
     gradient_checkpointing: bool = False
-    # How the blocks of the last call, or of the last program traced, computed attention.
-    attention_choices: tuple[Choice, ...] = ()
 
     def __init__(self, config: ModelConfig, *, attn_implementation: str | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         config.validate()
         self.config = config
         self.attn_implementation = resolve_implementation(attn_implementation)
+        self.attention_log = AttentionLog()
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
@@ -139,15 +193,11 @@ class Backbone(CallingConvention, ListsTracked):
         past: tuple[kv.LayerCache, ...] | None = None,
         head_mask: Any = None,
         output_hidden_states: bool = False,
-    ) -> tuple[Any, tuple[kv.LayerCache, ...], tuple[Any, ...], tuple[Any, ...] | None]:
-        """Send hidden states through all blocks.
-
-        Returns:
-            The last block's hidden states, the caches, the states *before* each block (or none), the weights (or
-            None).
-        """
+    ) -> Pass:
+        """Send hidden states through all blocks."""
         caches, states, weights = [], [], []
         context = dataclasses.replace(context, record=[])
+        traced: list[TracedBlock] = []
         for index, block in enumerate(self.layers):
             if output_hidden_states:
                 states.append(hidden)
@@ -156,20 +206,27 @@ class Backbone(CallingConvention, ListsTracked):
                 head_mask=None if head_mask is None else head_mask[index],
                 past=None if past is None else past[index],
             )
-            again = self.gradient_checkpointing and context.training
-            run = run_recomputed if again else call_block
-            hidden, new_cache, block_weights = run(block, hidden, context=own)
+            if self.gradient_checkpointing and context.training:
+                hidden, new_cache, block_weights = run_recomputed(block, hidden, context=own)
+            else:
+                hidden, new_cache, block_weights = call_block(block, hidden, context=own, traced=traced)
             caches.append(new_cache)
             weights.append(block_weights)
-        self.__dict__["attention_choices"] = tuple(context.record)  # past Keras, which would track it
-        return hidden, tuple(caches), tuple(states), tuple(weights) if context.return_weights else None
+        self.attention_log.paths = tuple(context.record)
+        return Pass(hidden, tuple(caches), tuple(states), tuple(weights) if context.return_weights else None)
+
+    def embed(self, tokens: TokenInputs, context: BlockContext) -> Any:
+        """Hidden states that enter the first block, (batch, length, hidden_size)."""
+        if tokens.embeds is not None:
+            return ops.cast(tokens.embeds, self.compute_dtype)
+        return self.embed_tokens(tokens.ids, lowering=context.lowering)
 
     def block_context(self, context: BlockContext, index: int) -> BlockContext:
         """The context of block `index`: families whose blocks differ (local attention) override this."""
         return context
 
-    def position_context(self, context: BlockContext, positions: Any) -> BlockContext:
-        """The context with what the family's positions contribute (rotary angles, ALiBi, relative positions)."""
+    def position_context(self, context: BlockContext) -> BlockContext:
+        """The context with the family's terms of `context.positions` (rotary angles, ALiBi, relative positions)."""
         return context
 
     def check_positions(self, positions: Any, end: Any) -> None:
@@ -220,7 +277,7 @@ def run_recomputed(
     differentiable = {
         name: getattr(context, name) for name in ("bias", "head_mask") if getattr(context, name) is not None
     }
-    _ = context.mask.allowed  # made now, outside of what is run twice
+    context.mask.make_whole()  # now, outside of the function that is run twice
     # Both runs have to drop the same: they start from the same random states.
     states = [generator.state for generator in random_generators(block)]
     seeds = [ops.copy(ops.convert_to_tensor(state)) for state in states]
@@ -247,7 +304,8 @@ def random_generators(layer: keras.layers.Layer) -> list[keras.random.SeedGenera
 class DecoderBackbone(Backbone):
     """Base of the causal families.
 
-    A family implements `embed` and `final_norm`, and may override `position_context` and `block_context`.
+    A family implements `final_norm` and has `embed_tokens`; it may override `embed`, `position_context` and
+    `block_context`. `step` is the forward pass, `forward` puts checks and named outputs around it.
     """
 
     input_names: ClassVar[tuple[str, ...]] = (
@@ -264,9 +322,93 @@ class DecoderBackbone(Backbone):
         "return_dict",
     )
 
-    def embed(self, input_ids: Any, inputs_embeds: Any, positions: Any, training: bool | None, **others: Any) -> Any:
-        """Hidden states that enter the first block, (batch, length, hidden_size)."""
-        return self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+    def step(self, tokens: TokenInputs, cache: Any = None, *, lowering: Lowering = PLAIN) -> tuple[Any, Any]:
+        """Run tokens after those of a cache.
+
+        This is the pass that generation and exports trace: a plain method, without Keras's `__call__` and its checks.
+
+        Args:
+            tokens: the new tokens.
+            cache: a growing cache, a `StaticCache`, or None.
+            lowering: which operations to take.
+
+        Returns:
+            The last hidden states, normalised, (batch, length, hidden_size), and the cache with the new tokens, of
+            the kind given (a growing one for None).
+
+        Raises:
+            ValueError: a static cache has no room for the tokens, as far as its length is known now.
+
+        Example:
+            >>> import numpy as np
+            >>> from tfmodels import LlamaConfig, TFLlamaModel
+            >>> config = LlamaConfig(vocab_size=9, hidden_size=8, intermediate_size=8, num_attention_heads=2,
+            ...                      num_hidden_layers=1)
+            >>> backbone = TFLlamaModel(config).backbone
+            >>> hidden, cache = backbone.step(TokenInputs(np.array([[1, 2, 3]])))
+            >>> hidden, cache = backbone.step(TokenInputs(np.array([[4]])), cache)
+            >>> tuple(hidden.shape), tuple(cache[0][0].shape)
+            ((1, 1, 8), (1, 2, 4, 4))
+        """
+        found = self.run(tokens, cache, lowering=lowering)
+        return found.hidden, kv.grown(cache, found.caches, tokens.length)
+
+    def run(
+        self,
+        tokens: TokenInputs,
+        cache: Any = None,
+        *,
+        lowering: Lowering = PLAIN,
+        packed: bool = False,
+        training: bool | None = None,
+        head_mask: Any = None,
+        return_weights: bool = False,
+        output_hidden_states: bool = False,
+    ) -> Pass:
+        """`step` with all that the blocks give.
+
+        Args:
+            tokens, cache, lowering: as for `step`.
+            packed: whether restarting positions separate sequences that share a row.
+            training: as in Keras.
+            head_mask: (heads,) or (layers, heads), see `spread_head_mask`.
+            return_weights, output_hidden_states: whether to return attention weights, and states before each block.
+        """
+        length, filled = tokens.length, kv.filled_length(cache)
+        kv.check_room(cache, length)
+        static = isinstance(cache, kv.StaticCache)
+        mask = make_mask(
+            tokens.mask,
+            causal=True,
+            query_length=length,
+            key_length=ops.shape(cache.layers[0][0])[2] if static else filled + length,
+            offset=filled,
+            packed_positions=as_rows(tokens.positions) if packed else None,
+        )
+        if tokens.positions is None:
+            positions, end = self.counted_positions(mask), filled + length
+        else:
+            positions, end = as_rows(tokens.positions), None
+        self.check_positions(positions, end)
+        context = self.position_context(
+            BlockContext(
+                mask=mask,
+                positions=positions,
+                cache_length=filled if static else None,
+                return_weights=return_weights,
+                training=training,
+                implementation=self.attn_implementation,
+                lowering=lowering,
+            )
+        )
+        found = self.run_blocks(
+            self.embed(tokens, context),
+            context,
+            past=None if cache is None else kv.layers_of(cache),
+            head_mask=self.spread_head_mask(head_mask),
+            output_hidden_states=output_hidden_states,
+        )
+        return found._replace(hidden=self.final_norm(found.hidden))
 
     def forward(
         self,
@@ -283,57 +425,34 @@ class DecoderBackbone(Backbone):
         output_hidden_states: bool | None,
         return_dict: bool | None,
         training: bool | None,
-        **others: Any,
+        token_type_ids: Any = None,
+        lowering: Lowering = PLAIN,
     ) -> Any:
-        tokens = exactly_one_input(input_ids, inputs_embeds, self.config.vocab_size)
-        length = ops.shape(tokens)[1]
+        exactly_one_input(input_ids, inputs_embeds, self.config.vocab_size)
         # Training never decodes; with a cache, restarting positions would not be seen as packed sequences.
         use_cache = self.flag("use_cache", use_cache if use_cache is not None or not training else False)
-        static = isinstance(past_key_values, kv.StaticCache)
-        filled = kv.filled_length(past_key_values)
         if past_key_values is not None and len(kv.layers_of(past_key_values)) != len(self.layers):
             raise ValueError(
                 f"past_key_values has {len(kv.layers_of(past_key_values))} layers; the model has {len(self.layers)}."
             )
-        keys = ops.shape(past_key_values.layers[0][0])[2] if static else filled + length
-        packed = position_ids is not None and past_key_values is None and not use_cache
-        mask = make_mask(
-            attention_mask,
-            causal=True,
-            query_length=length,
-            key_length=keys,
-            offset=filled,
-            packed_positions=as_rows(position_ids) if packed else None,
-        )
-        if position_ids is None and cache_position is None:
-            positions = self.counted_positions(mask)
-            self.check_positions(positions, end=filled + length)
-        else:
-            positions = as_rows(cache_position if position_ids is None else position_ids)
-            self.check_positions(positions, end=None)
-        context = BlockContext(
-            mask=mask,
-            cache_length=filled if static else None,
-            return_weights=self.flag("output_attentions", output_attentions),
+        positions = cache_position if position_ids is None else position_ids
+        tokens = TokenInputs(input_ids, inputs_embeds, attention_mask, positions, token_type_ids)
+        found = self.run(
+            tokens,
+            past_key_values,
+            lowering=lowering,
+            packed=position_ids is not None and past_key_values is None and not use_cache,
             training=training,
-            implementation=self.attn_implementation,
-        )
-        context = self.position_context(context, positions)
-        hidden, caches, states, weights = self.run_blocks(
-            self.embed(input_ids, inputs_embeds, positions, training, **others),
-            context,
-            past=None if past_key_values is None else kv.layers_of(past_key_values),
-            head_mask=self.spread_head_mask(head_mask),
+            head_mask=head_mask,
+            return_weights=self.flag("output_attentions", output_attentions),
             output_hidden_states=self.flag("output_hidden_states", output_hidden_states),
         )
-        hidden = self.final_norm(hidden)
-        if static:
-            caches = kv.StaticCache(caches, filled + length)
+        kept = use_cache or isinstance(past_key_values, kv.StaticCache)
         output = BaseModelOutput(
-            last_hidden_state=hidden,
-            past_key_values=caches if use_cache or static else None,
-            hidden_states=(*states, hidden) if states else None,
-            attentions=weights,
+            last_hidden_state=found.hidden,
+            past_key_values=kv.grown(past_key_values, found.caches, tokens.length) if kept else None,
+            hidden_states=(*found.states, found.hidden) if found.states else None,
+            attentions=found.weights,
         )
         return output if self.flag("return_dict", return_dict) else output.to_tuple()
 
@@ -345,7 +464,7 @@ class DecoderBackbone(Backbone):
 class EncoderBackbone(Backbone):
     """Base of the families in which every token sees all others.
 
-    A family implements `positions`, `embed` and `pool`, and may override `position_context` and `block_context`.
+    A family implements `positions`, `embed` and `pool`; it may override `position_context` and `block_context`.
     """
 
     input_names: ClassVar[tuple[str, ...]] = (
@@ -371,27 +490,34 @@ class EncoderBackbone(Backbone):
         output_hidden_states: bool | None,
         return_dict: bool | None,
         training: bool | None,
+        lowering: Lowering = PLAIN,
     ) -> Any:
-        length = ops.shape(exactly_one_input(input_ids, inputs_embeds, self.config.vocab_size))[1]
+        exactly_one_input(input_ids, inputs_embeds, self.config.vocab_size)
+        tokens = TokenInputs(input_ids, inputs_embeds, attention_mask)
+        length = tokens.length
         positions, end = self.positions(position_ids, input_ids, length)
         self.check_positions(positions, end)
-        context = BlockContext(
-            mask=make_mask(attention_mask, causal=False, query_length=length, key_length=length),
-            return_weights=self.flag("output_attentions", output_attentions),
-            training=training,
-            implementation=self.attn_implementation,
+        context = self.position_context(
+            BlockContext(
+                mask=make_mask(attention_mask, causal=False, query_length=length, key_length=length),
+                positions=positions,
+                return_weights=self.flag("output_attentions", output_attentions),
+                training=training,
+                implementation=self.attn_implementation,
+                lowering=lowering,
+            )
         )
-        hidden, _, states, weights = self.run_blocks(
-            self.embed(input_ids, inputs_embeds, positions, training),
-            self.position_context(context, positions),
+        found = self.run_blocks(
+            self.embed(tokens, context),
+            context,
             head_mask=self.spread_head_mask(head_mask),
             output_hidden_states=self.flag("output_hidden_states", output_hidden_states),
         )
         output = BaseModelOutputWithPooling(
-            last_hidden_state=hidden,
-            pooler_output=self.pool(hidden),
-            hidden_states=(*states, hidden) if states else None,
-            attentions=weights,
+            last_hidden_state=found.hidden,
+            pooler_output=self.pool(found.hidden, lowering),
+            hidden_states=(*found.states, found.hidden) if found.states else None,
+            attentions=found.weights,
         )
         return output if self.flag("return_dict", return_dict) else output.to_tuple()
 
@@ -399,11 +525,7 @@ class EncoderBackbone(Backbone):
         """Positions of the tokens, int32 (batch or 1, length), and the one after the last, where it is known."""
         raise NotImplementedError
 
-    def embed(self, input_ids: Any, inputs_embeds: Any, positions: Any, training: bool | None) -> Any:
-        """Hidden states that enter the first block, (batch, length, hidden_size)."""
-        raise NotImplementedError
-
-    def pool(self, hidden: Any) -> Any:
+    def pool(self, hidden: Any, lowering: Lowering) -> Any:
         """One vector per row, (batch, hidden_size), or None, from the last hidden states."""
         raise NotImplementedError
 
@@ -414,8 +536,8 @@ def as_rows(position_ids: Any) -> Any:
     return ops.expand_dims(position_ids, 0) if len(position_ids.shape) == 1 else position_ids
 
 
-def exactly_one_input(input_ids: Any, inputs_embeds: Any, vocab_size: int) -> Any:
-    """The one of the two that was given.
+def exactly_one_input(input_ids: Any, inputs_embeds: Any, vocab_size: int) -> None:
+    """Check that ids or embeddings are given, and not both.
 
     Values are looked at where there are some now. Inside a graph an id beyond the vocabulary looks up whatever the
     backend makes of it (an error on a CPU, zeros on a GPU, the last row under XLA), and NaN goes on to the outputs.
@@ -436,10 +558,9 @@ def exactly_one_input(input_ids: Any, inputs_embeds: Any, vocab_size: int) -> An
         if values is not None and np.isnan(values).any():
             row, column, _ = np.argwhere(np.isnan(values))[0]
             raise ValueError(f"inputs_embeds holds NaN, first in row {row} at position {column}.")
-        return inputs_embeds
+        return
     if len(input_ids.shape) != 2:
         raise ValueError(f"input_ids has shape {tuple(input_ids.shape)}; (batch, length) was expected.")
     lowest, highest = value_range(input_ids) or (0, 0)
     if lowest < 0 or highest >= vocab_size:
         raise ValueError(f"input_ids run from {lowest} to {highest}; the vocabulary has ids 0 to {vocab_size - 1}.")
-    return input_ids

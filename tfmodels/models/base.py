@@ -124,15 +124,23 @@ class TFPreTrainedModel(CallingConvention, QuantizedModel, TaskModel):
     def forward(self, **inputs: Any) -> Any:
         return self.backbone(**inputs)
 
-    def finish(
-        self, output_class: type[ModelOutput], outputs: ModelOutput, return_dict: bool | None, **values: Any
+    def head_output(
+        self,
+        output_class: type[ModelOutput],
+        outputs: ModelOutput,
+        return_dict: bool | None,
+        labels: Mapping[str, Any],
+        **values: Any,
     ) -> Any:
         """A head's output as the caller wants it: an `output_class`, or a tuple for return_dict=False.
 
         Args:
-            output_class: its fields are filled with `values` first, then with what of `outputs` bears the same name.
-            outputs: what the backbone gave.
+            output_class: its fields are filled with the loss and `values` first, then from `outputs` by name.
+            outputs: the backbone's output.
+            labels: by name; where none of them is None, `loss_of` gives the loss.
         """
+        if all(label is not None for label in labels.values()):
+            values["loss"] = self.loss_of(values, labels).mean()
         carried = {name: outputs[name] for name in output_class.fields if name in outputs and name not in values}
         output = output_class(**values, **carried)
         return output if self.backbone.flag("return_dict", return_dict) else output.to_tuple()
@@ -149,7 +157,7 @@ class TFPreTrainedModel(CallingConvention, QuantizedModel, TaskModel):
             >>> model.attention_report()
             '5 blocks: eager'
         """
-        counts = Counter(self.backbone.attention_choices)
+        counts = Counter(self.backbone.attention_log.paths)
         lines = [
             f"{count} block{'s' if count > 1 else ''}: {name}{f' ({reason})' if reason else ''}"
             for (name, reason), count in counts.items()

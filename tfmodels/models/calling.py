@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 from keras import ops
 
+from tfmodels.runtime.lowering import PLAIN, Lowering
 from tfmodels.utils.text import did_you_mean, quote
 
 # Where `input_ids` may stand for one of these, given positionally, everything is spread over the arguments.
@@ -77,7 +78,8 @@ def check_names(names: tuple[str, ...], given: Mapping[str, Any], owner: str) ->
 class CallingConvention:
     """Mixin for `keras.Layer` classes: makes `call` from `input_names` and hands `forward` one value per name.
 
-    `training` is always accepted last.
+    `training` is always accepted last. So is `lowering`, by name only: `forward` gets it where it is not the plain one
+    (see `tfmodels.runtime.lowering.Lowering`), and hands it on to the layers.
     """
 
     input_names: ClassVar[tuple[str, ...]] = ()
@@ -89,18 +91,20 @@ class CallingConvention:
         super().__init_subclass__(**kwargs)
         names = cls.input_names + ("training",)
 
-        def call(self, *args, **kwargs):
+        def call(self, *args, lowering=PLAIN, **kwargs):
             given = unpack(names, args, kwargs, type(self).__name__)
-            return self.forward(**{name: value for name, value in given.items() if name not in self.unused_inputs})
+            given = {name: value for name, value in given.items() if name not in self.unused_inputs}
+            return self.forward(**given) if lowering is PLAIN else self.forward(**given, lowering=lowering)
 
         parameters = [inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
         parameters += [inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None) for n in names]
+        parameters += [inspect.Parameter("lowering", inspect.Parameter.KEYWORD_ONLY, default=PLAIN)]
         call.__signature__ = inspect.Signature(parameters)
         call.__doc__ = f"Run the model. Accepts {', '.join(names)}."
         call.__qualname__ = f"{cls.__qualname__}.call"
         cls.call = call
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: Any, lowering: Lowering = PLAIN, **kwargs: Any) -> Any:
         names = self.input_names + ("training",)
         check_names(names, kwargs, type(self).__name__)
         kwargs = {name: typed_in(value) for name, value in kwargs.items()}
@@ -121,6 +125,8 @@ class CallingConvention:
         for name in flags:
             if name in kwargs:
                 raise TypeError(f"{type(self).__name__} got {quote(name)} twice: by name and in what came before.")
+        if lowering is not PLAIN:
+            kwargs["lowering"] = lowering
         return super().__call__(*args, **{**flags, **kwargs})
 
 

@@ -1,17 +1,18 @@
 """The task heads, written once for all families.
 
 A head is a mixin before a family's base class: it creates its layers, takes its labels beside the backbone's inputs
-and turns the backbone's output into logits and a loss.
+and turns the backbone's output into logits. `loss_of` gives the loss of logits and labels as a sum and a count.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 from keras import ops
 
-from tfmodels.layers.linear import build_all, project_back
+from tfmodels.layers.linear import build_all, unembed
 from tfmodels.models import losses
 from tfmodels.models.outputs import (
     CausalLMOutput,
@@ -21,15 +22,15 @@ from tfmodels.models.outputs import (
     SequenceClassifierOutput,
     TokenClassifierOutput,
 )
+from tfmodels.runtime.lowering import PLAIN, Lowering
 
 
 class CausalLMHead:
     """Scores of the next token at every position.
 
     `labels` are int (batch, length) with -100 where a token does not count; they are shifted inside. `logits_to_keep`
-    limits
-    the positions that get logits: an int n for the last n (0 for all), a 1-D int tensor of positions, or a 2-D one
-    with positions per row (batch, kept); with it, labels still need all positions.
+    limits the positions that get logits: an int n for the last n (0 for all), a 1-D int tensor of positions, or a 2-D
+    one with positions per row (batch, kept); with it, labels still need all positions.
     """
 
     label_names = ("labels",)
@@ -48,19 +49,30 @@ class CausalLMHead:
         """The layer that gives logits: `lm_head`, or the input embeddings where they are tied."""
         return self.get_input_embeddings() if self.config.tie_word_embeddings else self.lm_head
 
-    def to_logits(self, hidden: Any) -> Any:
-        """Scores over the vocabulary, (batch, length, vocab_size)."""
+    def to_logits(self, hidden: Any, lowering: Lowering = PLAIN) -> Any:
+        """Scores over the vocabulary, (batch, length, vocab_size), from hidden states (batch, length, hidden_size)."""
         if self.config.tie_word_embeddings:
-            return project_back(hidden, self.get_input_embeddings())
-        return self.lm_head(hidden)
+            return unembed(hidden, self.get_input_embeddings(), lowering)
+        return self.lm_head(hidden, lowering=lowering)
 
-    def forward(self, *, labels: Any, logits_to_keep: Any, return_dict: bool | None, **inputs: Any) -> Any:
-        outputs = self.backbone(**inputs, return_dict=True)
+    def forward(
+        self,
+        *,
+        labels: Any,
+        logits_to_keep: Any,
+        return_dict: bool | None,
+        lowering: Lowering = PLAIN,
+        **inputs: Any,
+    ) -> Any:
+        outputs = self.backbone(**inputs, return_dict=True, lowering=lowering)
         if labels is not None and logits_to_keep is not None and not _keeps_all(logits_to_keep):
             raise ValueError("labels need the logits of all positions: leave logits_to_keep out.")
-        logits = self.to_logits(keep_positions(outputs.last_hidden_state, logits_to_keep))
-        loss = None if labels is None else losses.causal_lm_loss(logits, labels)
-        return self.finish(CausalLMOutput, outputs, return_dict, loss=loss, logits=logits)
+        logits = self.to_logits(keep_positions(outputs.last_hidden_state, logits_to_keep), lowering)
+        return self.head_output(CausalLMOutput, outputs, return_dict, {"labels": labels}, logits=logits)
+
+    def loss_of(self, outputs: Mapping[str, Any], labels: Mapping[str, Any]) -> losses.Loss:
+        """Cross-entropy of each next token."""
+        return losses.causal_lm_loss(outputs["logits"], labels["labels"])
 
 
 def _keeps_all(logits_to_keep: Any) -> bool:
@@ -100,18 +112,21 @@ def keep_positions(hidden: Any, logits_to_keep: Any) -> Any:
 class MaskedLMHead:
     """Scores of the tokens behind masked positions; `labels` are int (batch, length) with -100 where nothing is asked.
 
-    A family makes the layers and implements `to_logits(hidden)`.
+    A family makes the layers and implements `to_logits(hidden, lowering)`.
     """
 
     label_names = ("labels",)
     head_inputs = ("labels",)
     ties_embeddings = True
 
-    def forward(self, *, labels: Any, return_dict: bool | None, **inputs: Any) -> Any:
-        outputs = self.backbone(**inputs, return_dict=True)
-        logits = self.to_logits(outputs.last_hidden_state)
-        loss = None if labels is None else losses.cross_entropy(logits, labels)
-        return self.finish(MaskedLMOutput, outputs, return_dict, loss=loss, logits=logits)
+    def forward(self, *, labels: Any, return_dict: bool | None, lowering: Lowering = PLAIN, **inputs: Any) -> Any:
+        outputs = self.backbone(**inputs, return_dict=True, lowering=lowering)
+        logits = self.to_logits(outputs.last_hidden_state, lowering)
+        return self.head_output(MaskedLMOutput, outputs, return_dict, {"labels": labels}, logits=logits)
+
+    def loss_of(self, outputs: Mapping[str, Any], labels: Mapping[str, Any]) -> losses.Loss:
+        """Cross-entropy of the tokens that were asked for."""
+        return losses.cross_entropy(outputs["logits"], labels["labels"])
 
 
 class SequenceClassificationHead:
@@ -131,7 +146,7 @@ class SequenceClassificationHead:
     def build_head(self) -> None:
         build_all(self.config.hidden_size, self.score)
 
-    def classify(self, hidden: Any, input_ids: Any, training: bool | None) -> Any:
+    def classify(self, hidden: Any, input_ids: Any, training: bool | None, lowering: Lowering = PLAIN) -> Any:
         """Logits (batch, num_labels) from the last hidden states (batch, length, hidden_size)."""
         pad = self.config.pad_token_id
         if pad is None and hidden.shape[0] != 1:
@@ -145,16 +160,26 @@ class SequenceClassificationHead:
             columns = ops.arange(ops.shape(input_ids)[1], dtype="int32")
             last = ops.max(columns * ops.cast(ops.not_equal(input_ids, pad), "int32"), axis=1)
             pooled = ops.squeeze(ops.take_along_axis(hidden, ops.reshape(last, (-1, 1, 1)), axis=1), 1)
-        return self.score(pooled)
+        return self.score(pooled, lowering=lowering)
 
-    def forward(self, *, labels: Any, return_dict: bool | None, training: bool | None, **inputs: Any) -> Any:
-        outputs = self.backbone(**inputs, return_dict=True, training=training)
-        logits = self.classify(outputs.last_hidden_state, inputs["input_ids"], training)
-        loss = None
-        if labels is not None:
-            problem_type = self.config.problem_type or losses.infer_problem_type(self.config.num_labels, labels)
-            loss = losses.sequence_classification_loss(logits, labels, problem_type)
-        return self.finish(SequenceClassifierOutput, outputs, return_dict, loss=loss, logits=logits)
+    def forward(
+        self,
+        *,
+        labels: Any,
+        return_dict: bool | None,
+        training: bool | None,
+        lowering: Lowering = PLAIN,
+        **inputs: Any,
+    ) -> Any:
+        outputs = self.backbone(**inputs, return_dict=True, training=training, lowering=lowering)
+        logits = self.classify(outputs.last_hidden_state, inputs["input_ids"], training, lowering)
+        return self.head_output(SequenceClassifierOutput, outputs, return_dict, {"labels": labels}, logits=logits)
+
+    def loss_of(self, outputs: Mapping[str, Any], labels: Mapping[str, Any]) -> losses.Loss:
+        """Cross-entropy, binary cross-entropy or squared error, by the kind of problem."""
+        given = labels["labels"]
+        problem_type = self.config.problem_type or losses.infer_problem_type(self.config.num_labels, given)
+        return losses.sequence_classification_loss(outputs["logits"], given, problem_type)
 
 
 class MultipleChoiceHead:
@@ -173,16 +198,27 @@ class MultipleChoiceHead:
     def build_head(self) -> None:
         build_all(self.config.hidden_size, self.dropout, self.classifier)
 
-    def forward(self, *, labels: Any, return_dict: bool | None, training: bool | None, **inputs: Any) -> Any:
+    def forward(
+        self,
+        *,
+        labels: Any,
+        return_dict: bool | None,
+        training: bool | None,
+        lowering: Lowering = PLAIN,
+        **inputs: Any,
+    ) -> Any:
         choices = None
         for name, rank in (("input_ids", 3), ("attention_mask", 3), ("position_ids", 3), ("inputs_embeds", 4)):
             if inputs[name] is not None:
                 inputs[name], choices = _fold_choices(name, inputs[name], rank)
-        outputs = self.backbone(**inputs, return_dict=True, training=training)
+        outputs = self.backbone(**inputs, return_dict=True, training=training, lowering=lowering)
         pooled = self.dropout(outputs.pooler_output, training=training)
-        logits = ops.reshape(self.classifier(pooled), (-1, choices))
-        loss = None if labels is None else losses.cross_entropy(logits, ops.reshape(labels, (-1,)))
-        return self.finish(MultipleChoiceOutput, outputs, return_dict, loss=loss, logits=logits)
+        logits = ops.reshape(self.classifier(pooled, lowering=lowering), (-1, choices))
+        return self.head_output(MultipleChoiceOutput, outputs, return_dict, {"labels": labels}, logits=logits)
+
+    def loss_of(self, outputs: Mapping[str, Any], labels: Mapping[str, Any]) -> losses.Loss:
+        """Cross-entropy of the right choice."""
+        return losses.cross_entropy(outputs["logits"], ops.reshape(labels["labels"], (-1,)))
 
 
 def _fold_choices(name: str, values: Any, rank: int) -> tuple[Any, Any]:
@@ -209,12 +245,24 @@ class TokenClassificationHead:
     def build_head(self) -> None:
         build_all(self.config.hidden_size, self.dropout, getattr(self, self.classifier_name))
 
-    def forward(self, *, labels: Any, return_dict: bool | None, training: bool | None, **inputs: Any) -> Any:
-        outputs = self.backbone(**self.without_cache(inputs), return_dict=True, training=training)
-        classifier = getattr(self, self.classifier_name)
-        logits = classifier(self.dropout(outputs.last_hidden_state, training=training))
-        loss = None if labels is None else losses.cross_entropy(logits, labels)
-        return self.finish(TokenClassifierOutput, outputs, return_dict, loss=loss, logits=logits)
+    def forward(
+        self,
+        *,
+        labels: Any,
+        return_dict: bool | None,
+        training: bool | None,
+        lowering: Lowering = PLAIN,
+        **inputs: Any,
+    ) -> Any:
+        inputs = self.without_cache(inputs)
+        outputs = self.backbone(**inputs, return_dict=True, training=training, lowering=lowering)
+        hidden = self.dropout(outputs.last_hidden_state, training=training)
+        logits = getattr(self, self.classifier_name)(hidden, lowering=lowering)
+        return self.head_output(TokenClassifierOutput, outputs, return_dict, {"labels": labels}, logits=logits)
+
+    def loss_of(self, outputs: Mapping[str, Any], labels: Mapping[str, Any]) -> losses.Loss:
+        """Cross-entropy of the tokens that count."""
+        return losses.cross_entropy(outputs["logits"], labels["labels"])
 
 
 def _classifier_dropout(config: Any) -> float:
@@ -242,14 +290,27 @@ class QuestionAnsweringHead:
     def build_head(self) -> None:
         build_all(self.config.hidden_size, self.qa_outputs)
 
-    def forward(self, *, start_positions: Any, end_positions: Any, return_dict: bool | None, **inputs: Any) -> Any:
+    def forward(
+        self,
+        *,
+        start_positions: Any,
+        end_positions: Any,
+        return_dict: bool | None,
+        lowering: Lowering = PLAIN,
+        **inputs: Any,
+    ) -> Any:
         if (start_positions is None) != (end_positions is None):
             raise ValueError("start_positions and end_positions go together; only one was given.")
-        outputs = self.backbone(**self.without_cache(inputs), return_dict=True)
-        start_logits, end_logits = ops.unstack(self.qa_outputs(outputs.last_hidden_state), 2, axis=-1)
-        loss = None
-        if start_positions is not None:
-            loss = losses.question_answering_loss(start_logits, end_logits, start_positions, end_positions)
-        return self.finish(
-            QuestionAnsweringOutput, outputs, return_dict, loss=loss, start_logits=start_logits, end_logits=end_logits
+        outputs = self.backbone(**self.without_cache(inputs), return_dict=True, lowering=lowering)
+        scores = self.qa_outputs(outputs.last_hidden_state, lowering=lowering)
+        start_logits, end_logits = ops.unstack(scores, 2, axis=-1)
+        labels = {"start_positions": start_positions, "end_positions": end_positions}
+        return self.head_output(
+            QuestionAnsweringOutput, outputs, return_dict, labels, start_logits=start_logits, end_logits=end_logits
+        )
+
+    def loss_of(self, outputs: Mapping[str, Any], labels: Mapping[str, Any]) -> losses.Loss:
+        """Mean of the cross-entropies of start and end."""
+        return losses.question_answering_loss(
+            outputs["start_logits"], outputs["end_logits"], labels["start_positions"], labels["end_positions"]
         )

@@ -1,11 +1,8 @@
-"""One loss per head, each a scalar in float32."""
+"""One loss per head, as a sum and a count in float32."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
-from contextvars import ContextVar
-from typing import Any
+from typing import Any, NamedTuple
 
 from keras import backend, ops
 
@@ -13,60 +10,61 @@ from tfmodels.models.calling import value_range
 
 IGNORED = -100
 
-_counted_by: ContextVar[Callable[[Any], Any]] = ContextVar("what becomes of counts", default=lambda count: count)
 
+class Loss(NamedTuple):
+    """A loss before it is divided.
 
-@contextlib.contextmanager
-def counting(count_by: Callable[[Any], Any]) -> Iterator[None]:
-    """Losses inside are sums divided by `count_by(n)` instead of by the number n of their terms.
+    Where several replicas train one model, each on its part of a batch, and counts differ between them, the mean of
+    their means is not the mean over the batch: whoever knows the replicas divides by a count of its own.
 
-    Where several replicas train one model, each on its part of a batch, and n differs between them, the mean of their
-    means is not the mean over the batch. With the average n of all replicas it is.
-
-    Args:
-        count_by: called with float32 scalars.
+    Fields:
+        total: sum of the terms, float32, a scalar or (k,) for the mean of k losses.
+        count: number of the terms, likewise.
 
     Example:
         >>> import numpy as np
-        >>> with counting(lambda count: 2 * count):
-        ...     round(float(cross_entropy(np.zeros((1, 4), "float32"), np.array([1]))), 4)
-        0.6931
+        >>> loss = cross_entropy(np.zeros((2, 4), "float32"), np.array([1, -100]))
+        >>> round(float(loss.mean()), 4), float(loss.count)
+        (1.3863, 1.0)
     """
-    token = _counted_by.set(count_by)
-    try:
-        yield
-    finally:
-        _counted_by.reset(token)
+
+    total: Any
+    count: Any
+
+    def mean(self, count: Any = None) -> Any:
+        """The loss as one number, float32 scalar; NaN where no term counts, as the mean over nothing is in PyTorch.
+
+        Args:
+            count: to divide by in place of `self.count`.
+        """
+        mean = self.total / (self.count if count is None else count)
+        return ops.mean(mean) if len(mean.shape) else mean
 
 
-def _mean(values: Any, counts: Any = None) -> Any:
-    """Mean of float32 values, of those for which the bool `counts` is true where it is given."""
+def _loss(values: Any, counts: Any = None) -> Loss:
+    """Float32 values, of which those count for which the bool `counts` is true, all where it is None."""
     if counts is None:
         counts = ops.ones_like(values, dtype="bool")
-    number = ops.sum(ops.cast(counts, "float32"))
-    return ops.sum(ops.where(counts, values, 0.0)) / _counted_by.get()(number)
+    return Loss(ops.sum(ops.where(counts, values, 0.0)), ops.sum(ops.cast(counts, "float32")))
 
 
-def cross_entropy(logits: Any, labels: Any, ignored: int = IGNORED) -> Any:
-    """Mean cross-entropy over the labels that count.
+def cross_entropy(logits: Any, labels: Any, ignored: int = IGNORED) -> Loss:
+    """Cross-entropy; labels equal to -100 are ignored.
 
-    Labels are compared with the classes where they hold values now; inside a graph one beyond them makes whatever the
-    backend makes of it (an error on a CPU, NaN on a GPU and under XLA).
+    Labels are compared with the classes where they hold values now; inside a graph the backend decides what one beyond
+    them gives (an error on a CPU, NaN on a GPU and under XLA).
 
     Args:
         logits: float (..., classes).
         labels: int (...).
         ignored: label of positions that do not count.
 
-    Returns:
-        float32 scalar; NaN where no label counts, as the mean over nothing is in PyTorch.
-
     Raises:
         ValueError: labels of another shape, or beyond the classes.
 
     Example:
         >>> import numpy as np
-        >>> round(float(cross_entropy(np.zeros((2, 4), "float32"), np.array([1, -100]))), 4)
+        >>> round(float(cross_entropy(np.zeros((2, 4), "float32"), np.array([1, -100])).mean()), 4)
         1.3863
     """
     logits = ops.cast(logits, "float32")
@@ -82,7 +80,7 @@ def cross_entropy(logits: Any, labels: Any, ignored: int = IGNORED) -> Any:
             f"positions that do not count."
         )
     losses = ops.sparse_categorical_crossentropy(safe, logits, from_logits=True)
-    return _mean(losses, counts)
+    return _loss(losses, counts)
 
 
 def check_shape(name: str, labels: Any, expected: Any) -> None:
@@ -103,7 +101,7 @@ def check_shape(name: str, labels: Any, expected: Any) -> None:
         raise ValueError(f"{name} have shape {given}; {expected} was expected, as the logits have it{hint}.")
 
 
-def causal_lm_loss(logits: Any, labels: Any) -> Any:
+def causal_lm_loss(logits: Any, labels: Any) -> Loss:
     """Cross-entropy of each token given those before it; labels are the inputs themselves, shifted here.
 
     Args:
@@ -115,7 +113,7 @@ def causal_lm_loss(logits: Any, labels: Any) -> Any:
     return cross_entropy(logits[:, :-1], labels[:, 1:])
 
 
-def sequence_classification_loss(logits: Any, labels: Any, problem_type: str) -> Any:
+def sequence_classification_loss(logits: Any, labels: Any, problem_type: str) -> Loss:
     """Loss of whole-sequence classification or regression.
 
     Args:
@@ -133,8 +131,8 @@ def sequence_classification_loss(logits: Any, labels: Any, problem_type: str) ->
     check_shape("labels", labels, logits.shape)
     labels = ops.cast(labels, "float32")
     if problem_type == "regression":
-        return _mean(ops.square(logits - labels))
-    return _mean(ops.binary_crossentropy(labels, logits, from_logits=True))
+        return _loss(ops.square(logits - labels))
+    return _loss(ops.binary_crossentropy(labels, logits, from_logits=True))
 
 
 def _one_per_row(name: str, labels: Any, logits: Any) -> Any:
@@ -154,7 +152,7 @@ def _one_per_row(name: str, labels: Any, logits: Any) -> Any:
 
 
 def infer_problem_type(num_labels: int, labels: Any) -> str:
-    """The kind of problem that a number of labels and the labels' dtype speak of.
+    """Derive the kind of problem from the number of labels and the labels' dtype.
 
     Example:
         >>> import numpy as np
@@ -167,8 +165,8 @@ def infer_problem_type(num_labels: int, labels: Any) -> str:
     return "single_label_classification" if integers else "multi_label_classification"
 
 
-def question_answering_loss(start_logits: Any, end_logits: Any, start_positions: Any, end_positions: Any) -> Any:
-    """Mean of the two cross-entropies over positions.
+def question_answering_loss(start_logits: Any, end_logits: Any, start_positions: Any, end_positions: Any) -> Loss:
+    """The two cross-entropies over positions, whose mean is the loss.
 
     Args:
         start_logits, end_logits: (batch, length).
@@ -177,10 +175,11 @@ def question_answering_loss(start_logits: Any, end_logits: Any, start_positions:
     """
     length = ops.shape(start_logits)[1]
 
-    def one(name: str, logits: Any, positions: Any) -> Any:
+    def one(name: str, logits: Any, positions: Any) -> Loss:
         positions = _one_per_row(name, ops.cast(positions, "int32"), logits)
         positions = ops.clip(positions, 0, length)
         return cross_entropy(logits, ops.where(positions >= length, IGNORED, positions))
 
     start = one("start_positions", start_logits, start_positions)
-    return (start + one("end_positions", end_logits, end_positions)) / 2
+    end = one("end_positions", end_logits, end_positions)
+    return Loss(ops.stack([start.total, end.total]), ops.stack([start.count, end.count]))

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import keras
 from keras import ops
 
-from tfmodels.models import fit_data, losses
+from tfmodels.models import fit_data
 from tfmodels.models.outputs import ModelOutput
 from tfmodels.runtime.compile import ProgramCache
 from tfmodels.utils.files import staged
@@ -224,13 +224,11 @@ class TaskModel(TrainedModel):
 
     def train_step(self, *arguments: Any) -> Any:
         *state, data = arguments
-        with losses.counting(_mean_over_replicas):
-            return super().train_step(*state, self._with_labels(data))
+        return super().train_step(*state, self._with_labels(data))
 
     def test_step(self, *arguments: Any) -> Any:
         *state, data = arguments
-        with losses.counting(_mean_over_replicas):
-            return super().test_step(*state, self._with_labels(data))
+        return super().test_step(*state, self._with_labels(data))
 
     def predict_step(self, *arguments: Any) -> Any:
         *state, data = arguments
@@ -290,6 +288,10 @@ class TaskModel(TrainedModel):
                 "for class_weight, which Keras turns into sample weights."
             )
         loss = ops.cast(y_pred["loss"], "float32")
+        if _replicas() > 1 and isinstance(x, Mapping):
+            # Each replica has its part of the batch: the sum of their shares is the mean over all of it.
+            own = self.loss_of(y_pred, x)
+            loss = own.mean(_mean_over_replicas(own.count))
         for penalty in self.losses:
             loss = loss + ops.sum(ops.cast(penalty, "float32"))
         return loss / _replicas()

@@ -1,4 +1,4 @@
-"""The GPUs that kernels written for NVIDIA's need."""
+"""Whether this process has an NVIDIA GPU that the fused kernels support."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ _MIN_CAPABILITY = (8, 0)
 
 
 @functools.cache
-def lacking() -> str | None:
-    """What TensorFlow lacks in this process to run such kernels, after "needs"; None where they can run."""
+def missing() -> str | None:
+    """The fused kernels' unmet need in this process, to follow the word "needs"; None where they can run."""
     import tensorflow as tf
 
     devices = tf.config.get_visible_devices("GPU")

@@ -1,30 +1,28 @@
 """Blocks that differ in nothing but their weights, traced once.
 
-Tracing a block takes Python half as long as XLA takes to compile it, and a model's blocks are mostly the same. Inside
-`sharing()` the first of them becomes a function of its weights, which the others call with theirs; XLA sees the same
-operations as without.
+Tracing a block takes Python half as long as XLA takes to compile it, and a model's blocks are mostly the same. In
+programs whose `Lowering` says `reuse` the first of them becomes a function of its weights, which the others call with
+theirs; XLA sees the same operations as without.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator
-from contextvars import ContextVar
 from typing import Any
 
 import keras
+import numpy as np
 
 
 @dataclasses.dataclass
-class Traced:
+class TracedBlock:
     """A block as a function of its weights.
 
     Fields:
-        block: what was traced.
+        block: the block that was traced.
         shared: fields of its context that are the same objects for other blocks.
-        sizes: shapes and dtypes of what the function takes.
-        function: of hidden states, the other fields of the context and the weights, to what the block returns.
+        sizes: shapes and dtypes of the function's arguments.
+        function: of hidden states, the other fields of the context and the weights, to the results of the block.
         record: how it computes attention.
     """
 
@@ -35,46 +33,46 @@ class Traced:
     record: list[Any]
 
 
-_program: ContextVar[list[Traced] | None] = ContextVar("functions of the program that is traced", default=None)
-
-# What layers hold beside their settings: values of these kinds, and under these names (Keras wraps the two methods).
+# Attributes of a layer that are no settings: of these kinds, and under these names (Keras wraps the two methods).
 _NO_SETTINGS = (keras.layers.Layer, keras.Variable, keras.layers.InputSpec, keras.random.SeedGenerator)
 _NO_SETTINGS_NAMED = ("name", "build", "quantize")
 
 
-@contextlib.contextmanager
-def sharing() -> Iterator[None]:
-    """A program is traced inside, on TensorFlow, which computes no gradients."""
-    token = _program.set([])
-    try:
-        yield
-    finally:
-        _program.reset(token)
+def call_block(
+    block: keras.layers.Layer, hidden: Any, *, context: Any, traced: list[TracedBlock]
+) -> tuple[Any, Any, Any]:
+    """Call a block, where `context.lowering` says `reuse` as a function of its weights.
 
-
-def call_block(block: keras.layers.Layer, hidden: Any, *, context: Any) -> Any:
-    """Call a block, inside `sharing()` as a function of its weights; see `tfmodels.models.backbone.Backbone`."""
-    program = _program.get()
-    if program is None or context.training or context.return_weights or not _has_one_dtype(block):
+    Args:
+        block, hidden, context: as in `tfmodels.models.backbone.Backbone`.
+        traced: the functions of this pass so far; a new one is appended.
+    """
+    if not context.lowering.reuse or context.training or context.return_weights or not _has_one_dtype(block):
+        return block(hidden, context=context)
+    if keras.backend.backend() != "tensorflow":
         return block(hidden, context=context)
     import tensorflow as tf
 
     if tf.executing_eagerly():
         return block(hidden, context=context)
-    _ = context.mask.allowed  # made here, where every function can see it
+    context.mask.make_whole()  # here, where every function can see the tensors
     own = {"past": context.past, "head_mask": context.head_mask}
     shared = {field.name: getattr(context, field.name) for field in dataclasses.fields(context)}
     shared = {name: value for name, value in shared.items() if name not in (*own, "record")}
-    given = (hidden, own, [variable.value for variable in block.variables])
+    # Under a strategy a weight is several variables, of which the one of this replica is read here.
+    given = (hidden, own, [tf.convert_to_tensor(variable.value) for variable in block.variables])
     sizes = [None if x is None else (x.shape, x.dtype) for x in tf.nest.flatten(given)]
-    for traced in program:
-        if traced.sizes == sizes and _same_objects(traced.shared, shared) and _alike(traced.block, block):
-            break
-    else:
-        traced = Traced(block, shared, sizes, *_function(block, context))
-        program.append(traced)
-    result = traced.function(*given)
-    context.record.extend(traced.record)
+    fits = (
+        known
+        for known in traced
+        if known.sizes == sizes and _same_objects(known.shared, shared) and _alike(known.block, block)
+    )
+    known = next(fits, None)
+    if known is None:
+        known = TracedBlock(block, shared, sizes, *_function(block, context))
+        traced.append(known)
+    result = known.function(*given)
+    context.record.extend(known.record)
     return result
 
 
@@ -92,7 +90,7 @@ def _function(block: keras.layers.Layer, context: Any) -> tuple[Any, list[Any]]:
 
 
 def _has_one_dtype(block: keras.layers.Layer) -> bool:
-    """Whether weights are cast to the same dtype in all of a block, in which they may be read outside, too."""
+    """Whether all layers of a block cast weights to the same dtype, so that they may be read outside of it, too."""
     return len({layer.compute_dtype for layer in block._flatten_layers()}) == 1
 
 
@@ -101,7 +99,7 @@ def _same_objects(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 def _alike(one: keras.layers.Layer, other: keras.layers.Layer) -> bool:
-    """Whether two blocks compute the same with the same weights, as far as one can see."""
+    """Whether two blocks compute the same with the same weights, judged by their layers' types and attributes."""
     ones, others = one._flatten_layers(), other._flatten_layers()
     return len(ones) == len(others) and all(
         type(a) is type(b) and a.quantization_mode == b.quantization_mode and _same_settings(a, b)
@@ -123,8 +121,19 @@ def _settings(layer: keras.layers.Layer) -> dict[str, Any]:
 
 
 def _same(one: Any, other: Any) -> bool:
-    if one is other:
-        return True
-    if type(one) is type(other) and hasattr(one, "get_config"):
+    if one is other or (isinstance(one, _NO_SETTINGS) and isinstance(other, _NO_SETTINGS)):
+        return True  # layers inside a list are compared as layers
+    if type(one) is not type(other):
+        return False
+    if hasattr(one, "get_config"):
         return one.get_config() == other.get_config()
-    return type(one) is type(other) and bool(one == other)
+    if isinstance(one, np.ndarray):
+        return one.dtype == other.dtype and np.array_equal(one, other)
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(_same, one, other))
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    try:
+        return bool(one == other)
+    except (TypeError, ValueError):  # of a kind that cannot tell: better traced once more
+        return False

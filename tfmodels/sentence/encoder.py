@@ -25,7 +25,7 @@ from tfmodels.models.training import TrainedModel
 from tfmodels.runtime.buckets import bucket_batch, bucket_length
 from tfmodels.runtime.compile import ProgramCache
 from tfmodels.runtime.gc import pause_gc
-from tfmodels.runtime.shared_blocks import sharing
+from tfmodels.runtime.lowering import PLAIN, Lowering
 from tfmodels.sentence.files import MODULES_NAME, Dense, SentenceFolder, read_folder, write_folder
 from tfmodels.sentence.pooling import Pooling
 from tfmodels.tokenization import AutoTokenizer
@@ -94,13 +94,15 @@ class SentenceEncoder(CallingConvention, TrainedModel):
             self.dimension = getattr(layer, "units", self.dimension)
         self.built = True
 
-    def forward(self, *, input_ids: Any, attention_mask: Any, training: bool | None) -> SentenceEmbeddingOutput:
+    def forward(
+        self, *, input_ids: Any, attention_mask: Any, training: bool | None, lowering: Lowering = PLAIN
+    ) -> SentenceEmbeddingOutput:
         if attention_mask is None:
             attention_mask = ops.ones_like(input_ids)
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "training": training, "return_dict": True}
         if "use_cache" in self.model.input_names:
             inputs["use_cache"] = False
-        vectors = self.pooling(self.model(**inputs).last_hidden_state, attention_mask)
+        vectors = self.pooling(self.model(**inputs, lowering=lowering).last_hidden_state, attention_mask)
         for layer in self.tail:
             vectors = layer(vectors)
         return SentenceEmbeddingOutput(sentence_embedding=vectors)
@@ -214,8 +216,8 @@ class SentenceEncoder(CallingConvention, TrainedModel):
             mask[index, : len(row)] = 1
         return ops.convert_to_tensor(ids), ops.convert_to_tensor(mask)
 
-    def _vectors(self, ids: Any, mask: Any) -> Any:
-        return ops.cast(self(input_ids=ids, attention_mask=mask).sentence_embedding, "float32")
+    def _vectors(self, ids: Any, mask: Any, lowering: Lowering = PLAIN) -> Any:
+        return ops.cast(self(input_ids=ids, attention_mask=mask, lowering=lowering).sentence_embedding, "float32")
 
     @property
     def programs(self) -> ProgramCache:
@@ -233,10 +235,8 @@ class SentenceEncoder(CallingConvention, TrainedModel):
         )
 
     def _vectors_for_device(self, ids: Any, mask: Any) -> Any:
-        if keras.backend.backend() != "tensorflow":
-            return self._vectors(ids, mask)
-        with decoding.compiling(), sharing(), pause_gc():
-            return self._vectors(ids, mask)
+        with pause_gc():
+            return self._vectors(ids, mask, decoding.for_xla())
 
     # Files -----------------------------------------------------------------------------------------------------------
 

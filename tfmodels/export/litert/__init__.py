@@ -61,14 +61,13 @@ def check(model: Any, options: ExportOptions) -> None:
 def write(model: Any, target: Path, options: ExportOptions) -> list[Signature]:
     """Write the file."""
     from tfmodels.export.litert.convert import convert, quantize
-    from tfmodels.export.litert.functions import as_litert_likes, causal_functions, forward_functions
+    from tfmodels.export.litert.functions import causal_functions, forward_functions
     from tfmodels.export.models import causal, max_length_of, with_dtype
 
     model = with_dtype(model, "float32")
     max_length = max_length_of(model, options.max_length)
     options.step("tracing the signatures")
-    with as_litert_likes(model):
-        functions = (causal_functions if causal(model) else forward_functions)(model, max_length)
+    functions = (causal_functions if causal(model) else forward_functions)(model, max_length)
     options.step("converting to LiteRT")
     content = convert(functions, target.parent, dtype=options.dtype or "float32")
     if options.quantize is not None:

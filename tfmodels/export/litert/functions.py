@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from tfmodels.cache.kv import StaticCache
 from tfmodels.export.cache import from_named, named, shapes_of
-from tfmodels.export.models import causal, forward, rank_of, transformer_of
+from tfmodels.export.models import forward, rank_of, transformer_of
+from tfmodels.runtime.lowering import Lowering
 
+# The operations that LiteRT has and can quantise.
+LOWERING = Lowering("litert", portable=True)
 # Lengths that get a signature of their own.
 _BUCKETS = (16, 64, 256, 1024)
 
@@ -46,6 +47,7 @@ def causal_functions(model: Any, max_length: int) -> dict[str, Any]:
             logits_to_keep=1,
             return_dict=True,
             training=False,
+            lowering=LOWERING,
         )
         written = named(output.past_key_values.layers, "litert")
         return output.logits, {name: tensor[:, :, :max_length] for name, tensor in written.items()}
@@ -77,7 +79,7 @@ def forward_functions(model: Any, max_length: int) -> dict[str, Any]:
 
     def run(input_ids: Any, attention_mask: Any) -> dict[str, Any]:
         ids = tf.where(input_ids < 0, 0 if pad is None else pad, input_ids)
-        return forward(model, input_ids=ids, attention_mask=attention_mask)
+        return forward(model, input_ids=ids, attention_mask=attention_mask, lowering=LOWERING)
 
     def traced(length: int) -> Any:
         names = ("input_ids", "attention_mask")
@@ -85,36 +87,3 @@ def forward_functions(model: Any, max_length: int) -> dict[str, Any]:
         return tf.function(run, autograph=False).get_concrete_function(**specs)
 
     return {f"forward_{size}": traced(size) for size in sorted({*buckets(max_length), max_length})}
-
-
-@contextlib.contextmanager
-def as_litert_likes(model: Any) -> Iterator[None]:
-    """Inside, the model is traced with two operations in a form that keeps the file small.
-
-    Embeddings become EMBEDDING_LOOKUP, which reads a quantised table where GATHER could not. And the last norm's
-    factors stay out of a head that is tied to the embeddings: the converter would multiply them into a second table.
-    """
-
-    def lookup_in(layer: keras.layers.Embedding) -> Callable:
-        def call(inputs: Any) -> Any:
-            # A function of its own each time: TensorFlow warns of one that is traced again and again.
-            lookup = tf.function(lambda table, ids: tf.gather(table, ids), experimental_implements="embedding_matmul")
-            ids = tf.reshape(tf.cast(inputs, tf.int32), [-1])
-            return tf.reshape(lookup(tf.convert_to_tensor(layer.embeddings), ids), [*inputs.shape, layer.output_dim])
-
-        return call
-
-    changed: list[tuple[Any, str]] = []
-    for layer in model._flatten_layers():
-        if isinstance(layer, keras.layers.Embedding):
-            layer.call = lookup_in(layer)
-            changed.append((layer, "call"))
-    if causal(model) and model.config.tie_word_embeddings:
-        to_logits = model.to_logits
-        model.to_logits = lambda hidden: to_logits(tf.maximum(hidden, tf.float32.min))  # a step that changes nothing
-        changed.append((model, "to_logits"))
-    try:
-        yield
-    finally:
-        for owner, name in changed:
-            delattr(owner, name)

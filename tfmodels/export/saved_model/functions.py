@@ -12,6 +12,7 @@ import tensorflow as tf
 from tfmodels.export.cache import cache_names, from_named, named
 from tfmodels.export.models import forward, rank_of
 from tfmodels.kernels.masks import positions_from_mask
+from tfmodels.runtime.lowering import EXPORT
 
 
 def input_specs(model: Any, dtype: tf.DType, *names: str) -> dict[str, tf.TensorSpec]:
@@ -22,7 +23,9 @@ def input_specs(model: Any, dtype: tf.DType, *names: str) -> dict[str, tf.Tensor
 def forward_signatures(model: Any) -> dict[str, Any]:
     """Make `serving_default` and its variants."""
     names = ("input_ids", "attention_mask")
-    default = graph_function(lambda **inputs: forward(model, **inputs), input_specs(model, tf.int32, *names))
+    default = graph_function(
+        lambda **inputs: forward(model, **inputs, lowering=EXPORT), input_specs(model, tf.int32, *names)
+    )
 
     def from_int64(**inputs: Any) -> dict[str, Any]:
         return default(**{name: tf.cast(value, tf.int32) for name, value in inputs.items()})
@@ -33,7 +36,9 @@ def forward_signatures(model: Any) -> dict[str, Any]:
     }
     if "token_type_ids" in model.input_names and "token_type_ids" not in model.unused_inputs:
         specs = input_specs(model, tf.int32, *names, "token_type_ids")
-        functions["serving_token_types"] = graph_function(lambda **inputs: forward(model, **inputs), specs)
+        functions["serving_token_types"] = graph_function(
+            lambda **inputs: forward(model, **inputs, lowering=EXPORT), specs
+        )
     return functions
 
 
@@ -98,6 +103,7 @@ def run_with_cache(model: Any, ids: Any, mask: Any, past: Any = None) -> tuple[A
         logits_to_keep=1,
         return_dict=True,
         training=False,
+        lowering=EXPORT,
     )
     return tf.cast(output.logits[:, -1], tf.float32), output.past_key_values
 

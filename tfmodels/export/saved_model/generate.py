@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from tfmodels.generation.step import State
 from tfmodels.generation.strategies import Sampling
 from tfmodels.generation.strategies.base import SamplingInputs
 from tfmodels.kernels import decoding
+from tfmodels.runtime.lowering import EXPORT
 
 
 def generate_signatures(
@@ -110,8 +110,8 @@ class Decoder:
         self.batch_sizes = batch_sizes
         self.pad = tf.constant(pad, tf.int32)
         sampling = Sampling(do_sample=bool(processors))
-        self.decoder = StepDecoder(model, sampling, processors)
-        self.jit_compile = jit_compile
+        lowering = decoding.for_xla(portable=True, reuse=False) if jit_compile else EXPORT
+        self.decoder = StepDecoder(model, sampling, processors, lowering=lowering)
         self._decode = tf.function(self._all_tokens, autograph=False, jit_compile=jit_compile)
 
     def __call__(self, ids: Any, mask: Any, new: Any, eos: Any, seed: Any, numbers: Any) -> Any:
@@ -193,6 +193,5 @@ class Decoder:
 
     def _all_tokens(self, state: State, logits: Any, inputs: SamplingInputs, until: Any) -> tuple[Any, Any]:
         """Choose the first token, then decode on; compiled for its shapes, whatever the numbers."""
-        with decoding.compiling(portable=True) if self.jit_compile else contextlib.nullcontext():
-            state = self.decoder.loop(self.decoder.choose(state, logits, inputs), inputs, until)
+        state = self.decoder.loop(self.decoder.choose(state, logits, inputs), inputs, until)
         return state.ids, state.step
