@@ -130,11 +130,12 @@ class _AutoModel:
         """Load a checkpoint into the right class; arguments as in `TFPreTrainedModel.from_pretrained`."""
         from tfmodels.checkpoints import hub
 
+        options, _ = hub.split_options(kwargs)
+        source = hub.Source(pretrained_model_name_or_path, **options)
         config = kwargs.get("config")
         if not isinstance(config, ModelConfig):
-            options, _ = hub.split_options(kwargs)
-            config = read_config_file(config or pretrained_model_name_or_path, **options)
-        return cls.class_for(config).from_pretrained(pretrained_model_name_or_path, **kwargs)
+            config = read_config_file(source, **options) if config is None else read_config_file(config, **options)
+        return cls.class_for(config).from_pretrained(source, **{**kwargs, "config": config})
 
     @classmethod
     def from_config(cls, config: ModelConfig, **kwargs: Any) -> Any:

@@ -251,3 +251,40 @@ def test_patterns_name_what_the_reader_reads():
     assert WEIGHT_FILES.groups[3] == ("pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin")
     assert WEIGHT_FILES.groups[5] == ("tf_model.h5.index.json", "tf_model-*-of-*.h5")
     assert WEIGHT_FILES.groups[7] == ("flax_model.msgpack.index.json", "flax_model-*-of-*.msgpack")
+
+
+def test_a_model_asks_once_for_each_file(hub, tmp_path, stories260k):
+    """And config.json is parsed once."""
+    hub.repositories["org/model"] = {path.name: path.read_bytes() for path in stories260k.iterdir() if path.is_file()}
+    program = (
+        "import tfmodels.configs.base as base\n"
+        "from tfmodels import TFAutoModelForCausalLM\n"
+        "read, parsed = base.read_object, []\n"
+        "base.read_object = lambda path, *options: parsed.append(path) or read(path, *options)\n"
+        "model = TFAutoModelForCausalLM.from_pretrained('org/model')\n"
+        "print(len(parsed), model.count_params())"
+    )
+    needed = {"config.json", "model.safetensors"} | ({"generation_config.json"} & set(hub.repositories["org/model"]))
+    for fetched in (needed, set()):
+        hub.requests.clear()
+        done = hub.run(program, tmp_path)
+        assert done.stdout.split() == ["1", "260032"], done.stderr
+        assert sorted(hub.files_fetched()) == sorted(fetched)
+        listings = [request for request in hub.requests if request.path.startswith("/api/models/")]
+        heads = [request.path for request in hub.requests if request.method == "HEAD"]
+        assert len(listings) == 1
+        assert len(heads) == max(1, len(fetched)) == len(set(heads))
+
+
+@pytest.mark.parametrize("subfolder", ["..", "a/../..", "../other", "/tmp", "a\\..\\..\\b"])
+def test_a_subfolder_stays_inside(subfolder, tmp_path):
+    (tmp_path / "model" / "a").mkdir(parents=True)
+    for name in (tmp_path / "model", "org/single"):
+        with pytest.raises(ValueError, match=r"subfolder=.*leads out of .*; the name of a folder inside it"):
+            resolve(name, patterns=(), subfolder=subfolder)
+
+
+@pytest.mark.parametrize("gguf_file", ["../x.gguf", "..", "a/x.gguf", "/x.gguf", "*.gguf", ""])
+def test_a_gguf_file_is_the_name_of_a_file(gguf_file, tmp_path):
+    with pytest.raises(ValueError, match=r"gguf_file=.*the name of a file in the model's folder"):
+        resolve(tmp_path, patterns=(), gguf_file=gguf_file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -17,6 +18,7 @@ from tfmodels.utils.text import quote, shorten, some
 _GO_ONLINE = (
     "Load it once with the Hub within reach: a working network, local_files_only=False, HF_HUB_OFFLINE not set."
 )
+_WORKERS = 8
 _FILE_NAME = re.compile(r"[^/\\:*?\[\]\0]+")
 _HUB_ID = re.compile(r"(?:[\w-][\w.-]*/)?[\w-][\w.-]*", re.ASCII)
 
@@ -72,18 +74,96 @@ def split_options(arguments: dict[str, Any]) -> tuple[dict[str, Any], dict[str, 
     return options, {name: value for name, value in arguments.items() if name not in HUB}
 
 
-def resolve(
-    name_or_path: str | os.PathLike[str],
-    *,
-    patterns: Sequence[str | OneOf],
-    revision: str | None = None,
-    token: str | bool | None = None,
-    cache_dir: str | os.PathLike[str] | None = None,
-    local_files_only: bool = False,
-    force_download: bool = False,
-    subfolder: str = "",
-    gguf_file: str | None = None,
-) -> Path:
+class Source:
+    """Where a model comes from: a local folder, or one revision of a Hub repository, asked for its files once.
+
+    Args:
+        name_or_path: a local folder, or a Hub id.
+        revision, token, cache_dir, local_files_only, force_download, subfolder, gguf_file: as in `resolve`.
+
+    Raises:
+        CheckpointNotFoundError: a local folder that is not there; also a FileNotFoundError.
+        ValueError: a name that can be neither a folder nor a Hub id; a folder or file name that leads elsewhere.
+
+    Example:
+        >>> import os
+        >>> source = Source("stories260K")
+        >>> source.fetch(CONFIG_FILES).name, os.fspath(source)
+        ('stories260K', 'stories260K')
+    """
+
+    def __init__(
+        self,
+        name_or_path: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+        force_download: bool = False,
+        subfolder: str = "",
+        gguf_file: str | None = None,
+    ) -> None:
+        if gguf_file is not None and (
+            not isinstance(gguf_file, str) or not _FILE_NAME.fullmatch(gguf_file) or gguf_file in (".", "..")
+        ):
+            raise ValueError(f"gguf_file={quote(gguf_file)}; the name of a file in the model's folder was expected.")
+        self.gguf_file = gguf_file
+        self.subfolder = subfolder or ""
+        self._name = os.fspath(name_or_path)
+        self._local_files_only, self._force_download = local_files_only, force_download
+        self._repository = None
+        name_or_path = bundled.resolve(name_or_path)
+        name = os.fspath(name_or_path)
+        self._folder = Path(name).expanduser()
+        if not isinstance(self.subfolder, (str, os.PathLike)) or _leads_out(self.subfolder):
+            raise ValueError(
+                f"subfolder={quote(subfolder)} leads out of {shorten(name)}; the name of a folder inside it was expected."
+            )
+        if name and os.path.exists(self._folder):  # also False for a name that no file system takes
+            return
+        if isinstance(name_or_path, os.PathLike) or _looks_local(name):
+            raise CheckpointNotFoundError(
+                f"There is no folder {shorten(self._folder)} (in full: {shorten(self._folder.absolute())})."
+            )
+        if not _HUB_ID.fullmatch(name) or ".." in name or "--" in name:
+            raise ValueError(
+                f"{quote(name)} is no model: there is no such folder (looked for "
+                f"{shorten(self._folder.absolute())}), and a Hub id is a name or an owner and a name, as in "
+                "'org/name', of letters, digits, '-', '_' and '.'."
+            )
+        self._repository = _Repository(name, revision, token, cache_dir)
+
+    def __fspath__(self) -> str:
+        return self._name
+
+    def fetch(self, patterns: Sequence[str | OneOf]) -> Path:
+        """Bring the files that match into the cache, if this is a Hub repository; `patterns` as in `resolve`.
+
+        Returns:
+            The local folder.
+
+        Raises:
+            CheckpointNotFoundError: the subfolder is not there.
+            HubError: the repository, its revision, or its weights cannot be had.
+        """
+        if self._repository is None:
+            return _local(self._folder, self.subfolder)
+        if self.gguf_file is not None:
+            patterns = (self.gguf_file,)
+        inner = os.fspath(self.subfolder).strip("/")
+        snapshot = self._repository.fetch(_inside(inner, patterns), self._local_files_only, self._force_download)
+        if not (snapshot / inner).is_dir():
+            raise HubError(f"{self._repository} has no folder {quote(self.subfolder)} with any of the files needed.")
+        return snapshot / inner
+
+
+def _leads_out(subfolder: str | os.PathLike[str]) -> bool:
+    path = Path(subfolder)
+    return path.is_absolute() or bool(path.drive) or ".." in path.parts or ".." in os.fspath(subfolder).split("\\")
+
+
+def resolve(name_or_path: str | os.PathLike[str] | Source, *, patterns: Sequence[str | OneOf], **options: Any) -> Path:
     """Find the folder of a model, downloading what is needed of a Hub repository.
 
     A name that is an existing folder is that folder, and nothing else is asked; the name of a bundled checkpoint is
@@ -92,7 +172,7 @@ def resolve(
     `local_files_only`, with HF_HUB_OFFLINE=1 or without a network the cached files are used.
 
     Args:
-        name_or_path: a local folder, or a Hub id.
+        name_or_path: a local folder, a Hub id, or an open `Source`, which then has all options.
         patterns: names of files to fetch, with `*`; a `OneOf` fetches the first of its groups that there is, such as
             `WEIGHT_FILES`. Files that the repository does not have are left out. Nothing is filtered in a local
             folder.
@@ -119,34 +199,12 @@ def resolve(
     >>> resolve(folder, patterns=CONFIG_FILES) == Path(folder)
     True
     """
-    if gguf_file is not None:
-        if not isinstance(gguf_file, str) or not _FILE_NAME.fullmatch(gguf_file):
-            raise ValueError(f"gguf_file={quote(gguf_file)}; the name of a file in the model's folder was expected.")
-        patterns = (gguf_file,)
-    name_or_path = bundled.resolve(name_or_path)
-    name = os.fspath(name_or_path)
-    folder = Path(name).expanduser()
-    if name and os.path.exists(folder):  # also False for a name that no file system takes
-        return _local(folder, subfolder)
-    if isinstance(name_or_path, os.PathLike) or _looks_local(name):
-        raise CheckpointNotFoundError(f"There is no folder {shorten(folder)} (in full: {shorten(folder.absolute())}).")
-    if not _HUB_ID.fullmatch(name) or ".." in name or "--" in name:
-        raise ValueError(
-            f"{quote(name)} is no model: there is no such folder (looked for {shorten(folder.absolute())}), and a Hub "
-            "id is a name or an owner and a name, as in 'org/name', of letters, digits, '-', '_' and '.'."
-        )
-    repository = _Repository(name, revision, token, cache_dir)
-    inner = subfolder.strip("/")
-    snapshot = repository.fetch(_inside(inner, patterns), local_files_only, force_download)
-    if not (snapshot / inner).is_dir():
-        raise HubError(f"{repository} has no folder {quote(subfolder)} with any of the files needed.")
-    return snapshot / inner
+    source = name_or_path if isinstance(name_or_path, Source) else Source(name_or_path, **options)
+    return source.fetch(patterns)
 
 
 def _local(folder: Path, subfolder: str) -> Path:
     inner = folder / subfolder
-    if not inner.resolve().is_relative_to(folder.resolve()):
-        raise ValueError(f"subfolder={quote(subfolder)} leads out of {folder}; a folder inside it was expected.")
     if not inner.is_dir():
         problem = "is a file; name the folder that holds it" if inner.is_file() else "does not exist"
         if inner.is_file() and inner.suffix == ".gguf":
@@ -176,41 +234,89 @@ class _Repository:
         self, name: str, revision: str | None, token: str | bool | None, cache_dir: str | os.PathLike[str] | None
     ) -> None:
         self.name, self.revision, self.token, self.cache_dir = name, revision, token, cache_dir
+        self._files: list[str] | None = None
+        self._commit: str | None = None
+        self._unreachable: Exception | None = None
+        self._is_named = False
 
     def __str__(self) -> str:
         return quote(self.name) + (f" (revision {quote(self.revision)})" if self.revision else "")
 
     def fetch(self, patterns: list[str | OneOf], local_files_only: bool, force_download: bool) -> Path:
         """Bring the files into the cache and return the folder of this revision there."""
-        from huggingface_hub import HfApi, snapshot_download
-
-        choices = [item for item in patterns if isinstance(item, OneOf)]
-        files: list[str] | None = None
-        unreachable: Exception | None = None
-        if choices and not local_files_only:
-            try:
-                # Unlike `list_repo_files`, this does not try for half a minute when there is no network.
-                described = HfApi(token=self.token).model_info(self.name, revision=self.revision)
-                files = [sibling.rfilename for sibling in described.siblings or ()]
-            except Exception as error:  # whatever it was, the cache may hold all that is needed
-                unreachable = error
+        if self._files is None and self._unreachable is None and not local_files_only:
+            self._list_files()
         wanted = [item for item in patterns if isinstance(item, str)]
-        for choice in choices:
-            wanted += self._choose(choice, files, unreachable)
+        for choice in patterns:
+            if isinstance(choice, OneOf):
+                wanted += self._choose(choice, self._files, self._unreachable)
         try:
-            folder = snapshot_download(
-                self.name,
-                revision=self.revision,
-                token=self.token,
-                cache_dir=self.cache_dir,
-                local_files_only=local_files_only,
-                force_download=force_download,
-                allow_patterns=wanted,
-            )
+            if self._files is None or not (names := self._matching(wanted)):
+                return self._cached(wanted, local_files_only)
+            return self._download(names, force_download)
         # Errors of the transport come from whichever HTTP library this version of huggingface_hub is built on.
         except Exception as error:
-            raise HubError(self._explain(error)) from error
+            cause = self._unreachable or error
+            raise HubError(self._explain(cause)) from cause
+
+    def _list_files(self) -> None:
+        """Ask the Hub, once, which files there are and which commit the revision stands for."""
+        from huggingface_hub import HfApi
+
+        try:
+            # Unlike `list_repo_files`, this does not try for half a minute when there is no network.
+            described = HfApi(token=self.token).model_info(self.name, revision=self.revision)
+        except Exception as error:  # whatever it was, the cache may hold all that is needed
+            self._unreachable = error
+        else:
+            self._files = [sibling.rfilename for sibling in described.siblings or ()]
+            self._commit = described.sha
+
+    def _matching(self, patterns: list[str]) -> list[str]:
+        return [name for name in self._files or () if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
+
+    def _cached(self, patterns: list[str], local_files_only: bool) -> Path:
+        from huggingface_hub import snapshot_download
+
+        folder = snapshot_download(
+            self.name,
+            revision=self.revision,
+            token=self.token,
+            cache_dir=self.cache_dir,
+            local_files_only=local_files_only or self._unreachable is not None,
+            allow_patterns=patterns,
+        )
         return Path(folder)
+
+    def _download(self, names: list[str], force: bool) -> Path:
+        """Fetch files of the commit that was listed, several at once, into the cache."""
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.utils import tqdm
+        from tqdm.contrib.concurrent import thread_map
+
+        def get(name: str, revision: str | None) -> Path:
+            path = hf_hub_download(
+                self.name,
+                name,
+                revision=revision,
+                token=self.token,
+                cache_dir=self.cache_dir,
+                force_download=force,
+            )
+            return Path(str(path).removesuffix(name))
+
+        # Asked by the revision's name, the cache notes which commit that is, for the times without a network.
+        by_name = None if self._is_named else names[0]
+        folders = thread_map(
+            lambda name: get(name, self.revision if name == by_name else self._commit),
+            names,
+            desc=f"Fetching {len(names)} files",
+            max_workers=_WORKERS,
+            tqdm_class=tqdm,
+        )
+        self._is_named = True
+        # The revision may have moved on since the files were listed.
+        return folders[0] if folders[0].name == self._commit else get(names[0], self._commit)
 
     def _choose(self, choice: OneOf, files: list[str] | None, unreachable: Exception | None) -> tuple[str, ...]:
         for group in choice.groups:

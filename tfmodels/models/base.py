@@ -292,7 +292,7 @@ class TFPreTrainedModel(CallingConvention, QuantizedModel, TaskModel):
         cls,
         pretrained_model_name_or_path: str | os.PathLike,
         *,
-        config: ModelConfig | str | os.PathLike | None = None,
+        config: ModelConfig | Mapping[str, Any] | str | os.PathLike | None = None,
         dtype: Any = None,
         torch_dtype: Any = None,
         attn_implementation: str | None = None,
@@ -312,7 +312,8 @@ class TFPreTrainedModel(CallingConvention, QuantizedModel, TaskModel):
 
         Args:
             pretrained_model_name_or_path: folder, bundled model name, or hub id.
-            config: use this configuration (or the one at this place) instead of the checkpoint's.
+            config: use this configuration (or the one at this place, or the dict of a `config.json`) instead of the
+                checkpoint's.
             dtype: dtype of weights and computation, or a policy such as "mixed_bfloat16"; "auto" takes the dtype that
                 the file stores. Default: Keras's global policy (float32). `torch_dtype` is its old name.
             attn_implementation: as in the constructor.
@@ -345,18 +346,18 @@ class TFPreTrainedModel(CallingConvention, QuantizedModel, TaskModel):
         """
         hub_options, overrides = hub.split_options(kwargs)
         formats = reader.choose_formats(use_safetensors, from_pt, from_tf, from_flax)
+        source = pretrained_model_name_or_path
+        source = source if isinstance(source, hub.Source) else hub.Source(source, **hub_options)
         if isinstance(config, ModelConfig):
             config = config.replace(**overrides) if overrides else config
-        elif config is not None:
+        elif config is not None and not isinstance(config, Mapping):
             config = cls.config_class.from_pretrained(config, **overrides, **hub_options)
         else:
-            values = read_config_file(pretrained_model_name_or_path, **hub_options)
-            with errors_name(pretrained_model_name_or_path):
+            values = read_config_file(source, **hub_options) if config is None else config
+            with errors_name(source):
                 config = cls.config_class.from_dict(values, **overrides)
-        patterns = (*hub.CONFIG_FILES, hub.weight_files(formats, variant))
-        folder = hub.resolve(pretrained_model_name_or_path, patterns=patterns, **hub_options)
-        gguf_file = hub_options.get("gguf_file")
-        with reader.open_checkpoint(folder, gguf_file, formats=formats, variant=variant) as checkpoint:
+        folder = source.fetch((*hub.CONFIG_FILES, hub.weight_files(formats, variant)))
+        with reader.open_checkpoint(folder, source.gguf_file, formats=formats, variant=variant) as checkpoint:
             model, info = load.load_model(
                 cls,
                 checkpoint,
