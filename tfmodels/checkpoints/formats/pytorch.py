@@ -190,7 +190,10 @@ class PytorchFile(TensorFile):
 
     def _inner_dict(self, content: dict[Any, Any]) -> dict[Any, Any]:
         """The state dict in a file of a training run, which holds other things beside it; else `content` itself."""
-        inner = [key for key, value in content.items() if _is_state_dict(value)]
+        # Each value once: a small file can have one large dict under many keys.
+        distinct = {id(value): value for value in content.values()}
+        state_dicts = {key for key, value in distinct.items() if _is_state_dict(value)}
+        inner = [key for key, value in content.items() if id(value) in state_dicts]
         chosen = [key for key in inner if key in _WRAPPERS] or inner
         if len(chosen) == 1:
             return content[chosen[0]]
