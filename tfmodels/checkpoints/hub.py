@@ -118,7 +118,8 @@ class Source:
         self._folder = Path(name).expanduser()
         if not isinstance(self.subfolder, (str, os.PathLike)) or _leads_out(self.subfolder):
             raise ValueError(
-                f"subfolder={quote(subfolder)} leads out of {shorten(name)}; the name of a folder inside it was expected."
+                f"subfolder={quote(subfolder)} leads out of {shorten(name)}; the name of a folder inside it was "
+                "expected."
             )
         if name and os.path.exists(self._folder):  # also False for a name that no file system takes
             return
