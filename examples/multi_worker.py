@@ -19,17 +19,15 @@ import socket
 import subprocess
 import sys
 import tempfile
+from typing import Any
 
-import keras
-import numpy as np
-import tensorflow as tf
 from helpers import load_tokenizer, read_lines
 
-from tfmodels import TFAutoModelForCausalLM
 
-
-def read_data(tokenizer, limit: int, max_length: int) -> dict[str, np.ndarray]:
+def read_data(tokenizer: Any, limit: int, max_length: int) -> dict[str, Any]:
     """Stories as ids, mask and labels, (stories, max_length); -100 keeps padding out of the loss."""
+    import numpy as np
+
     stories = [json.loads(line) for line in read_lines("tinystories.jsonl", limit)]
     batch = tokenizer(stories, padding="max_length", truncation=True, max_length=max_length, return_tensors="np")
     ids, mask = batch["input_ids"], batch["attention_mask"]
@@ -37,7 +35,12 @@ def read_data(tokenizer, limit: int, max_length: int) -> dict[str, np.ndarray]:
 
 
 def work(options: argparse.Namespace) -> float:
-    """What each worker does. Returns the last loss."""
+    """Train as one of the workers. Returns the last loss."""
+    import keras
+    import tensorflow as tf
+
+    from tfmodels import TFAutoModelForCausalLM
+
     workers = options.workers.split(",")
     # (1) Who takes part; the strategy reads it, and has to be made before TensorFlow computes anything.
     os.environ["TF_CONFIG"] = json.dumps(

@@ -13,15 +13,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import signal
 from pathlib import Path
+from typing import Any
 
-import ray
-from ray import serve
-from serve_saved_model import make_app
+from serve_saved_model import check_folder, make_app
 
 
-def application(folder: str | Path, name: str, replicas: int, cpus: float) -> serve.Application:
+def application(folder: str | Path, name: str, replicas: int, cpus: float) -> Any:
     """The replicas of one model, to be given to `serve.run`.
 
     Args:
@@ -30,6 +30,8 @@ def application(folder: str | Path, name: str, replicas: int, cpus: float) -> se
         replicas: how many processes.
         cpus: cores that each of them counts for.
     """
+    from ray import serve
+
     folder = str(Path(folder).resolve())
 
     @serve.deployment(num_replicas=replicas, ray_actor_options={"num_cpus": cpus})
@@ -50,8 +52,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8501)
     options = parser.parse_args(arguments)
-    if not options.folder.is_dir():
-        parser.error(f"{options.folder} is no folder")
+    check_folder(parser, options.folder)
+    if importlib.util.find_spec("ray") is None:
+        parser.error("ray is not installed: pip install 'ray[serve]'")
+    import ray
+    from ray import serve
+
     ray.init(address=options.address)
     serve.start(http_options={"host": options.host, "port": options.port})
     name = options.name or options.folder.resolve().name

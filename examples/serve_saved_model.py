@@ -6,8 +6,8 @@
     curl -s http://localhost:8501/v1/models/stories:predict -d '{"signature_name": "generate",
         "inputs": {"input_ids": [[1, 403, 407, 261, 378]], "attention_mask": [[1, 1, 1, 1, 1]], "max_new_tokens": 20}}'
 
-For development and tests of clients: what talks to this talks to `tensorflow_model_server` too. Requests that arrive
-within a few milliseconds of each other and fit together run as one batch. Needs `pip install 'tfmodels[serve]'`.
+For development and tests of clients: what talks to this talks to `tensorflow_model_server` too. Requests that wait
+together and fit run as one batch. Needs `pip install 'tfmodels[serve]'`.
 """
 
 from __future__ import annotations
@@ -15,183 +15,50 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import importlib.util
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import tensorflow as tf
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse
-from starlette.routing import Route
-
-from tfmodels.export import saved_model
-
-DEFAULT_SIGNATURE = "serving_default"
-
-
-class BadRequest(ValueError):
-    """What the client sent cannot be answered."""
+from tfmodels.export.rest_server.batching import Batcher, Full
+from tfmodels.export.rest_server.connections import protocol_for
+from tfmodels.export.rest_server.messages import (
+    BadRequest,
+    Limits,
+    Served,
+    metadata,
+    read_request,
+    status_of,
+    write_answer,
+)
 
 
-class Batcher:
-    """Runs requests one after another, those that fit together as one batch.
-
-    Args:
-        runner: the SavedModel.
-        wait_ms: how long the first request of a batch waits for others, in milliseconds.
-        most_rows: of a batch.
-    """
-
-    def __init__(self, runner: saved_model.SavedModelRunner, wait_ms: float = 2.0, most_rows: int = 32):
-        self.runner, self.wait, self.most_rows = runner, wait_ms / 1000, most_rows
-        self.queue: asyncio.Queue = asyncio.Queue()
-        self.sizes: list[int] = []  # rows of the last batches, for those who watch
-
-    async def predict(self, signature: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Outputs for one request's inputs."""
-        answer = asyncio.get_running_loop().create_future()
-        await self.queue.put((signature, inputs, answer))
-        return await answer
-
-    async def work(self) -> None:
-        """Answer requests for ever."""
-        left: list[Any] = []
-        while True:
-            batch = [left.pop(0) if left else await self.queue.get()]
-            if not left:
-                await asyncio.sleep(self.wait)
-            while not self.queue.empty():
-                left.append(self.queue.get_nowait())
-            key, rows = _fits(batch[0]), _rows(batch[0])
-            waiting, left = left, []
-            for item in waiting:
-                if key is not None and _fits(item) == key and rows + _rows(item) <= self.most_rows:
-                    batch.append(item)
-                    rows += _rows(item)
-                else:
-                    left.append(item)
-            self.sizes = [*self.sizes[-99:], rows]
-            await self._answer(batch)
-
-    async def _answer(self, batch: list[Any]) -> None:
-        signature = batch[0][0]
-        inputs = [item[1] for item in batch]
-        if len(batch) > 1:
-            inputs = [{name: np.concatenate([one[name] for one in inputs]) for name in inputs[0]}]
-        try:
-            # In a thread: TensorFlow lets go of the interpreter, the server goes on taking requests.
-            outputs = await asyncio.to_thread(self.runner.run, inputs[0], signature)
-        except Exception as error:
-            if len(batch) > 1:  # one of them is at fault; the others get their answers
-                for item in batch:
-                    await self._answer([item])
-            elif not batch[0][2].done():
-                batch[0][2].set_exception(error)
-            return
-        start = 0
-        for item in batch:
-            end = start + _rows(item)
-            if not item[2].done():  # the client may have gone
-                cut = slice(start, end) if len(batch) > 1 else slice(None)
-                item[2].set_result({name: values[cut] for name, values in outputs.items()})
-            start = end
-
-
-def _rows(item: Any) -> int:
-    shapes = [value.shape for value in item[1].values() if value.ndim]
-    return shapes[0][0] if shapes else 1
-
-
-def _fits(item: Any) -> Any:
-    """What requests of one batch have in common; None for one that runs alone, as generation draws by row numbers."""
-    signature, inputs, _ = item
-    if any(value.ndim == 0 for value in inputs.values()):
-        return None
-    return signature, tuple((name, value.shape[1:]) for name, value in sorted(inputs.items()))
-
-
-def read_request(body: bytes, runner: saved_model.SavedModelRunner) -> tuple[str, dict[str, np.ndarray], bool]:
-    """A predict request as (signature, inputs, whether it came in rows).
-
-    Source: https://www.tensorflow.org/tfx/serving/api_rest.
-
-    Raises:
-        BadRequest: it is not such a request, or does not fit the signature.
-    """
-    try:
-        request = json.loads(body)
-    except ValueError as error:
-        raise BadRequest(f"JSON Value: not valid JSON ({error})") from error
-    if not isinstance(request, dict) or ("instances" in request) == ("inputs" in request):
-        raise BadRequest('one of "instances" and "inputs" is expected in a JSON object')
-    signature = request.get("signature_name", DEFAULT_SIGNATURE)
-    if signature not in runner.signatures:
-        raise BadRequest(f"signature {signature!r} does not exist; there are {', '.join(runner.signatures)}")
-    specs = {found.name: found for found in saved_model.signatures_of(runner.folder)}[signature].inputs
-    in_rows = "instances" in request
-    values = request["instances"] if in_rows else request["inputs"]
-    if in_rows:
-        if not isinstance(values, list) or not values:
-            raise BadRequest('"instances" must be a list of at least one row')
-        if not isinstance(values[0], dict):
-            values = [{next(iter(specs)): value} for value in values] if len(specs) == 1 else values
-        if not all(isinstance(row, dict) and row.keys() == values[0].keys() for row in values):
-            raise BadRequest(f"every row must name the same inputs, of {', '.join(specs)}")
-        values = {name: [row[name] for row in values] for name in values[0]}
-    elif not isinstance(values, dict):
-        values = {next(iter(specs)): values} if len(specs) == 1 else {}
-    needed = specs.keys() - runner.defaults[signature].keys()
-    if not needed <= values.keys() <= specs.keys():
-        raise BadRequest(
-            f"{signature} takes {', '.join(specs)}; the request has {', '.join(values) or 'none of them'}"
-        )
-    inputs = {}
-    for name, value in values.items():
-        dtype, shape = specs[name]
-        try:
-            array = np.array(value, "object" if dtype == "string" else dtype)
-        except (ValueError, TypeError, OverflowError) as error:
-            raise BadRequest(f"{name}: {dtype} values of equally long rows are expected ({error})") from error
-        if in_rows and not shape and len(set(array.tolist())) == 1:
-            array = array[0]  # a number for the whole call, repeated in every row
-        if array.ndim != len(shape):
-            raise BadRequest(f"{name} has {array.ndim} axes; {len(shape)} are expected")
-        inputs[name] = array
-    return signature, inputs, in_rows
-
-
-def as_json(values: np.ndarray) -> Any:
-    """Numbers and strings as JSON has them."""
-    if values.dtype == object:
-        return [value.decode("utf-8", "replace") if isinstance(value, bytes) else value for value in values.tolist()]
-    return values.tolist()
-
-
-def write_answer(outputs: dict[str, np.ndarray], in_rows: bool) -> dict[str, Any]:
-    """The answer: "predictions" for rows, "outputs" for columns; a single output stands without its name."""
-    columns = {name: as_json(values) for name, values in outputs.items()}
-    only = next(iter(columns.values())) if len(columns) == 1 else None
-    if not in_rows:
-        return {"outputs": columns if only is None else only}
-    if only is not None:
-        return {"predictions": only}
-    return {"predictions": [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]}
-
-
-def make_app(folder: str | Path, name: str | None = None, **batching: Any) -> Starlette:
-    """The server of one model.
+def make_app(folder: str | Path, name: str | None = None, *, limits: Limits | None = None, **batching: Any) -> Any:
+    """The server of one model, an ASGI application.
 
     Args:
         folder: of the model, or of one of its versions; the highest version is served.
         name: what the model is called; default: the folder's name.
+        limits: how much one client may ask for.
         **batching: of `Batcher`.
     """
-    runner = saved_model.open(folder)
+    from starlette.applications import Starlette
+    from starlette.requests import ClientDisconnect, Request
+    from starlette.responses import Response
+    from starlette.routing import Route
+
+    from tfmodels.export import saved_model
+
+    runner, limits = saved_model.open(folder), limits or Limits()
+    version = runner.folder.resolve().name
     name = name or runner.folder.resolve().parent.name
     batcher = Batcher(runner, **batching)
+    # Read once: the file is large, and parsing it took longer than answering.
+    signatures = {
+        found.name: Served(found.inputs, frozenset(runner.defaults[found.name])) for found in runner.declared
+    }
+    described = metadata(runner, name, version)
 
     @contextlib.asynccontextmanager
     async def running(app: Starlette) -> AsyncIterator[None]:
@@ -199,40 +66,113 @@ def make_app(folder: str | Path, name: str | None = None, **batching: Any) -> St
         yield
         worker.cancel()
 
-    async def status(request: Request) -> JSONResponse:
+    def answer(content: Any, status: int = 200, **headers: str) -> Response:
+        content = content if isinstance(content, bytes) else json.dumps(content).encode()
+        named = {name.replace("_", "-"): text for name, text in headers.items()}
+        return Response(content, status, named, "application/json")
+
+    async def status(request: Request) -> Response:
         state = {"state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
-        return JSONResponse({"model_version_status": [{"version": runner.folder.resolve().name, **state}]})
+        return answer({"model_version_status": [{"version": version, **state}]})
 
-    async def predict(request: Request) -> JSONResponse:
+    async def show_metadata(request: Request) -> Response:
+        return answer(described)
+
+    async def read_body(request: Request) -> bytes:
+        body = bytearray()
+        async for part in request.stream():
+            body += part
+            if len(body) > limits.body_bytes:
+                raise BadRequest(f"the body is larger than {limits.body_bytes} bytes", 413)
+        return bytes(body)
+
+    async def until_gone(request: Request) -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    async def predict(request: Request) -> Response:
         try:
-            signature, inputs, in_rows = read_request(await request.body(), runner)
-            return JSONResponse(write_answer(await batcher.predict(signature, inputs), in_rows))
-        except (BadRequest, tf.errors.InvalidArgumentError) as error:
-            return JSONResponse({"error": str(error)}, status_code=400)
+            body = await asyncio.wait_for(read_body(request), limits.read_seconds)
+            # In a thread: a large body would keep all others waiting.
+            signature, inputs, in_rows = await asyncio.to_thread(read_request, body, signatures)
+            limits.check(inputs)
+            outputs = asyncio.ensure_future(batcher.predict(signature, inputs))
+            gone = asyncio.ensure_future(until_gone(request))
+            try:
+                await asyncio.wait({outputs, gone}, return_when=asyncio.FIRST_COMPLETED)
+                if not outputs.done():
+                    return answer({"error": "the client has gone"}, 499)
+                return answer(await asyncio.to_thread(write_answer, outputs.result(), in_rows))
+            finally:
+                outputs.cancel()
+                gone.cancel()
+        except BadRequest as error:
+            headers = {"connection": "close"} if error.status == 413 else {}
+            return answer({"error": str(error)}, error.status, **headers)
+        except asyncio.TimeoutError:
+            return answer({"error": "the body did not arrive in time"}, 408, connection="close")
+        except Full as error:
+            return answer({"error": f"{error}; try again later"}, 503, retry_after="1")
+        except ClientDisconnect:
+            return answer({"error": "the client has gone"}, 499)
+        except Exception as error:
+            return answer({"error": " ".join(str(error).split())[:500]}, status_of(error))
 
-    async def unknown(request: Request, error: Exception) -> JSONResponse:
-        return JSONResponse({"error": f"no such resource: {request.url.path}; the model is {name}"}, status_code=404)
+    async def unknown(request: Request, error: Exception) -> Response:
+        path = request.url.path[:200]
+        return answer({"error": f"Malformed request: {request.method} {path}; the model is {name}"}, 404)
 
-    version = f"/v1/models/{name}/versions/{runner.folder.resolve().name}"
-    routes = [Route(start, status) for start in (f"/v1/models/{name}", version)]
-    routes += [Route(f"{start}:predict", predict, methods=["POST"]) for start in (f"/v1/models/{name}", version)]
-    app = Starlette(routes=routes, lifespan=running, exception_handlers={404: unknown})
+    async def wrong_method(request: Request, error: Exception) -> Response:
+        return answer({"error": f"Malformed request: {request.method} {request.url.path[:200]}"}, 405)
+
+    routes = []
+    for start in (f"/v1/models/{name}", f"/v1/models/{name}/versions/{version}"):
+        routes += [
+            Route(start, status),
+            Route(f"{start}/metadata", show_metadata),
+            Route(f"{start}:predict", predict, methods=["POST"]),
+        ]
+    app = Starlette(routes=routes, lifespan=running, exception_handlers={404: unknown, 405: wrong_method})
     app.state.batcher = batcher
     return app
 
 
 def main(arguments: list[str] | None = None) -> None:
-    import uvicorn
-
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", help="an exported SavedModel: the folder that holds its versions")
+    parser.add_argument("folder", type=Path, help="an exported SavedModel: the folder that holds its versions")
     parser.add_argument("--name", help="what the model is called (the folder's name)")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8501)
     parser.add_argument("--wait-ms", type=float, default=2.0, help="how long requests wait for others (%(default)s)")
+    parser.add_argument("--max-body-bytes", type=int, default=Limits.body_bytes, help="of a request (%(default)s)")
+    parser.add_argument("--max-waiting", type=int, default=256, help="requests that may wait (%(default)s)")
+    parser.add_argument("--access-log", action="store_true", help="print a line for every request")
     options = parser.parse_args(arguments)
-    app = make_app(options.folder, options.name, wait_ms=options.wait_ms)
-    uvicorn.run(app, host=options.host, port=options.port)
+    check_folder(parser, options.folder)
+    for module in ("starlette", "uvicorn"):
+        if importlib.util.find_spec(module) is None:
+            parser.error(f"{module} is not installed: pip install 'tfmodels[serve]'")
+    import uvicorn
+
+    limits = Limits(body_bytes=options.max_body_bytes)
+    app = make_app(
+        options.folder, options.name, limits=limits, wait_ms=options.wait_ms, most_waiting=options.max_waiting
+    )
+    uvicorn.run(
+        app,
+        host=options.host,
+        port=options.port,
+        access_log=options.access_log,
+        http=protocol_for(limits.read_seconds),
+        limit_concurrency=4 * options.max_waiting,
+        timeout_keep_alive=30,
+    )
+
+
+def check_folder(parser: argparse.ArgumentParser, folder: Path) -> None:
+    """End with a message where a folder holds no SavedModel."""
+    if not (folder / "saved_model.pb").is_file() and not any(folder.glob("[0-9]*/saved_model.pb")):
+        parser.error(f"{folder} holds no saved_model.pb, nor does a version in it")
 
 
 if __name__ == "__main__":

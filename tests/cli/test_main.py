@@ -142,33 +142,6 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"tfmodels {__version__}\n"
 
 
-def test_quiet_load_drops_chatter_and_keeps_the_rest():
-    code = """
-import os
-from tfmodels.cli.common import quiet_load
-with quiet_load():
-    os.write(2, b"WARNING: All log messages before absl::InitializeLog() is called are written to STDERR\\n")
-    os.write(2, b"I0000 00:00:1795384537.494877   10488 port.cc:153] oneDNN custom operations are on.\\n")
-    os.write(2, b"2026-01-02 03:04:05.678901: I tensorflow/core/util/port.cc:153] oneDNN\\n")
-    os.write(2, b"ImportWarning: something real\\n")
-os.write(2, b"after\\n")
-"""
-    assert run(code, python=("-c",)).stderr == "ImportWarning: something real\nafter\n"
-
-
-def test_quiet_load_passes_errors_on():
-    code = """
-import os
-from tfmodels.cli.common import quiet_load
-with quiet_load():
-    os.write(2, b"why\\n")
-    import nowhere
-"""
-    done = run(code, python=("-c",))
-    assert done.stderr.startswith("why\n")
-    assert "No module named 'nowhere'" in done.stderr
-
-
 # Errors --------------------------------------------------------------------------------------------------------------
 
 

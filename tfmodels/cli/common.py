@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import faulthandler
 import importlib.util
 import json
 import os
-import re
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,9 +15,6 @@ from tfmodels.utils.text import did_you_mean, quote
 
 DTYPES = ("float32", "bfloat16", "float16")
 BACKENDS = ("tensorflow", "jax")
-
-# What TensorFlow's libraries print while they load, before their log level can be set: lines of level I, W or E.
-_LOAD_NOISE = re.compile(r"WARNING: All log messages before absl::InitializeLog|[IWE]\d{4} |.{26}: [IWE] ")
 
 
 class CommandError(Exception):
@@ -64,33 +57,12 @@ def check_backend(*allowed: str, purpose: str = "tfmodels") -> None:
         raise CommandError(f"KERAS_BACKEND is {quote(name)}, which is not installed{hint}.")
 
 
-@contextlib.contextmanager
-def quiet_load() -> Iterator[None]:
-    """Keep TensorFlow's start-up lines off standard error while it is imported; pass everything else on afterwards.
-
-    The lines come from C++ before any setting holds, so the file descriptor itself is turned to a file meanwhile.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    sys.stderr.flush()
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as held, os.fdopen(os.dup(2), "w") as real:
-        faulthandler.enable(real)  # a library that aborts while loading still says where
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        finally:
-            sys.stderr.flush()
-            os.dup2(real.fileno(), 2)
-            faulthandler.disable()
-            held.seek(0)
-            sys.stderr.writelines(line for line in held if not _LOAD_NOISE.match(line))
-
-
 def load_backend() -> Any:
-    """Import TensorFlow, quietly unless TF_CPP_MIN_LOG_LEVEL asks for its messages."""
+    """Check Keras's backend, import it and return TensorFlow; `tfmodels.runtime.imports` keeps the start quiet."""
     check_backend()
-    with contextlib.nullcontext() if "TF_CPP_MIN_LOG_LEVEL" in os.environ else quiet_load():
-        import keras  # noqa: F401  # it loads the rest of what models need
-        import tensorflow as tf
+    import keras  # noqa: F401  # it loads the rest of what models need
+    import tensorflow as tf
+
     return tf
 
 
@@ -116,8 +88,7 @@ def place_of(options: argparse.Namespace) -> Place:
     """The place that the arguments of `add_model` name; a GGUF file stands for itself in its folder.
 
     Example:
-        >>> import tempfile
-        >>> file = Path(tempfile.mkdtemp()) / "tiny.gguf"
+        >>>         >>> file = Path(tempfile.mkdtemp()) / "tiny.gguf"
         >>> file.touch()
         >>> place = place_of(argparse.Namespace(
         ...     model=str(file), revision=None, local_files_only=False, gguf_file=None))

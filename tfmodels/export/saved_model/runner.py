@@ -56,6 +56,11 @@ def _order(name: str) -> tuple[Any, ...]:
 _HALF_TOLERANCE = {"float16": Tolerance(1e-3, 2e-2), "bfloat16": Tolerance(1e-2, 1e-1)}
 
 
+# Activations of quantised layers are rounded to int8 on the fly: where one lies between two steps, another order of
+# summing, in the last bit of float32, moves it by a whole step, 1/127 of the largest in its row.
+_QUANTISED_TOLERANCE = Tolerance(1e-3, 5e-2)
+
+
 class SavedModelRunner(Runner):
     """A SavedModel, loaded by TensorFlow alone; with text signatures by TensorFlow Text, too.
 
@@ -86,7 +91,10 @@ class SavedModelRunner(Runner):
         self.capacity = properties.get("capacity")
         stored = {variable.dtype.name for variable in self.module.weights}
         half = stored & set(_HALF_TOLERANCE)
-        self.exact_ids = not half
+        quantised = properties.get("quantization")
+        self.exact_ids = not half and not quantised
+        if quantised:
+            self.tolerance = _QUANTISED_TOLERANCE
         if half:
             self.tolerance = _HALF_TOLERANCE[half.pop()]
 
