@@ -8,8 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from tfmodels import moved
-from tfmodels.runtime import imports
+from tfmodels import moved, startup
 from tfmodels.utils.text import quote
 
 __version__ = "0.1.0"
@@ -56,7 +55,7 @@ _NAMES = {
     ),
 }
 moved.install()
-imports.install()
+startup.install()
 
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
 

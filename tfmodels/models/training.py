@@ -120,7 +120,7 @@ class TaskModel(TrainedModel):
 
         Args:
             optimizer: as in Keras.
-            loss: None, "auto", "passthrough" or `model.compute_loss` for the model's own loss; else a Keras loss on
+            loss: None, "auto", "passthrough", `model.compute_loss` or `model.hf_compute_loss` for the model's own loss; else a Keras loss on
                 the logits, or one per output.
             *args, **kwargs: as in `keras.Model.compile`.
         """
@@ -135,7 +135,8 @@ class TaskModel(TrainedModel):
     def _is_own_loss(self, loss: Any) -> bool:
         if isinstance(loss, str):
             return loss in _OWN_LOSS
-        return getattr(loss, "__self__", None) is self and getattr(loss, "__func__", None) is type(self).compute_loss
+        own = (type(self).compute_loss, type(self).hf_compute_loss)
+        return getattr(loss, "__self__", None) is self and getattr(loss, "__func__", None) in own
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         # Keras leaves this to classes with a `compile` of their own.
@@ -295,6 +296,18 @@ class TaskModel(TrainedModel):
         for penalty in self.losses:
             loss = loss + ops.sum(ops.cast(penalty, "float32"))
         return loss / _replicas()
+
+    def hf_compute_loss(self, labels: Any, logits: Any) -> Any:
+        """The model's own loss of outputs that are there already, float32 scalar; a name of older scripts.
+
+        Args:
+            labels: as `fit` takes them.
+            logits: the main output, or the outputs by name, or in their order where there are several.
+        """
+        if not isinstance(logits, Mapping):
+            logits = logits if isinstance(logits, (list, tuple)) else (logits,)
+            logits = dict(zip(self.main_outputs, logits, strict=True))
+        return self.loss_of(logits, fit_data.by_label_name(self, labels)).mean()
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
         if y is None:

@@ -8,10 +8,10 @@ from pathlib import Path
 import keras
 import pytest
 
+from tfmodels import startup
 from tfmodels.auto import FAMILIES, public_names
-from tfmodels.runtime import imports
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parent.parent
 
 QUIET = """
 import sys, tfmodels
@@ -27,7 +27,7 @@ print("done")
 
 
 def test_a_model_prints_nothing_but_what_it_was_told(tmp_path):
-    environment = {name: value for name, value in os.environ.items() if name != imports.LOG_LEVEL}
+    environment = {name: value for name, value in os.environ.items() if name != startup.LOG_LEVEL}
     command = [sys.executable, "-c", QUIET]
     done = subprocess.run(command, env={**environment, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
     assert (done.stdout, done.stderr, done.returncode) == ("done\n", "", 0)
@@ -45,12 +45,12 @@ def test_noise_is_left_out_and_errors_are_kept(tmp_path, capfd):
         "E0000 00:00:1795875912.460235   11431 util.cc:131] something is wrong",
         "Traceback (most recent call last):",
     ]
-    with imports._held_back(2, imports._NOISE):
+    with startup._held_back(2, startup._NOISE):
         os.write(2, ("\n".join([*lines, *kept]) + "\n").encode())
     assert capfd.readouterr().err == "\n".join(kept) + "\n"
 
     def fail():
-        with imports._held_back(2, imports._NOISE):
+        with startup._held_back(2, startup._NOISE):
             os.write(2, b"F0000 the last words\n")
             raise ImportError("no such library")
 
@@ -60,16 +60,16 @@ def test_noise_is_left_out_and_errors_are_kept(tmp_path, capfd):
 
 
 def test_nothing_changes_where_the_user_has_set_a_level(monkeypatch, capfd):
-    monkeypatch.setenv(imports.LOG_LEVEL, "0")
-    with imports.quiet_start():
+    monkeypatch.setenv(startup.LOG_LEVEL, "0")
+    with startup.quiet_start():
         os.write(2, b"I0000 information\n")
-    assert capfd.readouterr().err == "I0000 information\n" and os.environ[imports.LOG_LEVEL] == "0"
+    assert capfd.readouterr().err == "I0000 information\n" and os.environ[startup.LOG_LEVEL] == "0"
 
 
 def test_keras_knows_every_class_by_name(monkeypatch):
     known = {}
     monkeypatch.setattr(keras.saving, "get_custom_objects", lambda: known)
-    imports.register_with_keras()
+    startup.register_with_keras()
     models = [name for name in public_names() if name.startswith("TF")]
     assert {f"tfmodels>{name}" for name in models} <= set(known)
     for name, lazy in known.items():
