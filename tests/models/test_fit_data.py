@@ -29,9 +29,7 @@ def ragged(values=IDS):
     return tf.ragged.constant([row[:length].tolist() for row, length in zip(values, LENGTHS, strict=True)])
 
 
-@pytest.mark.parametrize(
-    "loss", [None, "auto", "auto_with_warning", "passthrough", "compute_loss", "hf_compute_loss"]
-)
+@pytest.mark.parametrize("loss", [None, "auto", "auto_with_warning", "passthrough", "compute_loss", "hf_compute_loss"])
 def test_the_models_own_loss_by_its_old_names(loss):
     model = small.make("llama", "ForSequenceClassification")
     model.compile("sgd", loss=getattr(model, loss) if loss and "_loss" in loss else loss, run_eagerly=True)

@@ -20,7 +20,7 @@ from tfmodels.training.lora import add_lora
 
 ROOT = Path(__file__).parent.parent.parent
 FIRST = {"mpnet": "ForMaskedLM"}  # the head that stands for its family; else the causal one
-QUICK = [(name, head) for name, head in small.EVERY if name in ("llama", "mpnet") or head == "ForCausalLM"]
+QUICK = [(name, FIRST.get(name, "ForCausalLM")) for name in small.SMALL]
 CASES = [case if case in QUICK else pytest.param(*case, marks=pytest.mark.slow) for case in small.EVERY]
 # Layers that take adapters, by what all families call their attention.
 ATTENTION = r"(attn|attention)\."

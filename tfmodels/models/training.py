@@ -120,8 +120,8 @@ class TaskModel(TrainedModel):
 
         Args:
             optimizer: as in Keras.
-            loss: None, "auto", "passthrough", `model.compute_loss` or `model.hf_compute_loss` for the model's own loss; else a Keras loss on
-                the logits, or one per output.
+            loss: None, "auto", "passthrough", `model.compute_loss` or `model.hf_compute_loss` for the model's own
+                loss; else a Keras loss on the logits, or one per output.
             *args, **kwargs: as in `keras.Model.compile`.
         """
         if self._is_own_loss(loss):
