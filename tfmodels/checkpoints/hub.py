@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from tfmodels.checkpoints import bundled
 from tfmodels.checkpoints.files import CheckpointNotFoundError
+from tfmodels.checkpoints.formats import gguf
 from tfmodels.checkpoints.reader import file_names, kinds_of
 from tfmodels.utils.arguments import HUB, LOADING, settle
 from tfmodels.utils.text import quote, shorten, some
@@ -151,7 +152,8 @@ class Source:
         if self._repository is None:
             return _local(self._folder, self.subfolder)
         if self.gguf_file is not None:
-            patterns = (self.gguf_file,)
+            # One of several files that belong together brings the others.
+            patterns = tuple(part.name for part in gguf.parts(Path(self.gguf_file)))
         inner = os.fspath(self.subfolder).strip("/")
         snapshot = self._repository.fetch(_inside(inner, patterns), self._local_files_only, self._force_download)
         if not (snapshot / inner).is_dir():

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hub_server import serve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -192,6 +193,78 @@ class TestModel:
         write(tmp_path / "odd.gguf", model, extra={"rope_freqs.weight": divisors[::-1].copy()})
         with pytest.raises(CheckpointError, match=r"frequency factors other than Llama 3's"):
             AutoConfig.from_pretrained(tmp_path, gguf_file="odd.gguf")
+
+
+class TestSplit:
+    """Several files that gguf-split made of one: the metadata in the first, the tensors in all."""
+
+    @pytest.fixture
+    def model(self):
+        return tiny()
+
+    def split(self, folder, model, count=3, numbers=None, total=None, doubled=None):
+        names = stored_names()
+        tensors = [names[name] for name in slots_of(model)]
+        parts = [tensors[index::count] for index in range(count)]
+        if doubled:
+            parts[-1].append(parts[0][0])
+        paths = []
+        for index, part in enumerate(parts):
+            paths.append(folder / f"m-{index + 1:05d}-of-{count:05d}.gguf")
+
+            def add(writer, number=(numbers or range(count))[index]):
+                writer.add_uint16("split.no", number)
+                writer.add_uint16("split.count", count)
+                writer.add_int32("split.tensors.count", len(tensors) if total is None else total)
+
+            dropped = [name for name in tensors if name not in part]
+            write(paths[-1], model, drop=dropped, tokenizer=add)
+        return paths
+
+    @pytest.mark.parametrize("tied", [False, True])
+    @pytest.mark.parametrize("named", [0, 2])
+    def test_all_files_are_read(self, tmp_path, named, tied):
+        model = tiny(tie_word_embeddings=tied)
+        paths = self.split(tmp_path, model)
+        loaded = TFAutoModelForCausalLM.from_pretrained(tmp_path, gguf_file=paths[named].name)
+        assert loaded.config.tie_word_embeddings is tied
+        np.testing.assert_array_equal(loaded(IDS).logits, model(IDS).logits)
+
+    def test_what_does_not_belong_together(self, tmp_path, model):
+        paths = self.split(tmp_path, model)
+        paths[1].rename(tmp_path / "elsewhere")
+        with pytest.raises(FileNotFoundError, match=r"one of 3 files, of which 1 are not there: 'm-00002-of-00003"):
+            TFLlamaForCausalLM.from_pretrained(tmp_path, gguf_file=paths[0].name)
+        paths[2].rename(paths[1])
+        (tmp_path / "elsewhere").rename(paths[2])
+        with pytest.raises(CheckpointError, match=r"m-00002-of-00003.gguf should be file 2 of 3, but .* split.no = 2"):
+            TFLlamaForCausalLM.from_pretrained(tmp_path, gguf_file=paths[0].name)
+        paths[0].rename(tmp_path / "m.gguf")
+        with pytest.raises(CheckpointError, match=r"m.gguf is one of 3 files .*model-00001-of-00003.gguf"):
+            TFLlamaForCausalLM.from_pretrained(tmp_path, gguf_file="m.gguf")
+
+    def test_tensors_twice_or_too_few(self, tmp_path, model):
+        paths = self.split(tmp_path, model, doubled=True)
+        with pytest.raises(CheckpointError, match=r"is in two files, m-00001-of-00003.gguf and m-00003-of-00003.gguf"):
+            TFLlamaForCausalLM.from_pretrained(tmp_path, gguf_file=paths[0].name)
+        paths = self.split(tmp_path, model, total=99)
+        with pytest.raises(
+            CheckpointError, match=r"announces 99 tensors \(split.tensors.count\); its 3 files hold 21"
+        ):
+            TFLlamaForCausalLM.from_pretrained(tmp_path, gguf_file=paths[0].name)
+
+    def test_all_files_are_fetched(self, tmp_path, model):
+        paths = self.split(tmp_path, model)
+        with serve() as server:
+            server.repositories = {"org/split": {**{path.name: path.read_bytes() for path in paths}, "m.gguf": b"x"}}
+            done = server.run(
+                "from tfmodels.checkpoints.hub import resolve\n"
+                f"print(resolve('org/split', patterns=(), gguf_file={paths[0].name!r}))",
+                tmp_path / "home",
+            )
+            assert sorted(server.files_fetched()) == [path.name for path in paths], done.stderr
+        with open_checkpoint(done.stdout.strip(), paths[0].name) as checkpoint:
+            assert len(checkpoint.names()) == 21
 
 
 class TestTokenizer:

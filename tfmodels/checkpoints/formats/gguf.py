@@ -35,6 +35,7 @@ from tfmodels.utils.text import quote, shorten, some
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
 _DEFAULT_ALIGNMENT = 32
+_MAX_SHARDS = 10_000
 _MAX_COUNT = 1 << 24  # things of one kind in a header, or characters of a text; far beyond any real model's
 
 # Metadata value types: number -> format of `struct`; strings and arrays are apart.
@@ -75,6 +76,10 @@ _SCALING_KEYS = ("type", "factor", "original_context_length", "finetuned")
 _LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 
 
+# Names of the files that gguf-split makes of one.
+_SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
+
+
 class _Entry(NamedTuple):
     """A tensor as the header describes it; `shape` in NumPy's order, `start` in bytes from the file's beginning."""
 
@@ -84,32 +89,34 @@ class _Entry(NamedTuple):
 
 
 class GGUFFile(TensorFile):
-    """One `.gguf` file of a Llama model.
+    """A Llama model in one `.gguf` file, or in several that were split off one.
 
     Args:
-        path: the file.
+        path: the file, or any of the several.
 
     Attributes:
         metadata: the file's keys and values; arrays as lists.
 
     Raises:
         ImportError: the `gguf` library is not installed.
-        CheckpointError: not GGUF, damaged, cut short, with lying sizes, of another architecture, or quantised in a way
-            that cannot be read.
+        CheckpointNotFoundError: one of the several files is not there.
+        CheckpointError: not GGUF, damaged, cut short, with lying sizes, of another architecture, quantised in a way
+            that cannot be read, or files that do not belong together.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = MappedFile(path)
-        header = _Header(self._file)
-        self.metadata = header.metadata
-        self._entries: dict[str, _Entry] = {}
+        headers = _headers(path)
+        self._files = [header.file for header in headers]
+        self.metadata = headers[0].metadata
+        self._entries: dict[str, tuple[MappedFile, _Entry]] = {}
         self.tensors = {}
-        values = config_values(self.metadata, header.entries, str(path))
+        stored_entries = _joined(headers)
+        values = config_values(self.metadata, stored_entries, str(path))
         self._heads = {"q_proj": values["num_attention_heads"], "k_proj": values["num_key_value_heads"]}
-        for stored, entry in header.entries.items():
+        for stored, (file, entry) in stored_entries.items():
             if stored == _ROPE_FACTORS:
-                self._add_rope_factors(values, entry)
+                self._add_rope_factors(values, file, entry)
                 continue
             name = torch_name(stored)
             if name is None:
@@ -119,20 +126,30 @@ class GGUFFile(TensorFile):
                 raise CheckpointError(f"{path}: tensor {quote(stored)} has {entry.shape[0]} rows for {heads} heads.")
             dtype = _PLAIN.get(entry.kind, "float32")
             nbytes = math.prod(entry.shape) * DTYPES[dtype].itemsize
-            self.tensors[name] = TensorInfo(name, entry.shape, dtype, nbytes, path.name)
-            self._entries[name] = entry
+            self.tensors[name] = TensorInfo(name, entry.shape, dtype, nbytes, file.path.name)
+            self._entries[name] = file, entry
         self.config = values
 
     def read(self, name: str) -> np.ndarray:
-        entry = self._entries[name]
+        file, entry = self._entries[name]
         heads = self._heads.get(name.split(".")[-2])
-        array = _unpermute(self._elements(entry), heads) if heads else self._elements(entry)
+        array = self._elements(file, entry)
+        if heads:
+            array = _unpermute(array, heads)
         array.flags.writeable = False
         return array
 
-    def _elements(self, entry: _Entry) -> np.ndarray:
+    def release(self) -> None:
+        for file in self._files:
+            file.release()
+
+    def close(self) -> None:
+        for file in self._files:
+            file.close()
+
+    def _elements(self, file: MappedFile, entry: _Entry) -> np.ndarray:
         if entry.kind in _PLAIN:
-            return self._file.array(entry.shape, DTYPES[_PLAIN[entry.kind]], entry.start)
+            return file.array(entry.shape, DTYPES[_PLAIN[entry.kind]], entry.start)
         if 0 in entry.shape:
             return np.zeros(entry.shape, np.float32)
         library = _library()
@@ -140,17 +157,17 @@ class GGUFFile(TensorFile):
         elements, block = library.GGML_QUANT_SIZES[kind]
         rows = (*entry.shape[:-1], entry.shape[-1] // elements * block)
         try:
-            values = library.quants.dequantize(self._file.array(rows, np.dtype(np.uint8), entry.start), kind)
+            values = library.quants.dequantize(file.array(rows, np.dtype(np.uint8), entry.start), kind)
         except NotImplementedError as error:
             raise CheckpointError(
-                f"{self.path} has tensors quantised as {entry.kind}, which the gguf library cannot read."
+                f"{file.path} has tensors quantised as {entry.kind}, which the gguf library cannot read."
             ) from error
         except (ValueError, IndexError, TypeError) as error:
-            raise CheckpointError(f"{self.path}: {entry.kind} weights cannot be read ({shorten(error)}).") from error
+            raise CheckpointError(f"{file.path}: {entry.kind} weights cannot be read ({shorten(error)}).") from error
         return np.ascontiguousarray(values, np.float32).reshape(entry.shape)
 
-    def _add_rope_factors(self, values: dict[str, Any], entry: _Entry) -> None:
-        factors = self._elements(entry).astype(np.float64)
+    def _add_rope_factors(self, values: dict[str, Any], file: MappedFile, entry: _Entry) -> None:
+        factors = self._elements(file, entry).astype(np.float64)
         scaling = _llama3_scaling(factors, values["rope_theta"])
         if scaling is None:
             raise CheckpointError(
@@ -170,15 +187,79 @@ def read_header(path: Path) -> GGUFFile:
         CheckpointError: as for `GGUFFile`.
     """
     try:
-        status = path.stat()
+        status = [(one.stat().st_mtime_ns, one.stat().st_size) for one in {path, *filter(Path.exists, parts(path))}]
     except OSError as error:
         raise CheckpointNotFoundError(f"There is no GGUF file {path}.") from error
-    return _read_header(path, status.st_mtime_ns, status.st_size)
+    return _read_header(path, tuple(sorted(status)))
 
 
 @functools.lru_cache(maxsize=2)
-def _read_header(path: Path, mtime: int, size: int) -> GGUFFile:
+def _read_header(path: Path, status: tuple[tuple[int, int], ...]) -> GGUFFile:
     return GGUFFile(path)
+
+
+def parts(path: Path) -> list[Path]:
+    """The files that belong together, by the name of one of them.
+
+    Example:
+        >>> [one.name for one in parts(Path("m-00002-of-00002.gguf"))]
+        ['m-00001-of-00002.gguf', 'm-00002-of-00002.gguf']
+        >>> [one.name for one in parts(Path("m.gguf"))]
+        ['m.gguf']
+    """
+    match = _SHARD.fullmatch(path.name)
+    if not match or not 1 <= int(match["number"]) <= int(match["count"]) <= _MAX_SHARDS:
+        return [path]
+    names = (f"{match['stem']}-{number:05d}-of-{match['count']}.gguf" for number in range(1, int(match["count"]) + 1))
+    return [path.with_name(name) for name in names]
+
+
+def _headers(path: Path) -> list[_Header]:
+    """The headers of a file and of those that were split off with it, in their order."""
+    first = _Header(MappedFile(path))
+    count = first.metadata.get("split.count", 1)
+    if type(count) is not int or count < 0:
+        raise CheckpointError(f"{path}: split.count is {_short(count)}; the number of files was expected.")
+    paths = parts(path)
+    if count <= 1:
+        return [first]
+    if len(paths) != count:
+        raise CheckpointError(
+            f"{path} is one of {count} files (split.count), which are found by their names, as in "
+            f"model-00001-of-{count:05d}.gguf; give them back the names that gguf-split made."
+        )
+    absent = [one.name for one in paths if not one.is_file()]
+    if absent:
+        raise CheckpointNotFoundError(
+            f"{path} is one of {count} files, of which {len(absent)} are not there: {some(absent)}."
+        )
+    headers = [first if one == path else _Header(MappedFile(one)) for one in paths]
+    for number, header in enumerate(headers):
+        found = header.metadata.get("split.no"), header.metadata.get("split.count")
+        if found != (number, count):
+            raise CheckpointError(
+                f"{header.file.path} should be file {number + 1} of {count}, but it says split.no = "
+                f"{_short(found[0])} (counted from 0) and split.count = {_short(found[1])}."
+            )
+    return headers
+
+
+def _joined(headers: list[_Header]) -> dict[str, tuple[MappedFile, _Entry]]:
+    """All tensors by name, each with the file that holds it."""
+    joined: dict[str, tuple[MappedFile, _Entry]] = {}
+    for header in headers:
+        for name, entry in header.entries.items():
+            if name in joined:
+                both = f"{joined[name][0].path.name} and {header.file.path.name}"
+                raise CheckpointError(f"{header.file.path}: tensor {quote(name)} is in two files, {both}.")
+            joined[name] = header.file, entry
+    promised = headers[0].metadata.get("split.tensors.count", len(joined))
+    if len(headers) > 1 and promised != len(joined):
+        raise CheckpointError(
+            f"{headers[0].file.path} announces {_short(promised)} tensors (split.tensors.count); its "
+            f"{len(headers)} files hold {len(joined)}."
+        )
+    return joined
 
 
 def torch_name(name: str) -> str | None:
