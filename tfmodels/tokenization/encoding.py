@@ -14,7 +14,7 @@ from tokenizers import Encoding
 from tfmodels.tokenization.batch_encoding import BatchEncoding
 from tfmodels.tokenization.rows import SIDES, Rows
 from tfmodels.tokenization.vocabulary import one_of
-from tfmodels.utils.text import quote
+from tfmodels.utils.text import quote, shorten
 
 Text = str | Sequence[str]
 
@@ -218,13 +218,18 @@ class TextToIds(Rows):
             except TypeError as error:
                 raise ValueError(_wrong_input(inputs, is_pretokenized)) from error
             except BaseException as error:
-                # The library raises plain Exception, or panics, where a text cannot be made short enough.
-                if truncation and (type(error) is Exception or type(error).__name__ == "PanicException"):
+                # The library raises plain Exception, or panics, where a text cannot be made short enough, and where
+                # the parts of a tokenizer.json contradict each other.
+                if type(error) is not Exception and type(error).__name__ != "PanicException":
+                    raise
+                reason = shorten(error)
+                if truncation:
                     raise ValueError(
                         f"truncation={quote(truncation['strategy'])} cannot bring every row to max_length="
-                        f"{truncation['max_length']} with stride={truncation['stride']}: {error}."
+                        f"{truncation['max_length']} with stride={truncation['stride']}: {reason}."
                     ) from error
-                raise
+                where = self.name_or_path or type(self).__name__
+                raise ValueError(f"the tokenizer of {where} cannot encode these texts: {reason}.") from error
             finally:
                 backend.no_truncation()
                 backend.no_padding()

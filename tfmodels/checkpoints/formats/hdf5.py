@@ -18,6 +18,11 @@ from tfmodels.utils.text import quote, shorten
 
 # Keras's name of a variable, where it differs from PyTorch's.
 _PARAMETERS = {"kernel": "weight", "embeddings": "weight", "gamma": "weight", "beta": "bias"}
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_MAX_NAME = 1024
+_MAX_DEPTH = 64
+# A dataset takes some 500 bytes and a group 1000, and most datasets lie in three groups of their own.
+_FREE_ITEMS, _BYTES_PER_ITEM = 10_000, 64
 _LIST = "_._"  # stands between a list's name and an index in the names of Keras layers
 
 
@@ -38,16 +43,17 @@ class TensorFlowFile(TensorFile):
         self._file = MappedFile(path)
         self._places: dict[str, tuple[int, tuple[int, ...], np.dtype, bool]] = {}
         self.tensors = {}
+        self._check_start()
         try:
             with h5py.File(path, "r") as file:
-                datasets: list[Any] = []
-                file.visititems(lambda _, item: datasets.append(item) if isinstance(item, h5py.Dataset) else None)
+                datasets = self._walk(file)
+                nested = {name: _is_nested(file[name]) for name in {_layer(dataset) for dataset in datasets}}
                 for dataset in sorted(datasets, key=lambda dataset: dataset.id.get_offset() or 0):
-                    self._add(dataset, nested=_is_nested(file, dataset.name))
+                    self._add(dataset, nested=nested[_layer(dataset)])
         except CheckpointError:
             raise
         # h5py reports damage by whichever of these the broken place leads to.
-        except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+        except (OSError, RuntimeError, KeyError, ValueError, TypeError, SystemError) as error:
             raise CheckpointError(f"{path} is damaged, cut short, or no HDF5 file ({shorten(error)}).") from error
 
     def read(self, name: str) -> np.ndarray:
@@ -58,15 +64,58 @@ class TensorFlowFile(TensorFile):
     def name_in_index(self, name: str) -> str:
         return torch_name(name)
 
+    def _check_start(self) -> None:
+        """Refuse a file with a driver of its own, which no weights have: a wrong address of one hangs the library.
+
+        Source: the HDF5 file format specification, section Superblock.
+        """
+        start = self._file.bytes(0, 64)
+        if not start.startswith(_SIGNATURE):
+            found = quote(start[:8])
+            raise CheckpointError(f"{self.path} is damaged, cut short, or no HDF5 file: it begins with {found}.")
+        version = start[8] if len(start) > 8 else 0
+        driver = {0: 48, 1: 52}.get(version)
+        if driver is not None and start[driver : driver + 8] != b"\xff" * 8:
+            raise CheckpointError(f"{self.path} is damaged, or is no plain HDF5 file: it names a driver block.")
+
+    def _walk(self, file: Any) -> list[Any]:
+        """The datasets of a file; links that lead elsewhere, and trees larger than the file can need, are refused."""
+        import h5py
+
+        seen = 0
+
+        def problem(name: str | bytes, link: Any) -> str | None:  # h5py does not survive an exception from here
+            nonlocal seen
+            seen += 1
+            if not isinstance(link, (h5py.HardLink, h5py.SoftLink)):
+                return f"{quote(name)} is a link out of the file, which no weights need."
+            if seen > _FREE_ITEMS + self._file.size // _BYTES_PER_ITEM:
+                return "there are more groups and weights than a file of its size needs."
+            if len(name) > _MAX_NAME or name.count(b"/" if isinstance(name, bytes) else "/") > _MAX_DEPTH:
+                return f"the name {quote(name)} is longer than that of any weight."
+            return None
+
+        found = file.visititems_links(problem)
+        if found is not None:
+            raise CheckpointError(f"{self.path}: {found}")
+        datasets: list[Any] = []
+        file.visititems(lambda _, item: datasets.append(item) if isinstance(item, h5py.Dataset) else None)
+        return datasets
+
     def _add(self, dataset: Any, nested: bool) -> None:
+        import h5py
+
         path = dataset.name.strip("/")
         name = torch_name(path.split("/", 1)[1] if nested else f"/{path}")
         where, shape, dtype = f"{self.path}: weight {quote(path)}", tuple(dataset.shape or ()), dataset.dtype
         if dtype.name not in DTYPES:
-            raise CheckpointError(f"{where} has the element type {dtype}, which cannot be read.")
+            raise CheckpointError(f"{where} has the element type {shorten(dtype)}, which cannot be read.")
+        # HDF5 can describe floats of any layout, and h5py converts them when it reads; here the bytes are taken as is.
+        if not dataset.id.get_type().equal(h5py.h5t.py_create(dtype, logical=True)):
+            raise CheckpointError(f"{where} is stored in a layout of its own, other than that of {dtype.name}.")
         count = count_elements(shape)
         if count is None:
-            raise CheckpointError(f"{where} has the shape {shape}, which no tensor can have.")
+            raise CheckpointError(f"{where} has the shape {quote(shape)}, which no tensor can have.")
         offset, nbytes = dataset.id.get_offset(), count * dtype.itemsize
         if nbytes and (offset is None or dataset.external):
             raise CheckpointError(f"{where} is not stored as one plain block in the file, without compression.")
@@ -82,9 +131,17 @@ class TensorFlowFile(TensorFile):
         self._places.setdefault(name, (offset or 0, shape, dtype, transposed))
 
 
-def _is_nested(file: Any, path: str) -> bool:
-    """Whether a dataset lies in a top-level layer's group, rather than directly in a shard."""
-    return any(key.startswith("weight_names") for key in file[path.strip("/").split("/")[0]].attrs)
+def _layer(dataset: Any) -> str:
+    """The name of the top-level group that a dataset lies in, or its own."""
+    return dataset.name.strip("/").split("/")[0]
+
+
+def _is_nested(item: Any) -> bool:
+    """Whether an item of the top level is a layer's group, rather than a part of a weight's path as in shards.
+
+    Keras stores a long list of names in several attributes that it numbers.
+    """
+    return "weight_names" in item.attrs or "weight_names0" in item.attrs
 
 
 def torch_name(name: str) -> str:

@@ -133,11 +133,15 @@ def _parse_sentencepiece(data: bytes) -> SentencePieceModel:
         raise ValueError(f"model type {({WORD: 'word', CHAR: 'char'}).get(model_type, model_type)} is not supported")
     if trainer.get(24, 0) or not normalizer.get(5, 1):
         raise ValueError("spaces as suffixes (treat_whitespace_as_suffix) or unescaped spaces are not supported")
+    charsmap = bytes(normalizer.get(2, b""))
+    # It begins with the size of a table, for which the library makes room before it looks whether it is there.
+    if charsmap and int.from_bytes(charsmap[:4], "little") > len(charsmap) - 4:
+        raise ValueError("its normalisation rules (precompiled_charsmap) are cut off")
     return SentencePieceModel(
         pieces=pieces,
         model_type=model_type,
         special_tokens=dict(_special_pieces(pieces, trainer)),
-        charsmap=bytes(normalizer.get(2, b"")),
+        charsmap=charsmap,
         add_dummy_prefix=bool(normalizer.get(3, 1)),
         remove_extra_whitespaces=bool(normalizer.get(4, 1)),
     )
