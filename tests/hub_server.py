@@ -1,4 +1,4 @@
-"""A server on this machine that speaks as much of the Hub's file API as downloading a model takes.
+"""A server on this machine that speaks as much of the Hub's file API as downloading and uploading a model takes.
 
 Tests start it, point HF_ENDPOINT at it in a process of its own (`huggingface_hub` reads the variable once, on import),
 and look at the requests that came.
@@ -6,6 +6,7 @@ and look at the requests that came.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -41,6 +42,8 @@ class HubServer:
         cut: path of a file -> number of bytes after which the connection is dropped, once.
         broken: answer everything by status 500.
         requests: what was asked, in order.
+        commits: what was pushed, in order: repository, revision, message, and the description of each.
+        read_only: repositories that nobody may write to.
     """
 
     def __init__(self) -> None:
@@ -50,6 +53,8 @@ class HubServer:
         self.cut: dict[str, int] = {}
         self.broken = False
         self.requests: list[Request] = []
+        self.commits: list[dict[str, str]] = []
+        self.read_only: set[str] = set()
         self.url = ""
 
     def commit(self, repository: str) -> str:
@@ -110,6 +115,65 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_HEAD(self) -> None:
         self._answer(body=False)
+
+    def do_POST(self) -> None:
+        """Make a repository or a branch, or take a commit."""
+        hub = self.server_state
+        content = self._body()
+        path = unquote(urlsplit(self.path).path)
+        authorization = self.headers.get("Authorization")
+        hub.requests.append(Request("POST", path, None, authorization))
+        if not authorization:
+            return self._refuse(401, "RepoNotFound", True)
+        if path == "/api/repos/create":
+            asked = json.loads(content)
+            name = f"{asked.get('organization') or 'me'}/{asked['name']}"
+            if name in hub.read_only:
+                return self._refuse(403, "Forbidden", True)
+            if name in hub.repositories:
+                return self._send_json({"url": f"{hub.url}/{name}"}, status=409)
+            hub.repositories[name] = {}
+            return self._send_json({"url": f"{hub.url}/{name}"})
+        owner, name, verb, *rest = path.removeprefix("/api/models/").split("/", 3)
+        revision = "".join(rest)
+        repository = f"{owner}/{name}"
+        if verb == "branch":
+            return self._send_json({})
+        if verb == "preupload":
+            files = [
+                {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False, "oid": None}
+                for file in json.loads(content)["files"]
+            ]
+            return self._send_json({"files": files})
+        lines = [json.loads(line) for line in content.splitlines()]
+        for line in lines:
+            if line["key"] == "file":
+                hub.repositories[repository][line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+        header = next(line["value"] for line in lines if line["key"] == "header")
+        hub.commits.append(
+            {
+                "repository": repository,
+                "revision": revision,
+                "message": header["summary"],
+                "description": header["description"],
+            }
+        )
+        commit = hub.commit(repository)
+        answer = {"commitUrl": f"{hub.url}/{repository}/commit/{commit}", "commitOid": commit}
+        return self._send_json(answer)
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        content = b""
+        while size := int(self.rfile.readline(), 16):
+            content += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return content
+
+    def _send_json(self, value: object, status: int = 200) -> None:
+        self._send(status, json.dumps(value).encode(), {"Content-Type": "application/json"}, True)
 
     def log_message(self, *arguments: object) -> None:
         pass

@@ -37,6 +37,42 @@ def test_an_unknown_name_is_an_attribute_error():
         tfmodels.TFBertModel  # noqa: B018
 
 
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("LlamaForCausalLM", "; did you mean TFLlamaForCausalLM?"),
+        ("TFLlamaForCasualLM", "; did you mean TFLlamaForCausalLM?"),
+        ("TFLLamaModel", "; did you mean TFLlamaModel?"),
+        ("GPTNeoXModel", "; did you mean TFGPTNeoXModel?"),
+        ("TFMPTForCausalLM", "; did you mean TFMptForCausalLM?"),
+        ("AutoModelForCausalLM", "; did you mean TFAutoModelForCausalLM?"),
+        ("AutoModel", "; did you mean TFAutoModel?"),
+        ("LlamaTokeniser", "; did you mean LlamaTokenizer"),
+        ("FlaxGPTNeoForCausalLM", "; use TFGPTNeoForCausalLM, which runs on JAX where KERAS_BACKEND=jax is set"),
+        ("FlaxAutoModelForCausalLM", "; use TFAutoModelForCausalLM, which runs on JAX"),
+        ("TFLlamaLMHeadModel", "; did you mean TFLlamaForCausalLM?"),
+        ("TFLlamaForMaskedLM", "; Llama has TFLlamaForCausalLM, TFLlamaForQuestionAnswering"),
+        ("TFBertModel", "; the architectures here are Llama, GPTNeoX, GPTNeo, Mpt, MPNet."),
+        ("TFAutoModelForPreTraining", "; use TFAutoModelForCausalLM or TFAutoModelForMaskedLM."),
+        ("TFAutoModelWithLMHead", "; use TFAutoModelForCausalLM or TFAutoModelForMaskedLM."),
+        ("TFAutoModelForSeq2SeqLM", "; Auto has TFAutoModel, TFAutoModelForCausalLM"),
+        ("PretrainedConfig", "; use ModelConfig."),
+        ("TFTrainer", "; use model.compile"),
+    ],
+)
+def test_names_of_transformers_get_a_hint(name, hint):
+    with pytest.raises(AttributeError) as caught:
+        getattr(tfmodels, name)
+    assert str(caught.value).startswith(f"module 'tfmodels' has no attribute '{name}'{hint}")
+
+
+def test_parts_are_imported_when_they_are_named():
+    code = "import tfmodels, sys; assert 'tfmodels.training' not in sys.modules; tfmodels.configs.base.ModelConfig"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    for name in ("training", "export", "models", "sentence", "tokenization", "generation"):
+        assert getattr(tfmodels, name).__name__ == f"tfmodels.{name}" and name in dir(tfmodels)
+
+
 @pytest.mark.parametrize("old", MOVED)
 def test_old_module_names_stand_for_the_new_ones(old):
     assert importlib.import_module(old) is importlib.import_module(MOVED[old])

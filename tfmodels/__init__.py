@@ -57,6 +57,19 @@ _NAMES = {
 moved.install()
 startup.install()
 
+# Parts that are imported when they are first named: `tfmodels.training` after `import tfmodels`.
+_PACKAGES = (
+    "auto",
+    "checkpoints",
+    "configs",
+    "dtypes",
+    "export",
+    "generation",
+    "models",
+    "sentence",
+    "tokenization",
+    "training",
+)
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
 
 
@@ -66,17 +79,26 @@ def _family_names() -> dict[str, Any]:
     return public_names()
 
 
+def _hint(name: str) -> str:
+    from tfmodels.auto import name_hint
+
+    return name_hint(name, {*_MODULES, *_family_names()})
+
+
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         value = getattr(importlib.import_module(_MODULES[name]), name)
     elif not name.startswith("_") and name in _family_names():
         family, name = _family_names()[name]
         value = family.load(name)
+    elif name in _PACKAGES:
+        value = importlib.import_module(f"tfmodels.{name}")
     else:
-        raise AttributeError(f"module 'tfmodels' has no attribute {quote(name)}")
+        hint = "" if name.startswith("_") else _hint(name)
+        raise AttributeError(f"module 'tfmodels' has no attribute {quote(name)}{hint}")
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_MODULES, *_family_names()])
+    return sorted({*globals(), *_MODULES, *_PACKAGES, *_family_names()})

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import importlib
 import os
+import re
+from collections.abc import Collection
 from typing import Any, ClassVar
 
+from tfmodels.checkpoints import hub
 from tfmodels.configs.base import ModelConfig, errors_name, read_config_file
-from tfmodels.utils.text import quote
+from tfmodels.utils.text import did_you_mean, quote
 
 ENCODER_HEADS = (
     *("Model", "ForMaskedLM", "ForSequenceClassification", "ForMultipleChoice", "ForTokenClassification"),
@@ -65,15 +69,72 @@ def family_of(config: ModelConfig | dict[str, Any]) -> Family:
     model_type, architectures = values.get("model_type"), values.get("architectures")
     if isinstance(model_type, str) and model_type in FAMILIES:
         return FAMILIES[model_type]
-    if model_type is None:
-        for architecture in architectures if isinstance(architectures, list) else ():
+    if model_type is None and isinstance(architectures, (list, tuple)):
+        for architecture in architectures:
             for family in FAMILIES.values():
                 if str(architecture).removeprefix("TF") in {family.stem + head for head in family.heads}:
                     return family
     raise ValueError(
         f"model_type={quote(model_type)} (architectures={quote(architectures)}) is not an architecture of "
-        f"tfmodels; it has {', '.join(FAMILIES)}."
+        f"tfmodels; it has {', '.join(FAMILIES)}{did_you_mean(model_type, FAMILIES) or '.'}"
     )
+
+
+# Names of transformers that have another name here, or another way.
+OTHER_NAMES = {
+    "PretrainedConfig": "ModelConfig",
+    "PreTrainedConfig": "ModelConfig",
+    "PreTrainedModel": "TFPreTrainedModel",
+    "FlaxPreTrainedModel": "TFPreTrainedModel",
+    "PreTrainedTokenizer": "PreTrainedTokenizerFast",
+    "PreTrainedTokenizerBase": "PreTrainedTokenizerFast",
+    "TFAutoModelForPreTraining": "TFAutoModelForCausalLM or TFAutoModelForMaskedLM",
+    "TFAutoModelWithLMHead": "TFAutoModelForCausalLM or TFAutoModelForMaskedLM",
+    "AutoModelForPreTraining": "TFAutoModelForCausalLM or TFAutoModelForMaskedLM",
+    "AutoModelWithLMHead": "TFAutoModelForCausalLM or TFAutoModelForMaskedLM",
+    "TFTrainer": "model.compile(...) and model.fit(...)",
+    "TFTrainingArguments": "model.compile(...) and model.fit(...)",
+    "Trainer": "model.compile(...) and model.fit(...)",
+    "TrainingArguments": "model.compile(...) and model.fit(...)",
+    "BitsAndBytesConfig": 'model.quantize("int8") after loading',
+}
+_MODEL_NAME = re.compile(r"(TF|Flax|)(\w+?)(Model|PreTrainedModel|For\w+|LMHeadModel|DoubleHeadsModel|WithLMHead)")
+
+
+def name_hint(name: str, known: Collection[str]) -> str:
+    """What to use in place of a name that the package does not have; "" where nothing is close.
+
+    Example:
+        >>> name_hint("LlamaForCausalLM", public_names())
+        '; did you mean TFLlamaForCausalLM?'
+        >>> name_hint("FlaxGPTNeoForCausalLM", public_names())
+        '; use TFGPTNeoForCausalLM, which runs on JAX where KERAS_BACKEND=jax is set before Keras is imported.'
+    """
+    if name in OTHER_NAMES:
+        return f"; use {OTHER_NAMES[name]}."
+    if matched := _MODEL_NAME.fullmatch(name):
+        prefix, stem, head = matched.groups()
+        if stem == "AutoModel":  # such as AutoModelForCausalLM
+            stem, head = "Auto", f"Model{head}"
+        head = {"LMHeadModel": "ForCausalLM", "DoubleHeadsModel": "ForCausalLM"}.get(head, head)
+        stems = {family.stem: family for family in FAMILIES.values()}
+        if stem not in stems and stem != "Auto":
+            near = [one for one in stems if one.lower() == stem.lower()]
+            near = near or difflib.get_close_matches(stem, stems, n=1, cutoff=0.7)
+            if not near:
+                return f"; the architectures here are {', '.join(stems)}."
+            stem = near[0]
+        wanted = f"TF{stem}{head}"
+        if wanted not in known:
+            others = [one for one in known if one.startswith(f"TF{stem}") and one != name]
+            near = difflib.get_close_matches(wanted, others, n=1, cutoff=0.85)
+            if not near:
+                return f"; {stem} has {', '.join(sorted(others))}."
+            wanted = near[0]
+        if prefix == "Flax":
+            return f"; use {wanted}, which runs on JAX where KERAS_BACKEND=jax is set before Keras is imported."
+        return f"; did you mean {wanted}?"
+    return did_you_mean(name, known)
 
 
 class AutoConfig:
@@ -88,8 +149,6 @@ class AutoConfig:
     @staticmethod
     def from_pretrained(pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> Any:
         """The configuration of a folder, bundled model or hub id; arguments as in `ModelConfig.from_pretrained`."""
-        from tfmodels.checkpoints import hub
-
         options, overrides = hub.split_options(kwargs)
         values = read_config_file(pretrained_model_name_or_path, **options)
         with errors_name(pretrained_model_name_or_path):
@@ -99,10 +158,10 @@ class AutoConfig:
         return result
 
     @staticmethod
-    def for_model(model_type: str, **kwargs: Any) -> ModelConfig:
-        """A configuration of an architecture from keyword arguments."""
+    def for_model(model_type: str, *args: Any, **kwargs: Any) -> ModelConfig:
+        """A configuration of an architecture from its fields."""
         family = family_of({"model_type": model_type})
-        return family.load(f"{family.stem}Config")(**kwargs)
+        return family.load(f"{family.stem}Config")(*args, **kwargs)
 
 
 class _AutoModel:
@@ -125,11 +184,15 @@ class _AutoModel:
             )
         return family.load(f"TF{family.stem}{cls.head}")
 
+    def __init__(self, *_: Any, **__: Any):
+        raise TypeError(
+            f"{type(self).__name__} picks a class and is none itself: use its from_pretrained(...) or its "
+            f"from_config(config)."
+        )
+
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> Any:
         """Load a checkpoint into the right class; arguments as in `TFPreTrainedModel.from_pretrained`."""
-        from tfmodels.checkpoints import hub
-
         options, _ = hub.split_options(kwargs)
         source = hub.Source(pretrained_model_name_or_path, **options)
         config = kwargs.get("config")
@@ -139,8 +202,8 @@ class _AutoModel:
 
     @classmethod
     def from_config(cls, config: ModelConfig, **kwargs: Any) -> Any:
-        """A model with random weights."""
-        return cls.class_for(config)(config, **kwargs)
+        """A model with random weights; `dtype`, `attn_implementation` and `name` as in the model's constructor."""
+        return cls.class_for(config)._from_config(config, **kwargs)
 
 
 class TFAutoModel(_AutoModel):

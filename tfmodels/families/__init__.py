@@ -1,1 +1,5 @@
 """One file per architecture."""
+
+from tfmodels.runtime.backend import check_backend
+
+check_backend()

@@ -323,6 +323,10 @@ class TFMPNetForMaskedLM(MaskedLMHead, TFMPNetPreTrainedModel):
         scores = unembed(hidden, self.get_input_embeddings(), lowering)
         return scores + ops.cast(self.lm_head.bias, hidden.dtype)
 
+    def get_output_embeddings(self) -> keras.layers.Layer:
+        """The layer that gives logits: the decoder, or the input embeddings where they are tied."""
+        return self.lm_head.decoder or self.get_input_embeddings()
+
 
 class TFMPNetForSequenceClassification(SequenceClassificationHead, TFMPNetPreTrainedModel):
     """MPNet that classifies whole sequences."""

@@ -2,3 +2,7 @@
 
 Nothing here knows a family.
 """
+
+from tfmodels.runtime.backend import check_backend
+
+check_backend()

@@ -14,22 +14,24 @@ from typing import Any, ClassVar
 
 import keras
 
-from tfmodels.checkpoints import hub, load, reader, save
+from tfmodels.checkpoints import hub, load, reader, save, upload
 from tfmodels.checkpoints.weight_map import WeightMap, WeightSlot
 from tfmodels.configs.base import ModelConfig, errors_name, read_config_file
 from tfmodels.dtypes import to_policy
 from tfmodels.layers.linear import linear
-from tfmodels.models import adapters, collate, quantization, vocabulary
+from tfmodels.models import adapters, collate, quantization
 from tfmodels.models.backbone import Backbone
 from tfmodels.models.calling import CallingConvention
 from tfmodels.models.outputs import ModelOutput
 from tfmodels.models.quantization import QuantizedModel
+from tfmodels.models.scripts import ScriptMethods
 from tfmodels.models.sharding import Sharding
 from tfmodels.models.training import TaskModel
+from tfmodels.utils.arguments import SAVING, old_name, settle
 from tfmodels.utils.files import Staged, staged
 
 
-class TFPreTrainedModel(CallingConvention, QuantizedModel, TaskModel):
+class TFPreTrainedModel(ScriptMethods, CallingConvention, QuantizedModel, TaskModel):
     """Base of all models.
 
     Args:
@@ -164,10 +166,6 @@ class TFPreTrainedModel(CallingConvention, QuantizedModel, TaskModel):
         ]
         return "\n".join(lines) or "no call yet"
 
-    def get_input_embeddings(self) -> keras.layers.Embedding:
-        """The table of token embeddings."""
-        return self.backbone.embed_tokens
-
     # Keras serialisation ------------------------------------------------------------------------------------
 
     def get_config(self) -> dict[str, Any]:
@@ -185,7 +183,9 @@ class TFPreTrainedModel(CallingConvention, QuantizedModel, TaskModel):
         return config
 
     @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> TFPreTrainedModel:
+    def from_config(cls, config: dict[str, Any] | ModelConfig, custom_objects: Any = None, **kwargs: Any) -> Any:
+        if isinstance(config, ModelConfig):  # as transformers calls it
+            return cls._from_config(config, **kwargs)
         config = dict(config)
         config["dtype"] = keras.saving.deserialize_keras_object(config["dtype"])
         lora, quantized = config.pop("lora", None), config.pop("quantization", None)
@@ -226,10 +226,6 @@ class TFPreTrainedModel(CallingConvention, QuantizedModel, TaskModel):
         """Undo `gradient_checkpointing_enable`."""
         self.backbone.gradient_checkpointing = False
         self.forget_compiled()
-
-    def resize_token_embeddings(self, new_num_tokens: int) -> keras.layers.Embedding:
-        """Give the vocabulary another size; see `tfmodels.models.vocabulary.resize_token_embeddings`."""
-        return vocabulary.resize_token_embeddings(self, new_num_tokens)
 
     # Data ---------------------------------------------------------------------------------------------------
 
@@ -366,24 +362,32 @@ class TFPreTrainedModel(CallingConvention, QuantizedModel, TaskModel):
                 attn_implementation=attn_implementation,
                 ignore_mismatched_sizes=ignore_mismatched_sizes,
             )
+        model.config.name_or_path = pretrained_model_name_or_path
         model.after_loading(folder)
         return (model, info) if output_loading_info else model
 
     def after_loading(self, folder: Path) -> None:
         """Read what else the folder holds for this model; heads override it."""
 
-    def save_pretrained(self, folder: str | os.PathLike, *, max_shard_size: str | int = "5GB") -> None:
+    @old_name("folder", "save_directory")
+    def save_pretrained(
+        self, save_directory: str | os.PathLike, *, max_shard_size: str | int = "5GB", **kwargs: Any
+    ) -> None:
         """Write a folder that `from_pretrained` here and in transformers load.
 
         Args:
-            folder: made if needed. Files of an earlier save are replaced once the new ones are whole.
+            save_directory: made if needed. Files of an earlier save are replaced once the new ones are whole.
             max_shard_size: weights beyond it are split over files; bytes, or text such as "200MB".
+            **kwargs: `push_to_hub=True` with the arguments of `push_to_hub`. Arguments of transformers without effect
+                here are accepted, see `tfmodels.utils.arguments`.
 
         Raises:
             ValueError: the model is quantised; files of this format hold floating-point weights.
         """
-        with staged(folder) as stage:
+        push = upload.wanted(settle(kwargs, SAVING, "save_pretrained"), save_directory)
+        with staged(save_directory) as stage:
             self.write_files(stage, max_shard_size)
+        push()
 
     def write_files(self, stage: Staged, max_shard_size: str | int = "5GB") -> None:
         """Write what `save_pretrained` writes into a staged folder, whose files all take their names together."""
