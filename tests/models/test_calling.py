@@ -3,6 +3,7 @@
 import copy
 import itertools
 import random
+import warnings
 
 import keras
 import numpy as np
@@ -10,7 +11,14 @@ import pytest
 import small_models as small
 import tensorflow as tf
 
-from tfmodels import LlamaConfig, TFLlamaForCausalLM, TFLlamaModel
+from tfmodels import (
+    LlamaConfig,
+    MPNetConfig,
+    TFLlamaForCausalLM,
+    TFLlamaModel,
+    TFMPNetForSequenceClassification,
+    TFMPNetModel,
+)
 from tfmodels.families.llama import LlamaBackbone
 
 CONFIG = LlamaConfig(
@@ -299,3 +307,45 @@ def test_a_backbone_is_a_layer(name):
     sequential.fit(ids, np.ones((2, 5, 2)), verbose=0)
     changed = [not np.array_equal(old, new) for old, new in zip(before, backbone.get_weights(), strict=True)]
     assert sum(changed) >= 0.8 * len(changed)
+
+
+MPNET = {"vocab_size": 61, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+TYPES = np.array([[0, 0, 1, 1], [0, 0, 0, 0]])
+
+
+@pytest.mark.parametrize("convert", [np.asarray, tf.constant, np.ndarray.tolist])
+def test_token_types_in_a_list_are_not_read_as_positions(convert):
+    model = TFMPNetModel(MPNetConfig(**MPNET, intermediate_size=24))
+    want = first(model(IDS, MASK))
+    with pytest.warns(UserWarning, match="third entry holds 0 and 1 only, so it is taken for token_type_ids"):
+        got = model([IDS, MASK, convert(TYPES)])
+    np.testing.assert_allclose(first(got), want, atol=1e-6)
+    # Positions stay positions.
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        moved = model([IDS, MASK, convert(TYPES + 5)])
+    assert np.abs(first(moved) - want).max() > 1e-3
+    # In a graph there are no values to look at.
+    with pytest.warns(UserWarning, match="reads the third entry of a list of inputs as position_ids"):
+        tf.function(lambda *inputs: model(list(inputs)))(tf.constant(IDS), tf.constant(MASK), tf.constant(TYPES + 5))
+
+
+def test_token_types_by_name_are_dropped_with_one_warning():
+    model = TFMPNetForSequenceClassification(MPNetConfig(**MPNET, intermediate_size=24))
+    want = first(model(input_ids=IDS, attention_mask=MASK))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for output in (
+            model(input_ids=IDS, attention_mask=MASK, token_type_ids=TYPES),
+            model({"input_ids": IDS, "attention_mask": MASK, "token_type_ids": tf.constant(TYPES)}),
+        ):
+            np.testing.assert_allclose(first(output), want, atol=1e-6)
+    told = [str(one.message) for one in caught if "token_type_ids" in str(one.message)]
+    assert told == ["TFMPNetForSequenceClassification has no use for token_type_ids, which change nothing."]
+    fresh = TFMPNetForSequenceClassification(MPNetConfig(**MPNET, intermediate_size=24))
+    fresh.compile("sgd")
+    batch = {"input_ids": IDS, "attention_mask": MASK, "token_type_ids": TYPES, "labels": np.array([0, 1])}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fresh.fit(tf.data.Dataset.from_tensors(batch).repeat(3), epochs=2, verbose=0)
+    assert len([one for one in caught if "has no use for token_type_ids" in str(one.message)]) == 1

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfmodels.models.outputs import CausalLMOutput, QuestionAnsweringOutput
+from tfmodels import LlamaConfig, TFLlamaForCausalLM
+from tfmodels.models.outputs import CausalLMOutput, PastKeyValues, QuestionAnsweringOutput
 
 
 def test_access():
@@ -33,3 +34,27 @@ def test_type_survives():
 def test_order_follows_the_fields_given():
     output = QuestionAnsweringOutput(start_logits=1, end_logits=2)
     assert output.to_tuple() == (1, 2)
+
+
+def test_a_cache_says_how_long_it_is_and_is_taken_back():
+    model = TFLlamaForCausalLM(LlamaConfig(50, 16, 24, 2, 2, tie_word_embeddings=True))
+    ids = np.array([[5, 6, 7, 8, 9]])
+    first = model(input_ids=ids[:, :3])
+    cache = first.past_key_values
+    assert isinstance(cache, PastKeyValues) and len(cache) == 2 and cache.get_seq_length() == 3
+    assert cache.get_max_length() is None and type(cache.to_legacy_cache()) is type(first["past_key_values"]) is tuple
+    whole = model(input_ids=ids).logits
+    for second in (
+        model(input_ids=ids[:, 3:], past_key_values=cache),
+        model({"input_ids": ids[:, 3:], "past_key_values": cache}),
+        tf.function(model)(input_ids=tf.constant(ids[:, 3:]), past_key_values=cache),
+    ):
+        np.testing.assert_allclose(second.logits, whole[:, 3:], atol=1e-5)
+        assert second.past_key_values.get_seq_length() == 5
+    in_graph = []
+    tf.function(lambda x: in_graph.append(type(model(input_ids=x).past_key_values)))(tf.constant(ids))
+    assert in_graph == [tuple]
+
+
+def test_fields_that_these_models_never_fill_are_none():
+    assert CausalLMOutput(logits=2).cross_attentions is None

@@ -266,6 +266,7 @@ class TFMPNetPreTrainedModel(TFPreTrainedModel):
 
     config_class = MPNetConfig
     backbone_class = MPNetBackbone
+    ignored_inputs = ("token_type_ids",)
     backbone_options: ClassVar[dict[str, Any]] = {"add_pooling_layer": False}
     base_model_prefix = "mpnet"
     weight_map = WeightMap(

@@ -8,12 +8,15 @@ tuple in signature order, or as a single tensor.
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import keras
 import numpy as np
 from keras import ops
 
+from tfmodels.models.outputs import PastKeyValues
 from tfmodels.runtime.lowering import PLAIN, Lowering
 from tfmodels.utils.text import did_you_mean, quote
 
@@ -86,6 +89,9 @@ class CallingConvention:
     # Those of `input_names` that existing scripts give and that mean nothing to the architecture: `forward` does not
     # get them.
     unused_inputs: ClassVar[tuple[str, ...]] = ()
+    # Names that are none of `input_names` and that existing scripts give: dropped with one warning per object.
+    ignored_inputs: ClassVar[tuple[str, ...]] = ()
+    told_of_ignored: bool = False
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
@@ -106,28 +112,71 @@ class CallingConvention:
 
     def __call__(self, *args: Any, lowering: Lowering = PLAIN, **kwargs: Any) -> Any:
         names = self.input_names + ("training",)
+        kwargs = self._without_ignored(kwargs)
         check_names(names, kwargs, type(self).__name__)
         kwargs = {name: typed_in(value) for name, value in kwargs.items()}
         flags = {}
         # Keras refuses flags next to tensors, inside a dict or list as well as positionally: they travel as keywords.
         if args and isinstance(args[0], Mapping):
-            flags = {name: value for name, value in args[0].items() if value is None or isinstance(value, (bool, int))}
-            tensors = {name: typed_in(value) for name, value in args[0].items() if name not in flags}
+            given = self._without_ignored(args[0])
+            flags = {name: value for name, value in given.items() if value is None or isinstance(value, (bool, int))}
+            tensors = {name: typed_in(value) for name, value in given.items() if name not in flags}
             check_names(names, flags, type(self).__name__)
             args = (tensors, *args[1:])
         elif args and typed_in(args[0]) is not args[0]:
             args = (typed_in(args[0]), *args[1:])
         elif args:
             values = (*args[0], *args[1:]) if isinstance(args[0], (list, tuple)) else args
+            values = self._without_token_types(values)
             flags = {name: value for name, value in zip(names, values, strict=False) if isinstance(value, (bool, int))}
-            if flags:
-                args = ([None if isinstance(value, (bool, int)) else value for value in values],)
+            if flags or len(values) > 1:
+                args = ([None if isinstance(value, (bool, int)) else typed_in(value) for value in values],)
         for name in flags:
             if name in kwargs:
                 raise TypeError(f"{type(self).__name__} got {quote(name)} twice: by name and in what came before.")
         if lowering is not PLAIN:
             kwargs["lowering"] = lowering
         return super().__call__(*args, **{**flags, **kwargs})
+
+    def _without_ignored(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """What was given by name, without `ignored_inputs`."""
+        left_out = [name for name in self.ignored_inputs if given.get(name) is not None]
+        if left_out and not self.told_of_ignored:
+            self.told_of_ignored = True
+            warnings.warn(
+                f"{type(self).__name__} has no use for {', '.join(left_out)}, which change nothing.", stacklevel=4
+            )
+        return {
+            name: value.pairs if isinstance(value, PastKeyValues) else value
+            for name, value in given.items()
+            if name not in self.ignored_inputs
+        }
+
+    def _without_token_types(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        """A list of inputs whose third entry is no token types: old documents gave `[ids, mask, token_type_ids]`."""
+        values = tuple(value.pairs if isinstance(value, PastKeyValues) else value for value in values)
+        place = 2
+        if self.input_names[place : place + 1] != ("position_ids",) or len(values) <= place or values[place] is None:
+            return values
+        third = values_of(typed_in(values[place]))
+        if third is None:
+            if "token_type_ids" in self.ignored_inputs and not keras.backend.is_keras_tensor(values[place]):
+                warnings.warn(
+                    f"{type(self).__name__} reads the third entry of a list of inputs as position_ids; give "
+                    f"token_type_ids by name.",
+                    stacklevel=4,
+                )
+            return values
+        # Positions of more than two tokens go beyond 1.
+        types = third.dtype.kind in "iub" and third.ndim == 2 and third.shape[1] > 2 and third.min() >= 0
+        if not types or third.max() > 1:
+            return values
+        warnings.warn(
+            f"{type(self).__name__} takes (input_ids, attention_mask, position_ids, ...) in a list; the third entry "
+            f"holds 0 and 1 only, so it is taken for token_type_ids, which change nothing.",
+            stacklevel=4,
+        )
+        return (*values[:place], None, *values[place + 1 :])
 
 
 def typed_in(value: Any) -> Any:

@@ -11,6 +11,49 @@ import optree
 from tfmodels.utils.text import quote
 
 
+class PastKeyValues(tuple):
+    """A growing cache with the methods that scripts call: one (key, value) pair per layer.
+
+    Models return and take plain tuples, which graphs and exports know; this is what `outputs.past_key_values` shows
+    of one outside of graphs.
+
+    Example:
+        >>> from tfmodels import TFLlamaForCausalLM
+        >>> cache = TFLlamaForCausalLM.from_pretrained("stories260K")(input_ids=[[1, 2, 3]]).past_key_values
+        >>> len(cache), cache.get_seq_length(), cache[0][0].shape
+        (5, 3, TensorShape([1, 4, 3, 8]))
+    """
+
+    __slots__ = ()
+
+    @property
+    def pairs(self) -> tuple[Any, ...]:
+        """The plain tuple."""
+        return tuple(self)
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Number of positions that the cache holds."""
+        return self[layer_idx][0].shape[2] if self else 0
+
+    def get_max_length(self) -> None:
+        """A growing cache has no largest length."""
+
+    get_max_cache_shape = get_max_length
+
+    def to_legacy_cache(self) -> tuple[Any, ...]:
+        """The plain tuple."""
+        return tuple(self)
+
+
+def _is_concrete(value: Any) -> bool:
+    """Whether a tensor holds values now, rather than standing for them in a graph."""
+    return hasattr(value, "numpy") or type(value).__module__.startswith("jaxlib")
+
+
+# Fields of transformers' outputs that these models never fill.
+_NEVER_FILLED = ("cross_attentions", "encoder_last_hidden_state", "encoder_hidden_states", "encoder_attentions")
+
+
 class ModelOutput(OrderedDict):
     """Base of all outputs.
 
@@ -51,8 +94,10 @@ class ModelOutput(OrderedDict):
 
     def __getattr__(self, name: str) -> Any:
         if name in self:
-            return self[name]
-        if name in type(self).fields:
+            value = self[name]
+            cache = name == "past_key_values" and type(value) is tuple and value and type(value[0]) is tuple
+            return PastKeyValues(value) if cache and _is_concrete(value[0][0]) else value
+        if name in type(self).fields or name in _NEVER_FILLED:
             return None
         raise AttributeError(
             f"{type(self).__name__} has no field {quote(name)}; it has {', '.join(type(self).fields)}."

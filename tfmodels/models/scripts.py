@@ -34,7 +34,11 @@ _OTHER_WAYS = {
 
 
 class ScriptMethods(PushToHub):
-    """Mixin for `TFPreTrainedModel`."""
+    """Mixin for `TFPreTrainedModel`.
+
+    Attributes:
+        base_model: the model without its head; the model itself where it has none.
+    """
 
     main_input_name = "input_ids"
     framework = "tf"
@@ -44,11 +48,6 @@ class ScriptMethods(PushToHub):
         kwargs = settle(kwargs, LOADING, cls.__name__)
         torch_dtype = kwargs.pop("torch_dtype", None)
         return cls(config, **{"dtype": torch_dtype, **kwargs})  # type: ignore[call-arg]
-
-    @property
-    def base_model(self) -> Any:
-        """The model without its head: the model itself where it has none."""
-        return self.backbone if type(self).head_inputs else self
 
     @property
     def name_or_path(self) -> str:
@@ -186,6 +185,9 @@ class ScriptMethods(PushToHub):
         )
 
     def __getattr__(self, name: str) -> Any:
+        # No property: Keras walks through those when it saves, and would never come out of a bare model again.
+        if name == "base_model":
+            return self.backbone if type(self).head_inputs else self
         way = _OTHER_WAYS.get(name)
         message = f"{type(self).__name__!r} object has no attribute {name!r}"
         raise AttributeError(f"{message}: {way}." if way else message)
