@@ -77,14 +77,23 @@ _ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
     "sqrtsoftplus": lambda x: ops.sqrt(ops.softplus(x)),
     "swish": silu,
     "tanh": ops.tanh,
+    # Keras has these beside the names of transformers.
+    "celu": ops.celu,
+    "elu": ops.elu,
+    "hard_sigmoid": ops.hard_sigmoid,
+    "hard_tanh": ops.hard_tanh,
+    "log_sigmoid": ops.log_sigmoid,
+    "selu": ops.selu,
+    "softplus": ops.softplus,
+    "softsign": ops.softsign,
 }
 
 
-def get_activation(name: str) -> Callable[[Any], Any]:
+def get_activation(name: str | Callable[[Any], Any]) -> Callable[[Any], Any]:
     """The activation function of a configuration's `hidden_act`.
 
     Args:
-        name: such as "silu", "gelu" or "gelu_new".
+        name: such as "silu", "gelu" or "gelu_new"; or the function itself, of a tensor, which no file can hold.
 
     Raises:
         ValueError: the name is unknown; the message lists the known ones.
@@ -93,9 +102,8 @@ def get_activation(name: str) -> Callable[[Any], Any]:
         >>> float(get_activation("relu")(-1.0))
         0.0
     """
-    try:
+    if callable(name):
+        return name
+    if isinstance(name, str) and name in _ACTIVATIONS:
         return _ACTIVATIONS[name]
-    except KeyError:
-        raise ValueError(
-            f"hidden_act={quote(name)} is unknown; it is one of {', '.join(sorted(_ACTIVATIONS))}."
-        ) from None
+    raise ValueError(f"hidden_act={quote(name)} is unknown; it is one of {', '.join(sorted(_ACTIVATIONS))}.")
