@@ -125,8 +125,8 @@ def test_unknown_settings_name_close_ones():
             change(max_new_token=3)
         with pytest.raises(TypeError, match=r"unknown generation setting qqq$"):
             change(qqq=3)
-        with pytest.raises(TypeError, match="guidance_scale is not supported"):
-            change(guidance_scale=1.5)
+        with pytest.raises(TypeError, match="top_h is not supported"):
+            change(top_h=0.5)
     with pytest.raises(AttributeError, match="did you mean temperature"):
         GenerationConfig().temprature = 0.5
 
@@ -234,7 +234,7 @@ def test_files_keep_unknown_keys(tmp_path):
         "early_stopping": "never",
         "length_penalty": 0.8,
         "num_beam_groups": 1,
-        "guidance_scale": None,
+        "top_h": None,
         "cache_implementation": "static",
         "transformers_version": "5.23.0",
         "somebody_elses": {"a": [1, 2]},
@@ -253,9 +253,9 @@ def test_files_keep_unknown_keys(tmp_path):
 
 
 def test_files_that_ask_for_the_unsupported_warn():
-    with pytest.warns(UserWarning, match=r"have no effect here: guidance_scale=1.5, top_h=0.4$"):
-        config = GenerationConfig.from_dict({"guidance_scale": 1.5, "top_h": 0.4, "dola_layers": None})
-    assert config.to_dict() == {"guidance_scale": 1.5, "top_h": 0.4, "dola_layers": None}
+    with pytest.warns(UserWarning, match=r"have no effect here: token_healing=True, top_h=0.4$"):
+        config = GenerationConfig.from_dict({"token_healing": True, "top_h": 0.4, "dola_layers": None})
+    assert config.to_dict() == {"token_healing": True, "top_h": 0.4, "dola_layers": None}
 
 
 def test_broken_files_are_named(tmp_path):

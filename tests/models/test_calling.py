@@ -348,4 +348,4 @@ def test_token_types_by_name_are_dropped_with_one_warning():
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         fresh.fit(tf.data.Dataset.from_tensors(batch).repeat(3), epochs=2, verbose=0)
-    assert len([one for one in caught if "has no use for token_type_ids" in str(one.message)]) == 1
+    assert len([one for one in caught if "token_type_ids" in str(one.message)]) == 1
