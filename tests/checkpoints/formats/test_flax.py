@@ -171,6 +171,10 @@ BAD = {
     "a negative size": ({"w": packed(((-2, 3), "float32", ONES.tobytes()))}, r"a value of the type 0xfe"),
     "an object": ({"w": packed(((1,), "object", bytes(8)))}, r"the element type 'object', which cannot be read"),
     "text as elements": ({"w": packed(((1,), "float32", "abcd"))}, r"elements at byte \d+ is a text"),
+    "names that outgrow the file": (
+        {"k" * 500: {"l" * 500: {"m" * 500: {str(n): packed(ONES) for n in range(9)}}}},
+        r"name is longer than 1024: '(k+) \.\.\.",
+    ),
     "two parts": ({"w": packed(((1,), "float32"))}, r"does not consist of shape, dtype and elements"),
     "complex": ({"w": msgpack.ExtType(2, msgpack.packb((1.0, 2.0)))}, r"an extension with the code 2; 1 and 3 can"),
     "more behind": (

@@ -429,6 +429,8 @@ class TestBadFiles:
                 r"scales positions twice",
             ),
             ({"attention__head_count_kv": 3}, r"tensor 'blk.0.attn_k.weight' has 32 rows for 3 heads"),
+            ({"block_count": 0}, r"llama.block_count is 0; a number above 0 was expected"),
+            ({"rope__freq_base": float("nan")}, r"llama.rope.freq_base is nan; a float was expected"),
             ({"rope__dimension_count": 8}, r"only the head size, 16"),
             ({"block_count": None}, r"llama.block_count is None; a int was expected"),
             ({"rope__scaling__type": "longrope"}, r"'longrope' cannot be read"),
@@ -440,6 +442,12 @@ class TestBadFiles:
         write(tmp_path / "m.gguf", tiny(), **options)
         with pytest.raises(CheckpointError, match=message):
             TFLlamaForCausalLM.from_pretrained(tmp_path, gguf_file="m.gguf")
+
+    @pytest.mark.parametrize("key", ["attention.head_count", "attention.head_count_kv", "embedding_length"])
+    def test_sizes_below_zero(self, tmp_path, good, key):
+        at = good.index(f"llama.{key}".encode() + struct.pack("<I", 4)) + len(f"llama.{key}")
+        lying = good[:at] + struct.pack("<Ii", 5, -1) + good[at + 8 :]  # as a signed number
+        self.check(tmp_path, lying, rf"llama\.{key} is -1; a number above 0 was expected")
 
     def test_offsets_that_overlap(self, tmp_path, good):
         places = {}
