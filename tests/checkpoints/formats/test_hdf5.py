@@ -180,3 +180,50 @@ class TestRefused:
                 file[group].create_dataset("m/dense/bias:0", data=np.zeros(3 + number, "float32"))
 
         self.refuse(tmp_path, fill, r"there twice, of shape \(3,\) and \(4,\)")
+
+
+def write_floats(path: Path, change) -> None:
+    """A weight of two floats whose description in HDF5 was changed; the bytes are those of bfloat16 1.0 and -2.5."""
+    kind = h5py.h5t.IEEE_F32LE.copy()
+    change(kind)
+    with h5py.File(path, "w") as file:
+        group = file.create_group("a")
+        space = h5py.h5s.create_simple((2,))
+        dataset = h5py.h5d.create(group.id, b"bias:0", kind, space)
+        content = np.array([0x3F80, 0xC020], "uint16").tobytes().ljust(2 * kind.get_size(), b"\0")
+        dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, np.frombuffer(content, np.dtype(f"V{kind.get_size()}")), kind)
+
+
+def as_bfloat16(kind) -> None:
+    kind.set_fields(15, 7, 8, 0, 7)
+    kind.set_precision(16)
+    kind.set_size(2)
+
+
+def test_bfloat16_is_read_as_it_is_stored(tmp_path):
+    """h5py converts it to float32, so the size in memory is not that in the file."""
+    write_floats(tmp_path / "tf_model.h5", as_bfloat16)
+    with open_checkpoint(tmp_path) as checkpoint:
+        (name,) = checkpoint.names()
+        assert checkpoint.info(name).dtype == "bfloat16"
+        assert checkpoint.read(name).astype("float32").tolist() == [1.0, -2.5]
+
+
+@pytest.mark.parametrize("bias", [127, 255])
+def test_floats_of_another_layout_are_refused(bias, tmp_path):
+    def change(kind):
+        if bias == 127:
+            kind.set_fields(31, 20, 11, 0, 20)
+        kind.set_ebias(bias + 1)
+
+    write_floats(tmp_path / "tf_model.h5", change)
+    with pytest.raises(CheckpointError, match="layout of its own|element type .* cannot be read"):
+        open_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [">f4", ">f2", ">f8", "<f4", "<f2"])
+def test_either_byte_order_is_read(dtype, tmp_path):
+    with h5py.File(tmp_path / "tf_model.h5", "w") as file:
+        file.create_dataset("a/bias:0", data=np.array([1.5, -3.25], dtype))
+    with open_checkpoint(tmp_path) as checkpoint:
+        assert checkpoint.read(checkpoint.names()[0]).tolist() == [1.5, -3.25]

@@ -23,6 +23,8 @@ _MAX_NAME = 1024
 _MAX_DEPTH = 64
 # A dataset takes some 500 bytes and a group 1000, and most datasets lie in three groups of their own.
 _FREE_ITEMS, _BYTES_PER_ITEM = 10_000, 64
+# Places and sizes in bits of the sign, the exponent (2) and the mantissa (2).
+_BFLOAT16_FIELDS = (15, 7, 8, 0, 7)
 _LIST = "_._"  # stands between a list's name and an index in the names of Keras layers
 
 
@@ -103,16 +105,16 @@ class TensorFlowFile(TensorFile):
         return datasets
 
     def _add(self, dataset: Any, nested: bool) -> None:
-        import h5py
-
         path = dataset.name.strip("/")
         name = torch_name(path.split("/", 1)[1] if nested else f"/{path}")
-        where, shape, dtype = f"{self.path}: weight {quote(path)}", tuple(dataset.shape or ()), dataset.dtype
-        if dtype.name not in DTYPES:
-            raise CheckpointError(f"{where} has the element type {shorten(dtype)}, which cannot be read.")
-        # HDF5 can describe floats of any layout, and h5py converts them when it reads; here the bytes are taken as is.
-        if not dataset.id.get_type().equal(h5py.h5t.py_create(dtype, logical=True)):
-            raise CheckpointError(f"{where} is stored in a layout of its own, other than that of {dtype.name}.")
+        where, shape = f"{self.path}: weight {quote(path)}", tuple(dataset.shape or ())
+        if dataset.dtype.name not in DTYPES:
+            raise CheckpointError(f"{where} has the element type {shorten(dataset.dtype)}, which cannot be read.")
+        dtype = _stored_dtype(dataset)
+        if dtype is None:
+            raise CheckpointError(
+                f"{where} is stored in a layout of its own, other than that of {dataset.dtype.name}."
+            )
         count = count_elements(shape)
         if count is None:
             raise CheckpointError(f"{where} has the shape {quote(shape)}, which no tensor can have.")
@@ -129,6 +131,25 @@ class TensorFlowFile(TensorFile):
         if self.tensors.setdefault(name, info) != info:
             raise CheckpointError(f"{where} is there twice, of shape {self.tensors[name].shape} and {info.shape}.")
         self._places.setdefault(name, (offset or 0, shape, dtype, transposed))
+
+
+def _stored_dtype(dataset: Any) -> np.dtype | None:
+    """The element type of the bytes in the file, which may differ from the one that h5py converts them to.
+
+    HDF5 describes numbers bit by bit. bfloat16 has no type of its own there, and h5py would read it as float32.
+
+    Returns:
+        The type, or None for one that NumPy does not have.
+    """
+    import h5py
+
+    stored = dataset.id.get_type()
+    if stored.equal(h5py.h5t.py_create(dataset.dtype, logical=True)):
+        return dataset.dtype
+    is_small_float = stored.get_class() == h5py.h5t.FLOAT and stored.get_size() == 2
+    if is_small_float and (stored.get_fields(), stored.get_ebias()) == (_BFLOAT16_FIELDS, 127):
+        return DTYPES["bfloat16"] if stored.get_order() == h5py.h5t.ORDER_LE else None
+    return None
 
 
 def _layer(dataset: Any) -> str:
