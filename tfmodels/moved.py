@@ -20,8 +20,9 @@ MOVED = {
     "tfmodels.losses": "tfmodels.models.losses",
     "tfmodels.model": "tfmodels.models.base",
     "tfmodels.outputs": "tfmodels.models.outputs",
+    "tfmodels.sentence.files": "tfmodels.sentence.config",
     "tfmodels.sentence_encoder": "tfmodels.sentence.encoder",
-    "tfmodels.sentence_files": "tfmodels.sentence.files",
+    "tfmodels.sentence_files": "tfmodels.sentence.config",
     "tfmodels.trainer": "tfmodels.models.training",
     "tfmodels.training.embeddings": "tfmodels.models.vocabulary",
 }

@@ -341,3 +341,113 @@ def test_published_embeddings():
     got = SentenceEncoder.from_pretrained(folder).encode(TEXTS[:2])
     want = [[0.0225026, -0.0782917, -0.0230307], [0.0417023, 0.0010974, -0.0155342]]
     np.testing.assert_allclose(got[:, :3], want, atol=1e-6)
+
+
+SENTENCE = {
+    "__version__": {"sentence_transformers": "3.1.0"},
+    "model_type": "SentenceTransformer",
+    "prompts": {"query": "query: "},
+    "default_prompt_name": None,
+    "similarity_fn_name": "dot",
+    "truncate_dim": 6,
+    "own": {"a": [1]},
+}
+
+
+class TestSettings:
+    """What config_sentence_transformers.json says beside the prompts, and modules that matter in training alone."""
+
+    @pytest.fixture
+    def whole(self, folder):
+        kinds = ((1, "Pooling"), (2, "Dropout"), (3, "Normalize"))
+        write(folder, "modules.json", [TRANSFORMER, *(module(index, kind) for index, kind in kinds)])
+        write(folder, "1_Pooling/config.json", MEAN)
+        write(folder, "2_Dropout/config.json", {"dropout": 0.5})
+        write(folder, "sentence_bert_config.json", {"max_seq_length": 32, "do_lower_case": False, "modality": "text"})
+        write(folder, "config_sentence_transformers.json", SENTENCE)
+        return folder
+
+    def test_truncate_dim(self, whole):
+        encoder = SentenceEncoder.from_pretrained(whole)
+        full = unit(by_hand(whole, TEXTS[0]).mean(0))
+        np.testing.assert_allclose(encoder.encode(TEXTS[0]), full[:6], atol=2e-5)
+        # cut first, then scaled, as sentence-transformers does
+        np.testing.assert_allclose(encoder.encode(TEXTS[0], normalize=True), unit(full[:6]), atol=2e-5)
+        np.testing.assert_allclose(encoder.encode([TEXTS[0]], truncate_dim=3)[0], full[:3], atol=2e-5)
+        assert encoder.dimension == encoder.get_sentence_embedding_dimension() == encoder.truncate_dim == 6
+        encoder.truncate_dim = None
+        np.testing.assert_allclose(encoder.encode(TEXTS[0]), full, atol=2e-5)
+        encoder.truncate_dim = 99
+        assert encoder.encode(TEXTS[:2]).shape == (2, encoder.dimension) == (2, 16)
+        for wrong in (0, -1, 2.5, True, "6"):
+            with pytest.raises(ValueError, match=r"truncate_dim=.*; a positive number of values or None"):
+                encoder.encode(TEXTS[0], truncate_dim=wrong)
+            with pytest.raises(ValueError, match=r"truncate_dim=.*; a positive number of values or None"):
+                encoder.truncate_dim = wrong
+
+    def test_everything_is_saved_again(self, whole):
+        encoder = SentenceEncoder.from_pretrained(whole)
+        encoder.save_pretrained(whole / "again")
+        saved = json.loads((whole / "again" / "config_sentence_transformers.json").read_text())
+        assert saved == SENTENCE
+        settings = json.loads((whole / "again" / "sentence_bert_config.json").read_text())
+        assert settings == {"max_seq_length": 32, "do_lower_case": False, "modality": "text"}
+        kinds = [entry["type"].rsplit(".", 1)[1] for entry in json.loads((whole / "again/modules.json").read_text())]
+        assert kinds == ["Transformer", "Pooling", "Dropout", "Normalize"]
+        assert json.loads((whole / "again/2_Dropout/config.json").read_text()) == {"dropout": 0.5}
+        again = SentenceEncoder.from_pretrained(whole / "again")
+        assert again.settings == encoder.settings
+        np.testing.assert_array_equal(again.encode(TEXTS), encoder.encode(TEXTS))
+        copied = SentenceEncoder.from_config(encoder.get_config())
+        assert copied.settings == encoder.settings
+
+    def test_dropout_acts_in_training_alone(self, whole):
+        encoder = SentenceEncoder.from_pretrained(whole)
+        ids = {"input_ids": np.array([[0, 5, 2]]), "attention_mask": np.ones((1, 3), "int32")}
+        plain = np.asarray(encoder(ids).sentence_embedding)[0]
+        assert (plain != 0).all()
+        dropped = np.concatenate([np.asarray(encoder(ids, training=True).sentence_embedding)[0] for _ in range(20)])
+        assert 0.3 < (dropped == 0).mean() < 0.7
+
+    def test_similarity(self, whole):
+        encoder = SentenceEncoder.from_pretrained(whole)
+        left, right = np.array([[1.0, 2.0], [0.0, 1.0]]), np.array([[3.0, 4.0]])
+        want = {"dot": [11, 4], "cosine": [11 / 125**0.5, 0.8], "euclidean": [-(8**0.5), -(18**0.5)]}
+        for name, values in {**want, "manhattan": [-4, -6]}.items():
+            encoder.settings.similarity_fn_name = name
+            np.testing.assert_allclose(encoder.similarity(left, right), np.array(values)[:, None], rtol=1e-6)
+            np.testing.assert_allclose(encoder.similarity_pairwise(left, right[[0, 0]]), values, rtol=1e-6)
+        encoder.settings.similarity_fn_name = None
+        assert encoder.similarity_fn_name == "cosine"
+        with pytest.raises(ValueError, match="similarity_fn_name='cos'; cosine, dot, euclidean, manhattan were"):
+            SentenceEncoder(encoder.model, similarity_fn_name="cos")
+
+    @pytest.mark.parametrize(
+        ("file", "content", "message"),
+        [
+            (
+                "config_sentence_transformers.json",
+                {"truncate_dim": "6"},
+                "truncate_dim is '6'; an integer was expected",
+            ),
+            ("config_sentence_transformers.json", {"truncate_dim": 0}, "truncate_dim=0; a positive number"),
+            ("config_sentence_transformers.json", {"prompts": ["a"]}, r"prompts is \['a'\]; .* was expected"),
+            (
+                "config_sentence_transformers.json",
+                {"similarity_fn_name": 3},
+                "similarity_fn_name is 3; .* was expected",
+            ),
+            ("config_sentence_transformers.json", {"similarity_fn_name": "x"}, "similarity_fn_name='x'; cosine, dot"),
+            (
+                "sentence_bert_config.json",
+                {"max_seq_length": [1]},
+                r"max_seq_length is \[1\]; an integer was expected",
+            ),
+            ("2_Dropout/config.json", {"dropout": 2}, "dropout=2; a rate from 0 to less than 1"),
+            ("2_Dropout/config.json", {"dropout": None}, "dropout=None; a rate from 0 to less than 1"),
+        ],
+    )
+    def test_wrong_values(self, whole, file, content, message):
+        write(whole, file, content)
+        with pytest.raises(ValueError, match=message):
+            SentenceEncoder.from_pretrained(whole)

@@ -140,7 +140,7 @@ def transformer_of(place: Place) -> tuple[Place, bool]:
         OSError, ValueError: there is no such model, or its modules.json is damaged.
     """
     from tfmodels.checkpoints import hub
-    from tfmodels.sentence.files import MODULES_NAME, read_folder
+    from tfmodels.sentence.config import MODULES_NAME, read_folder
 
     if "gguf_file" in place.options:
         return place, False

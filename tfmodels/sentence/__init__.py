@@ -1,4 +1,4 @@
-"""Sentence embeddings: the encoder, its files in sentence-transformers' layout, and pooling.
+"""Sentence embeddings: the encoder, its files in sentence-transformers' layout (config), and pooling.
 
 The transformer inside is any family's model.
 """

@@ -26,8 +26,9 @@ from tfmodels.runtime.buckets import bucket_batch, bucket_length
 from tfmodels.runtime.compile import ProgramCache
 from tfmodels.runtime.gc import pause_gc
 from tfmodels.runtime.lowering import PLAIN, Lowering
-from tfmodels.sentence.files import MODULES_NAME, Dense, SentenceFolder, read_folder, write_folder
+from tfmodels.sentence.config import MODULES_NAME, Dense, Dropout, SentenceFolder, part_of, read_folder, write_folder
 from tfmodels.sentence.pooling import Pooling
+from tfmodels.sentence.similarity import SIMILARITIES, similarity
 from tfmodels.tokenization import AutoTokenizer
 from tfmodels.utils.files import staged
 from tfmodels.utils.text import quote
@@ -43,11 +44,17 @@ class SentenceEncoder(CallingConvention, TrainedModel):
         model: a bare model such as `TFMPNetModel`.
         tokenizer: what `encode` makes ids with; it is no part of a `.keras` file, nor of a copy.
         pooling: modes of `tfmodels.sentence.pooling.Pooling`.
-        tail: what follows: "normalize", or dicts of `out_features`, `bias` and `activation` for dense layers.
+        tail: what follows: "normalize", dicts of `out_features`, `bias` and `activation` for dense layers, or
+            {"dropout": rate}.
         max_seq_length: texts are cut to so many tokens; None: to what model and tokenizer can do.
         lower_case: whether texts become lower case before they are tokenized.
         prompts: texts to put in front, by name.
         default_prompt_name: the prompt that is put in front where none is asked for.
+        truncate_dim: `encode` returns so many of the first values of each vector; None: all. Calling the model
+            returns all of them.
+        similarity_fn_name: how `similarity` compares: "cosine" (default), "dot", "euclidean" or "manhattan".
+        more_settings, more_sentence: further content of sentence_bert_config.json and
+            config_sentence_transformers.json, written again.
     """
 
     input_names: ClassVar[tuple[str, ...]] = ("input_ids", "attention_mask")
@@ -66,20 +73,39 @@ class SentenceEncoder(CallingConvention, TrainedModel):
         lower_case: bool = False,
         prompts: dict[str, str] | None = None,
         default_prompt_name: str | None = None,
+        truncate_dim: int | None = None,
+        similarity_fn_name: str | None = None,
+        more_settings: dict[str, Any] | None = None,
+        more_sentence: dict[str, Any] | None = None,
         name: str | None = None,
     ):
         super().__init__(name=name, dtype=model.dtype_policy)
         self.model = model
         self.tokenizer = tokenizer
-        parts = [part if isinstance(part, str) else Dense(**part) for part in tail]
+        parts = [part_of(part) for part in tail]
+        if similarity_fn_name is not None and similarity_fn_name not in SIMILARITIES:
+            raise ValueError(
+                f"similarity_fn_name={quote(similarity_fn_name)}; {', '.join(SIMILARITIES)} were expected."
+            )
         self.settings = SentenceFolder(
-            "", tuple(pooling), parts, max_seq_length, lower_case, dict(prompts or {}), default_prompt_name
+            pooling=tuple(pooling),
+            tail=parts,
+            max_seq_length=max_seq_length,
+            lower_case=lower_case,
+            prompts=dict(prompts or {}),
+            default_prompt_name=default_prompt_name,
+            truncate_dim=_checked_dim(truncate_dim),
+            similarity_fn_name=similarity_fn_name,
+            more_settings=dict(more_settings or {}),
+            more_sentence=dict(more_sentence or {}),
         )
         self.pooling = Pooling(self.settings.pooling, dtype=self.dtype_policy, name="pooling")
         self.tail = [self._tail_layer(part, index) for index, part in enumerate(parts)]
         self.build()
 
-    def _tail_layer(self, part: str | Dense, index: int) -> keras.layers.Layer:
+    def _tail_layer(self, part: str | Dense | Dropout, index: int) -> keras.layers.Layer:
+        if isinstance(part, Dropout):
+            return keras.layers.Dropout(part.dropout, dtype=self.dtype_policy, name=f"dropout_{index}")
         if not isinstance(part, Dense):
             return keras.layers.UnitNormalization(dtype="float32", name=f"normalize_{index}")
         options = {"std": self.model.config.initializer_range, "use_bias": part.bias, "dtype": self.dtype_policy}
@@ -88,11 +114,34 @@ class SentenceEncoder(CallingConvention, TrainedModel):
         return layer
 
     def build(self, input_shape: Any = None) -> None:
-        self.dimension = self.model.config.hidden_size * len(self.pooling.modes)
+        self._width = self.model.config.hidden_size * len(self.pooling.modes)
         for layer in self.tail:
-            build_all(self.dimension, layer)
-            self.dimension = getattr(layer, "units", self.dimension)
+            build_all(self._width, layer)
+            self._width = getattr(layer, "units", self._width)
         self.built = True
+
+    @property
+    def dimension(self) -> int:
+        """The size of the vectors that `encode` returns."""
+        return min(self._width, self.settings.truncate_dim or self._width)
+
+    def get_sentence_embedding_dimension(self) -> int:
+        """The size of the vectors that `encode` returns, by the name it has in sentence-transformers."""
+        return self.dimension
+
+    @property
+    def truncate_dim(self) -> int | None:
+        """How many of the first values of each vector `encode` returns; None for all."""
+        return self.settings.truncate_dim
+
+    @truncate_dim.setter
+    def truncate_dim(self, value: int | None) -> None:
+        self.settings.truncate_dim = _checked_dim(value)
+
+    @property
+    def similarity_fn_name(self) -> str:
+        """How `similarity` compares vectors."""
+        return self.settings.similarity_fn_name or "cosine"
 
     def forward(
         self, *, input_ids: Any, attention_mask: Any, training: bool | None, lowering: Lowering = PLAIN
@@ -104,7 +153,7 @@ class SentenceEncoder(CallingConvention, TrainedModel):
             inputs["use_cache"] = False
         vectors = self.pooling(self.model(**inputs, lowering=lowering).last_hidden_state, attention_mask)
         for layer in self.tail:
-            vectors = layer(vectors)
+            vectors = layer(vectors, training=training) if isinstance(layer, keras.layers.Dropout) else layer(vectors)
         return SentenceEmbeddingOutput(sentence_embedding=vectors)
 
     def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, *args: Any, **kwargs: Any) -> Any:
@@ -133,6 +182,7 @@ class SentenceEncoder(CallingConvention, TrainedModel):
         show_progress: bool = False,
         prompt_name: str | None = None,
         prompt: str | None = None,
+        truncate_dim: int | None = None,
         jit_compile: bool | None = None,
     ) -> np.ndarray:
         """Vectors of texts.
@@ -147,6 +197,7 @@ class SentenceEncoder(CallingConvention, TrainedModel):
             show_progress: show a progress bar.
             prompt_name: one of the prompts, put in front of every text.
             prompt: a text to put in front instead.
+            truncate_dim: return so many of the first values of each vector; default: the encoder's.
             jit_compile: compile by XLA. Default: where there is a GPU.
 
         Returns:
@@ -172,14 +223,23 @@ class SentenceEncoder(CallingConvention, TrainedModel):
 
             starts = track(starts, description="Encoding")
         jit_compile = _has_gpu() if jit_compile is None else jit_compile
-        vectors = np.zeros((len(rows), self.dimension), "float32")
+        width = min(self._width, _checked_dim(truncate_dim) or self.dimension)
+        vectors = np.zeros((len(rows), width), "float32")
         for start in starts:
             own = order[start : start + batch_size]
             ids, mask = self._pad([rows[index] for index in own], to_buckets=jit_compile)
-            vectors[own] = ops.convert_to_numpy(self._run(ids, mask, jit_compile))[: len(own)]
+            vectors[own] = ops.convert_to_numpy(self._run(ids, mask, jit_compile))[: len(own), :width]
         if normalize:
             vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         return vectors[0] if single else vectors
+
+    def similarity(self, embeddings1: Any, embeddings2: Any) -> np.ndarray:
+        """Compare every vector with every other, as `similarity_fn_name` says; float32 (rows 1, rows 2)."""
+        return similarity(self.similarity_fn_name, embeddings1, embeddings2, pairwise=False)
+
+    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> np.ndarray:
+        """Compare vectors row by row, as `similarity_fn_name` says; float32 (rows,)."""
+        return similarity(self.similarity_fn_name, embeddings1, embeddings2, pairwise=True)
 
     def _prompt(self, name: str | None, text: str | None) -> str:
         if text is not None:
@@ -301,6 +361,12 @@ class SentenceEncoder(CallingConvention, TrainedModel):
         from tfmodels.export import export
 
         return export(self, path, format, **options)
+
+
+def _checked_dim(value: Any) -> int | None:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        raise ValueError(f"truncate_dim={quote(value)}; a positive number of values or None was expected.")
+    return value
 
 
 def _variables(layer: keras.layers.Dense) -> dict[str, Any]:

@@ -222,12 +222,13 @@ class PreTrainedTokenizerFast(ChatTemplates, IdsToText, PushToHub):
         backend.no_truncation()
 
         wanted = {name: config[name] for name in self.pipeline_options if config.get(name) is not None}
+        now = pipeline.options_of(backend)
         if complete:
-            now = {name: pipeline.option(backend, name) for name in wanted if name in _CONFIG_COUNTS}
-            wanted = {name: wanted[name] for name, value in now.items() if value not in (None, wanted[name])}
-        asked = {name: options[name] for name in self.pipeline_options if options.get(name) is not None}
-        if wanted or asked:
-            pipeline.configure(backend, **{**wanted, **asked})
+            wanted = {name: value for name, value in wanted.items() if name in _CONFIG_COUNTS and name in now}
+        wanted |= {name: options[name] for name in self.pipeline_options if options.get(name) is not None}
+        changes = {name: value for name, value in wanted.items() if name not in now or now[name] != value}
+        if changes:
+            pipeline.configure(backend, **changes)
 
         given = self.init_kwargs
         self._add_stored_tokens(added_tokens(given, backend))

@@ -56,8 +56,7 @@ class PipelineOption:
     def __get__(self, tokenizer: Vocabulary | None, owner: type) -> Any:
         if tokenizer is None:
             return self
-        value = pipeline.option(tokenizer.backend_tokenizer, self.name)
-        return self.absent if value is None else value
+        return pipeline.options_of(tokenizer.backend_tokenizer).get(self.name, self.absent)
 
     def __set__(self, tokenizer: Vocabulary, value: bool | None) -> None:
         pipeline.configure(tokenizer.backend_tokenizer, **{self.name: value})

@@ -48,17 +48,15 @@ def configure(backend: Tokenizer, **options: Any) -> None:
         set_sentencepiece_spaces(backend, **spaces)
 
 
-def option(backend: Tokenizer, name: str) -> bool | None:
-    """The value that one of the options of `configure` has; None where the backend has no such thing."""
+def options_of(backend: Tokenizer) -> dict[str, bool | None]:
+    """The options of `configure` that the backend has, with their values."""
     state = _pipeline(backend)
-    steps, key = _parts_of_options(state).get(name, ([], ""))
-    if steps:
-        return steps[0][key]
+    found = {name: steps[0][key] for name, (steps, key) in _parts_of_options(state).items() if steps}
     cutters = list(_walk(state["pre_tokenizer"]))
     marks = [step for step in _walk(state["normalizer"]) if step["type"] == "Prepend" or step.get("content") == SPACE]
-    if name not in ("legacy", "add_prefix_space") or any(cutter["type"] != "Metaspace" for cutter in cutters):
-        return None
-    return _spaces(state)[name] if cutters or marks else None
+    if (cutters or marks) and all(cutter["type"] == "Metaspace" for cutter in cutters):
+        found |= _spaces(state)
+    return found
 
 
 def prepends(backend: Tokenizer) -> bool:

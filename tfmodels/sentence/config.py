@@ -1,8 +1,9 @@
-"""The JSON files of a sentence-transformers folder: which modules there are, and their options. Needs no backend."""
+"""The JSON files of a sentence-transformers folder: modules and their options, read and written without a backend."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -40,23 +41,60 @@ class Dense:
 
 
 @dataclasses.dataclass
+class Dropout:
+    """Dropout behind the pooling, which acts in training alone."""
+
+    dropout: float = 0.2
+
+
+@dataclasses.dataclass
 class SentenceFolder:
-    """What the JSON files say.
+    """The content of the JSON files.
 
     Fields:
         transformer: folder of the model and the tokenizer, inside the whole one.
         pooling: modes, in the order in which their results are put together.
-        tail: what follows the pooling, "normalize" or `Dense`.
-        max_seq_length, lower_case, prompts, default_prompt_name: as in `SentenceEncoder`.
+        tail: what follows the pooling, "normalize", `Dense` or `Dropout`.
+        max_seq_length, lower_case, prompts, default_prompt_name, truncate_dim, similarity_fn_name: as in
+            `SentenceEncoder`.
+        more_settings, more_sentence: what else sentence_bert_config.json and config_sentence_transformers.json say.
     """
 
     transformer: str = ""
     pooling: tuple[str, ...] = ("mean",)
-    tail: list[str | Dense] = dataclasses.field(default_factory=list)
+    tail: list[str | Dense | Dropout] = dataclasses.field(default_factory=list)
     max_seq_length: int | None = None
     lower_case: bool = False
     prompts: dict[str, str] = dataclasses.field(default_factory=dict)
     default_prompt_name: str | None = None
+    truncate_dim: int | None = None
+    similarity_fn_name: str | None = None
+    more_settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    more_sentence: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def part_of(value: Any) -> str | Dense | Dropout:
+    """A part of `SentenceFolder.tail` of itself or of a dict of its fields.
+
+    Raises:
+        ValueError: it is none.
+
+    Example:
+        >>> part_of({"dropout": 0.1}), part_of("normalize")
+        (Dropout(dropout=0.1), 'normalize')
+    """
+    if value == NORMALIZE or isinstance(value, (Dense, Dropout)):
+        return value
+    if isinstance(value, Mapping):
+        fields = {field.name for field in dataclasses.fields(Dense)}
+        if set(value) == {"dropout"}:
+            return Dropout(**value)
+        if "out_features" in value and set(value) <= fields:
+            return Dense(**value)
+    raise ValueError(
+        f'tail holds {quote(value)}; "normalize", a dict of out_features, bias and activation for a dense layer, or '
+        '{"dropout": rate} was expected.'
+    )
 
 
 def read_folder(folder: Path) -> SentenceFolder:
@@ -78,13 +116,19 @@ def read_folder(folder: Path) -> SentenceFolder:
     for file in sorted((folder / found.transformer).glob("sentence_*_config.json"))[:1]:
         settings = read_object(file)
         check_kinds(settings, {"max_seq_length": int, "do_lower_case": bool}, str(file))
-        found.max_seq_length, found.lower_case = settings.get("max_seq_length"), bool(settings.get("do_lower_case"))
+        found.max_seq_length = settings.pop("max_seq_length", None)
+        found.lower_case = bool(settings.pop("do_lower_case", False))
+        found.more_settings = settings
     if (folder / SENTENCE_NAME).is_file():
-        sentence = read_object(folder / SENTENCE_NAME)
-        check_kinds(sentence, {"prompts": dict, "default_prompt_name": str}, str(folder / SENTENCE_NAME))
+        file = folder / SENTENCE_NAME
+        sentence = read_object(file)
+        kinds = {"prompts": dict, "default_prompt_name": str, "truncate_dim": int, "similarity_fn_name": str}
+        check_kinds(sentence, kinds, str(file))
         check_kinds(sentence.get("prompts") or {}, dict.fromkeys(sentence.get("prompts") or {}, str), str(folder))
-        found.prompts = sentence.get("prompts") or {}
-        found.default_prompt_name = sentence.get("default_prompt_name")
+        found.prompts = sentence.pop("prompts", None) or {}
+        for name in ("default_prompt_name", "truncate_dim", "similarity_fn_name"):
+            setattr(found, name, sentence.pop(name, None))
+        found.more_sentence = sentence
     return found
 
 
@@ -96,9 +140,16 @@ def write_folder(folder: Path, content: SentenceFolder, width: int) -> None:
         content: what to write; the transformer is in the folder itself.
         width: size of the hidden states.
     """
-    settings = {"max_seq_length": content.max_seq_length, "do_lower_case": content.lower_case}
+    settings = {
+        **content.more_settings,
+        "max_seq_length": content.max_seq_length,
+        "do_lower_case": content.lower_case,
+    }
     write_object(folder / SETTINGS_NAME, settings, sort_keys=True)
-    sentence = {"prompts": content.prompts, "default_prompt_name": content.default_prompt_name}
+    sentence = {**content.more_sentence, "prompts": content.prompts}
+    sentence |= {"default_prompt_name": content.default_prompt_name, "similarity_fn_name": content.similarity_fn_name}
+    if content.truncate_dim is not None:
+        sentence["truncate_dim"] = content.truncate_dim
     write_object(folder / SENTENCE_NAME, sentence, sort_keys=True)
     pooling: dict[str, Any] = {"word_embedding_dimension": width}
     pooling |= {flag: mode in content.pooling for flag, mode in POOLING_FLAGS.items()}
@@ -113,6 +164,8 @@ def write_folder(folder: Path, content: SentenceFolder, width: int) -> None:
             torch_name = next(path for path, name in ACTIVATIONS.items() if name == part.activation)
             parts.append(("Dense", {**options, "activation_function": torch_name}))
             width = part.out_features
+        elif isinstance(part, Dropout):
+            parts.append(("Dropout", dataclasses.asdict(part)))
         else:
             parts.append(("Normalize", {}))
     modules = []
@@ -159,16 +212,22 @@ def _pooling(file: Path) -> tuple[str, ...]:
     return tuple(modes)
 
 
-def _tail(folder: Path, kind: str, path: str) -> str | Dense:
+def _tail(folder: Path, kind: str, path: str) -> str | Dense | Dropout:
     file = folder / path / "config.json"
     options = read_object(file) if file.is_file() else {}
     if options.get("module_input_name", "sentence_embedding") != "sentence_embedding" or options.get("use_residual"):
         raise ValueError(f"{file}: modules on other inputs than sentence_embedding, and residuals, are not supported.")
     if kind == "Normalize":
         return NORMALIZE
+    if kind == "Dropout":
+        rate = options.get("dropout", 0.2)
+        if not isinstance(rate, (int, float)) or not 0 <= rate < 1:
+            raise ValueError(f"{file} has dropout={quote(rate)}; a rate from 0 to less than 1 was expected.")
+        return Dropout(rate)
     if kind != "Dense":
         raise ValueError(
-            f"{folder / MODULES_NAME} lists a module {quote(kind)}; behind the pooling, Dense and Normalize are known."
+            f"{folder / MODULES_NAME} lists a module {kind[:200]}; behind the pooling, Dense, Normalize and Dropout "
+            "are known."
         )
     check_kinds(options, {"activation_function": str, "bias": bool, "out_features": int}, str(file))
     activation = options.get("activation_function", "torch.nn.modules.activation.Tanh")
