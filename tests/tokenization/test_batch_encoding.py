@@ -127,6 +127,41 @@ def test_tensor_errors(mpnet):
         mpnet("one", return_tensors="pt")
 
 
+def test_jax(mpnet):
+    jax = pytest.importorskip("jax")
+    batch = mpnet([TEXT, "a"], padding=True, return_tensors="jax")
+    assert isinstance(batch["input_ids"], jax.Array)
+    assert batch["input_ids"].tolist() == mpnet([TEXT, "a"], padding=True)["input_ids"]
+
+
+def test_jax_that_is_not_there(mpnet, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jax", None)
+    monkeypatch.setitem(sys.modules, "jax.numpy", None)
+    with pytest.raises(ImportError, match='return_tensors="jax" needs JAX'):
+        mpnet("a", return_tensors="jax")
+
+
+def test_data_and_device(single):
+    assert single.data["input_ids"] == single.input_ids
+    assert single.to("cuda") is single
+    assert single.to(0, non_blocking=True) is single
+    with pytest.raises(ValueError, match="device must name a device"):
+        single.to(np.float16)
+    single.data = {"input_ids": [[1]]}
+    assert dict(single) == {"input_ids": [[1]]}
+    assert single.words() == single.word_ids()
+
+
+def test_tensors_later(single):
+    made = BatchEncoding({"input_ids": [1, 2], "length": 2}).convert_to_tensors("np", prepend_batch_axis=True)
+    assert made["input_ids"].tolist() == [[1, 2]]
+    assert made["length"].tolist() == [2]
+    assert BatchEncoding({"input_ids": [1]}, tensor_type="np", prepend_batch_axis=True)["input_ids"].shape == (1, 1)
+    assert BatchEncoding({"input_ids": [1]}).convert_to_tensors() == {"input_ids": [1]}
+    enumeration = type("TensorType", (), {"value": "np"})()
+    assert single.convert_to_tensors(enumeration)["input_ids"].ndim == 1
+
+
 def test_is_a_tree_node():
     batch = BatchEncoding({"input_ids": [1, 2], "attention_mask": [1, 1]})
     doubled = optree.tree_map(lambda leaf: leaf * 2, batch, namespace="keras")

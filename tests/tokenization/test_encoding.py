@@ -299,3 +299,24 @@ def test_offsets_slice_the_text(llama, mpnet, gpt2, text):
 def _located(tokenizer, text):
     encoding = tokenizer(text, return_offsets_mapping=True)
     return encoding.tokens(), encoding["offset_mapping"]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Texts to be predicted
+
+
+def test_text_target(mpnet):
+    both = mpnet("Hello", text_target="world", padding="max_length", max_length=5)
+    assert both == {
+        "input_ids": [0, 7596, 2, 1, 1],
+        "attention_mask": [1, 1, 1, 0, 0],
+        "labels": [0, 2092, 2, 1, 1],
+    }
+    assert mpnet(text_target=["world"], return_tensors="np")["input_ids"].tolist() == [[0, 2092, 2]]
+    assert mpnet("a", text_target="b", text_pair_target="c")["labels"] == mpnet("b", "c")["input_ids"]
+    with pytest.raises(ValueError, match="text_target is missing"):
+        mpnet("a", text_pair_target="c")
+    with pytest.raises(ValueError, match="text must be a string or a list of them, got NoneType"):
+        mpnet()
+    with pytest.warns(DeprecationWarning, match="text_target"), mpnet.as_target_tokenizer():
+        assert mpnet.encode("world") == [0, 2092, 2]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -49,3 +51,90 @@ def test_pad_one_encoding(mpnet):
 def test_pad_errors(mpnet, rows, message):
     with pytest.raises(ValueError, match=message):
         mpnet.pad(rows)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Ids of texts to model inputs
+
+
+def test_prepare_for_model_is_calling_with_ids(mpnet, llama, gpt2):
+    for tokenizer in (mpnet, llama, gpt2):
+        first, second = (tokenizer.encode(text, add_special_tokens=False) for text in ("one two three", "four five"))
+        everything = {"return_token_type_ids": True, "return_special_tokens_mask": True}
+        assert tokenizer.prepare_for_model(first, **everything) == tokenizer("one two three", **everything)
+        for options in (
+            {},
+            {"truncation": "only_first", "max_length": 8},
+            {"truncation": "only_second", "max_length": 8},
+        ):
+            given = {**everything, **options}
+            want = dict(tokenizer("one two three", "four five", **given))
+            got = dict(tokenizer.prepare_for_model(first, second, **given))
+            if tokenizer is gpt2:  # no token tells its texts apart, and the library types both 0
+                want.pop("token_type_ids"), got.pop("token_type_ids")
+            assert got == want
+    padded = mpnet.prepare_for_model([5], padding="max_length", max_length=5, return_tensors="np", return_length=True)
+    assert padded["input_ids"].tolist() == [0, 5, 2, 1, 1]
+    assert padded["length"] == 5
+    row = mpnet.prepare_for_model([5], return_tensors="np", prepend_batch_axis=True)
+    assert row["input_ids"].tolist() == [[0, 5, 2]]
+    plain = mpnet.prepare_for_model([5, 6], [7], add_special_tokens=False)
+    assert plain == {"input_ids": [5, 6, 7], "attention_mask": [1, 1, 1]}
+
+
+def test_prepare_for_model_returns_what_overflows(mpnet):
+    made = mpnet.prepare_for_model(
+        [5, 6, 7, 8], truncation=True, max_length=4, stride=1, return_overflowing_tokens=True
+    )
+    assert made["input_ids"] == [0, 5, 6, 2]
+    assert (made["overflowing_tokens"], made["num_truncated_tokens"]) == ([6, 7, 8], 2)
+    with pytest.raises(ValueError, match="what is cut off both texts is not one sequence"):
+        mpnet.prepare_for_model([5], [6], truncation=True, max_length=5, return_overflowing_tokens=True)
+    with pytest.raises(ValueError, match="needs add_special_tokens=True"):
+        mpnet.prepare_for_model([5], add_special_tokens=False, return_token_type_ids=True)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "count", "strategy", "stride", "right", "left"),
+    [
+        # by transformers 4.57
+        ([1, 2, 3, 4], None, 2, "longest_first", 0, ([1, 2], None, [3, 4]), ([3, 4], None, [1, 2])),
+        ([1, 2, 3, 4], None, 1, "only_first", 2, ([1, 2, 3], None, [2, 3, 4]), ([2, 3, 4], None, [1, 2, 3])),
+        ([1, 2], [3, 4, 5], 2, "only_second", 0, ([1, 2], [3], [4, 5]), ([1, 2], [5], [3, 4])),
+        ([1, 2, 3], [4], 2, "longest_first", 0, ([1], [4], []), ([3], [4], [])),
+        ([1, 2, 3], [4, 5, 6], 3, "longest_first", 0, ([1, 2], [4], []), ([2, 3], [6], [])),
+        ([1, 2, 3, 4], [5, 6], 3, "longest_first", 0, ([1, 2], [5], []), ([3, 4], [6], [])),
+        ([1, 2], [3], 0, "longest_first", 0, ([1, 2], [3], []), ([1, 2], [3], [])),
+        ([1, 2], [3], 1, "do_not_truncate", 0, ([1, 2], [3], []), ([1, 2], [3], [])),
+    ],
+)
+def test_truncate_sequences(mpnet, first, second, count, strategy, stride, right, left):
+    cut = copy.deepcopy(mpnet)
+    for side, want in (("right", right), ("left", left)):
+        cut.truncation_side = side
+        assert cut.truncate_sequences(first, second, count, strategy, stride) == want
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([1, 2], None, 2, "only_first"), "cannot remove 2 ids: ids has 2"),
+        (([1, 2], [3], 1, "only_second"), "cannot remove 1 ids: pair_ids has 1"),
+        (([1, 2], None, 1, "only_second"), "pair_ids has 0"),
+        (([1, 2], None, 1, "longest"), 'must be "longest_first", "only_first" or "only_second", got \'longest\''),
+    ],
+)
+def test_truncate_sequences_errors(mpnet, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        mpnet.truncate_sequences(*arguments)
+
+
+def test_room_for_texts(mpnet, llama):
+    short = copy.deepcopy(mpnet)
+    short.model_max_length = 512
+    assert (short.max_len_single_sentence, short.max_len_sentences_pair) == (510, 508)
+    short.max_len_single_sentence = 510
+    with pytest.raises(ValueError, match="max_len_single_sentence is 510: it follows from model_max_length"):
+        short.max_len_single_sentence = 100
+    with pytest.raises(ValueError, match="max_len_sentences_pair is 508"):
+        short.max_len_sentences_pair = 100

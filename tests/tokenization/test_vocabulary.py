@@ -130,3 +130,25 @@ def test_bos_must_exist_to_be_added(gpt2):
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=gpt2.backend_tokenizer)
     with pytest.raises(ValueError, match="add_bos_token=True, but the tokenizer has no bos_token"):
         tokenizer.add_bos_token = True
+
+
+def test_token_types_of_sequences(mpnet, tokenizer, neox):
+    assert mpnet.create_token_type_ids_from_sequences([5, 6], [7]) == [0] * 7
+    assert tokenizer.create_token_type_ids_from_sequences([5, 6]) == [0, 0, 0]
+    assert tokenizer.create_token_type_ids_from_sequences([5, 6], [7]) == [0, 0, 0, 1, 1]
+    assert neox.create_token_type_ids_from_sequences([5, 6], [7]) == [0, 0, 1]
+    for made in (mpnet, tokenizer):
+        types = made("hello", "hello hello", return_token_type_ids=True)["token_type_ids"]
+        first, second = (made.encode(text, add_special_tokens=False) for text in ("hello", "hello hello"))
+        assert made.create_token_type_ids_from_sequences(first, second) == types
+
+
+def test_update_post_processor(tokenizer, mpnet):
+    tokenizer.add_special_tokens({"bos_token": "<begin>"})
+    tokenizer.update_post_processor()
+    assert tokenizer.encode("a")[0] == tokenizer.bos_token_id == 512
+    made = type(mpnet)(tokenizer_object=mpnet.backend_tokenizer)
+    made.cls_token = "<mask>"
+    assert made.encode("hello") == [0, 7596, 2]
+    made.update_post_processor()
+    assert made.encode("hello") == [30526, 7596, 2]
