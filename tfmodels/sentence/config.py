@@ -108,8 +108,7 @@ def read_folder(folder: Path) -> SentenceFolder:
         (kind, found.transformer), (second, pooling), *rest = _modules(folder / MODULES_NAME)
         if (kind, second) != ("Transformer", "Pooling"):
             raise ValueError(
-                f"{folder / MODULES_NAME} begins with {quote(kind, 60)}, {quote(second, 60)}; Transformer, Pooling "
-                "was expected."
+                f"{folder / MODULES_NAME} begins with {kind[:60]}, {second[:60]}; Transformer, Pooling was expected."
             )
         found.pooling = _pooling(folder / pooling / "config.json")
         found.tail = [_tail(folder, kind, path) for kind, path in rest]
@@ -182,7 +181,10 @@ def write_folder(folder: Path, content: SentenceFolder, width: int) -> None:
 
 def _modules(file: Path) -> list[tuple[str, str]]:
     """Kind and folder of each module, in order."""
-    entries = read_value(file)
+    try:
+        entries = read_value(file)
+    except ValueError as error:
+        raise ValueError(f"{file} is no list of modules with idx, type and path: {error}") from error
     kinds = {"idx": int, "type": str, "path": str}
     for entry in entries if isinstance(entries, list) else [None]:
         if not isinstance(entry, dict) or any(type(entry.get(key)) is not kind for key, kind in kinds.items()):
