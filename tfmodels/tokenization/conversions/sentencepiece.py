@@ -135,7 +135,7 @@ def _parse_sentencepiece(data: bytes) -> SentencePieceModel:
         raise ValueError("spaces as suffixes (treat_whitespace_as_suffix) or unescaped spaces are not supported")
     charsmap = bytes(normalizer.get(2, b""))
     # It begins with the size of a table, for which the library makes room before it looks whether it is there.
-    if charsmap and int.from_bytes(charsmap[:4], "little") > len(charsmap) - 4:
+    if len(charsmap) >= 4 and int.from_bytes(charsmap[:4], "little") > len(charsmap) - 4:
         raise ValueError("its normalisation rules (precompiled_charsmap) are cut off")
     return SentencePieceModel(
         pieces=pieces,
