@@ -6,10 +6,126 @@ Public names are imported on first use: `import tfmodels` loads neither TensorFl
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tfmodels import moved, startup
 from tfmodels.utils.text import quote
+
+if TYPE_CHECKING:  # what type checkers and editors know; tests compare it with the names below
+    from tfmodels import (
+        auto as auto,
+        checkpoints as checkpoints,
+        configs as configs,
+        dtypes as dtypes,
+        export as export,
+        generation as generation,
+        models as models,
+        sentence as sentence,
+        tokenization as tokenization,
+        training as training,
+    )
+    from tfmodels.auto import (
+        AutoConfig as AutoConfig,
+        TFAutoModel as TFAutoModel,
+        TFAutoModelForCausalLM as TFAutoModelForCausalLM,
+        TFAutoModelForMaskedLM as TFAutoModelForMaskedLM,
+        TFAutoModelForMultipleChoice as TFAutoModelForMultipleChoice,
+        TFAutoModelForQuestionAnswering as TFAutoModelForQuestionAnswering,
+        TFAutoModelForSequenceClassification as TFAutoModelForSequenceClassification,
+        TFAutoModelForTokenClassification as TFAutoModelForTokenClassification,
+    )
+    from tfmodels.cache.kv import (
+        StaticCache as StaticCache,
+    )
+    from tfmodels.configs.base import (
+        ModelConfig as ModelConfig,
+    )
+    from tfmodels.families.gpt_neo import (
+        GPTNeoConfig as GPTNeoConfig,
+        TFGPTNeoForCausalLM as TFGPTNeoForCausalLM,
+        TFGPTNeoForQuestionAnswering as TFGPTNeoForQuestionAnswering,
+        TFGPTNeoForSequenceClassification as TFGPTNeoForSequenceClassification,
+        TFGPTNeoForTokenClassification as TFGPTNeoForTokenClassification,
+        TFGPTNeoModel as TFGPTNeoModel,
+    )
+    from tfmodels.families.gpt_neox import (
+        GPTNeoXConfig as GPTNeoXConfig,
+        TFGPTNeoXForCausalLM as TFGPTNeoXForCausalLM,
+        TFGPTNeoXForQuestionAnswering as TFGPTNeoXForQuestionAnswering,
+        TFGPTNeoXForSequenceClassification as TFGPTNeoXForSequenceClassification,
+        TFGPTNeoXForTokenClassification as TFGPTNeoXForTokenClassification,
+        TFGPTNeoXModel as TFGPTNeoXModel,
+    )
+    from tfmodels.families.llama import (
+        LlamaConfig as LlamaConfig,
+        TFLlamaForCausalLM as TFLlamaForCausalLM,
+        TFLlamaForQuestionAnswering as TFLlamaForQuestionAnswering,
+        TFLlamaForSequenceClassification as TFLlamaForSequenceClassification,
+        TFLlamaForTokenClassification as TFLlamaForTokenClassification,
+        TFLlamaModel as TFLlamaModel,
+    )
+    from tfmodels.families.mpnet import (
+        MPNetConfig as MPNetConfig,
+        TFMPNetForMaskedLM as TFMPNetForMaskedLM,
+        TFMPNetForMultipleChoice as TFMPNetForMultipleChoice,
+        TFMPNetForQuestionAnswering as TFMPNetForQuestionAnswering,
+        TFMPNetForSequenceClassification as TFMPNetForSequenceClassification,
+        TFMPNetForTokenClassification as TFMPNetForTokenClassification,
+        TFMPNetModel as TFMPNetModel,
+    )
+    from tfmodels.families.mpt import (
+        MptAttentionConfig as MptAttentionConfig,
+        MptConfig as MptConfig,
+        TFMptForCausalLM as TFMptForCausalLM,
+        TFMptForQuestionAnswering as TFMptForQuestionAnswering,
+        TFMptForSequenceClassification as TFMptForSequenceClassification,
+        TFMptForTokenClassification as TFMptForTokenClassification,
+        TFMptModel as TFMptModel,
+    )
+    from tfmodels.generation.config import (
+        GenerationConfig as GenerationConfig,
+    )
+    from tfmodels.generation.streamers import (
+        TextStreamer as TextStreamer,
+    )
+    from tfmodels.models.base import (
+        TFPreTrainedModel as TFPreTrainedModel,
+    )
+    from tfmodels.sentence.encoder import (
+        SentenceEncoder as SentenceEncoder,
+    )
+    from tfmodels.tokenization import (
+        AutoTokenizer as AutoTokenizer,
+        BatchEncoding as BatchEncoding,
+        GPT2Tokenizer as GPT2Tokenizer,
+        GPT2TokenizerFast as GPT2TokenizerFast,
+        GPTNeoXTokenizer as GPTNeoXTokenizer,
+        GPTNeoXTokenizerFast as GPTNeoXTokenizerFast,
+        LlamaTokenizer as LlamaTokenizer,
+        LlamaTokenizerFast as LlamaTokenizerFast,
+        MPNetTokenizer as MPNetTokenizer,
+        MPNetTokenizerFast as MPNetTokenizerFast,
+        PreTrainedTokenizerFast as PreTrainedTokenizerFast,
+    )
+    from tfmodels.training.callbacks import (
+        BackupAndRestore as BackupAndRestore,
+        KerasMetricCallback as KerasMetricCallback,
+        PushToHubCallback as PushToHubCallback,
+    )
+    from tfmodels.training.collators import (
+        DataCollatorForLanguageModeling as DataCollatorForLanguageModeling,
+        DataCollatorForMultipleChoice as DataCollatorForMultipleChoice,
+        DataCollatorForTokenClassification as DataCollatorForTokenClassification,
+        DataCollatorWithPadding as DataCollatorWithPadding,
+        DefaultDataCollator as DefaultDataCollator,
+        default_data_collator as default_data_collator,
+    )
+    from tfmodels.training.optimizers import (
+        AdamWeightDecay as AdamWeightDecay,
+        WarmUp as WarmUp,
+        create_optimizer as create_optimizer,
+        set_seed as set_seed,
+    )
 
 __version__ = "0.1.0"
 
@@ -86,7 +202,9 @@ def _hint(name: str) -> str:
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:
+    if name == "__all__":
+        value = sorted({*_MODULES, *_family_names()})
+    elif name in _MODULES:
         value = getattr(importlib.import_module(_MODULES[name]), name)
     elif not name.startswith("_") and name in _family_names():
         family, name = _family_names()[name]

@@ -7,7 +7,7 @@ import pytest
 from hub_server import HubServer, serve
 
 from tfmodels.checkpoints import CheckpointNotFoundError, resolve
-from tfmodels.checkpoints.hub import CONFIG_FILES, TOKENIZER_FILES, WEIGHT_FILES
+from tfmodels.checkpoints.hub import CONFIG_FILES, TOKENIZER_FILES, WEIGHT_FILES, HubError
 
 SINGLE = {
     "config.json": b'{"model_type": "llama"}',
@@ -43,7 +43,7 @@ def load(hub: HubServer, home: Path, arguments: str, **environment: str) -> tupl
     hub.requests.clear()
     done = hub.run(
         "from tfmodels.checkpoints.hub import *\n"
-        "from tfmodels.checkpoints.hub import CONFIG_FILES, TOKENIZER_FILES, WEIGHT_FILES\n"
+        "from tfmodels.checkpoints.hub import CONFIG_FILES, HubError, TOKENIZER_FILES, WEIGHT_FILES\n"
         f"print(resolve({arguments}))",
         home,
         **environment,
@@ -288,3 +288,8 @@ def test_a_subfolder_stays_inside(subfolder, tmp_path):
 def test_a_gguf_file_is_the_name_of_a_file(gguf_file, tmp_path):
     with pytest.raises(ValueError, match=r"gguf_file=.*the name of a file in the model's folder"):
         resolve(tmp_path, patterns=(), gguf_file=gguf_file)
+
+
+def test_a_near_name_of_a_bundled_checkpoint_is_suggested(tmp_path):
+    with pytest.raises(HubError, match="'storis260K' is not.*the bundled checkpoint is 'stories260K'"):
+        resolve("storis260K", patterns=CONFIG_FILES, local_files_only=True, cache_dir=tmp_path)

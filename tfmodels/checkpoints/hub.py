@@ -14,7 +14,7 @@ from tfmodels.checkpoints.files import CheckpointNotFoundError
 from tfmodels.checkpoints.formats import gguf
 from tfmodels.checkpoints.reader import file_names, kinds_of
 from tfmodels.utils.arguments import HUB, LOADING, settle
-from tfmodels.utils.text import quote, shorten, some
+from tfmodels.utils.text import did_you_mean, quote, shorten, some
 
 _GO_ONLINE = (
     "Load it once with the Hub within reach: a working network, local_files_only=False, HF_HUB_OFFLINE not set."
@@ -342,7 +342,8 @@ class _Repository:
         return isinstance(found, str)
 
     def _tried(self) -> str:
-        return f"nor is there a local folder {Path(self.name).absolute()}"
+        near = did_you_mean(self.name, bundled.NAMES, "; the bundled checkpoint is {!r}")
+        return f"nor is there a local folder {Path(self.name).absolute()}{near}"
 
     def _explain(self, error: Exception) -> str:
         from huggingface_hub import errors
