@@ -90,6 +90,10 @@ def _register() -> None:
 
     @tf.RegisterGradient(_NAME)
     def _(operation: Any, *upstream: Any) -> Any:
+        if operation is None:
+            # `tf.saved_model.save` traces the gradient apart from any operation; what is loaded later has the
+            # gradient that TensorFlow knows of the function's own operations.
+            return list(upstream)
         number = int(re.search(rf"{_OPERATION}(\d+)", operation.name).group(1))
         held = _alive.get(number)
         if held is None:
