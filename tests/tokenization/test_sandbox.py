@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from tfmodels.tokenization.sandbox import ChatTemplateError, ChatTemplateRefused, render
+from tfmodels.tokenization.sandbox import render
+from tfmodels.tokenization.template_limits import ChatTemplateError, ChatTemplateRefused
 
 MESSAGES = {"messages": [{"role": "user", "content": "hi"}]}
 REACHING = [
