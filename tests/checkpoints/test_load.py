@@ -273,14 +273,15 @@ class TestQuantised:
         assert "quantization_config" not in loaded.config.to_dict()
 
 
+WRAPPERS = ["module.", "_orig_mod.", "_fsdp_wrapped_module.", "base_model.model.", "model.", "0.auto_model."]
+WRAPPERS += ["net.", "_orig_mod.module.model."]
+WRAPPED = [("llama", wrapper, bare) for wrapper in WRAPPERS for bare in (False, True)]
+WRAPPED += [(name, "module._orig_mod.", bare) for name in FAMILIES for bare in (False, True)]
+WRAPPED += [(name, "model.", False) for name in FAMILIES]
+
+
 class TestWrappers:
-    @pytest.mark.parametrize("name", FAMILIES)
-    @pytest.mark.parametrize(
-        "wrapper",
-        ["module.", "_orig_mod.", "_fsdp_wrapped_module.", "base_model.model.", "module._orig_mod.", "model.", "net."]
-        + ["0.auto_model.", "_orig_mod.module.model."],
-    )
-    @pytest.mark.parametrize("bare", [False, True])
+    @pytest.mark.parametrize(("name", "wrapper", "bare"), WRAPPED)
     def test_what_all_names_begin_with(self, name, wrapper, bare, tmp_path):
         head = "Model" if bare else lm_head(name)
         model = make(name, head)
@@ -565,3 +566,22 @@ def test_building_again_leaves_no_second_model(tmp_path):
     with pytest.warns(UserWarning, match="tie_word_embeddings"):
         model = class_of("llama", "ForCausalLM").from_pretrained(tmp_path)
     assert model.name == "tf_llama_for_causal_lm"
+
+
+@pytest.mark.parametrize("file", ["generation_config.json", "config.json"])
+def test_no_generation_setting_stops_loading(file, tmp_path):
+    """A bad one is left out with a warning, a legal one that has no use yet is kept."""
+    make("llama", "ForCausalLM").save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    odd = {"temperature": "hot", "top_k": -1, "top_p": 1.5, "max_length": -1, "suppress_tokens": [-1]}
+    values = {**odd, "num_beams": 4, "do_sample": "false", "bos_token_id": [1, 2]}
+    (tmp_path / "generation_config.json").write_text(json.dumps(values))
+    if file == "config.json":
+        (tmp_path / "generation_config.json").unlink()
+        (tmp_path / "config.json").write_text(json.dumps({**config, **values}))
+    with pytest.warns(UserWarning, match="generation configuration is odd") as recorded:
+        model = TFAutoModelForCausalLM.from_pretrained(tmp_path)
+    said = " ".join(str(warning.message) for warning in recorded)
+    for name, value in odd.items():
+        assert name in said and getattr(model.generation_config, name, None) != value
+    assert model.generation_config.num_beams == 4 and model.generation_config.do_sample is False
