@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import queue
+import threading
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfmodels import AutoTokenizer
-from tfmodels.generation.streamers import TextStreamer
+from tfmodels import AutoTokenizer, TFLlamaForCausalLM
+from tfmodels.generation.streamers import AsyncTextIteratorStreamer, TextIteratorStreamer, TextStreamer
 
 
 class ByteTokenizer:
@@ -123,3 +127,47 @@ def test_default_writes_to_stdout(capsys):
     streamer = TextStreamer(ByteTokenizer())
     streamer.put([list(b"hello")])
     assert capsys.readouterr().out == "hello"
+
+
+def test_a_thread_reads_while_another_one_generates():
+    streamer = TextIteratorStreamer(ByteTokenizer(), timeout=5)
+    writer = threading.Thread(
+        target=lambda: (streamer.put([list(b"hel")]), streamer.put([list(b"lo")]), streamer.end())
+    )
+    writer.start()
+    assert "".join(streamer) == "hello"
+    writer.join()
+    with pytest.raises(queue.Empty):
+        next(TextIteratorStreamer(ByteTokenizer(), timeout=0.01))
+
+
+def test_a_coroutine_reads_while_a_thread_generates():
+    async def read():
+        streamer = AsyncTextIteratorStreamer(ByteTokenizer(), timeout=5)
+        threading.Thread(target=lambda: (streamer.put([list(b"hello")]), streamer.end())).start()
+        return [piece async for piece in streamer]
+
+    assert "".join(asyncio.run(read())) == "hello"
+
+
+@pytest.mark.parametrize("skip", [True, False])
+def test_the_prompt_is_written_where_it_is_wanted(skip, stories260k):
+    model = TFLlamaForCausalLM.from_pretrained(stories260k)
+    ids = list(b"abc")
+    pieces = []
+    streamer = TextStreamer(ByteTokenizer(), skip, write=pieces.append)
+    streamer.tokenizer.decode = lambda ids, skip_special_tokens=False: "".join(f"<{token}>" for token in ids)
+    want = model.generate([ids], max_new_tokens=3, jit_compile=False, streamer=streamer).numpy()[0].tolist()
+    assert "".join(pieces) == "".join(f"<{token}>" for token in want[3 if skip else 0 :])
+
+
+def test_nobody_waits_for_a_generation_that_fails(stories260k):
+    model = TFLlamaForCausalLM.from_pretrained(stories260k)
+    streamer = TextIteratorStreamer(ByteTokenizer(), timeout=5)
+
+    def fail(ids, scores):
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError, match="no"):
+        model.generate([[1, 2]], logits_processor=[fail], streamer=streamer, jit_compile=False)
+    assert list(streamer) == []

@@ -20,7 +20,8 @@ class StaticCache(NamedTuple):
     Fields:
         layers: one (key, value) pair per layer, each (batch, key_value_heads, room, head_dim). The first layer's room
             is the capacity, for which masks are made; a layer with less keeps the last positions (`slot_positions`).
-        length: int32 scalar, number of filled positions; the same for all rows.
+        length: int32 scalar, number of filled positions, the same for all rows; or int32 (batch,), each row's own, for
+            calls with one token and layers that all keep the capacity.
     """
 
     layers: tuple[LayerCache, ...]
@@ -120,7 +121,8 @@ def extend(past: LayerCache | None, key: Any, value: Any, length: Any = None) ->
     Args:
         past: the layer's (key, value) so far, or None.
         key, value: new ones, (batch, key_value_heads, new, head_dim).
-        length: None to append; for a static cache the int32 scalar of positions so far. Writing has no gradient.
+        length: None to append; for a static cache the int32 scalar of positions so far, or one per row, (batch,), for
+            one new position. Writing has no gradient.
 
     Returns:
         (key, value): longer tensors, or tensors of the same capacity with the new positions filled.
@@ -133,11 +135,21 @@ def extend(past: LayerCache | None, key: Any, value: Any, length: Any = None) ->
             for old, new in zip(past, (key, value), strict=True)
         )
     batch, _, room, _ = past[0].shape
+    if len(length.shape) == 1:
+        return tuple(_written_per_row(old, new, length) for old, new in zip(past, (key, value), strict=True))
     slot = ops.mod(length, room)
     return tuple(
         _split_rows(ops.slice_update(_merge_rows(old), (0, slot, 0), ops.cast(_merge_rows(new), old.dtype)), batch)
         for old, new in zip(past, (key, value), strict=True)
     )
+
+
+def _written_per_row(old: Any, new: Any, slots: Any) -> Any:
+    """A cache's tensor with one new position (batch, heads, 1, head_dim) at each row's own slot, int32 (batch,)."""
+    batch, heads, _, _ = old.shape
+    places = ops.stack([ops.arange(batch * heads, dtype="int32"), ops.repeat(slots, heads)], axis=1)
+    written = ops.scatter_update(_merge_rows(old), places, ops.cast(_merge_rows(new)[:, 0], old.dtype))
+    return _split_rows(written, batch)
 
 
 def merge_rows(cache: StaticCache) -> StaticCache:

@@ -17,15 +17,15 @@ import numpy as np
 
 from tfmodels.generation import logits_processors as proc
 from tfmodels.generation.config import FILE_NAME, GenerationConfig
-from tfmodels.generation.prompt import read_prompts, to_buckets, with_negatives
+from tfmodels.generation.prompt import Prompts, read_prompts, to_buckets, with_negatives
 from tfmodels.generation.results import result_of, transition_scores
 from tfmodels.generation.run import Run, sampling_inputs
-from tfmodels.generation.step import Decoder
+from tfmodels.generation.speculation import Speculation, SpeculativeDecoder
+from tfmodels.generation.step import Decoder, lowering_for
 from tfmodels.generation.stopping import Stopping, StopStrings
 from tfmodels.generation.strategies import BeamSearch, Guided, Sampling, Strategy
-from tfmodels.kernels import decoding
+from tfmodels.generation.streamers import ending_on_errors
 from tfmodels.runtime.compile import ProgramCache
-from tfmodels.runtime.lowering import Lowering
 from tfmodels.utils.files import Staged
 
 
@@ -73,6 +73,7 @@ class GenerationMixin:
         prefix_allowed_tokens_fn: Callable[[int, Any], Sequence[int]] | None = None,
         negative_prompt_ids: Any = None,
         negative_prompt_attention_mask: Any = None,
+        assistant_model: Any = None,
         tokenizer: Any = None,
         streamer: Any = None,
         **kwargs: Any,
@@ -95,6 +96,8 @@ class GenerationMixin:
             prefix_allowed_tokens_fn: `(row of the prompt, ids so far (length,))` to the ids that may come next.
             negative_prompt_ids: int (batch, length), what `guidance_scale` leads away from, with
                 `negative_prompt_attention_mask`; left out, it is the last token of each prompt.
+            assistant_model: a smaller model with the same vocabulary that drafts tokens for this one to check, for a
+                single prompt: the result is the same, and sooner there if many drafts count.
             tokenizer: reads the text for `stop_strings`.
             streamer: object with `put(ids)`, called with int32 arrays (batch, new) as tokens arrive, and `end()`.
             **kwargs: settings of `GenerationConfig` for this call (`max_new_tokens`, `do_sample`, `temperature`, ...).
@@ -146,28 +149,31 @@ class GenerationMixin:
             callbacks=logits_processor or (),
             constraint=constraint,
         )
-        whole_object = config.return_dict_in_generate
-        decoder = Decoder(
-            self,
-            strategy_of(config),
-            processors,
-            use_cache=config.use_cache,
-            keep_scores=config.output_scores and whole_object,
-            keep_logits=config.output_logits and whole_object,
-            whole_cache=whole_object or past_key_values is not None,
-            jit_compile=config.jit_compile,
-            # Equal blocks are traced once in plain graphs, too.
-            lowering=decoding.for_xla() if config.jit_compile else Lowering(reuse=True),
-        )
+        options = {
+            "use_cache": config.use_cache,
+            "keep_scores": config.output_scores and config.return_dict_in_generate,
+            "keep_logits": config.output_logits and config.return_dict_in_generate,
+            "whole_cache": config.return_dict_in_generate or past_key_values is not None,
+            "jit_compile": config.jit_compile,
+            "lowering": lowering_for(config.jit_compile),
+        }
+        speculation = self._speculation(config, prompts, assistant_model)
+        # Drafts change nothing but the time: with functions of the user's at every token there is none to win.
+        if speculation is not None and not (logits_processor or constraint):
+            options |= {"speculation": speculation, "assistant": assistant_model}
+            decoder, spare = SpeculativeDecoder(self, strategy_of(config), processors, **options), speculation.tokens
+        else:
+            decoder, spare = Decoder(self, strategy_of(config), processors, **options), 0
         run_rows = prompts
         if guided:
             run_rows = with_negatives(
                 prompts, negative_prompt_ids, negative_prompt_attention_mask, vocab_size=self.config.vocab_size
             )
-        prompt = to_buckets(run_rows, new, past_key_values)
+        prompt = to_buckets(run_rows, new + spare, past_key_values)
         run = Run(decoder, self.programs, sampling_inputs(config, processors, new), len(run_rows.ids), new)
         if streamer is not None or logits_processor or constraint or stopping.criteria or config.max_time:
-            state = run.in_steps(prompt, stopping, streamer)
+            with ending_on_errors(streamer):
+                state = run.in_steps(prompt, stopping, streamer)
         else:
             state = run.whole(prompt)
         return result_of(self, state, prompts, config, rows_per_sequence=2 if guided else 1)
@@ -193,6 +199,32 @@ class GenerationMixin:
             TensorShape([1, 3])
         """
         return transition_scores(sequences, scores, beam_indices, normalize_logits)
+
+    def _speculation(self, config: GenerationConfig, prompts: Prompts, assistant: Any) -> Speculation | None:
+        """How tokens are drafted, or None for plain decoding."""
+        lookup = config.prompt_lookup_num_tokens
+        if assistant is None and not lookup:
+            return None
+        name = "assistant_model" if assistant is not None else "prompt_lookup_num_tokens"
+        if assistant is not None and lookup:
+            raise ValueError("assistant_model and prompt_lookup_num_tokens both draft tokens: give one of them.")
+        if len(prompts.ids) > 1 or config.num_beams > 1 or config.guidance_scale not in (None, 1.0):
+            raise ValueError(
+                f"{name} is for a single sequence without beams and guidance_scale; got {len(prompts.ids)} rows, "
+                f"num_beams={config.num_beams} and guidance_scale={config.guidance_scale}."
+            )
+        if not config.use_cache or prompts.embeds is not None:
+            raise ValueError(f"{name} needs use_cache=True and the prompt as ids.")
+        if assistant is None:
+            return Speculation(lookup, ngram=config.max_matching_ngram_size)
+        if assistant.config.vocab_size != self.config.vocab_size:
+            raise ValueError(
+                f"assistant_model has a vocabulary of {assistant.config.vocab_size} tokens and this model one of "
+                f"{self.config.vocab_size}: the two must share a tokenizer."
+            )
+        heuristic = config.num_assistant_tokens_schedule != "constant"
+        tokens = config.num_assistant_tokens * (2 if heuristic else 1)
+        return Speculation(tokens, confidence=config.assistant_confidence_threshold, heuristic=heuristic)
 
     @property
     def programs(self) -> ProgramCache:

@@ -123,6 +123,12 @@ def sequence_bias(name: str, value: Any) -> list | dict:
     return value
 
 
+def schedule(name: str, value: Any) -> str:
+    if value not in ("constant", "heuristic", "heuristic_transient"):
+        raise wrong(name, value, '"constant", "heuristic" or "heuristic_transient"')
+    return value
+
+
 def strings(name: str, value: Any) -> list[str] | str:
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) and text for text in texts):

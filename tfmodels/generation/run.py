@@ -110,10 +110,13 @@ class Run:
         else:
             state = self._prefill(prompt)
         sent, end = 0, int(state.prompt_end)
+        if hasattr(streamer, "put_prompt"):
+            streamer.put_prompt(ops.convert_to_numpy(prompt.ids)[: self.rows, int(prompt.start) :])
         while True:
             done = int(state.step)
             if stopping.criteria and inputs.stop is None:
-                state = self._stopped(state, stopping)
+                state = self._stopped(state, stopping, sent)
+                done = int(state.step)
             if streamer is not None:
                 streamer.put(ops.convert_to_numpy(state.ids)[: self.rows, end + sent : end + done])
             sent = done
@@ -127,15 +130,26 @@ class Run:
             streamer.end()
         return state
 
-    def _stopped(self, state: State, stopping: Stopping) -> State:
-        """The state with the rows finished that a criterion ends."""
-        end = int(state.prompt_end) + int(state.step)
-        ids = state.ids[: self.rows, int(state.start) : end]
-        scores = None
-        if state.scores is not None:
-            scores = tuple(state.scores[index, : self.rows] for index in range(int(state.step)))
+    def _stopped(self, state: State, stopping: Stopping, sent: int) -> State:
+        """The state with the rows finished that a criterion ends; tokens beyond an end of all rows are taken back.
+
+        Args:
+            state: after one step, of which speculative decoding makes several tokens of one row.
+            stopping: what is asked.
+            sent: tokens generated before that step.
+        """
+        end = int(state.prompt_end)
         finished = ops.convert_to_numpy(state.finished).copy()
-        finished[: self.rows] |= stopping.rows(ids, scores)
+        for step in range(sent + 1, int(state.step) + 1):
+            ids = state.ids[: self.rows, int(state.start) : end + step]
+            scores = None
+            if state.scores is not None:
+                scores = tuple(state.scores[index, : self.rows] for index in range(step))
+            stopped = stopping.rows(ids, scores)
+            finished[: self.rows] |= stopped
+            if stopped.all():
+                state = state._replace(step=ops.convert_to_tensor(step, "int32"))
+                break
         return state._replace(finished=ops.convert_to_tensor(finished))
 
 

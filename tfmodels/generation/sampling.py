@@ -22,8 +22,8 @@ def choose_tokens(scores: Tensor, *, do_sample: bool, seed: Tensor, step: Tensor
     Args:
         scores: (batch, vocab) float32, processed scores.
         do_sample: draw at random; otherwise the highest score wins, the first of equal ones.
-        seed: scalar integer.
-        step: scalar integer, number of tokens generated so far.
+        seed: scalar integer, or one per row, (batch,), for the draws that each would have alone.
+        step: number of tokens generated so far, in the shape of `seed`.
 
     Returns:
         (batch,) int32, token ids; -1 in rows of which a score is NaN.
@@ -64,8 +64,13 @@ def _categorical(scores: Tensor, seed: Tensor, step: Tensor) -> Tensor:
     """A token of each row, drawn by JAX; a row's draw does not depend on the others."""
     import jax
 
-    key = jax.random.fold_in(jax.random.key(seed), step)
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, ops.arange(ops.shape(scores)[0]))
+    if len(seed.shape) == 1:
+        keys = jax.vmap(lambda seed, step: jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), 0))(
+            seed, step
+        )
+    else:
+        key = jax.random.fold_in(jax.random.key(seed), step)
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, ops.arange(ops.shape(scores)[0]))
     scores = ops.where(ops.isnan(scores), 0.0, scores)
     return ops.cast(jax.vmap(jax.random.categorical)(keys, scores), "int32")
 
@@ -73,6 +78,8 @@ def _categorical(scores: Tensor, seed: Tensor, step: Tensor) -> Tensor:
 def _random_bits(rows: Tensor, seed: Tensor, step: Tensor) -> Tensor:
     import tensorflow as tf
 
+    if len(ops.shape(seed)) == 1:
+        return tf.concat([_random_bits(1, seed[row], step[row]) for row in range(rows)], axis=0)
     # Only the integers of stateless_uniform are the same in XLA as elsewhere; its floats are not.
     pair = ops.stack([ops.cast(seed, "int64"), ops.cast(step, "int64")])
     return tf.random.stateless_uniform((rows,), pair, minval=None, maxval=None, dtype=tf.uint32, alg="philox")

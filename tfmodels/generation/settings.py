@@ -110,6 +110,26 @@ class Settings:
     length_penalty: float = setting(
         1.0, checks.finite, "exponent of the length by which a beam's score is divided.", only=BEAMS
     )
+    prompt_lookup_num_tokens: int | None = setting(
+        None,
+        checks.natural,
+        "tokens drafted at a time from where the text had the last ones before.",
+        neutral=(0,),
+    )
+    max_matching_ngram_size: int = setting(
+        2, checks.positive_integer, "tokens that must match at most for `prompt_lookup_num_tokens`."
+    )
+    num_assistant_tokens: int = setting(
+        5, checks.positive_integer, "tokens that `generate(..., assistant_model=)` drafts at a time."
+    )
+    num_assistant_tokens_schedule: str = setting(
+        "constant",
+        checks.schedule,
+        '"constant", or "heuristic" or "heuristic_transient" to draft fewer tokens while few of them count.',
+    )
+    assistant_confidence_threshold: float = setting(
+        0.0, checks.fraction, "drafting stops after a token less probable than this."
+    )
     seed: int | None = setting(None, checks.integer(), "integer that makes sampling reproducible.")
 
     temperature: float = setting(
@@ -241,7 +261,6 @@ UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "force_words_ids": ([], None),
     "num_beam_groups": (None, 1),
     "penalty_alpha": (0.0, None),
-    "prompt_lookup_num_tokens": (0, None),
     "speculation_type": (None,),
     "token_healing": (None, False),
     "top_h": (None,),
@@ -255,7 +274,6 @@ WITHOUT_EFFECT = frozenset(
     {
         "_commit_hash",
         "_from_model_config",
-        "assistant_confidence_threshold",
         "assistant_ensemble_weight",
         "assistant_lookbehind",
         "cache_config",
@@ -267,9 +285,6 @@ WITHOUT_EFFECT = frozenset(
         "is_assistant",
         "low_memory",
         "max_cache_len",
-        "max_matching_ngram_size",
-        "num_assistant_tokens",
-        "num_assistant_tokens_schedule",
         "prefill_chunk_size",
         "return_legacy_cache",
         "synced_gpus",

@@ -16,6 +16,7 @@ from keras import ops
 from tfmodels.cache import kv
 from tfmodels.generation import logits_processors as proc
 from tfmodels.generation.strategies import SamplingInputs, Strategy, Tokens
+from tfmodels.kernels import decoding
 from tfmodels.kernels.masks import positions_from_mask
 from tfmodels.models.backbone import TokenInputs
 from tfmodels.runtime.gc import pause_gc
@@ -239,24 +240,29 @@ class Decoder:
     def loop(self, state: State, inputs: SamplingInputs, until: Any) -> State:
         """Add tokens until `until` (int32 scalar) were generated in all, or every row has ended."""
 
-        def wants_more(*values: Any) -> Any:
-            state = State(*values)
+        def wants_more(state: State) -> Any:
             return ops.logical_and(state.step < until, ops.logical_not(ops.all(state.finished)))
 
-        def turn(*values: Any) -> tuple[Any, ...]:
-            return tuple(self.decode(State(*values), inputs))
-
-        return State(*_while(wants_more, turn, tuple(state)))
+        return while_loop(wants_more, lambda state: self.decode(state, inputs), state)
 
     def traced(self, name: str) -> Callable:
         """Return a method as it is traced: with the garbage collector paused."""
-        method = getattr(self, name)
+        return traced(getattr(self, name))
 
-        def run(*arguments: Any) -> Any:
-            with pause_gc():
-                return method(*arguments)
 
-        return run
+def traced(function: Callable) -> Callable:
+    """Return a function as it is traced: with the garbage collector paused."""
+
+    def run(*arguments: Any) -> Any:
+        with pause_gc():
+            return function(*arguments)
+
+    return run
+
+
+def lowering_for(jit_compile: bool) -> Lowering:
+    """The lowering of programs that run here; equal blocks are traced once in plain graphs, too."""
+    return decoding.for_xla() if jit_compile else Lowering(reuse=keras.backend.backend() == "tensorflow")
 
 
 def _record(buffer: Any, step: Any, values: Any) -> Any:
@@ -265,20 +271,22 @@ def _record(buffer: Any, step: Any, values: Any) -> Any:
     return ops.slice_update(buffer, (step, 0, 0), ops.expand_dims(values, 0))
 
 
-def _while(condition: Callable, body: Callable, values: tuple[Any, ...]) -> tuple[Any, ...]:
-    """`ops.while_loop` over a tuple in which some entries are None."""
-    held = [index for index, value in enumerate(values) if value is not None]
+def while_loop(condition: Callable[[Any], Any], body: Callable[[Any], Any], start: Any) -> Any:
+    """`ops.while_loop` over one nested structure, in which some entries may be None."""
+    leaves = keras.tree.flatten(start)
+    held = [index for index, leaf in enumerate(leaves) if leaf is not None]
 
-    def spread(some: Sequence[Any]) -> list[Any]:
-        full: list[Any] = [None] * len(values)
-        for index, value in zip(held, some, strict=True):
-            full[index] = value
-        return full
+    def packed(some: Sequence[Any]) -> Any:
+        full: list[Any] = [None] * len(leaves)
+        for index, leaf in zip(held, some, strict=True):
+            full[index] = leaf
+        return keras.tree.pack_sequence_as(start, full)
 
-    def held_of(full: Sequence[Any]) -> tuple[Any, ...]:
-        return tuple(full[index] for index in held)
+    def held_of(structure: Any) -> tuple[Any, ...]:
+        flat = keras.tree.flatten(structure)
+        return tuple(flat[index] for index in held)
 
     result = ops.while_loop(
-        lambda *some: condition(*spread(some)), lambda *some: held_of(body(*spread(some))), held_of(values)
+        lambda *some: condition(packed(some)), lambda *some: held_of(body(packed(some))), held_of(start)
     )
-    return tuple(spread(result))
+    return packed(result)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import queue
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -31,6 +34,7 @@ class TextStreamer:
 
     Args:
         tokenizer: anything with `decode(ids, skip_special_tokens=...)`.
+        skip_prompt: leave the prompt out; False writes it first.
         prompt_ids: ids of the prompt. With them the text continues the prompt's: its leading space is kept.
         skip_special_tokens: leave special tokens out.
         write: called with each piece of text, never empty. Default: write to standard output at once.
@@ -54,12 +58,14 @@ class TextStreamer:
     def __init__(
         self,
         tokenizer: Any,
+        skip_prompt: bool = True,
         *,
         prompt_ids: Iterable[int] | None = None,
         skip_special_tokens: bool = True,
         write: Callable[[str], None] = write_to_stdout,
     ):
         self.tokenizer = tokenizer
+        self.skip_prompt = skip_prompt
         self.skip_special_tokens = skip_special_tokens
         self.write = write
         self._prompt = [int(token) for token in prompt_ids or ()][-_PROMPT_CONTEXT:]
@@ -71,6 +77,11 @@ class TextStreamer:
 
     def _decode(self, ids: list[int]) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=self.skip_special_tokens)
+
+    def put_prompt(self, ids: Any) -> None:
+        """Receive the prompt, int (1, length), before the first new tokens."""
+        if not self.skip_prompt:
+            self.put(ids)
 
     def put(self, ids: Any) -> None:
         """Receive new tokens: int (1, new)."""
@@ -99,3 +110,96 @@ class TextStreamer:
         else:
             # Nothing to see (a skipped token): keep what gives the next token its neighbours.
             self._context, self._new = (self._context + self._new)[-_PROMPT_CONTEXT:], []
+
+
+class TextIteratorStreamer(TextStreamer):
+    """An iterator over the pieces of text, for a thread that reads while another one generates.
+
+    Args:
+        tokenizer, skip_prompt, prompt_ids, skip_special_tokens: as of `TextStreamer`.
+        timeout: seconds to wait for a piece; None waits for ever.
+
+    Raises:
+        queue.Empty: no piece came in time.
+
+    Example:
+        >>> import threading
+        >>> from tfmodels import AutoTokenizer, TFLlamaForCausalLM
+        >>> from tfmodels.generation.streamers import TextIteratorStreamer
+        >>> model = TFLlamaForCausalLM.from_pretrained("stories260K")
+        >>> tokenizer = AutoTokenizer.from_pretrained("stories260K")
+        >>> streamer = TextIteratorStreamer(tokenizer)
+        >>> settings = {"max_new_tokens": 4, "jit_compile": False, "streamer": streamer}
+        >>> inputs = tokenizer("Once upon", return_tensors="np")
+        >>> thread = threading.Thread(target=model.generate, kwargs={**inputs, **settings})
+        >>> thread.start()
+        >>> "".join(streamer)
+        'a time, there'
+        >>> thread.join()
+    """
+
+    def __init__(self, tokenizer: Any, skip_prompt: bool = True, *, timeout: float | None = None, **options: Any):
+        super().__init__(tokenizer, skip_prompt, write=self._keep, **options)
+        self.timeout = timeout
+        self._pieces: queue.Queue[str | None] = queue.Queue()
+
+    def _keep(self, piece: str | None) -> None:
+        self._pieces.put(piece)
+
+    def end(self) -> None:
+        super().end()
+        self._keep(None)
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        piece = self._pieces.get(timeout=self.timeout)
+        if piece is None:
+            raise StopIteration
+        return piece
+
+
+class AsyncTextIteratorStreamer(TextStreamer):
+    """The same for a coroutine: `async for piece in streamer`. Make it inside a running event loop.
+
+    Args:
+        tokenizer, skip_prompt, prompt_ids, skip_special_tokens: as of `TextStreamer`.
+        timeout: seconds to wait for a piece; None waits for ever.
+
+    Raises:
+        TimeoutError: no piece came in time (before Python 3.11 `asyncio.TimeoutError`).
+    """
+
+    def __init__(self, tokenizer: Any, skip_prompt: bool = True, *, timeout: float | None = None, **options: Any):
+        super().__init__(tokenizer, skip_prompt, write=self._keep, **options)
+        self.timeout = timeout
+        self._loop = asyncio.get_running_loop()
+        self._pieces: asyncio.Queue[str | None] = asyncio.Queue()
+
+    def _keep(self, piece: str | None) -> None:
+        self._loop.call_soon_threadsafe(self._pieces.put_nowait, piece)
+
+    def end(self) -> None:
+        super().end()
+        self._keep(None)
+
+    def __aiter__(self) -> AsyncIterator[str]:
+        return self
+
+    async def __anext__(self) -> str:
+        piece = await asyncio.wait_for(self._pieces.get(), self.timeout)
+        if piece is None:
+            raise StopAsyncIteration
+        return piece
+
+
+@contextlib.contextmanager
+def ending_on_errors(streamer: Any) -> Iterator[None]:
+    """End a streamer (or None) where generation fails, so that nobody waits for more."""
+    try:
+        yield
+    except BaseException:
+        if streamer is not None:
+            streamer.end()
+        raise

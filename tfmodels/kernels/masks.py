@@ -31,7 +31,8 @@ class AttentionMask:
         segments: int32 (batch or 1, query_length): queries see keys of their own segment (packed sequences).
         pairs: bool (batch or 1, heads or 1, query_length, key_length), a mask the user made whole.
         bias: float, as `pairs`, added to the scores where they are not masked.
-        offset: key position of the first query: an int or int32 scalar.
+        offset: key position of the first query: an int or int32 scalar, or int32 (batch,) for each row
+            its own.
         fills: a query that sees nothing but padding attends equally to the padding within its window and to the tokens
             before its window, as GPT-Neo's additive masks have it. Otherwise its output depends on the implementation.
     """
@@ -83,7 +84,9 @@ class AttentionMask:
         """Keys that position alone allows, within the window and with none, bool (1, 1, queries, keys) or None."""
         if not self.causal and self.window is None:
             return None, None
-        query = ops.expand_dims(ops.arange(self.query_length, dtype="int32") + self.offset, 1)
+        per_row = len(getattr(self.offset, "shape", ())) == 1
+        offset = ops.reshape(self.offset, (-1, 1, 1)) if per_row else self.offset
+        query = ops.expand_dims(ops.arange(self.query_length, dtype="int32"), 1) + offset
         key = ops.expand_dims(ops.arange(self.key_length, dtype="int32"), 0)
         past = _lead(key <= query) if self.causal else None
         if self.window is None:
@@ -114,7 +117,8 @@ class AttentionMask:
 
 
 def _lead(pairs: Any) -> Any:
-    return ops.expand_dims(ops.expand_dims(pairs, 0), 0)
+    """Pairs (queries, keys) or (batch, queries, keys) with axes for rows and heads."""
+    return ops.expand_dims(pairs if len(pairs.shape) == 3 else ops.expand_dims(pairs, 0), 1)
 
 
 def make_mask(

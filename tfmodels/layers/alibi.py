@@ -46,15 +46,17 @@ def alibi_bias(slopes: np.ndarray, key_length: Any, last: Any) -> Any:
     Args:
         slopes: (heads,), from `alibi_slopes`.
         key_length: number of keys, an int or int32 scalar.
-        last: index of the last query's own key, whose bias is 0; int or int32 scalar.
+        last: index of the last query's own key, whose bias is 0; int, int32 scalar, or int32 (batch,).
 
     Returns:
-        float32 (1, heads, 1, key_length).
+        float32 (1 or batch, heads, 1, key_length).
 
     Example:
         >>> import numpy as np
         >>> np.asarray(alibi_bias(alibi_slopes(1, bias_max=1), 3, 2)).ravel().tolist()
         [-1.0, -0.5, 0.0]
     """
+    if len(getattr(last, "shape", ())) == 1:
+        last = ops.reshape(last, (-1, 1, 1, 1))
     distance = ops.cast(ops.arange(key_length, dtype="int32") - last, "float32")
     return ops.reshape(ops.convert_to_tensor(slopes), (1, -1, 1, 1)) * distance

@@ -1,0 +1,118 @@
+"""generation/speculation.py: the tokens are those of plain decoding, and fewer passes are needed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import small_models as small
+
+from tfmodels import AutoTokenizer, TFLlamaForCausalLM
+from tfmodels.generation.speculation import looked_up
+
+GRAPH = {"jit_compile": False, "eos_token_id": None}
+PROMPT = np.array([[5, 9, 11, 4, 5, 9, 11, 4, 5, 9]])
+
+
+@pytest.fixture(scope="module", params=["llama", "gpt_neo", "mpt"])
+def model(request):
+    return restless(small.make(request.param, "ForCausalLM"))
+
+
+def restless(model):
+    for weight in model.weights:  # the usual initial weights are too small for texts to differ
+        weight.assign(weight * 10 if len(weight.shape) == 2 else weight)
+    return model
+
+
+def ids_of(model, *args, **options):
+    return np.asarray(model.generate(*args, **{**GRAPH, **options}))
+
+
+SETTINGS = [
+    {"max_new_tokens": 16},
+    {"max_new_tokens": 16, "do_sample": True, "seed": 4, "temperature": 0.7, "repetition_penalty": 1.1},
+]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=["greedy", "sampled"])
+class TestSameTokens:
+    def test_prompt_lookup(self, model, settings):
+        want = ids_of(model, PROMPT, **settings)
+        got = ids_of(model, PROMPT, prompt_lookup_num_tokens=4, **settings)
+        np.testing.assert_array_equal(got, want)
+
+    @pytest.mark.parametrize("schedule", ["constant", "heuristic"])
+    def test_assistant(self, model, settings, schedule):
+        want = ids_of(model, PROMPT, **settings)
+        for assistant in (model, restless(small.make("llama", "ForCausalLM"))):
+            options = {"assistant_model": assistant, "num_assistant_tokens": 3}
+            options["num_assistant_tokens_schedule"] = schedule
+            np.testing.assert_array_equal(ids_of(model, PROMPT, **options, **settings), want)
+
+
+def test_ends_and_limits():
+    model = restless(small.make("llama", "ForCausalLM"))
+    free = ids_of(model, PROMPT, max_new_tokens=12)
+    for new in (1, 2, 5):
+        np.testing.assert_array_equal(
+            ids_of(model, PROMPT, max_new_tokens=new, prompt_lookup_num_tokens=4), free[:, : 10 + new]
+        )
+    end = int(free[0, 15])
+    want = ids_of(model, PROMPT, max_new_tokens=12, eos_token_id=end)
+    options = {"max_new_tokens": 12, "assistant_model": model}
+    np.testing.assert_array_equal(ids_of(model, PROMPT, eos_token_id=end, **options), want)
+    stopped = ids_of(model, PROMPT, stopping_criteria=[lambda ids, _: ids.shape[1] >= 13], **options)
+    np.testing.assert_array_equal(stopped, free[:, :13])
+    output = model.generate(
+        PROMPT, output_scores=True, output_logits=True, return_dict_in_generate=True, **GRAPH, **options
+    )
+    want = np.asarray(model(free).logits)[:, 9:-1]
+    np.testing.assert_allclose(np.stack(output.logits, axis=1), want, atol=1e-4)
+
+
+def test_compiled_on_a_text_that_repeats_itself(stories260k):
+    model, tokenizer = TFLlamaForCausalLM.from_pretrained(stories260k), AutoTokenizer.from_pretrained(stories260k)
+    prompt = [tokenizer.encode("Lily and Tom went to the park. They played with a ball. Lily and Tom went")]
+    want = np.asarray(model.generate(prompt, max_new_tokens=24, do_sample=False))
+    options = {"max_new_tokens": 24, "do_sample": False}
+    np.testing.assert_array_equal(model.generate(prompt, prompt_lookup_num_tokens=4, **options), want)
+    np.testing.assert_array_equal(model.generate(prompt, assistant_model=model, **options), want)
+
+
+@pytest.mark.parametrize(
+    "text, tokens, ngram, want",
+    [
+        ([1, 2, 3, 1, 2], 3, 2, [3, 1, 2]),
+        ([1, 2, 3, 4, 2], 2, 2, [3, 4]),  # one token matches, two do not
+        ([1, 2, 3, 4, 5], 2, 2, [-2, -2]),
+        ([7, 7], 3, 1, [7, -2, -2]),
+        ([7], 2, 2, [-2, -2]),
+    ],
+)
+def test_what_is_looked_up(text, tokens, ngram, want):
+    ids = np.full((1, 12), 7, "int32")
+    ids[0, 2 : 2 + len(text)] = text
+    import tensorflow as tf
+
+    assert looked_up(tf.constant(ids), 2, 2 + len(text), tokens, ngram).numpy().tolist() == want
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"prompt_lookup_num_tokens": 2, "num_beams": 2}, "prompt_lookup_num_tokens is for a single sequence"),
+        ({"prompt_lookup_num_tokens": 2, "inputs": np.repeat(PROMPT, 2, 0)}, "got 2 rows"),
+        ({"prompt_lookup_num_tokens": 2, "use_cache": False}, "needs use_cache=True"),
+        ({"num_assistant_tokens_schedule": "often"}, "num_assistant_tokens_schedule='often'"),
+    ],
+)
+def test_what_does_not_go_together(options, message):
+    model = small.make("llama", "ForCausalLM")
+    with pytest.raises(ValueError, match=message):
+        model.generate(**{"inputs": PROMPT, **GRAPH, **options})
+
+
+def test_the_vocabularies_must_be_one(stories260k):
+    model = small.make("llama", "ForCausalLM")
+    with pytest.raises(ValueError, match="assistant_model has a vocabulary of 512 tokens"):
+        model.generate(PROMPT, assistant_model=TFLlamaForCausalLM.from_pretrained(stories260k))

@@ -1,0 +1,78 @@
+"""What the engine's rows hold, and which row serves a new prompt best."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+
+@dataclasses.dataclass
+class RowContent:
+    """The tokens whose keys and values a row holds.
+
+    Fields:
+        tokens: token ids.
+        used: when it was used last; a higher number is later.
+    """
+
+    tokens: list[int] = dataclasses.field(default_factory=list)
+    used: int = 0
+
+
+class PrefixCache:
+    """Finds the row that has computed the longest beginning of a prompt.
+
+    The rows themselves are the cache: a row that rests keeps what it holds until another request needs the room, and
+    the one used longest ago goes first. So its memory is bounded by the rows.
+
+    Args:
+        rows: number of rows.
+        least: beginnings shorter than this are not worth a copy.
+
+    Example:
+        >>> cache = PrefixCache(2, least=2)
+        >>> cache.rows[0].tokens[:] = [5, 6, 7]
+        >>> cache.best([5, 6, 8])
+        (0, 2)
+        >>> cache.best([5, 9])
+        (None, 0)
+    """
+
+    def __init__(self, rows: int, least: int = 16):
+        self.rows = [RowContent() for _ in range(rows)]
+        self.least = least
+        self.prompts = 0
+        self.hits = 0
+        self.prompt_tokens = 0
+        self.reused_tokens = 0
+        self._clock = 0
+
+    def touch(self, row: int) -> None:
+        """Note that a row is used now."""
+        self._clock += 1
+        self.rows[row].used = self._clock
+
+    def best(self, prompt: Sequence[int]) -> tuple[int | None, int]:
+        """The row with the longest common beginning, and its length; all but the prompt's last token may count."""
+        lengths = [common_length(content.tokens, prompt[:-1]) for content in self.rows]
+        row = max(range(len(lengths)), key=lambda index: (lengths[index], self.rows[index].used))
+        return (row, lengths[row]) if lengths[row] >= self.least else (None, 0)
+
+    def oldest(self, free: Sequence[int]) -> int:
+        """Of some rows the one that was used longest ago."""
+        return min(free, key=lambda row: self.rows[row].used)
+
+    def count(self, prompt: Sequence[int], reused: int) -> None:
+        """Count a prompt, of which so many tokens were there."""
+        self.prompts += 1
+        self.hits += reused > 0
+        self.prompt_tokens += len(prompt)
+        self.reused_tokens += reused
+
+
+def common_length(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two sequences begin with alike."""
+    for index, (a, b) in enumerate(zip(one, other, strict=False)):
+        if a != b:
+            return index
+    return min(len(one), len(other))

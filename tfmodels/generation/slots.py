@@ -1,0 +1,219 @@
+"""The engine's rows on the device: a cache with room for every row, and the two programs that fill it.
+
+A row's tokens lie at [0, length) of its slots, whatever its neighbours do. A program that decodes writes every row's
+keys and values at the row's own index. Rows that rest are written, too: at the slot after their last token, which
+nothing reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from tfmodels.cache import kv
+from tfmodels.generation import logits_processors as proc
+from tfmodels.generation.sampling import choose_tokens
+from tfmodels.generation.step import lowering_for, traced, while_loop
+from tfmodels.models.backbone import TokenInputs
+
+
+class RowSettings(NamedTuple):
+    """Sampling settings of every row; those of rows that take the best token do not count.
+
+    Fields:
+        do_sample: bool (rows,).
+        seeds: int32 (rows,).
+        temperature, top_p, min_p: float64 (rows, 1).
+        top_k: int32 (rows, 1).
+        eos: int32 (rows, n), -1 where there is none.
+    """
+
+    do_sample: Any
+    seeds: Any
+    temperature: Any
+    top_k: Any
+    top_p: Any
+    min_p: Any
+    eos: Any
+
+
+class Rows(NamedTuple):
+    """The state of decoding.
+
+    Fields:
+        layers: per layer (key, value), each (rows, key_value_heads, room, head_dim).
+        tokens: int32 (rows,), each row's last token, which is not in the cache yet.
+        lengths: int32 (rows,), tokens in the cache.
+        made: int32 (rows,), new tokens so far.
+        left: int32 (rows,), new tokens still to make; 0 for rows that rest.
+        output: int32 (rows, steps), the tokens of this call.
+        step: int32 scalar, steps of this call so far.
+    """
+
+    layers: Any
+    tokens: Any
+    lengths: Any
+    made: Any
+    left: Any
+    output: Any
+    step: Any
+
+
+class Slots:
+    """A cache of rows and its programs.
+
+    Args:
+        model: a causal language model.
+        rows: number of rows.
+        room: slots of each row.
+        jit_compile: whether programs are compiled by XLA.
+    """
+
+    def __init__(self, model: Any, rows: int, room: int, jit_compile: bool = True):
+        self.model = model
+        self.rows = rows
+        self.room = room
+        self.jit_compile = jit_compile
+        self.lowering = lowering_for(jit_compile)
+        self.layers = self._empty()
+
+    def _empty(self) -> Any:
+        """Zeros, of the shapes that the model's own cache has."""
+        cache = self.model(input_ids=np.zeros((1, 1), "int32"), use_cache=True, return_dict=True).past_key_values
+        return tuple(
+            tuple(ops.zeros((self.rows, x.shape[1], self.room, x.shape[3]), x.dtype) for x in pair) for pair in cache
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the cache in bytes."""
+        return sum(
+            int(np.prod(x.shape)) * _ITEMSIZE[keras.backend.standardize_dtype(x.dtype)]
+            for pair in self.layers
+            for x in pair
+        )
+
+    def _run(self, name: str, function: Callable, *arguments: Any, key: Any = ()) -> Any:
+        variables = self.model.variables if keras.backend.backend() == "jax" else ()
+        return self.model.programs.run(
+            ("engine", name, key), traced(function), *arguments, jit_compile=self.jit_compile, variables=variables
+        )
+
+    def prefill(self, row: int, tokens: list[int], start: int, size: int) -> np.ndarray:
+        """Run tokens of a prompt that stand at `start`. Returns the logits after the last, float32 (vocab_size,).
+
+        Args:
+            size: tokens that the program takes, at least as many; those beyond are written and not read.
+        """
+        ids = np.zeros((1, size), "int32")
+        ids[0, : len(tokens)] = tokens
+        scalars = [ops.convert_to_tensor(value, "int32") for value in (row, start, len(tokens) - 1)]
+        arguments = (self.layers, ops.convert_to_tensor(ids), *scalars)
+        self.layers, logits = self._run("prefill", self._prefill, *arguments)
+        return logits
+
+    def _prefill(self, layers: Any, ids: Any, row: Any, start: Any, last: Any) -> tuple[Any, Any]:
+        own = tuple(tuple(ops.slice(x, (row, 0, 0, 0), (1, *x.shape[1:])) for x in pair) for pair in layers)
+        positions = start + ops.expand_dims(ops.arange(ids.shape[1], dtype="int32"), 0)
+        tokens = TokenInputs(ids, positions=positions)
+        hidden, cache = self.model.backbone.step(tokens, kv.StaticCache(own, start), lowering=self.lowering)
+        layers = tuple(
+            tuple(ops.slice_update(x, (row, 0, 0, 0), new) for x, new in zip(pair, own_pair, strict=True))
+            for pair, own_pair in zip(layers, cache.layers, strict=True)
+        )
+        logits = self.model.to_logits(ops.take(hidden, ops.reshape(last, (1,)), axis=1), self.lowering)
+        return layers, ops.cast(logits[:, -1], "float32")
+
+    def copy_row(self, source: int, target: int) -> None:
+        """Copy a row's keys and values to another row."""
+        scalars = [ops.convert_to_tensor(value, "int32") for value in (source, target)]
+        self.layers = self._run("copy", self._copy, self.layers, *scalars)
+
+    def _copy(self, layers: Any, source: Any, target: Any) -> Any:
+        return tuple(
+            tuple(
+                ops.slice_update(x, (target, 0, 0, 0), ops.slice(x, (source, 0, 0, 0), (1, *x.shape[1:])))
+                for x in pair
+            )
+            for pair in layers
+        )
+
+    def choose(self, logits: Any, settings: RowSettings, made: Any) -> int:
+        """Choose the first token of one row from logits (1, vocab_size)."""
+        arguments = (logits, settings, made)
+        return int(self._run("choose", self._choose, *arguments, key=True)[0])
+
+    def _choose(self, logits: Any, settings: RowSettings, made: Any, sampling: bool = True) -> Any:
+        best = choose_tokens(logits, do_sample=False, seed=0, step=0)
+        if not sampling:
+            return best
+        context, scores = None, logits
+        for warper in (
+            proc.Temperature(settings.temperature),
+            proc.TopK(settings.top_k),
+            proc.TopP(settings.top_p),
+            proc.MinP(settings.min_p),
+        ):
+            scores = warper(context, scores)
+        drawn = choose_tokens(scores, do_sample=True, seed=settings.seeds, step=made)
+        return ops.where(settings.do_sample, drawn, best)
+
+    def decode(
+        self, rows: Rows, settings: RowSettings, steps: int, *, sampling: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Make up to `steps` tokens in every row that does not rest.
+
+        Args:
+            rows: without `layers`.
+            settings: of every row.
+            steps: at most the columns of `rows.output`.
+            sampling: whether any row samples.
+
+        Returns:
+            The tokens (rows, columns) and how many each row has made, int (rows,).
+        """
+
+        def run(rows: Rows, settings: RowSettings, steps: Any) -> Rows:
+            return self._decode(rows, settings, steps, sampling)
+
+        before = np.asarray(rows.made)
+        arguments = (rows._replace(layers=self.layers), settings, ops.convert_to_tensor(steps, "int32"))
+        rows = self._run("decode", run, *arguments, key=sampling)
+        self.layers = rows.layers
+        return ops.convert_to_numpy(rows.output), ops.convert_to_numpy(rows.made) - before
+
+    def _decode(self, rows: Rows, settings: RowSettings, steps: Any, sampling: bool) -> Rows:
+        def wants_more(rows: Rows) -> Any:
+            return ops.logical_and(rows.step < steps, ops.any(rows.left > 0))
+
+        def turn(rows: Rows) -> Rows:
+            inputs = TokenInputs(
+                ops.expand_dims(ops.maximum(rows.tokens, 0), 1), positions=ops.expand_dims(rows.lengths, 1)
+            )
+            cache = kv.split_rows(kv.StaticCache(rows.layers, rows.lengths), self.rows)
+            hidden, cache = self.model.backbone.step(inputs, cache, lowering=self.lowering)
+            logits = ops.cast(self.model.to_logits(hidden, self.lowering)[:, -1], "float32")
+            active = rows.left > 0
+            tokens = ops.where(active, self._choose(logits, settings, rows.made, sampling), rows.tokens)
+            ended = ops.any(ops.equal(ops.expand_dims(tokens, 1), settings.eos), axis=1)
+            one = ops.cast(active, "int32")
+            return Rows(
+                layers=kv.merge_rows(cache).layers,
+                tokens=tokens,
+                lengths=rows.lengths + one,
+                made=rows.made + one,
+                left=ops.where(ended, 0, rows.left - one),
+                output=ops.slice_update(rows.output, (0, rows.step), ops.expand_dims(tokens, 1)),
+                step=rows.step + 1,
+            )
+
+        merged = kv.merge_rows(kv.StaticCache(rows.layers, rows.lengths)).layers
+        rows = while_loop(wants_more, turn, rows._replace(layers=merged))
+        return rows._replace(layers=kv.split_rows(kv.StaticCache(rows.layers, rows.lengths), self.rows).layers)
+
+
+_ITEMSIZE = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}

@@ -1,0 +1,255 @@
+"""Speculative decoding: several tokens are drafted cheaply and checked in one pass of the model.
+
+Drafts come from the text itself (prompt lookup) or from a smaller model. Each place draws its token from the model's
+own distribution with the random numbers that plain decoding would use there, and a draft counts as long as it equals
+what was drawn. So the tokens are those of plain decoding with the same seed, greedy or sampled, whatever the drafts
+are; a draft model that draws with the same random numbers agrees as often as its distribution does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+from keras import ops
+
+from tfmodels.cache import kv
+from tfmodels.generation import logits_processors as proc
+from tfmodels.generation.sampling import choose_tokens
+from tfmodels.generation.step import Decoder, Prompt, State
+from tfmodels.generation.strategies import Sampling, SamplingInputs
+from tfmodels.kernels.masks import positions_from_mask
+from tfmodels.models.backbone import TokenInputs
+
+# Stands for "no draft": no token, and not what stands for scores that are no numbers.
+_NONE = -2
+
+
+@dataclasses.dataclass(frozen=True)
+class Speculation:
+    """How tokens are drafted.
+
+    Args:
+        tokens: drafted at a time.
+        ngram: with prompt lookup, tokens that must match at most; 0 for a draft model.
+        confidence: a draft model stops after a token less probable than this; 0 never stops.
+        heuristic: raise the number of drafts by 2 where all counted, lower it by 1 where not, up to `tokens`.
+
+    Source:
+        Leviathan et al., https://arxiv.org/abs/2211.17192; prompt lookup: Saxena, 2023.
+    """
+
+    tokens: int
+    ngram: int = 0
+    confidence: float = 0.0
+    heuristic: bool = False
+
+
+class Drafting(NamedTuple):
+    """The state of drafting.
+
+    Fields:
+        cache: the draft model's StaticCache with merged rows, or None.
+        count: int32 scalar, drafts to make next.
+        passes: int32 scalar, passes of the model so far.
+    """
+
+    cache: Any
+    count: Any
+    passes: Any
+
+
+class SpeculativeDecoder(Decoder):
+    """Decoding of one row with drafts.
+
+    Args:
+        model, strategy, processors, **options: as of `Decoder`; the strategy is `Sampling`.
+        speculation: how tokens are drafted.
+        assistant: the draft model, or None for prompt lookup.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        strategy: Sampling,
+        processors: tuple[Any, ...] = (),
+        *,
+        speculation: Speculation,
+        assistant: Any = None,
+        **options: Any,
+    ):
+        super().__init__(model, strategy, processors, **{**options, "whole_cache": True})
+        self.speculation = speculation
+        self.assistant = assistant
+        self.key = (*self.key, speculation, None if assistant is None else id(assistant))
+
+    def forward_prompt(self, prompt: Prompt) -> tuple[State, Any]:
+        """Run the prompt, through the draft model too."""
+        state, logits = super().forward_prompt(prompt)
+        cache = None
+        if self.assistant is not None:
+            mask = prompt.attended[:, : prompt.ids.shape[1]]
+            tokens = TokenInputs(prompt.ids, mask=mask, positions=positions_from_mask(mask))
+            _, cache = self.assistant.backbone.step(tokens, lowering=self.lowering)
+            cache = kv.merge_rows(kv.to_static(cache, prompt.attended.shape[1]))
+        drafting = Drafting(cache, self._start_count(), ops.convert_to_tensor(1, "int32"))
+        return state._replace(carry=drafting), logits
+
+    def _start_count(self) -> Any:
+        tokens = self.speculation.tokens
+        return ops.convert_to_tensor(max(1, tokens // 2) if self.speculation.heuristic else tokens, "int32")
+
+    def choose(self, state: State, logits: Any, inputs: SamplingInputs) -> State:
+        # The strategy has no state of its own; the drafts' stays.
+        return super().choose(state, logits, inputs)._replace(carry=state.carry)
+
+    def decode(self, state: State, inputs: SamplingInputs) -> State:
+        """Draft tokens, check them in one pass, and write down those that count and the one after."""
+        count, end = self.speculation.tokens, state.prompt_end + state.step
+        drafts, cache = self._drafts(state, end, inputs)
+        drafts = ops.where(ops.arange(count, dtype="int32") < state.carry.count, drafts, _NONE)
+        ids = ops.slice_update(state.ids, (0, end), ops.expand_dims(drafts, 0))
+        state, logits = self._check(state._replace(ids=ids), end)
+        tokens, scores = self._choose_all(state, logits, end, inputs)
+
+        agrees = ops.cast(ops.equal(tokens[:count], drafts), "int32")
+        agreed = ops.sum(ops.cumprod(agrees))
+        ends = ops.any(ops.equal(ops.expand_dims(tokens, 1), ops.expand_dims(inputs.eos, 0)), axis=1)
+        places = ops.arange(count + 1, dtype="int32")
+        first_end = ops.min(ops.where(ends, places, count + 1))
+        added = ops.minimum(ops.minimum(agreed, first_end) + 1, inputs.limit - state.step)
+        next_count = state.carry.count
+        if self.speculation.heuristic:
+            raised, lowered = ops.minimum(next_count + 2, count), ops.maximum(next_count - 1, 1)
+            next_count = ops.where(agreed >= next_count, raised, lowered)
+        return state._replace(
+            ids=ops.slice_update(state.ids, (0, end), ops.expand_dims(tokens, 0)),
+            # What lies beyond is written again before a query sees it.
+            cache=state.cache._replace(length=end - 1 + added),
+            finished=ops.reshape(first_end < added, (1,)),
+            step=state.step + added,
+            scores=_record_all(state.scores, state.step, scores),
+            logits=_record_all(state.logits, state.step, logits),
+            carry=Drafting(cache, next_count, state.carry.passes + 1),
+        )
+
+    def _check(self, state: State, end: Any) -> tuple[State, Any]:
+        """Run the last token and the drafts. Returns logits float32 (drafts + 1, vocab_size)."""
+        length = self.speculation.tokens + 1
+        hidden, cache = self.model.backbone.step(
+            _tokens(state.ids, state, end - 1, length), kv.split_rows(state.cache, 1), lowering=self.lowering
+        )
+        logits = ops.cast(self.model.to_logits(hidden, self.lowering)[0], "float32")
+        return state._replace(cache=kv.merge_rows(cache)), logits
+
+    def _choose_all(self, state: State, logits: Any, end: Any, inputs: SamplingInputs) -> tuple[Any, Any]:
+        """The model's own token at every place, int32 (drafts + 1,), and the scores it was chosen from."""
+        if not self.processors and not self.strategy.do_sample:
+            return choose_tokens(logits, do_sample=False, seed=inputs.seed, step=state.step), logits
+        tokens, scores = [], []
+        for place in range(self.speculation.tokens + 1):
+            row = self._scores(state, logits[place : place + 1], end + place, inputs)
+            scores.append(row)
+            tokens.append(self._draw(row, state.step + place, inputs))
+        return ops.concatenate(tokens, axis=0), ops.concatenate(scores, axis=0)
+
+    def _scores(self, state: State, logits: Any, end: Any, inputs: SamplingInputs) -> Any:
+        context = proc.Context(
+            ids=state.ids, start=state.start, end=end, prompt_end=state.prompt_end, attended=state.attended
+        )
+        for processor in proc.bind(self.processors, inputs.processors):
+            logits = processor(context, logits)
+        return logits
+
+    def _draw(self, scores: Any, step: Any, inputs: SamplingInputs) -> Any:
+        return choose_tokens(scores, do_sample=self.strategy.do_sample, seed=inputs.seed, step=step)
+
+    # Drafts ----------------------------------------------------------------------------------------------------
+
+    def _drafts(self, state: State, end: Any, inputs: SamplingInputs) -> tuple[Any, Any]:
+        """Drafts int32 (tokens,), and the draft model's cache."""
+        if self.assistant is None:
+            return looked_up(state.ids, state.start, end, self.speculation.tokens, self.speculation.ngram), None
+        return self._drafts_of_assistant(state, end, inputs)
+
+    def _drafts_of_assistant(self, state: State, end: Any, inputs: SamplingInputs) -> tuple[Any, Any]:
+        tokens = self.speculation.tokens
+
+        def draft(ids: Any, cache: Any, place: Any, length: int) -> tuple[Any, Any, Any]:
+            """Run `length` tokens that end before column `end + place`, and draft the next one."""
+            first = end + place - length
+            hidden, cache = self.assistant.backbone.step(
+                _tokens(ids, state, first, length),
+                kv.split_rows(cache._replace(length=first), 1),
+                lowering=self.lowering,
+            )
+            logits = ops.cast(self.assistant.to_logits(hidden[:, -1:], self.lowering)[:, -1], "float32")
+            scores = self._scores(state._replace(ids=ids), logits, end + place, inputs)
+            token = ops.maximum(self._draw(scores, state.step + place, inputs), 0)
+            sure = ops.squeeze(ops.take_along_axis(ops.softmax(logits, axis=-1), ops.expand_dims(token, 1), axis=1))
+            ids = ops.slice_update(ids, (0, end + place), ops.expand_dims(token, 1))
+            return ids, kv.merge_rows(cache), sure
+
+        # The draft model has not seen the last two tokens if all drafts counted; running one again changes nothing.
+        zero = ops.convert_to_tensor(0, "int32")
+        ids, cache, sure = draft(state.ids, state.carry.cache, zero, 2)
+
+        def wants_more(place: Any, ids: Any, cache: Any, sure: Any) -> Any:
+            return ops.logical_and(place < state.carry.count, sure >= self.speculation.confidence)
+
+        def more(place: Any, ids: Any, cache: Any, sure: Any) -> tuple[Any, ...]:
+            return (place + 1, *draft(ids, cache, place, 1))
+
+        start = (zero + 1, ids, cache, sure)
+        made, ids, cache, _ = ops.while_loop(wants_more, more, start)
+        drafts = ops.slice(ids, (0, end), (1, tokens))[0]
+        return ops.where(ops.arange(tokens, dtype="int32") < made, drafts, _NONE), cache
+
+
+def _tokens(ids: Any, state: State, first: Any, length: int) -> TokenInputs:
+    """What the model is given of `length` columns of ids from `first` on."""
+    first_position = ops.expand_dims(state.position, 1) + first - state.prompt_end
+    positions = first_position + ops.expand_dims(ops.arange(length, dtype="int32"), 0)
+    return TokenInputs(
+        ops.maximum(ops.slice(ids, (0, first), (1, length)), 0),
+        mask=state.attended,
+        positions=ops.maximum(positions, 0),
+    )
+
+
+def _record_all(buffer: Any, step: Any, values: Any) -> Any:
+    return None if buffer is None else ops.slice_update(buffer, (step, 0, 0), ops.expand_dims(values, 1))
+
+
+def looked_up(ids: Any, start: Any, end: Any, tokens: int, ngram: int) -> Any:
+    """What followed the last tokens where they occurred first, the longest match of up to `ngram` tokens.
+
+    Args:
+        ids: int32 (1, capacity).
+        start, end: int32 scalars, the columns with tokens.
+        tokens: drafts to make.
+        ngram: tokens that must match at most.
+
+    Returns:
+        int32 (tokens,); a negative number where there is no draft.
+
+    Example:
+        >>> ids = ops.array([[5, 6, 7, 8, 9, 5, 6, 0]])
+        >>> looked_up(ids, 0, 7, tokens=3, ngram=2).numpy().tolist()
+        [7, 8, 9]
+    """
+    row = ids[0]
+    capacity = row.shape[0]
+    place = ops.convert_to_tensor(capacity, "int32")
+    for size in range(ngram, 0, -1):
+        first = ops.arange(capacity - size, dtype="int32")
+        matches = ops.logical_and(first >= start, first + size < end)
+        for offset in range(size):
+            last = ops.slice(row, (ops.maximum(end - size + offset, 0),), (1,))
+            matches = ops.logical_and(matches, row[offset : offset + capacity - size] == last)
+        found = ops.min(ops.where(matches, first + size, capacity))
+        place = ops.where(place < capacity, place, found)
+    # Padded, so that a slice near the end is not moved.
+    drafts = ops.slice(ops.pad(row, (0, tokens)), (ops.minimum(place, capacity),), (tokens,))
+    inside = place + ops.arange(tokens, dtype="int32") < end
+    return ops.where(ops.logical_and(inside, place < capacity), drafts, _NONE)
