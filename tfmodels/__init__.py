@@ -143,6 +143,7 @@ _NAMES = {
     "tfmodels.cache.kv": ("StaticCache",),
     "tfmodels.configs.base": ("ModelConfig",),
     "tfmodels.generation.config": ("GenerationConfig",),
+    "tfmodels.generation.engine": ("Engine",),
     "tfmodels.generation.streamers": ("AsyncTextIteratorStreamer", "TextIteratorStreamer", "TextStreamer"),
     "tfmodels.models.base": ("TFPreTrainedModel",),
     "tfmodels.sentence.encoder": ("SentenceEncoder",),

@@ -101,7 +101,7 @@ def check_room(past_key_values: Any, new: Any) -> None:
         return
     room, filled = past_key_values.layers[0][0].shape[2], past_key_values.length
     if ops.is_tensor(filled):
-        filled = int(filled) if hasattr(filled, "numpy") else None
+        filled = int(ops.max(filled)) if hasattr(filled, "numpy") else None
     if filled is not None and isinstance(new, int) and isinstance(room, int) and filled + new > room:
         raise ValueError(
             f"the cache has room for {room} positions, of which {int(filled)} are filled; {new} more do not fit."

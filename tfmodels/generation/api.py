@@ -17,7 +17,9 @@ import numpy as np
 
 from tfmodels.generation import logits_processors as proc
 from tfmodels.generation.config import FILE_NAME, GenerationConfig
+from tfmodels.generation.engine import Engine
 from tfmodels.generation.prompt import Prompts, read_prompts, to_buckets, with_negatives
+from tfmodels.generation.request import Completion
 from tfmodels.generation.results import result_of, transition_scores
 from tfmodels.generation.run import Run, sampling_inputs
 from tfmodels.generation.speculation import Speculation, SpeculativeDecoder
@@ -25,6 +27,7 @@ from tfmodels.generation.step import Decoder, lowering_for
 from tfmodels.generation.stopping import Stopping, StopStrings
 from tfmodels.generation.strategies import BeamSearch, Guided, Sampling, Strategy
 from tfmodels.generation.streamers import ending_on_errors
+from tfmodels.runtime.buckets import bucket_batch, bucket_length
 from tfmodels.runtime.compile import ProgramCache
 from tfmodels.utils.files import Staged
 
@@ -177,6 +180,65 @@ class GenerationMixin:
         else:
             state = run.whole(prompt)
         return result_of(self, state, prompts, config, rows_per_sequence=2 if guided else 1)
+
+    def generate_batch(
+        self,
+        prompts: Sequence[Sequence[int]],
+        generation_config: GenerationConfig | None = None,
+        *,
+        rows: int = 8,
+        capacity: int | None = None,
+        tokenizer: Any = None,
+        show_progress: bool = False,
+        **kwargs: Any,
+    ) -> list[Completion]:
+        """Continue many prompts of different lengths, each in a row of its own (`tfmodels.Engine`).
+
+        Args:
+            prompts: lists of token ids, without padding.
+            generation_config: settings that go before the model's own.
+            rows: prompts that are worked on at a time.
+            capacity: most tokens of a prompt and its continuation; default: what the longest one needs.
+            tokenizer: reads the text for `stop_strings`.
+            show_progress: draw a bar.
+            **kwargs: settings of `GenerationConfig`; those that rows have of their own are allowed.
+
+        Returns:
+            The answers in the order of the prompts; each has `tokens` and `finish_reason`.
+
+        Raises:
+            ValueError, TypeError: as `tfmodels.Engine.add`.
+
+        Example:
+            >>> from tfmodels import TFLlamaForCausalLM
+            >>> model = TFLlamaForCausalLM.from_pretrained("stories260K")
+            >>> answers = model.generate_batch([[1, 403, 407], [1]], max_new_tokens=2, jit_compile=False)
+            >>> [answer.tokens for answer in answers]
+            [(261, 378), (403, 407)]
+        """
+        config = (
+            self.generation_config
+            if generation_config is None
+            else generation_config.with_defaults(self.generation_config)
+        )
+        config = config.update(**kwargs)
+        prompts = [tuple(np.asarray(prompt).reshape(-1).tolist()) for prompt in prompts]
+        if not prompts:
+            return []
+        if capacity is None:
+            limit = self.backbone.position_limit
+            capacity = bucket_length(max(len(prompt) + config.new_tokens(len(prompt)) for prompt in prompts))
+            capacity = capacity if limit is None else min(capacity, limit)
+        engine = Engine(
+            self,
+            rows=min(rows, bucket_batch(len(prompts))),
+            capacity=capacity,
+            tokenizer=tokenizer,
+            jit_compile=config.jit_compile,
+        )
+        ids = [engine.add(prompt, config) for prompt in prompts]
+        answers = engine.run(show_progress=show_progress)
+        return [answers[id] for id in ids]
 
     def compute_transition_scores(
         self, sequences: Any, scores: Sequence[Any], beam_indices: Any = None, normalize_logits: bool = False

@@ -7,10 +7,11 @@ answered one. What a row writes does not depend on its neighbours.
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -186,11 +187,14 @@ class Engine:
             "cache_bytes": self.slots.nbytes,
         }
 
-    def run(self) -> dict[Any, Completion]:
+    def run(self, *, show_progress: bool = False) -> dict[Any, Completion]:
         """Work until all requests are answered. Returns the answers that came, by id."""
-        answers = {}
-        while self.pending or self._cancelled:
-            answers |= {event.id: event.completion for event in self.step() if event.completion is not None}
+        answers: dict[Any, Completion] = {}
+        with _progress(self.pending, show_progress) as advance:
+            while self.pending or self._cancelled:
+                new = {event.id: event.completion for event in self.step() if event.completion is not None}
+                answers |= new
+                advance(len(new))
         return answers
 
     def step(self) -> list[Event]:
@@ -342,3 +346,16 @@ class Engine:
             self._rows[index] = None
             self.prefixes.touch(index)
         return events
+
+
+@contextlib.contextmanager
+def _progress(total: int, shown: bool) -> Iterator[Callable[[int], None]]:
+    """A bar that counts answers; what it yields takes how many are new."""
+    if not shown:
+        yield lambda count: None
+        return
+    from rich.progress import Progress
+
+    with Progress() as progress:
+        task = progress.add_task("Generating", total=total)
+        yield lambda count: progress.advance(task, count)

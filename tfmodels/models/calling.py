@@ -17,6 +17,7 @@ import numpy as np
 from keras import ops
 
 from tfmodels.models.outputs import PastKeyValues
+from tfmodels.runtime.fork import check_not_forked
 from tfmodels.runtime.lowering import PLAIN, Lowering
 from tfmodels.utils.text import did_you_mean, quote
 
@@ -111,6 +112,7 @@ class CallingConvention:
         cls.call = call
 
     def __call__(self, *args: Any, lowering: Lowering = PLAIN, **kwargs: Any) -> Any:
+        check_not_forked()
         names = self.input_names + ("training",)
         kwargs = self._without_ignored(kwargs)
         check_names(names, kwargs, type(self).__name__)

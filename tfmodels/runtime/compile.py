@@ -10,6 +10,8 @@ from typing import Any
 
 import keras
 
+from tfmodels.runtime.fork import check_not_forked
+
 DEFAULT_LIMIT = 64
 
 
@@ -65,6 +67,7 @@ class ProgramCache:
         Returns:
             What the function returns.
         """
+        check_not_forked()
         return self._program(key, function, arguments, jit_compile, variables, any_shape)(*arguments)
 
     def knows(self, key: Hashable, *arguments: Any, jit_compile: bool = True) -> bool:

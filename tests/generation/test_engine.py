@@ -1,0 +1,197 @@
+"""generation/engine.py: every row answers as the request alone would be, whatever its neighbours do."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+import small_models as small
+
+from tfmodels import AutoTokenizer, Engine, TFLlamaForCausalLM
+
+GRAPH = {"jit_compile": False}
+
+
+def restless(family):
+    model = small.make(family, "ForCausalLM")
+    for weight in model.weights:  # the usual initial weights are too small for texts to differ
+        weight.assign(weight * 10 if len(weight.shape) == 2 else weight)
+    model.generation_config = model.generation_config.update(eos_token_id=None, use_cache=True)
+    return model
+
+
+@pytest.fixture(scope="module", params=["llama", "gpt_neo", "mpt", "gpt_neox"])
+def any_model(request):
+    return restless(request.param)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return restless("llama")
+
+
+def prompts_of(model, lengths, seed=0):
+    draw = np.random.default_rng(seed)
+    return [draw.integers(3, model.config.vocab_size, length).tolist() for length in lengths]
+
+
+def alone(model, prompt, **settings):
+    return tuple(np.asarray(model.generate([prompt], **settings, **GRAPH))[0, len(prompt) :].tolist())
+
+
+def test_rows_answer_as_alone(any_model):
+    """Fewer rows than prompts, prompts of several chunks, other lengths: rows are taken up again in between."""
+    model = any_model
+    prompts = prompts_of(model, (3, 20, 9, 1, 17))
+    engine = Engine(model, rows=2, capacity=32, prefill_chunk=16, **GRAPH)
+    ids = [engine.add(prompt, max_new_tokens=4 + 2 * n) for n, prompt in enumerate(prompts)]
+    answers = engine.run()
+    for n, (id, prompt) in enumerate(zip(ids, prompts, strict=True)):
+        assert answers[id].tokens == alone(model, prompt, max_new_tokens=4 + 2 * n)
+        assert answers[id].finish_reason == "length" and answers[id].prompt == tuple(prompt)
+    assert engine.pending == 0
+
+
+def test_every_row_has_its_own_settings(model):
+    prompts = prompts_of(model, (6, 6, 6, 6))
+    settings = [
+        {"max_new_tokens": 8, "do_sample": True, "seed": 5, "temperature": 0.8, "top_k": 7},
+        {"max_new_tokens": 5},
+        {"max_new_tokens": 8, "do_sample": True, "seed": 6, "top_p": 0.7, "top_k": 0},
+        {"max_new_tokens": 6, "do_sample": True, "seed": 5, "min_p": 0.02, "temperature": 1.4},
+    ]
+    engine = Engine(model, rows=4, capacity=32, **GRAPH)
+    ids = [engine.add(prompt, **own) for prompt, own in zip(prompts, settings, strict=True)]
+    answers = engine.run()
+    for id, prompt, own in zip(ids, prompts, settings, strict=True):
+        assert answers[id].tokens == alone(model, prompt, **own)
+
+
+def test_ends_of_sequences_and_texts(stories260k):
+    model, tokenizer = TFLlamaForCausalLM.from_pretrained(stories260k), AutoTokenizer.from_pretrained(stories260k)
+    prompt = tokenizer.encode("Once upon a time")
+    free = alone(model, prompt, max_new_tokens=16, eos_token_id=None)
+    engine = Engine(model, rows=2, capacity=64, tokenizer=tokenizer, **GRAPH)
+    first = engine.add(prompt, max_new_tokens=16, eos_token_id=[free[6], 9])
+    text = tokenizer.decode([*prompt, *free])
+    stop = text[len(tokenizer.decode(prompt)) + 8 :][:3]
+    second = engine.add(prompt, max_new_tokens=16, stop_strings=stop)
+    answers = engine.run()
+    assert answers[first].tokens == free[: free.index(free[6]) + 1] and answers[first].finish_reason == "stop"
+    tokens = answers[second].tokens
+    assert tokens == free[: len(tokens)] and answers[second].finish_reason == "stop"
+    assert stop in tokenizer.decode([*prompt, *tokens])[len(tokenizer.decode(prompt)) :]
+
+
+def test_events_join_to_the_answers_and_a_cancelled_row_is_free(model):
+    prompts = prompts_of(model, (4, 5, 6))
+    engine = Engine(model, rows=2, capacity=64, **GRAPH)
+    ids = [engine.add(prompt, max_new_tokens=30) for prompt in prompts]
+    parts = dict.fromkeys(ids, ())
+    answers = {}
+    for turn in range(200):
+        for event in engine.step():
+            parts[event.id] += event.tokens
+            answers |= {event.id: event.completion} if event.completion else {}
+        if turn == 1:
+            assert engine.cancel(ids[0]) and not engine.cancel("nobody")
+        if not engine.pending:
+            break
+    assert parts == {id: answers[id].tokens for id in ids}
+    assert answers[ids[0]].finish_reason == "cancelled" and len(answers[ids[0]].tokens) < 30
+    for n in (1, 2):
+        assert answers[ids[n]].tokens == alone(model, prompts[n], max_new_tokens=30)
+    waiting = [engine.add(prompts[0], max_new_tokens=2) for _ in range(3)]
+    engine.cancel(waiting[2])
+    assert engine.run()[waiting[2]].finish_reason == "cancelled"
+
+
+def test_what_a_row_has_computed_is_used_again(model):
+    system, turns = prompts_of(model, (24, 4, 5, 3))[0], prompts_of(model, (4, 5, 3), seed=1)
+    engine = Engine(model, rows=2, capacity=64, prefill_chunk=16, **GRAPH)
+    prompt = list(system)
+    for turn in turns:  # a conversation: every prompt begins with the last one and its answer
+        prompt += turn
+        id = engine.add(prompt, max_new_tokens=4)
+        answer = engine.run()[id]
+        assert answer.tokens == alone(model, prompt, max_new_tokens=4)
+        prompt += answer.tokens
+    assert engine.stats["prefix_hits"] == 2 and engine.stats["reused_tokens"] > 60 and engine.stats["cache_bytes"] > 0
+    # A busy row's beginning is copied.
+    ids = [engine.add([*system, *turn], max_new_tokens=9) for turn in turns]
+    answers = engine.run()
+    for id, turn in zip(ids, turns, strict=True):
+        assert answers[id].tokens == alone(model, [*system, *turn], max_new_tokens=9)
+        assert answers[id].reused >= 24
+
+
+def test_many_requests_compile_nothing_new(model):
+    def serve(seed):
+        engine = Engine(model, rows=4, capacity=48, prefill_chunk=16, **GRAPH)
+        lengths = np.random.default_rng(seed).integers(1, 40, 12)
+        for n, prompt in enumerate(prompts_of(model, lengths, seed)):
+            engine.add(prompt, max_new_tokens=1 + n % 8, do_sample=bool(n % 2), temperature=0.5 + n / 10, seed=n)
+        assert len(engine.run()) == 12
+
+    serve(0)
+    before = model.programs.compilations
+    serve(1)
+    assert model.programs.compilations == before
+
+
+def test_threads(model):
+    prompts = prompts_of(model, (3, 8, 5, 12))
+    want = [alone(model, prompt, max_new_tokens=6) for prompt in prompts]
+    engine = Engine(model, rows=2, capacity=32, **GRAPH)
+    got = {}
+
+    def client(n):
+        got[n] = engine.add(prompts[n], max_new_tokens=6)
+
+    threads = [threading.Thread(target=client, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    answers = engine.run()
+    assert [answers[got[n]].tokens for n in range(4)] == want
+
+
+def test_generate_batch(model):
+    prompts = prompts_of(model, (3, 8, 5))
+    answers = model.generate_batch(prompts, max_new_tokens=5, rows=2, show_progress=True, **GRAPH)
+    assert [answer.tokens for answer in answers] == [alone(model, prompt, max_new_tokens=5) for prompt in prompts]
+    assert model.generate_batch([]) == []
+
+
+def test_bad_requests_leave_the_engine_at_work(model):
+    engine = Engine(model, rows=1, capacity=16, **GRAPH)
+    good = engine.add([5, 6], max_new_tokens=3, id="a")
+    for arguments, options, error, message in (
+        (([],), {}, ValueError, r"prompt=\[\]"),
+        (([10**6],), {}, ValueError, "token ids from 0 to"),
+        (([5] * 16,), {}, ValueError, "no room for a new one within capacity=16"),
+        (([5],), {"id": "a"}, ValueError, "id='a' is in use"),
+        (([5],), {"num_beams": 2}, ValueError, "num_beams=2 is not a setting of the engine's rows"),
+        (([5],), {"stop_strings": ["x"]}, ValueError, "tokenizer"),
+        (([5],), {"temprature": 2.0}, TypeError, "did you mean temperature"),
+    ):
+        with pytest.raises(error, match=message):
+            engine.add(*arguments, **options)
+    assert engine.run()[good].tokens == alone(model, [5, 6], max_new_tokens=3)
+    with pytest.raises(ValueError, match="rows=0"):
+        Engine(model, rows=0)
+
+
+def test_scores_that_are_no_numbers_end_a_row():
+    model = restless("llama")
+    model.lm_head.kernel.assign(model.lm_head.kernel * np.nan)
+    answer = model.generate_batch([[5, 6]], max_new_tokens=3, **GRAPH)[0]
+    assert answer.finish_reason == "error" and answer.tokens == ()
+
+
+def test_compiled(model):
+    prompts = prompts_of(model, (3, 18))
+    answers = model.generate_batch(prompts, max_new_tokens=12, rows=2)
+    assert [answer.tokens for answer in answers] == [alone(model, prompt, max_new_tokens=12) for prompt in prompts]
