@@ -131,7 +131,13 @@ def test_many_requests_compile_nothing_new(model):
         engine = Engine(model, rows=4, capacity=48, prefill_chunk=16, **GRAPH)
         lengths = np.random.default_rng(seed).integers(1, 40, 12)
         for n, prompt in enumerate(prompts_of(model, lengths, seed)):
-            engine.add(prompt, max_new_tokens=1 + n % 8, do_sample=bool(n % 2), temperature=0.5 + n / 10, seed=n)
+            engine.add(
+                prompt,
+                max_new_tokens=1 + n % 8,
+                do_sample=bool(n % 2),
+                temperature=0.5 + n / 10 if n % 2 else 1.0,
+                seed=n,
+            )
         assert len(engine.run()) == 12
 
     serve(0)
