@@ -189,7 +189,7 @@ class ScriptMethods(PushToHub):
         if name == "base_model":
             return self.backbone if type(self).head_inputs else self
         way = _OTHER_WAYS.get(name)
-        message = f"{type(self).__name__!r} object has no attribute {name!r}"
+        message = f"{quote(type(self).__name__)} object has no attribute {quote(name)}"
         raise AttributeError(f"{message}: {way}." if way else message)
 
 

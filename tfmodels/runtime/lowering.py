@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+from tfmodels.utils.text import quote
+
 
 @dataclasses.dataclass(frozen=True)
 class Lowering:
@@ -35,7 +37,7 @@ class Lowering:
 
     def __post_init__(self) -> None:
         if self.target is not None and self.target not in TARGETS:
-            raise ValueError(f"target={self.target!r} is unknown; it is None or one of {', '.join(TARGETS)}.")
+            raise ValueError(f"target={quote(self.target)} is unknown; it is None or one of {', '.join(TARGETS)}.")
 
     @property
     def xla_target(self) -> str | None:

@@ -46,7 +46,7 @@ _TORCH_DTYPES = {
 _MAX_STRING = 1 << 16
 _FIRST_LINE = 128
 # A tensor takes some 60 instructions and 200 bytes, and makes one dict.
-_MAX_INSTRUCTIONS = 2_000_000
+_MAX_INSTRUCTIONS = 1_000_000
 _BYTES_PER_CONTAINER = 16
 _FREE_CONTAINERS = 10_000
 # Integers that Python hashes to themselves; larger ones can be made to collide, which takes quadratic time.
