@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import small_models
 import tensorflow as tf
 
 from tfmodels import AutoConfig, StaticCache, TFAutoModelForCausalLM
@@ -215,3 +216,19 @@ def test_learns_with_every_weight(name, head):
     gradients = tape.gradient(loss, [weight.value for weight in model.trainable_weights])
     for weight, gradient in zip(model.trainable_weights, gradients, strict=True):
         assert gradient is not None and np.abs(tf.convert_to_tensor(gradient)).max() > 0, weight.path
+
+
+@pytest.mark.parametrize("dtype", ["float16", "mixed_float16"])
+@pytest.mark.parametrize("name", ["llama", "gpt_neox", "gpt_neo", "mpt"])
+def test_logits_are_finite_where_queries_and_keys_are_large(name, dtype):
+    """Scores pass 65504 before they are scaled, as those of some Pythias do."""
+    model, exact = small_models.make(name, "ForCausalLM", dtype=dtype), small_models.make(name, "ForCausalLM")
+    for target, source in zip(model.variables, exact.variables, strict=True):
+        if any(part in source.path for part in ("q_proj", "k_proj", "query_key_value", "Wqkv")):
+            source.assign(source * 3000.0)
+        source.assign(np.float16(source.numpy()))
+        target.assign(source)
+    ids = np.array([[5, 9, 2, 44]])
+    logits = np.asarray(model(ids).logits, "float32")
+    assert np.isfinite(logits).all()
+    assert (model.generate(ids, max_new_tokens=3, jit_compile=False).numpy() >= 0).all()

@@ -6,11 +6,12 @@ import keras
 import ml_dtypes  # noqa: F401  bfloat16 for NumPy
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tfmodels.kernels import cudnn_attention
 from tfmodels.kernels.masks import make_mask
 from tfmodels.layers.attention import attend, choose, resolve_implementation
-from tfmodels.runtime.lowering import EXPORT
+from tfmodels.runtime.lowering import EXPORT, Lowering
 
 
 def plain(query, key, value, allowed, scale, bias=0.0):
@@ -169,3 +170,25 @@ class TestFlash:
         assert choice.name == "eager" and reason in choice.reason
         with pytest.raises(ValueError, match="'flash' cannot serve this call"):
             chosen("flash", **options)
+
+
+@pytest.mark.parametrize("scale", [0.125, 1.0])
+@pytest.mark.parametrize(("queries", "keys"), [(5, 5), (1, 40)])
+@pytest.mark.parametrize("target", [None, "cpu", "gpu"])
+@pytest.mark.parametrize("implementation", ["eager", "blockwise"])
+def test_products_beyond_float16_stay_finite(implementation, target, queries, keys, scale):
+    """|q.k| of a token with itself is 9e4; float16 ends at 65504."""
+    rng = np.random.default_rng(0)
+    key = 37.5 * rng.choice([-1.0, 1.0], size=(1, 2, keys, 64))
+    query, value = key[:, :, -queries:], rng.normal(size=key.shape)
+    mask = make_mask(None, causal=True, query_length=queries, key_length=keys, offset=keys - queries)
+    want, _ = plain(query, key, value, np.asarray(mask.allowed), scale)
+    arrays = [tf.cast(x, "float16") for x in (query, key, value)]
+    options = {"scale": scale, "implementation": implementation, "lowering": Lowering(target)}
+
+    def run(*arrays):
+        mask = make_mask(None, causal=True, query_length=queries, key_length=keys, offset=keys - queries)
+        return attend(*arrays, mask=mask, **options)[0]
+
+    got = tf.function(run, jit_compile=True)(*arrays) if target else run(*arrays)
+    np.testing.assert_allclose(np.asarray(got, "float32"), want, atol=2e-3)

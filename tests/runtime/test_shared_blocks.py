@@ -144,3 +144,12 @@ def test_training_and_weights_of_attention_are_traced_as_ever(traced):
 
     _, attentions = run()
     assert len(attentions) == len(model.backbone.layers) and traced == []
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_block_that_keeps_an_array_is_compared_by_it(same, traced):
+    model = several("llama")
+    for index, block in enumerate(model.backbone.layers):
+        block.table_of_mine = np.arange(3.0) + (0 if same else index)
+    together(model, input_ids=IDS)
+    assert len(traced) == (1 if same else 4)

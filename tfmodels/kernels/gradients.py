@@ -1,22 +1,19 @@
 """Functions with a gradient of their own.
 
 `tf.custom_gradient` registers every gradient that it traces under a new name for as long as the process lives, and
-with it the graph and the weights that the graph reads: a dropped model would stay in memory. Here one gradient is
-registered. It finds the function's own by a number in the operation's name, and only the graph keeps that alive.
+with it the graph and the weights that the graph reads: a dropped model would stay in memory. The gradients registered
+here refer weakly to the function's own, which only the graph keeps alive.
 """
 
 from __future__ import annotations
 
-import functools
 import itertools
-import re
 import weakref
 from collections.abc import Callable
 from typing import Any
 
 from keras import backend, ops
 
-_OPERATION = "tfmodels_gradient_"
 _COLLECTION = "tfmodels_gradients"
 
 
@@ -28,7 +25,6 @@ class _Gradient:
 
 
 _numbers = itertools.count()
-_alive: weakref.WeakValueDictionary[int, _Gradient] = weakref.WeakValueDictionary()
 
 
 def with_gradient(function: Callable[..., Any], *tensors: Any) -> Any:
@@ -67,35 +63,29 @@ def _in_a_graph(function: Callable[..., Any], tensors: list[Any]) -> Any:
 
     result, gradient = function(*tensors)
     results = list(result) if isinstance(result, (tuple, list)) else [result]
-    number, count = next(_numbers), len(results)
-    held = _Gradient(lambda *upstream: [*[None] * count, *gradient(*upstream[:count])])
-    _alive[number] = held
+    count = len(results)
+    own = _Gradient(lambda *upstream: [*[None] * count, *gradient(*upstream[:count])])
     graph = tf.compat.v1.get_default_graph()
-    graph.add_to_collection(_COLLECTION, held)
-    _register()
+    graph.add_to_collection(_COLLECTION, own)
     # Results and inputs pass through one operation; its gradient goes from the results straight to the inputs.
     given = [*results, *tensors]
-    with graph.gradient_override_map({"IdentityN": _NAME}):
-        passed = tf.identity_n(given, name=f"{_OPERATION}{number}")
-    record.record_operation("tfmodels_gradient", passed, given, held.function)
+    with graph.gradient_override_map({"IdentityN": _register(own)}):
+        passed = tf.identity_n(given)
+    record.record_operation("tfmodels_gradient", passed, given, own.function)
     return type(result)(passed[:count]) if isinstance(result, (tuple, list)) else passed[0]
 
 
-_NAME = "TfmodelsGradient"
-
-
-@functools.cache
-def _register() -> None:
+def _register(own: _Gradient) -> str:
+    """Register a gradient that calls another one as long as that is alive; returns its name."""
     import tensorflow as tf
 
-    @tf.RegisterGradient(_NAME)
+    name, found = f"TfmodelsGradient-{next(_numbers)}", weakref.ref(own)
+
+    @tf.RegisterGradient(name)
     def _(operation: Any, *upstream: Any) -> Any:
-        if operation is None:
-            # `tf.saved_model.save` traces the gradient apart from any operation; what is loaded later has the
-            # gradient that TensorFlow knows of the function's own operations.
-            return list(upstream)
-        number = int(re.search(rf"{_OPERATION}(\d+)", operation.name).group(1))
-        held = _alive.get(number)
-        if held is None:
-            raise LookupError(f"the gradient of {operation.name} is gone: the graph that it was traced in is no more.")
-        return held.function(*upstream)
+        alive = found()
+        if alive is None:
+            raise LookupError(f"the graph in which {name} was traced is gone, and the gradient with it.")
+        return alive.function(*upstream)
+
+    return name

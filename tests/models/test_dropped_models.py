@@ -1,0 +1,55 @@
+"""A model that is dropped frees its weights, whatever was done with it."""
+
+import gc
+import weakref
+
+import numpy as np
+import pytest
+import small_models as small
+import tensorflow as tf
+
+IDS = np.arange(12).reshape(2, 6) + 2
+HEADS = dict.fromkeys(("llama", "gpt_neox", "gpt_neo", "mpt"), "ForCausalLM") | {"mpnet": "ForMaskedLM"}
+
+
+def predict(model):
+    model.predict(IDS, verbose=0)
+
+
+def generate(model):
+    if hasattr(model, "generate"):
+        model.generate(IDS, max_new_tokens=2, jit_compile=False)
+
+
+def gradient_from_outside(model):
+    run = tf.function(lambda ids: model(ids, labels=ids).loss)
+    with tf.GradientTape() as tape:
+        loss = run(tf.constant(IDS))
+    assert all(gradient is not None for gradient in tape.gradient(loss, model.trainable_variables))
+
+
+def live_weights(name, use, **options):
+    """Make a model, use it and drop it: weak references to its weights, and a copy of none."""
+    model = small.make(name, HEADS[name], **options)
+    use(model)
+    return [weakref.ref(variable.value) for variable in model.variables]
+
+
+@pytest.mark.parametrize("use", [predict, generate, gradient_from_outside])
+@pytest.mark.parametrize("name", HEADS)
+def test_eight_models_in_turn_leave_nothing(name, use):
+    times = 8 if use is predict else 2
+    weights = [reference for _ in range(times) for reference in live_weights(name, use)]
+    gc.collect()
+    assert len(weights) > 10 * times and sum(reference() is not None for reference in weights) == 0
+
+
+def test_blocks_of_attention_leave_nothing():
+    def use(model):
+        model.backbone.attn_implementation = "blockwise"
+        gradient_from_outside(model)
+        assert "blockwise" in model.attention_report()
+
+    weights = live_weights("llama", use)
+    gc.collect()
+    assert sum(reference() is not None for reference in weights) == 0
