@@ -99,7 +99,7 @@ class MappedFile:
         try:
             opened = open_regular(path)
         except ValueError as error:
-            raise CheckpointError(str(error)) from error
+            raise CheckpointError(f"{path} cannot be read: {error}") from error
         with opened as file:
             self.size = os.fstat(file.fileno()).st_size
             if self.size == 0:
