@@ -13,6 +13,7 @@ from tfmodels.tokenization.families import (
     MPNetTokenizerFast,
 )
 from tfmodels.tokenization.fast import PreTrainedTokenizerFast
+from tfmodels.tokenization.tool_schemas import get_json_schema
 
 __all__ = [
     "AutoTokenizer",
@@ -28,4 +29,5 @@ __all__ = [
     "MPNetTokenizerFast",
     "PreTrainedTokenizerFast",
     "TokenSpan",
+    "get_json_schema",
 ]
