@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import small_models
@@ -90,14 +93,46 @@ def test_sentence_piece_ids():
     assert graph.encode(tf.constant(TEXTS), 10**6).to_list() == tokenizer(TEXTS)["input_ids"]
 
 
-def test_vectors_of_texts(tmp_path, word_piece):
-    encoder = SentenceEncoder(
-        small_models.make("mpnet", "Model"), word_piece, prompts={"query": "two "}, default_prompt_name="query"
-    )
-    report = encoder.export(tmp_path / "encoder", signatures="text")
+@pytest.fixture(scope="module")
+def encoder(word_piece):
+    model = small_models.make("mpnet", "Model")
+    return SentenceEncoder(model, word_piece, prompts={"query": "two "}, default_prompt_name="query")
+
+
+@pytest.fixture(scope="module")
+def encoder_report(encoder, tmp_path_factory):
+    return encoder.export(tmp_path_factory.mktemp("models") / "encoder", signatures="text")
+
+
+def test_vectors_of_texts(encoder, encoder_report):
     texts = ["Once upon a time", "don't stop", " all spaces, all the time! " * 20]
-    output = saved_model.open(report.path).run({"text": np.array(texts)}, "serving_text")
+    output = saved_model.open(encoder_report.path).run({"text": np.array(texts)}, "serving_text")
     np.testing.assert_allclose(output["sentence_embedding"], encoder.encode(texts), atol=1e-5)
+
+
+def test_opening_names_the_package_that_is_missing(encoder_report, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_text", None)
+    with pytest.raises(ImportError, match=r"its text signatures\) needs tensorflow_text, .*'tfmodels\[text\]'"):
+        saved_model.open(encoder_report.path)
+
+
+def test_readme_and_tokenizer_of_text_signatures(encoder_report, word_piece):
+    readme = (encoder_report.path / "README.md").read_text()
+    assert "`serving_text` take strings" in readme and "import tensorflow as tf, tensorflow_text" in readme
+    tokenizer = Tokenizer.from_file(str(encoder_report.path / "assets.extra" / "tokenizer" / "tokenizer.json"))
+    assert tokenizer.encode("Once upon a time").ids == word_piece("Once upon a time")["input_ids"]
+
+
+@pytest.mark.slow
+def test_opened_in_another_process(encoder_report):
+    """Whoever opens it by `saved_model.open` has the operators of the tokenizer, without importing them."""
+    code = (
+        "import sys, numpy as np\nfrom tfmodels.export import saved_model\n"
+        "found = saved_model.open(sys.argv[1]).run({'text': np.array(['a time'])}, 'serving_text')\n"
+        "print(found['sentence_embedding'].shape)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(encoder_report.path)], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1:] == ["(1, 16)"], done.stderr
 
 
 def test_labels_of_texts(tmp_path, word_piece):

@@ -28,8 +28,9 @@ def convert(functions: dict[str, Any], workspace: Path, *, dtype: str = "float32
     """
     module = tf.Module()
     module.weights = [variable for function in functions.values() for variable in function.graph.variables]
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
     with tempfile.TemporaryDirectory(dir=workspace) as folder:
-        tf.saved_model.save(module, folder, signatures=functions)
+        tf.saved_model.save(module, folder, signatures=functions, options=options)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(functions))
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
         if dtype == "float16":

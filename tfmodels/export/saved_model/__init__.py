@@ -51,6 +51,7 @@ from tfmodels.utils.text import quote
 __all__ = ["SavedModelRunner", "check", "open", "signatures_of", "write"]
 
 TOKENIZER_FOLDER = "assets.extra/tokenizer"
+WITHOUT_GRADIENTS = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
 
 
 def check(model: Any, options: ExportOptions) -> None:
@@ -98,7 +99,7 @@ def write(model: Any, target: Path, options: ExportOptions) -> list[Signature]:
         for name, function in functions.items()
     }
     with _without_warnings():
-        tf.saved_model.save(module, str(target), signatures=signatures)
+        tf.saved_model.save(module, str(target), signatures=signatures, options=WITHOUT_GRADIENTS)
     found = signatures_of(target)
     serving_files.write(
         target,

@@ -1,0 +1,61 @@
+"""Keras's own `model.export` of functional models built around ours."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import small_models
+
+runtime = pytest.importorskip("onnxruntime")
+pytest.importorskip("tf2onnx")
+
+HEADS = {
+    "llama": "ForTokenClassification",
+    "gpt_neox": "ForTokenClassification",
+    "gpt_neo": "ForTokenClassification",
+    "mpt": "ForTokenClassification",
+    "mpnet": "ForTokenClassification",
+}
+
+
+def functional(name):
+    """Ids and mask of any batch and length to the scores of three labels, through a dense layer of the user's."""
+    changes = {"hidden_act": "gelu"} if name == "mpnet" else {}
+    model = small_models.make(name, HEADS[name], **changes)
+    inputs = {key: keras.Input((None,), dtype="int32", name=key) for key in ("input_ids", "attention_mask")}
+    scores = keras.layers.Dense(3, name="own")(model(inputs)["logits"])
+    model = keras.Model(inputs, scores)
+    model(small_models.inputs_of(name, HEADS[name]))  # Keras's export asks for one call
+    return model
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_onnx(name, tmp_path):
+    model = functional(name)
+    model.export(tmp_path / "model.onnx", format="onnx", verbose=False)
+    inputs = small_models.inputs_of(name, HEADS[name])
+    session = runtime.InferenceSession(str(tmp_path / "model.onnx"))
+    given = {tensor.name: inputs[tensor.name].astype("int32") for tensor in session.get_inputs()}
+    (scores,) = session.run(None, given)
+    np.testing.assert_allclose(scores, model(inputs), atol=1e-5)
+
+
+def test_tf_saved_model(tmp_path):
+    import tensorflow as tf
+
+    model = functional("mpnet")
+    model.export(tmp_path / "model", verbose=False)
+    inputs = small_models.inputs_of("mpnet", HEADS["mpnet"])
+    again = tf.saved_model.load(str(tmp_path / "model"))
+    given = {name: tf.constant(value, tf.int32) for name, value in inputs.items()}
+    np.testing.assert_allclose(again.serve(given), model(inputs), atol=1e-5)
+
+
+def test_formats_by_keras_names(tmp_path):
+    model = small_models.make("mpnet", "ForTokenClassification")
+    report = model.export(tmp_path / "model", format="tf_saved_model")
+    assert report.format == "saved_model" and (tmp_path / "model" / "1" / "saved_model.pb").is_file()
+    for name, message in (("openvino", "export to 'onnx' or 'saved_model'"), ("torch", "save_pretrained writes")):
+        with pytest.raises(ValueError, match=f"format='{name}' is not written by tfmodels: {message}"):
+            model.export(tmp_path / "other", format=name)

@@ -1,0 +1,101 @@
+"""Verification says what is so in every combination of format, quantisation, adapters and length."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import small_models
+
+from tfmodels.export import export
+from tfmodels.export.models import context_of
+from tfmodels.training.lora import add_lora
+
+CONTEXT = 48
+QUICK = {(None, False, 8), ("int8", True, None), ("int8", False, 20)}
+SAVED_MODELS = [(q, a, n) for q in (None, "int8") for a in (False, True) for n in (None, 8, 20)]
+LITERT = [
+    (options, adapted, length)
+    for options in ({}, {"quantize": "int8"}, {"quantize": "int4"}, {"dtype": "float16"})
+    for adapted in (False, True)
+    for length in (8, 20)
+]
+FORMATS = {"saved_model": "model", "litert": "model.tflite", "onnx": "model.onnx"}
+
+
+def source(quantised, adapted):
+    """A small model, quantised by Keras, with adapters that change it."""
+    model = small_models.make("llama", "ForCausalLM", num_hidden_layers=1, max_position_embeddings=CONTEXT)
+    if quantised:
+        model.quantize(quantised)
+    if adapted:
+        add_lora(model, r"(q|v|up)_proj$", rank=2)
+        random = np.random.default_rng(0)
+        for variable in model.trainable_variables:
+            variable.assign(random.normal(size=variable.shape) * 0.2)
+    return model
+
+
+@pytest.fixture(scope="module")
+def models():
+    return {(q, a): source(q, a) for q in (None, "int8") for a in (False, True)}
+
+
+def verdict(model, format, folder, **options):
+    if format == "saved_model":
+        options |= {"batch_sizes": (1,), "jit_compile": False}
+    return export(model, folder / FORMATS[format], format, verify=True, **options).verification
+
+
+def slow_unless(quick, *case):
+    return pytest.param(*case, marks=() if quick else pytest.mark.slow)
+
+
+@pytest.mark.parametrize(
+    ("quantised", "adapted", "length"), [slow_unless(case in QUICK, *case) for case in SAVED_MODELS]
+)
+def test_saved_model(models, tmp_path, quantised, adapted, length):
+    report = verdict(models[quantised, adapted], "saved_model", tmp_path, max_length=length)
+    room = length or CONTEXT
+    prompts = [min(5, room // 2), min(11, room // 2)]
+    assert report.greedy_tokens == sum(room - prompt for prompt in prompts)
+    assert report.exact_ids is (quantised is None)
+    if quantised is None:
+        assert report.equal_tokens == report.greedy_tokens
+
+
+@pytest.mark.parametrize(
+    ("options", "adapted", "length"),
+    [slow_unless(case[1] and case[2] == 8 and "dtype" not in case[0], *case) for case in LITERT],
+)
+def test_litert(models, tmp_path, options, adapted, length):
+    pytest.importorskip("ai_edge_litert")
+    report = verdict(models[None, adapted], "litert", tmp_path, max_length=length, **options)
+    assert report.greedy_tokens == 2 * length - min(5, length // 2) - min(11, length // 2)
+    assert report.exact_ids is (not options)
+    assert ("required" if not options else "not required") in dict(report.rows())["greedy tokens"]
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+def test_onnx(models, tmp_path, adapted):
+    pytest.importorskip("tf2onnx")
+    report = verdict(models[None, adapted], "onnx", tmp_path)
+    assert report.exact_ids and report.equal_tokens == report.greedy_tokens == 2 * CONTEXT - 16
+
+
+@pytest.mark.parametrize(
+    ("format", "message"),
+    [
+        ("litert", r'was quantised by Keras \(int8\).*export it with quantize="int8"'),
+        ("onnx", r"was quantised by Keras \(int8\).*onnxruntime.quantization"),
+    ],
+)
+@pytest.mark.parametrize("adapted", [False, True])
+def test_models_quantised_by_keras_are_refused(models, tmp_path, format, message, adapted):
+    pytest.importorskip({"litert": "ai_edge_litert", "onnx": "tf2onnx"}[format])
+    with pytest.raises(ValueError, match=message):
+        verdict(models["int8", adapted], format, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_context_is_what_the_table_says(models):
+    assert context_of(models[None, False]) == CONTEXT
