@@ -1,4 +1,4 @@
-"""What sub-commands share: the model argument and its checks, loading the backend quietly, text from pipes."""
+"""Parts that sub-commands share: the model argument and its checks, loading the backend, text from pipes."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
         COMMANDS[options.command].run(options)
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader closed its end. What is still buffered has nowhere to go, also at interpreter exit.
+        # The reader closed its end. Buffered text has nowhere to go, also at interpreter exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE
     except KeyboardInterrupt:

@@ -110,7 +110,7 @@ def write(model: Any, target: Path, options: ExportOptions) -> list[Signature]:
 
 
 def _metadata(model: Any, tokenizer: Any, max_length: int) -> Any:
-    """What the engine has to know, an `LlmMetadata` message."""
+    """Make the engine's metadata, an `LlmMetadata` message."""
     proto = require(f"{_BUILDER}.runtime.proto.llm_metadata_pb2", "export", "format='litert_lm'")
     metadata = proto.LlmMetadata(max_num_tokens=max_length)
     metadata.llm_model_type.generic_model.SetInParent()

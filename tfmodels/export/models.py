@@ -1,4 +1,4 @@
-"""What exports ask of a model: its kind, its limits, a copy in another dtype, its outputs as a plain dict."""
+"""Questions of exports to a model: its kind, its limits, a copy in another dtype, its outputs as a plain dict."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def causal(model: Any) -> bool:
 
 
 def transformer_of(model: Any) -> Any:
-    """The `TFPreTrainedModel` of a model: itself, or what a `SentenceEncoder` holds."""
+    """The `TFPreTrainedModel` of a model: itself, or a `SentenceEncoder`'s."""
     return model if hasattr(model, "backbone") else model.model
 
 

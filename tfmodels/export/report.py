@@ -1,4 +1,4 @@
-"""The report of an export: what was written, and how it compares with its source."""
+"""The report of an export: its files, its signatures, and the comparison with its source."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tfmodels.utils.text import human_bytes
 
 @dataclasses.dataclass(frozen=True)
 class ExportReport:
-    """What was written. `print(report)` shows it as a table.
+    """The result of an export. `print(report)` shows it as a table.
 
     Fields:
         path: the file, or the folder of the version.

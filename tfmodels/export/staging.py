@@ -2,8 +2,7 @@
 
 An artefact is a file or a folder. It is written inside a hidden folder beside its final place (`.NAME.exporting`),
 flushed to the disk, and takes its name in one step at the end: a file replaces the old one, a folder is exchanged with
-it. Whatever happens before that leaves what was there. What a killed export left behind is removed by the next export
-into the same folder.
+it. Until then the old artefact is untouched. The next export into the same folder removes what killed ones left.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _ENDING = ".exporting"
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike, *, overwrite: bool = False, marker: str | None = None) -> Iterator[Path]:
-    """Yield a path to write to; when the block ends without an error, what was written there becomes `path`.
+    """Yield a path to write to; when the block ends without an error, its content becomes `path`.
 
     Args:
         path: where the artefact goes. Folders above it are made.
@@ -78,7 +77,7 @@ def replacing(path: str | os.PathLike, *, overwrite: bool = False, marker: str |
 
 
 def _put(new: Path, path: Path, old: Path) -> None:
-    """Give what was written its name, and take it from what has it, so that at no moment nothing has it."""
+    """Give the new artefact its name, so that there is an artefact of that name at every moment."""
     if new.is_file() or not os.path.lexists(path):
         os.replace(new, path)
     elif not _exchange(new, path):

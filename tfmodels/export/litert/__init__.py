@@ -10,7 +10,7 @@ Any other model has `forward_N`: input_ids and attention_mask int32 (1, N) - (1,
 at a time - to the model's outputs. An id of -1 is padding.
 
 The file ends in a small zip archive, as files with TFLite metadata do (`unzip model.tflite`), with `tfmodels.json`:
-what a runner has to know beside the graph. Running needs NumPy and ai-edge-litert, not TensorFlow.
+facts that a runner needs beside the graph. Running needs NumPy and ai-edge-litert, not TensorFlow.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def signatures_of(path: str | os.PathLike) -> list[Signature]:
 
 
 def _number(name: str) -> int:
-    """What a name ends in: a signature's length, a tensor's layer; 0 for other names.
+    """Read the number at a name's end, a signature's length or a tensor's layer; 0 for other names.
 
     Example:
         >>> _number("prefill_64"), _number("decode")

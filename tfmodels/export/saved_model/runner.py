@@ -13,7 +13,7 @@ import tensorflow as tf
 from tfmodels.export.artifact import Runner, Signature, Tolerance
 from tfmodels.export.extras import require
 
-# What a runner has to know beside the graph.
+# Facts that a runner needs and the graph does not hold.
 PROPERTIES_FILE = "assets.extra/tfmodels.json"
 
 
