@@ -346,6 +346,15 @@ def test_command_makes_the_head_that_is_asked_for(tmp_path, capsys):
     assert code == 2 and "MPNet models have Model, ForMaskedLM" in capsys.readouterr().err
 
 
+def test_command_puts_the_tokenizer_beside_the_model(tmp_path):
+    output = tmp_path / "served" / "7"
+    arguments = ["export", "stories260K", "--to", "saved_model", "-o", str(output), "--head", "Model"]
+    assert cli.main(arguments) == 0
+    assert (output / "saved_model.pb").is_file()
+    assert (output / "assets.extra" / "tokenizer" / "tokenizer.json").is_file()
+    assert 'Tokenizer.from_file("assets.extra/tokenizer/tokenizer.json")' in (output / "README.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -62,11 +62,10 @@ def run(options: argparse.Namespace) -> None:
     check_backend(*FORMATS[options.to].backends, purpose=f"--to {options.to}")
     place = place_of(options)
     family, head = check_model(place, options)
-    if options.signatures == "text" or options.to == "litert_lm":
-        from tfmodels.tokenization import AutoTokenizer
-
-        transformer, _ = transformer_of(place)
-        settings["tokenizer"] = AutoTokenizer.from_pretrained(transformer.name, **transformer.options)
+    if "tokenizer" in FORMATS[options.to].options:
+        settings["tokenizer"] = find_tokenizer(
+            transformer_of(place)[0], required=options.signatures == "text" or options.to == "litert_lm"
+        )
     load_backend()
     from rich.console import Console
 
@@ -86,6 +85,22 @@ def run(options: argparse.Namespace) -> None:
             **settings,
         )
     Console().print(report.table())
+
+
+def find_tokenizer(place: Place, *, required: bool) -> Any:
+    """The model's tokenizer, to lie in the artefact; None where there is none and none is required.
+
+    Raises:
+        OSError, ValueError: there is none, or its files are damaged.
+    """
+    from tfmodels.tokenization import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(place.name, **place.options)
+    except (OSError, ValueError):
+        if required:
+            raise
+        return None
 
 
 def settings_of(options: argparse.Namespace) -> dict[str, Any]:
