@@ -6,9 +6,7 @@ import time
 import keras
 import numpy as np
 import pytest
-import torch
 from safetensors.numpy import load_file, save_file
-from safetensors.torch import save_model
 from small_models import EVERY, class_of, config_of, inputs_of, make
 
 from tfmodels import TFAutoModelForCausalLM, TFMPNetForMaskedLM
@@ -64,6 +62,7 @@ class TestTiedHeads:
         untied.save_pretrained(tmp_path)
         edit_config(tmp_path, tie_word_embeddings=True)
         if form == "bin":
+            torch = pytest.importorskip("torch")
             tensors = {key: torch.tensor(array) for key, array in load_file(tmp_path / "model.safetensors").items()}
             torch.save(tensors, tmp_path / "pytorch_model.bin")
             (tmp_path / "model.safetensors").unlink()
@@ -96,6 +95,9 @@ class TestTiedHeads:
 
     def test_aliases_of_save_model(self, tmp_path):
         """`safetensors.torch.save_model` keeps one name of a shared matrix and names the other in the metadata."""
+        torch = pytest.importorskip("torch")
+        from safetensors.torch import save_model
+
         model = make("llama", "ForCausalLM", tie_word_embeddings=True)
         model.save_pretrained(tmp_path)
         tensors = load_file(tmp_path / "model.safetensors")
@@ -244,6 +246,7 @@ class TestQuantised:
             class_of("llama", "ForCausalLM").from_pretrained(tmp_path)
 
     def test_float8_alone_is_a_float(self, tmp_path):
+        torch = pytest.importorskip("torch")
         model = make("llama", "ForCausalLM")
         model.save_pretrained(tmp_path)
         tensors = {key: torch.tensor(array) for key, array in load_file(tmp_path / "model.safetensors").items()}
@@ -345,12 +348,14 @@ class TestTrainingStates:
     def state(self, tmp_path):
         model = make("gpt_neox", "ForCausalLM")
         model.save_pretrained(tmp_path)
+        torch = pytest.importorskip("torch")
         tensors = {key: torch.tensor(array) for key, array in load_file(tmp_path / "model.safetensors").items()}
         (tmp_path / "model.safetensors").unlink()
         return tmp_path, model, tensors
 
     @pytest.mark.parametrize("legacy", [False, True])
     def test_the_model_in_a_training_run(self, state, legacy):
+        torch = pytest.importorskip("torch")
         folder, model, tensors = state
         optimizer = {
             "state": {0: {"step": torch.tensor(3.0), "exp_avg": torch.ones(4)}},
@@ -372,6 +377,7 @@ class TestTrainingStates:
             )
 
     def test_what_is_no_model_says_so(self, state):
+        torch = pytest.importorskip("torch")
         folder, _, tensors = state
         optimizer = {"state": {0: {"exp_avg": torch.ones(4)}}, "param_groups": [{"lr": 0.1}]}
         for content, message in (
@@ -445,6 +451,7 @@ class TestFormats:
         """One model as safetensors, another as pytorch_model.bin."""
         self.first, self.second = make("llama", "ForCausalLM", seed=1), make("llama", "ForCausalLM", seed=2)
         self.second.save_pretrained(tmp_path)
+        torch = pytest.importorskip("torch")
         tensors = {key: torch.tensor(array) for key, array in load_file(tmp_path / "model.safetensors").items()}
         torch.save(tensors, tmp_path / "pytorch_model.bin")
         self.first.save_pretrained(tmp_path)
