@@ -93,6 +93,43 @@ def test_the_file_alone(stories, stories_file):
         cache = {name: outputs[name.replace("past_key_values", "present")] for name in cache}
 
 
+def test_order_and_names_are_the_signatures(tmp_path):
+    """Two exports of one model are the same bytes, whatever was made in the process before."""
+    import onnx as library
+
+    contents = []
+    for number in range(2):
+        model = small_models.make("mpnet", "ForQuestionAnswering")
+        report = export(model, tmp_path / f"{number}.onnx", "onnx")
+        contents.append(report.path.read_bytes())
+    assert contents[0] == contents[1]
+    session = runtime.InferenceSession(contents[0])
+    assert [tensor.name for tensor in session.get_inputs()] == ["input_ids", "attention_mask"]
+    assert [tensor.name for tensor in session.get_outputs()] == ["start_logits", "end_logits"]
+    assert [tensor.shape for tensor in session.get_outputs()] == [["batch", "sequence"]] * 2
+    library.checker.check_model(library.load_from_string(contents[0]), full_check=True)
+
+
+@pytest.mark.parametrize("name", ["llama", "mpnet"])
+def test_symbolic_shape_inference_passes(name, stories_file, tmp_path):
+    import onnx as library
+
+    pytest.importorskip("sympy")
+    tools = pytest.importorskip("onnxruntime.tools.symbolic_shape_infer")
+    path = stories_file.path
+    if name == "mpnet":
+        path = export(small_models.make("mpnet", "ForTokenClassification"), tmp_path / "model.onnx", "onnx").path
+    found = tools.SymbolicShapeInference.infer_shapes(library.load(str(path)), auto_merge=False)
+    shapes = {
+        info.name: [dim.dim_param or dim.dim_value for dim in info.type.tensor_type.shape.dim]
+        for info in (*found.graph.value_info, *found.graph.output)
+    }
+    assert shapes["logits"] == ["batch", "sequence", 512 if name == "llama" else 3]
+    assert all(shape is not None for shape in shapes.values()) and len(shapes) > 100
+    if name == "llama":
+        assert shapes["present.0.key"] == ["batch", 4, "past + sequence", 8]
+
+
 def test_half_precision_models_are_exported_in_float32(tmp_path):
     model = small_models.make("llama", "ForTokenClassification", dtype="bfloat16")
     report = export(model, tmp_path / "model.onnx", "onnx")
