@@ -10,7 +10,7 @@ eagerly.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from tfmodels.generation.step import Decoder, lowering_for
 from tfmodels.generation.stopping import Stopping, StopStrings
 from tfmodels.generation.strategies import BeamSearch, Guided, Sampling, Strategy
 from tfmodels.generation.streamers import ending_on_errors
+from tfmodels.generation.structured import Grammar, GrammarProcessor, wants_grammar
 from tfmodels.runtime.buckets import bucket_batch, bucket_length
 from tfmodels.runtime.compile import ProgramCache
 from tfmodels.utils.files import Staged
@@ -77,6 +78,7 @@ class GenerationMixin:
         negative_prompt_ids: Any = None,
         negative_prompt_attention_mask: Any = None,
         assistant_model: Any = None,
+        response_format: Mapping[str, Any] | None = None,
         tokenizer: Any = None,
         streamer: Any = None,
         **kwargs: Any,
@@ -101,7 +103,10 @@ class GenerationMixin:
                 `negative_prompt_attention_mask`; left out, it is the last token of each prompt.
             assistant_model: a smaller model with the same vocabulary that drafts tokens for this one to check, for a
                 single prompt: the result is the same, and sooner there if many drafts count.
-            tokenizer: reads the text for `stop_strings`.
+            response_format: what the answer must look like, as servers take it: `{"type": "json_object"}`,
+                `{"type": "json_schema", "json_schema": {"schema": {...}}}`, `{"type": "regex", "regex": "..."}`,
+                `{"type": "grammar", "grammar": "..."}` (Lark); needs `tokenizer` and the extra `structured`.
+            tokenizer: reads the text for `stop_strings` and `response_format`.
             streamer: object with `put(ids)`, called with int32 arrays (batch, new) as tokens arrive, and `end()`.
             **kwargs: settings of `GenerationConfig` for this call (`max_new_tokens`, `do_sample`, `temperature`, ...).
                 With `seed=` sampling repeats itself. Without it, it is new every time, but repeats after
@@ -144,6 +149,16 @@ class GenerationMixin:
         constraint = None
         if prefix_allowed_tokens_fn is not None:
             constraint = allowed_tokens(prefix_allowed_tokens_fn, config.num_beams)
+        if wants_grammar(response_format):
+            if constraint is not None:
+                raise ValueError("response_format and prefix_allowed_tokens_fn both limit tokens: give one of them.")
+            grammar = Grammar(
+                response_format,
+                tokenizer=tokenizer,
+                vocab_size=self.config.vocab_size,
+                eos_token_ids=config.eos_token_ids,
+            )
+            constraint = GrammarProcessor(grammar, prompts.ids.shape[1])
         processors = proc.build(
             config,
             vocab_size=self.config.vocab_size,
@@ -160,10 +175,10 @@ class GenerationMixin:
             "jit_compile": config.jit_compile,
             "lowering": lowering_for(config.jit_compile),
         }
-        speculation = self._speculation(config, prompts, assistant_model)
+        speculation = self._speculation(config, prompts, assistant_model, kwargs.get("use_cache") is not False)
         # Drafts change nothing but the time: with functions of the user's at every token there is none to win.
         if speculation is not None and not (logits_processor or constraint):
-            options |= {"speculation": speculation, "assistant": assistant_model}
+            options |= {"speculation": speculation, "assistant": assistant_model, "use_cache": True}
             decoder, spare = SpeculativeDecoder(self, strategy_of(config), processors, **options), speculation.tokens
         else:
             decoder, spare = Decoder(self, strategy_of(config), processors, **options), 0
@@ -262,7 +277,9 @@ class GenerationMixin:
         """
         return transition_scores(sequences, scores, beam_indices, normalize_logits)
 
-    def _speculation(self, config: GenerationConfig, prompts: Prompts, assistant: Any) -> Speculation | None:
+    def _speculation(
+        self, config: GenerationConfig, prompts: Prompts, assistant: Any, may_cache: bool
+    ) -> Speculation | None:
         """How tokens are drafted, or None for plain decoding."""
         lookup = config.prompt_lookup_num_tokens
         if assistant is None and not lookup:
@@ -275,7 +292,7 @@ class GenerationMixin:
                 f"{name} is for a single sequence without beams and guidance_scale; got {len(prompts.ids)} rows, "
                 f"num_beams={config.num_beams} and guidance_scale={config.guidance_scale}."
             )
-        if not config.use_cache or prompts.embeds is not None:
+        if not may_cache or prompts.embeds is not None:
             raise ValueError(f"{name} needs use_cache=True and the prompt as ids.")
         if assistant is None:
             return Speculation(lookup, ngram=config.max_matching_ngram_size)

@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from tfmodels.generation.request import Completion, Event, Request, check_suppor
 from tfmodels.generation.run import seed_of
 from tfmodels.generation.slots import Rows, RowSettings, Slots
 from tfmodels.generation.stopping import StopStrings
+from tfmodels.generation.structured import Grammar, Matcher, wants_grammar
 from tfmodels.utils.text import quote
 
 # Decoding steps in one call of the device: new requests wait so long, and its overhead is shared by so many.
@@ -41,6 +42,7 @@ class _Row:
     reused: int
     stop: StopStrings | None
     deadline: float | None
+    matcher: Matcher | None = None
     new: list[int] = dataclasses.field(default_factory=list)
     finish_reason: str | None = None
 
@@ -110,6 +112,7 @@ class Engine:
         generation_config: GenerationConfig | None = None,
         *,
         id: Any = None,
+        response_format: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> Any:
         """Take a request.
@@ -118,6 +121,7 @@ class Engine:
             prompt: token ids.
             generation_config: settings that go before the model's own.
             id: what events and the answer are called; default: a number.
+            response_format: what the answer must look like, as in `generate`; needs the engine's tokenizer.
             **settings: settings of `GenerationConfig` for this request.
 
         Returns:
@@ -144,13 +148,21 @@ class Engine:
         config.new_tokens(len(ids), self.capacity)
         if config.stop_strings is not None:
             StopStrings(self.tokenizer, config.stop_strings)
+        grammar = None
+        if wants_grammar(response_format):
+            grammar = Grammar(
+                response_format,
+                tokenizer=self.tokenizer,
+                vocab_size=vocab_size,
+                eos_token_ids=config.eos_token_ids,
+            )
         with self._lock:
             if id is None:
                 id, self._next_id = self._next_id, self._next_id + 1
             if id in self._known:
                 raise ValueError(f"id={quote(id)} is in use: give every request an id of its own.")
             self._known.add(id)
-            self._waiting.append(Request(ids, config, id))
+            self._waiting.append(Request(ids, config, id, grammar))
         return id
 
     def cancel(self, id: Any) -> bool:
@@ -224,7 +236,8 @@ class Engine:
             limit = min(config.new_tokens(length, self.capacity), self.capacity - length)
             stop = None if config.stop_strings is None else StopStrings(self.tokenizer, config.stop_strings)
             deadline = None if config.max_time is None else time.monotonic() + config.max_time
-            self._rows[index] = _Row(request, seed_of(config.seed), limit, reused, reused, stop, deadline)
+            matcher = None if request.grammar is None else request.grammar.matcher()
+            self._rows[index] = _Row(request, seed_of(config.seed), limit, reused, reused, stop, deadline, matcher)
 
     def _prefill(self) -> dict[int, list[int]]:
         """Run a chunk of the prompt that waits longest. Returns its row's first token where it is complete."""
@@ -271,7 +284,18 @@ class Engine:
             top_p=column((config.top_p for config in configs), "float64"),
             min_p=column((config.min_p or 0.0 for config in configs), "float64"),
             eos=ops.convert_to_tensor(eos),
+            allowed=self._allowed(rows),
         )
+
+    def _allowed(self, rows: Sequence[_Row | None]) -> Any:
+        """Which tokens may come next in each row, bool (rows, vocab_size); None where nothing is limited."""
+        if all(row is None or row.matcher is None for row in rows):
+            return None
+        allowed = np.ones((len(rows), self.model.config.vocab_size), bool)
+        for index, row in enumerate(rows):
+            if row is not None and row.matcher is not None:
+                allowed[index] = row.matcher.allowed()
+        return ops.convert_to_tensor(allowed)
 
     def _decode(self, started: dict[int, list[int]]) -> list[Event]:
         """Make tokens in every row that has its prompt; `started` are the rows that got their first one just now."""
@@ -281,13 +305,15 @@ class Engine:
         ]
         if active:
             waiting = any(row is not None and row.run < len(row.request.prompt) for row in self._rows)
+            # Prompts that wait are run after fewer steps; a grammar says anew after every token what may follow.
+            limited = any(self._rows[index].matcher is not None for index in active)
+            steps = 1 if limited else _STEPS // 4 if waiting else _STEPS
             rows = self._state(active)
             sampling = any(self._rows[index].request.config.do_sample for index in active)
             output, made = self.slots.decode(
                 rows,
                 self._settings(self._rows),
-                # Prompts that wait are run between single steps' worth of tokens.
-                _STEPS // 4 if waiting else _STEPS,
+                steps,
                 sampling=sampling,
             )
             for index in active:
@@ -314,6 +340,8 @@ class Engine:
             if row.finish_reason == "error":
                 return list(tokens[:count])
             row.new.append(token)
+            if row.matcher is not None:
+                row.matcher = row.matcher.after(token)
             if row.finish_reason is None and row.stop is not None:
                 row.finish_reason = "stop" if row.stop([[*row.request.prompt, *row.new]])[0] else None
             if row.finish_reason is not None:

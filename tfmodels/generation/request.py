@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from tfmodels.generation.config import GenerationConfig
+from tfmodels.generation.structured import Grammar
 
 # Settings that rows of the engine have of their own; others that change the result are refused.
 SUPPORTED = frozenset(
@@ -37,11 +38,13 @@ class Request:
         prompt: token ids.
         config: settings of this request, complete.
         id: what the answer is called.
+        grammar: what the answer must look like, or None.
     """
 
     prompt: tuple[int, ...]
     config: GenerationConfig
     id: Any
+    grammar: Grammar | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,6 +30,7 @@ class RowSettings(NamedTuple):
         temperature, top_p, min_p: float64 (rows, 1).
         top_k: int32 (rows, 1).
         eos: int32 (rows, n), -1 where there is none.
+        allowed: bool (rows, vocab_size), tokens that may come next; None for all.
     """
 
     do_sample: Any
@@ -39,6 +40,7 @@ class RowSettings(NamedTuple):
     top_p: Any
     min_p: Any
     eos: Any
+    allowed: Any = None
 
 
 class Rows(NamedTuple):
@@ -148,6 +150,8 @@ class Slots:
         return int(self._run("choose", self._choose, *arguments, key=True)[0])
 
     def _choose(self, logits: Any, settings: RowSettings, made: Any, sampling: bool = True) -> Any:
+        if settings.allowed is not None:
+            logits = ops.where(settings.allowed, logits, -np.inf)
         best = choose_tokens(logits, do_sample=False, seed=0, step=0)
         if not sampling:
             return best

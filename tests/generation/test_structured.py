@@ -1,0 +1,106 @@
+"""generation/structured.py: whatever the model would write, the answer meets its format."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from tfmodels import AutoTokenizer, Engine, TFLlamaForCausalLM
+
+pytest.importorskip("llguidance", reason="pip install -e '.[structured]'")
+
+PERSON = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "maxLength": 6},
+        "age": {"type": "integer", "minimum": 0, "maximum": 120},
+        "tags": {"type": "array", "items": {"enum": ["a", "b"]}, "maxItems": 2},
+        "fine": {"type": "boolean"},
+    },
+    "required": ["name", "age", "tags", "fine"],
+    "additionalProperties": False,
+}
+# No space between tokens: an untrained model at a high temperature would write nothing else.
+SCHEMA = {"type": "json_schema", "json_schema": {"schema": {**PERSON, "x-guidance": {"whitespace_flexible": False}}}}
+SETTINGS = {"max_new_tokens": 120, "do_sample": True, "temperature": 1.0, "top_k": 0, "eos_token_id": 2}
+
+
+@pytest.fixture(scope="module")
+def stories(stories260k):
+    return TFLlamaForCausalLM.from_pretrained(stories260k), AutoTokenizer.from_pretrained(stories260k)
+
+
+def check(text):
+    value = json.loads(text)
+    assert set(value) == set(PERSON["properties"]) and len(value["name"]) <= 6 and 0 <= value["age"] <= 120
+    assert type(value["fine"]) is bool and len(value["tags"]) <= 2 and set(value["tags"]) <= {"a", "b"}
+
+
+def test_a_schema_is_met_by_every_row(stories):
+    model, tokenizer = stories
+    prompt = np.array([tokenizer.encode("Once upon a time")] * 4)
+    got = model.generate(prompt, response_format=SCHEMA, tokenizer=tokenizer, seed=1, jit_compile=False, **SETTINGS)
+    texts = [tokenizer.decode(row, skip_special_tokens=True) for row in np.asarray(got)[:, prompt.shape[1] :]]
+    assert len(set(texts)) > 1
+    for text in texts:
+        check(text)
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+def test_a_regular_expression(stories, beams):
+    model, tokenizer = stories
+    prompt = np.array([tokenizer.encode("The date is")])
+    options = {"response_format": {"type": "regex", "regex": "[0-9]{4}-(0[1-9]|1[0-2])"}, "tokenizer": tokenizer}
+    got = model.generate(prompt, num_beams=beams, max_new_tokens=20, eos_token_id=2, jit_compile=False, **options)
+    text = tokenizer.decode(np.asarray(got)[0, prompt.shape[1] :], skip_special_tokens=True).strip()
+    assert re.fullmatch("[0-9]{4}-(0[1-9]|1[0-2])", text)
+
+
+def test_rows_of_the_engine_have_formats_of_their_own(stories):
+    model, tokenizer = stories
+    engine = Engine(model, rows=3, capacity=160, tokenizer=tokenizer, jit_compile=False)
+    prompt = tokenizer.encode("Once upon a time")
+    ids = [engine.add(prompt, response_format=SCHEMA, seed=seed, **SETTINGS) for seed in range(2)]
+    free = engine.add(prompt, max_new_tokens=12)
+    answers = engine.run()
+    for id in ids:
+        assert answers[id].finish_reason == "stop"
+        check(tokenizer.decode(answers[id].tokens, skip_special_tokens=True))
+    want = np.asarray(model.generate([prompt], max_new_tokens=12, jit_compile=False))[0, len(prompt) :]
+    assert list(answers[free].tokens) == want.tolist()
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"response_format": {"type": "yaml"}}, "a dict with type .* was expected"),
+        ({"response_format": "json"}, "a dict with type .* was expected"),
+        ({"response_format": {"type": "json_schema", "json_schema": {}}}, "was expected"),
+        ({"response_format": {"type": "json_object"}, "tokenizer": None}, "needs tokenizer="),
+        ({"response_format": {"type": "json_object"}, "eos_token_id": None}, "needs an eos_token_id"),
+        ({"response_format": {"type": "regex", "regex": "(a"}}, "cannot be met"),
+        (
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"schema": {"type": "string", "minLength": 5, "maxLength": 2}},
+                }
+            },
+            "cannot be met.*Unsatisfiable",
+        ),
+    ],
+)
+def test_what_cannot_be_met(stories, options, message):
+    model, tokenizer = stories
+    with pytest.raises(ValueError, match=message):
+        model.generate([[1, 2]], **{"tokenizer": tokenizer, "eos_token_id": 2, **options})
+
+
+def test_plain_text_is_no_limit(stories):
+    model, _ = stories
+    options = {"max_new_tokens": 3, "jit_compile": False}
+    got = model.generate([[1, 2]], response_format={"type": "text"}, **options)
+    np.testing.assert_array_equal(got, model.generate([[1, 2]], **options))
