@@ -9,14 +9,19 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
-import hypothesis
 import pytest
+
+try:
+    import hypothesis
+except ImportError:  # a machine that runs tests/gpu alone may lack it
+    hypothesis = None
 
 ROOT = Path(__file__).parent.parent
 
-# A first call may compile; time is no property of what is tested.
-hypothesis.settings.register_profile("tfmodels", deadline=None, max_examples=30)
-hypothesis.settings.load_profile("tfmodels")
+if hypothesis is not None:
+    # A first call may compile; time is no property of what is tested.
+    hypothesis.settings.register_profile("tfmodels", deadline=None, max_examples=30)
+    hypothesis.settings.load_profile("tfmodels")
 
 
 def find_checkpoint(name: str) -> Path | None:

@@ -1,7 +1,7 @@
 """Reads the reference cases below tests/reference and runs them through the public API.
 
 A case is a folder with a checkpoint, `io.npz` (inputs and expected outputs) and `meta.json` (what was called). The
-format is described in tests/reference/README.md; `tools/make_reference.py` makes such folders.
+format is described in tests/reference/README.md; `python -m tools.make_reference` makes such folders.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The fused kernels' configuration, and everything around the calls, with plain products in the calls' place.
 
-What the kernels themselves compute is checked on a GPU by tools/gpu_check.py.
+What the kernels themselves compute is checked on a GPU by tests/gpu.
 """
 
 import json

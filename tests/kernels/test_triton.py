@@ -1,6 +1,6 @@
 """Triton kernels for decoding: their IR, what is traced of them, and (with PyTorch) what they compute.
 
-They run on a GPU only, where `tools/gpu_check.py` compares them with plain float32. Here they are compiled to IR,
+They run on a GPU only, where tests/gpu compares them with plain float32. Here they are compiled to IR,
 traced into programs, and run by Triton's own interpreter.
 """
 

@@ -1,4 +1,4 @@
-"""tools/make_reference.py: what it makes has the format of tests/reference, and is the same every time."""
+"""tools/make_reference: what it makes has the format of tests/reference, and is the same every time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 pytest.importorskip("torch", reason="references are made with PyTorch")
 pytest.importorskip("transformers", reason="references are made with transformers")
 
-from tools import make_reference
+from tools.make_reference.command import main
+from tools.make_reference.families import FAMILIES
 
 REFERENCE = Path(__file__).parent.parent / "reference"
 
@@ -20,8 +21,8 @@ REFERENCE = Path(__file__).parent.parent / "reference"
 def made(tmp_path_factory):
     out = tmp_path_factory.mktemp("made")
     for name in ("causal_lm", "rope_dynamic", "seqcls_nopad", "weights_bin_sharded", "saved_bfloat16"):
-        make_reference.main([str(out), "--arch", "llama", "--case", name])
-    make_reference.main([str(out), "--arch", "common"])
+        main([str(out), "--arch", "llama", "--case", name])
+    main([str(out), "--arch", "common"])
     return out
 
 
@@ -60,8 +61,8 @@ def test_tolerances_come_from_the_noise(made):
 
 
 def test_the_same_seed_makes_the_same_case(made, tmp_path):
-    make_reference.main([str(tmp_path), "--arch", "llama", "--case", "seqcls_nopad"])
-    make_reference.main([str(tmp_path / "other"), "--arch", "llama", "--case", "seqcls_nopad", "--seed", "2"])
+    main([str(tmp_path), "--arch", "llama", "--case", "seqcls_nopad"])
+    main([str(tmp_path / "other"), "--arch", "llama", "--case", "seqcls_nopad", "--seed", "2"])
     first, again = read(made / "llama" / "seqcls_nopad"), read(tmp_path / "llama" / "seqcls_nopad")
     assert first[0] == again[0]
     assert all(np.array_equal(first[1][key], again[1][key]) for key in first[1])
@@ -91,15 +92,15 @@ def test_tables_have_the_entries_of_the_stored_ones(made, name):
 
 def test_unknown_case_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit):
-        make_reference.main([str(tmp_path), "--arch", "llama", "--case", "nonsense"])
+        main([str(tmp_path), "--arch", "llama", "--case", "nonsense"])
     assert "nonsense" in capsys.readouterr().err
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arch", [arch for arch in make_reference.FAMILIES if arch != "llama"])
+@pytest.mark.parametrize("arch", [arch for arch in FAMILIES if arch != "llama"])
 def test_other_families_have_the_format_of_theirs(tmp_path, arch):
     names = ["model", "qa", "token_cls"]
-    make_reference.main([str(tmp_path), "--arch", arch, "--case", ",".join(names)])
+    main([str(tmp_path), "--arch", arch, "--case", ",".join(names)])
     for name in names:
         meta, _ = read(tmp_path / arch / name)
         stored_meta, _ = read(REFERENCE / arch / name)

@@ -1,6 +1,6 @@
 """Losses, gradients and AdamW steps equal to those of transformers with torch, for every family and head.
 
-`tools/make_reference.py --training` makes the numbers; they lie in tests/reference/<family>/train_<head>.
+`python -m tools.make_reference --training` makes the numbers; they lie in tests/reference/<family>/train_<head>.
 """
 
 from __future__ import annotations
@@ -116,9 +116,9 @@ def test_steps_of_adamw(folder):
 def test_the_tool_makes_such_cases(tmp_path):
     pytest.importorskip("torch", reason="references are made with PyTorch")
     pytest.importorskip("transformers", reason="references are made with transformers")
-    from tools import make_reference
+    from tools.make_reference.command import main
 
-    make_reference.main([str(tmp_path), "--arch", "llama", "--training", "--case", "qa"])
+    main([str(tmp_path), "--arch", "llama", "--training", "--case", "qa"])
     made, stored = Case(tmp_path / "llama" / "train_qa"), Case(REFERENCE / "llama" / "train_qa")
     assert made.adamw == stored.adamw
     np.testing.assert_allclose(made.losses, stored.losses, rtol=1e-5)

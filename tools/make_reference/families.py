@@ -1,0 +1,264 @@
+"""The architectures with a small configuration each, and their cases.
+
+To cover another architecture add an entry to `FAMILIES`: a small configuration, a list of cases, which name functions
+of `calls`, and changes that make the configuration tiny for training cases.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from tools.make_reference import calls
+from tools.make_reference.draw import Call, Draw
+
+
+def old_spelling(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration as transformers 4.x wrote it."""
+    old = {key: value for key, value in config.items() if key not in ("rope_parameters", "dtype")}
+    calls.rotary = dict(config.get("rope_parameters") or {})
+    if calls.rotary:
+        old["rope_theta"] = calls.rotary.pop("rope_theta")
+        old["rope_scaling"] = None if calls.rotary["rope_type"] == "default" else calls.rotary
+        if calls.rotary["rope_type"] == "linear":  # the first spelling of all
+            old["rope_scaling"]["type"] = calls.rotary.pop("rope_type")
+    return {**old, "torch_dtype": config.get("dtype", "float32"), "transformers_version": "4.57.6"}
+
+
+def first_spelling(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration as the first Llama had it: neither grouped heads nor anything about calls.rotary positions."""
+    old = old_spelling(config) | {"max_sequence_length": config["max_position_embeddings"]}
+    later = ("attention_bias", "attention_dropout", "head_dim", "mlp_bias", "num_key_value_heads", "pretraining_tp")
+    for name in (*later, "rope_theta", "rope_scaling"):
+        old.pop(name, None)
+    return old | {"transformers_version": "4.28.0"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A set of weights and what is called with it.
+
+    Fields:
+        name: folder below the architecture's.
+        calls: functions of `calls`.
+        head: "Model", "ForCausalLM", ...
+        config: changes to the family's small configuration.
+        weights: "safetensors", "sharded", "bin" or "bin_sharded".
+        dtype: stored dtype of the weights.
+        respell: changes the content of config.json to how an older version wrote it.
+        notes: for meta.json.
+    """
+
+    name: str
+    calls: tuple[Callable[[Draw], Iterator[Call]], ...]
+    head: str = "ForCausalLM"
+    config: dict[str, Any] = dataclasses.field(default_factory=dict)
+    weights: str = "safetensors"
+    dtype: str = "float32"
+    respell: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+    notes: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """An architecture: the stem of its class names, a small configuration and its cases.
+
+    `tiny` changes the configuration for training cases, which hold every weight three times.
+    """
+
+    stem: str
+    config: dict[str, Any]
+    cases: tuple[Case, ...]
+    tiny: dict[str, Any]
+
+
+SEQUENCE, TOKEN, QA = "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering"
+CHOICE = "ForMultipleChoice"
+BOTH = (calls.plain, calls.left_pad)
+
+# Cases that every decoder of this calling convention has.
+DECODER_CASES = (
+    Case("model", (calls.backbone_inputs,), "Model"),
+    Case("causal_lm", (calls.language_model,)),
+    Case("generate", (calls.generation,)),
+    Case("qa", (calls.question_answering,), QA),
+    Case("token_cls", (calls.token_classification,), TOKEN, {"num_labels": 4}),
+    Case("seqcls_single", (calls.sequence_classification, calls.single_label_extras), SEQUENCE, {"num_labels": 3}),
+    Case("seqcls_multi", (calls.multi_label,), SEQUENCE, {"num_labels": 4}),
+    Case("seqcls_regression", (calls.sequence_classification, calls.regression_extras), SEQUENCE, {"num_labels": 1}),
+    Case(
+        "seqcls_regression_multi",
+        (calls.sequence_classification,),
+        SEQUENCE,
+        {"num_labels": 3, "problem_type": "regression"},
+    ),
+    Case("seqcls_nopad", (calls.without_pad_id,), SEQUENCE, {"num_labels": 3, "pad_token_id": None}),
+    Case("saved_bfloat16", (calls.stored_dtype,), dtype="bfloat16"),
+    Case("saved_float16", (calls.stored_dtype,), dtype="float16"),
+    Case("weights_sharded", (calls.left_pad,), weights="sharded", notes="several safetensors shards and an index"),
+    Case("weights_bin", (calls.left_pad,), weights="bin", notes="pytorch_model.bin with buffers to ignore"),
+    Case("weights_bin_sharded", (calls.left_pad,), weights="bin_sharded", notes="several .bin shards and an index"),
+)
+
+
+def rotary_cases(small: dict[str, Any]) -> Iterator[Case]:
+    """Every calls.rotary scaling, in both spellings; `small` changes the configuration to heads of 16 dimensions."""
+    # Phi-3-like factors, one per pair of the 16 rotated dimensions.
+    factors = {
+        "short_factor": [1.221, 1.181, 1.062, 1.259, 1.035, 1.05, 1.158, 1.211],
+        "long_factor": [1.719, 1.884, 2.508, 2.614, 3.319, 3.53, 4.469, 4.996],
+        "original_max_position_embeddings": 12,
+    }
+    llama3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
+    yarn = {"factor": 4.0, "original_max_position_embeddings": 1024}
+    beta = {**yarn, "original_max_position_embeddings": 512, "beta_fast": 16.0, "beta_slow": 0.5, "truncate": False}
+    mscale = {"factor": 16.0, "original_max_position_embeddings": 128, "mscale": 0.9, "mscale_all_dim": 0.4}
+    attention = {"factor": 8.0, "original_max_position_embeddings": 256, "attention_factor": 0.85}
+    for name, context, parameters in (
+        ("default", 64, {"rope_theta": 5000.0}),
+        ("linear", 64, {"factor": 2.5}),
+        ("dynamic", 12, {"factor": 2.5}),
+        ("llama3", 512, llama3),
+        ("longrope", 48, {"factor": 4.0, **factors}),
+        ("longrope_attnfactor", 48, {"factor": 4.0, "attention_factor": 1.25, **factors}),
+        ("longrope_nofactor", 36, factors),
+        ("yarn", 4096, yarn),
+        ("yarn_attnfactor", 2048, attention),
+        ("yarn_beta", 2048, beta),
+        ("yarn_mscale", 2048, mscale),
+        ("yarn_noorig", 640, {"factor": 2.0}),
+    ):
+        kind = name.split("_")[0]
+        config = {
+            **small,
+            "max_position_embeddings": context,
+            "rope_parameters": {"rope_type": kind, "rope_theta": 10000.0, **parameters},
+        }
+        longer = (calls.long_rotary,) if kind in ("dynamic", "longrope") else ()
+        yield Case(f"rope_{name}", (calls.rotary, *longer), config=config)
+        if name in ("linear", "llama3", "longrope", "yarn"):
+            notes = "config.json in 4.x style"
+            yield Case(f"rope_{name}_v4cfg", (calls.rotary,), config=config, respell=old_spelling, notes=notes)
+
+
+def case_without(case: Case, *names: str) -> Case:
+    """A case for a model that knows no such inputs and settings; see `without`."""
+    return dataclasses.replace(case, calls=tuple(calls.without(*names)(make_calls) for make_calls in case.calls))
+
+
+without_cache = calls.without("use_cache")
+
+SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+SIZES = {"vocab_size": 101, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4}
+LLAMA = {**SIZES, **SPECIAL, "intermediate_size": 32, "num_key_value_heads": 2, "max_position_embeddings": 48}
+GPT_NEOX = {**SIZES, **SPECIAL, "num_attention_heads": 3, "intermediate_size": 28, "max_position_embeddings": 48}
+GPT_NEOX["tie_word_embeddings"] = False
+GPT_NEO = {**SPECIAL, "vocab_size": 101, "hidden_size": 24, "intermediate_size": 28, "num_layers": 2, "num_heads": 4}
+GPT_NEO |= {"attention_types": [[["global", "local"], 1]], "window_size": 4, "max_position_embeddings": 36}
+MPT = {**SPECIAL, "vocab_size": 101, "d_model": 24, "n_heads": 4, "n_layers": 2, "max_seq_len": 32}
+MPNET = {**SIZES, "intermediate_size": 28, "max_position_embeddings": 40}
+MPNET |= {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
+TINY_SIZES = {"vocab_size": 37, "hidden_size": 8, "intermediate_size": 12}
+TINY = {**TINY_SIZES, "num_attention_heads": 2}
+SMALL_ROTARY = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16, "tie_word_embeddings": True}
+
+FAMILIES: dict[str, Family] = {
+    "llama": Family(
+        "Llama",
+        LLAMA,
+        (
+            *DECODER_CASES,
+            *rotary_cases(SMALL_ROTARY),
+            Case("gqa", BOTH),
+            Case("mha", BOTH, config={"num_key_value_heads": 4}),
+            Case("llama1_cfg", BOTH, config={"num_key_value_heads": 4}, respell=first_spelling),
+            Case("mha_kv_none", BOTH, config={"num_key_value_heads": None, "tie_word_embeddings": True}),
+            Case("mqa", BOTH, config={"num_key_value_heads": 1}),
+            Case("head_dim", BOTH, config={"head_dim": 12}),
+            Case("attention_bias", BOTH, config={"attention_bias": True}),
+            Case("mlp_bias", BOTH, config={"mlp_bias": True}),
+            Case("pretraining_tp", (calls.plain,), config={"pretraining_tp": 2}),
+            Case("tied_eps", BOTH, config={"tie_word_embeddings": True, "rms_norm_eps": 0.01}),
+            Case("act_gelu", (calls.plain,), config={"hidden_act": "gelu"}),
+            Case("act_relu", (calls.plain,), config={"hidden_act": "relu"}),
+        ),
+        {**TINY, "num_key_value_heads": 1},
+    ),
+    "gpt_neox": Family(
+        "GPTNeoX",
+        GPT_NEOX,
+        (
+            *DECODER_CASES,
+            *rotary_cases({"num_attention_heads": 2, "hidden_size": 32, "rotary_pct": 1.0}),
+            Case("sequential", BOTH, config={"use_parallel_residual": False, "tie_word_embeddings": True}),
+            Case("rotary_full", BOTH, config={"rotary_pct": 1.0}),
+            Case("rotary_pct_odd", BOTH, config={"num_attention_heads": 2}),
+            Case("no_attention_bias", BOTH, config={"attention_bias": False}),
+            Case("tied_eps", BOTH, config={"tie_word_embeddings": True, "layer_norm_eps": 0.01}),
+            *(
+                Case(f"act_{name}", (calls.plain,), config={"hidden_act": name})
+                for name in ("gelu_fast", "gelu_new", "relu")
+            ),
+        ),
+        {**TINY, "rotary_pct": 0.5},
+    ),
+    "gpt_neo": Family(
+        "GPTNeo",
+        GPT_NEO,
+        (
+            *DECODER_CASES,
+            Case("all_local", BOTH, config={"attention_types": [[["local"], 2]]}),
+            Case("all_global", BOTH, config={"attention_types": [[["global"], 2]]}),
+            Case("pattern", BOTH, config={"attention_types": [[["local"], 1], [["global"], 2]], "num_layers": 3}),
+            Case("window_1", BOTH, config={"attention_types": [[["local"], 2]], "window_size": 1}),
+            Case("window_big", BOTH, config={"window_size": 256}),
+            Case("inter_none", BOTH, config={"intermediate_size": None}),
+            Case("untied_eps", BOTH, config={"tie_word_embeddings": False, "layer_norm_epsilon": 0.01}),
+            *(Case(f"act_{name}", BOTH, config={"activation_function": name}) for name in ("gelu", "relu")),
+        ),
+        {**TINY_SIZES, "num_heads": 2, "max_position_embeddings": 16},
+    ),
+    "mpt": Family(
+        "Mpt",
+        MPT,
+        (
+            *(case_without(case, "position_ids") for case in DECODER_CASES),
+            Case("clip_qkv", BOTH, config={"attn_config": {"clip_qkv": 0.8}}),
+            Case("softmax_scale", BOTH, config={"attn_config": {"softmax_scale": 0.11}}),
+            Case("heads_3", BOTH, config={"n_heads": 3}),
+            Case("heads_not_pow2", BOTH, config={"n_heads": 6}),
+            Case("untied_eps", BOTH, config={"tie_word_embeddings": False, "layer_norm_epsilon": 0.01}),
+        ),
+        {"vocab_size": TINY["vocab_size"], "d_model": TINY["hidden_size"], "n_heads": 2},
+    ),
+    "mpnet": Family(
+        "MPNet",
+        MPNET,
+        (
+            *(case_without(case, "use_cache") for case in DECODER_CASES if case.head in ("Model", TOKEN, QA)),
+            *(
+                Case(
+                    f"seqcls_{name}",
+                    (without_cache(calls.sequence_classification),),
+                    SEQUENCE,
+                    {"num_labels": n},
+                )
+                for name, n in (("single", 3), ("regression", 1))
+            ),
+            Case("masked_lm", (without_cache(calls.masked_language_model),), "ForMaskedLM"),
+            Case("multiple_choice", (calls.multiple_choice,), CHOICE),
+            *(
+                Case(f"act_{name}", (without_cache(calls.plain),), "Model", {"hidden_act": name})
+                for name in ("gelu_new", "relu")
+            ),
+            Case(
+                "model_buckets",
+                (without_cache(calls.plain),),
+                "Model",
+                {"relative_attention_num_buckets": 48},
+            ),
+        ),
+        {**TINY, "max_position_embeddings": 16},
+    ),
+}

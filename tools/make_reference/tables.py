@@ -1,0 +1,222 @@
+"""Write tables: activations, rotary frequencies and logits processors, which need no model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+from tools.make_reference.cases import write_json
+from tools.make_reference.draw import to_numpy
+from tools.make_reference.families import LLAMA
+
+
+def write_table(out: Path, name: str, seed: int, arrays: dict[str, np.ndarray], **fields: Any) -> None:
+    folder = out / "common" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(folder / "io.npz", **arrays)
+    head = {"format": 1, "arch": "common", "case": name, "seed": seed, "kind": "table"}
+    write_json(folder / "meta.json", {**head, "transformers": transformers.__version__, **fields})
+
+
+def make_activations(out: Path, seed: int) -> None:
+    from transformers.activations import ACT2FN
+
+    gelus = ["gelu", "gelu_10", "gelu_fast", "gelu_new", "gelu_python", "gelu_pytorch_tanh", "gelu_python_tanh"]
+    relus = ["relu", "relu2", "relu6", "leaky_relu", "hardswish", "silu", "swish", "mish", "quick_gelu"]
+    names = [*gelus, "gelu_accurate", *relus, "laplace", "linear", "sigmoid", "sqrtsoftplus", "tanh"]
+    x = np.concatenate([np.linspace(-12, 12, 145), np.random.default_rng(seed).standard_normal(20), [0.0]])
+    x = x.astype("float32")
+    arrays = {"x": x} | {f"y.{name}": to_numpy(ACT2FN[name](torch.from_numpy(x))) for name in names}
+    write_table(out, "activations", seed, arrays, names=names, notes="y.<name> = ACT2FN[name](x)")
+
+
+def rope_specs() -> Iterator[tuple[str, dict[str, Any], int | None]]:
+    """(name, configuration, length) of published checkpoints and of each scaling."""
+
+    def llama(context: int, hidden: int = 4096, **parameters: Any) -> dict[str, Any]:
+        sizes = {"model_type": "llama", "hidden_size": hidden, "num_attention_heads": 32}
+        parameters = {"rope_theta": 10000.0, **parameters}
+        return {**sizes, "max_position_embeddings": context, "rope_parameters": parameters}
+
+    def neox(hidden: int, heads: int, **parameters: Any) -> dict[str, Any]:
+        sizes = {"model_type": "gpt_neox", "hidden_size": hidden, "num_attention_heads": heads}
+        parameters = {"rope_theta": 10000.0, "partial_rotary_factor": 0.25, **parameters}
+        return {**sizes, "max_position_embeddings": 2048, "rope_parameters": parameters}
+
+    llama3 = {"rope_type": "llama3", "rope_theta": 5e5, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    llama3 |= {"original_max_position_embeddings": 8192}
+    yarn = {"rope_type": "yarn", "original_max_position_embeddings": 4096}
+    phi = {"rope_type": "longrope", "original_max_position_embeddings": 4096}
+    phi |= {"short_factor": [round(1 + 0.02 * i, 2) for i in range(48)]}
+    phi |= {"long_factor": [round(1 + 0.9 * i, 1) for i in range(48)]}
+    yield "llama2_7b", llama(4096, rope_type="default"), None
+    yield "llama3_8b", llama(8192, rope_type="default", rope_theta=5e5), None
+    yield "llama31_8b", llama(131072, **llama3, factor=8.0), None
+    yield "llama32_1b", llama(131072, 2048, **llama3, factor=32.0), None
+    yield "linear4", llama(8192, rope_type="linear", factor=4.0), None
+    for length in (None, 2048, 4097, 6000, 16384):
+        yield f"dynamic2_{length}", llama(4096, rope_type="dynamic", factor=2.0), length
+    yield "yarn16", llama(65536, **yarn, factor=16.0), None
+    mscale = {"mscale": 1.0, "mscale_all_dim": 0.707, "beta_fast": 32, "beta_slow": 1}
+    yield "yarn40_mscale", llama(163840, **yarn, factor=40.0, **mscale), None
+    for length in (None, 4096, 4097):
+        yield f"longrope_phi_{length}", llama(131072, 3072, **phi), length
+    yield "neox20b", neox(6144, 64, rope_type="default"), None
+    yield "pythia70m", neox(512, 8, rope_type="default"), None
+    yield "pythia_linear", neox(512, 8, rope_type="linear", factor=2.0), None
+
+
+def make_rope_tables(out: Path, seed: int) -> None:
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+    from transformers.models.gpt_neox.modeling_gpt_neox import GPTNeoXRotaryEmbedding
+    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+    classes = {
+        "llama": (transformers.LlamaConfig, LlamaRotaryEmbedding),
+        "gpt_neox": (transformers.GPTNeoXConfig, GPTNeoXRotaryEmbedding),
+    }
+    arrays, specs = {}, {}
+    for name, config, length in rope_specs():
+        config_class, embedding = classes[config["model_type"]]
+        values = config_class(**json.loads(json.dumps(config)))
+        kind = config["rope_parameters"]["rope_type"]
+        compute = embedding.compute_default_rope_parameters if kind == "default" else ROPE_INIT_FUNCTIONS[kind]
+        frequencies, scaling = compute(values, seq_len=length)
+        arrays |= {f"{name}.inv_freq": to_numpy(frequencies), f"{name}.attention_scaling": np.float32(scaling)}
+        head_dim = config["hidden_size"] // config["num_attention_heads"]
+        is_llama = config["model_type"] == "llama"
+        specs[name] = {"config": config, "head_dim": head_dim if is_llama else None, "seq_len": length}
+    write_table(out, "rope_tables", seed, arrays, specs=specs, notes="inverse frequencies only")
+
+
+# Settings of single processors, named as generate() names them; `note` is for readers.
+ENDS = [2, 9]
+PROCESSORS: dict[str, dict[str, Any]] = {
+    **{f"temperature_{t}": {"temperature": t} for t in (0.7, 1.3)},
+    **{
+        f"{name}_{value}_keep{keep}": {name: value, "min_tokens_to_keep": keep}
+        for name, value, keep in (
+            *(("top_k", 5, 1), ("top_k", 1, 1), ("top_k", 200, 1), ("top_k", 2, 4)),
+            *(("top_p", 0.8, 1), ("top_p", 0.3, 1), ("top_p", 0.01, 1), ("top_p", 0.0, 1), ("top_p", 0.3, 5)),
+            *(("min_p", 0.1, 1), ("min_p", 0.6, 1), ("min_p", 0.9, 4)),
+            *(("typical_p", 0.9, 1), ("typical_p", 0.4, 1), ("typical_p", 0.2, 5)),
+        )
+    },
+    "epsilon_0.02": {"epsilon_cutoff": 0.02},
+    "eta_0.02": {"eta_cutoff": 0.02},
+    **{f"repetition_{r}": {"repetition_penalty": r} for r in (1.5, 0.7)},
+    "repetition_1.5_padlen": {
+        "repetition_penalty": 1.5,
+        "prompt_ignore_length": [3, 0, 0],
+        "note": "what generate() does when the mask says row 0 has 3 leading pads",
+    },
+    **{f"no_repeat_ngram_{n}": {"no_repeat_ngram_size": n} for n in (1, 2, 3, 4)},
+    "bad_words": {
+        "bad_words_ids": [[8], [6, 12], [9, 7, 10], [2]],
+        "eos_token_id": ENDS,
+        "note": "[2] is dropped because it equals an eos id",
+    },
+    **{f"min_length_{n}": {"min_length": n, "eos_token_id": ENDS} for n in (20, 12)},
+    "min_new_tokens": {"prompt_length": 8, "min_new_tokens": 5, "eos_token_id": ENDS},
+    "min_new_tokens_done": {"prompt_length": 8, "min_new_tokens": 4, "eos_token_id": ENDS},
+    "forced_bos_not_first": {"forced_bos_token_id": 3},
+    "forced_eos": {"max_length": 13, "forced_eos_token_id": [2]},
+    "suppress": {"suppress_tokens": [1, 4]},
+    "renormalize": {"renormalize_logits": True},
+    "exp_decay": {"exponential_decay_length_penalty": [2, 1.3], "eos_token_id": [2], "prompt_length": 8},
+    "sequence_bias": {"sequence_bias": [[[5], 3.0], [[7, 7], -2.5]]},
+    "remove_invalid": {"remove_invalid_values": True},
+}
+# Settings of generate(): which processors it makes of them, in which order, and what those give together.
+SAMPLE, ENDING = {"do_sample": True}, {"eos_token_id": ENDS}
+GENERATION_SETTINGS: dict[str, dict[str, Any]] = {
+    "gc_sample_default": SAMPLE,
+    "gc_sample_1": {**SAMPLE, "temperature": 0.8, "top_k": 10, "top_p": 0.9},
+    "gc_sample_2": {**SAMPLE, "temperature": 1.2, "top_k": 0, "top_p": 0.95, "min_p": 0.05, "typical_p": 0.8},
+    "gc_sample_3": {**SAMPLE, "temperature": 0.6, "top_k": 12, "repetition_penalty": 1.4}
+    | {"no_repeat_ngram_size": 2, "min_new_tokens": 6, **ENDING},
+    "gc_beam_sample": {**SAMPLE, "num_beams": 3, "temperature": 0.9, "top_k": 1, "top_p": 0.2, **ENDING},
+    "gc_greedy": {"do_sample": False, "repetition_penalty": 1.2, "no_repeat_ngram_size": 3, "bad_words_ids": [[8]]}
+    | {"min_length": 20, "eos_token_id": [2], "suppress_tokens": [11], "renormalize_logits": True},
+}
+
+
+def processor_of(settings: dict[str, Any]) -> Any:
+    """The one processor that some settings of PROCESSORS name."""
+    from transformers.generation import logits_process as lp
+
+    # setting: (class, what the class calls its arguments)
+    classes = {
+        "temperature": (lp.TemperatureLogitsWarper, {}),
+        "top_k": (lp.TopKLogitsWarper, {}),
+        "top_p": (lp.TopPLogitsWarper, {}),
+        "min_p": (lp.MinPLogitsWarper, {}),
+        "typical_p": (lp.TypicalLogitsWarper, {"typical_p": "mass"}),
+        "epsilon_cutoff": (lp.EpsilonLogitsWarper, {"epsilon_cutoff": "epsilon"}),
+        "eta_cutoff": (lp.EtaLogitsWarper, {"eta_cutoff": "epsilon"}),
+        "repetition_penalty": (lp.RepetitionPenaltyLogitsProcessor, {"repetition_penalty": "penalty"}),
+        "no_repeat_ngram_size": (lp.NoRepeatNGramLogitsProcessor, {"no_repeat_ngram_size": "ngram_size"}),
+        "bad_words_ids": (lp.NoBadWordsLogitsProcessor, {}),
+        "min_length": (lp.MinLengthLogitsProcessor, {}),
+        "min_new_tokens": (lp.MinNewTokensLengthLogitsProcessor, {"prompt_length": "prompt_length_to_skip"}),
+        "forced_bos_token_id": (lp.ForcedBOSTokenLogitsProcessor, {"forced_bos_token_id": "bos_token_id"}),
+        "forced_eos_token_id": (lp.ForcedEOSTokenLogitsProcessor, {"forced_eos_token_id": "eos_token_id"}),
+        "suppress_tokens": (lp.SuppressTokensLogitsProcessor, {}),
+        "renormalize_logits": (lp.LogitNormalization, {"renormalize_logits": None}),
+        "exponential_decay_length_penalty": (
+            lp.ExponentialDecayLengthPenalty,
+            {"prompt_length": "input_ids_seq_length"},
+        ),
+        "sequence_bias": (lp.SequenceBiasLogitsProcessor, {}),
+        "remove_invalid_values": (lp.InfNanRemoveLogitsProcessor, {"remove_invalid_values": None}),
+    }
+    make, renamed = next(classes[name] for name in settings if name in classes)
+    arguments = {renamed.get(name, name): value for name, value in settings.items() if name != "note"}
+    arguments.pop(None, None)
+    if "prompt_ignore_length" in arguments:
+        arguments["prompt_ignore_length"] = torch.tensor(arguments["prompt_ignore_length"])
+    return make(**arguments)
+
+
+def make_logits_processors(out: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    vocab, prompt_length = 47, 8
+    logits = (2.2 * rng.standard_normal((3, vocab))).astype("float32")
+    logits[1] = np.round(2 * logits[1]) / 2
+    logits[2, 5] = -np.inf
+    ids = rng.integers(4, 14, (3, 12))
+    ids[0, :3] = 0
+    ids[2] = np.tile([4, 5, 6], 4)
+    arrays: dict[str, np.ndarray] = {"logits": logits, "input_ids": ids}
+
+    def run_one(processor: Any) -> np.ndarray:
+        return to_numpy(processor(torch.from_numpy(ids), torch.from_numpy(logits.copy())))
+
+    specs = {}
+    for name, settings in PROCESSORS.items():
+        arrays[f"out.{name}"] = run_one(processor_of(settings))
+        specs[name] = settings
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**{**LLAMA, "vocab_size": vocab}))
+    for name, settings in GENERATION_SETTINGS.items():
+        given = transformers.GenerationConfig(**settings, pad_token_id=0)
+        config, _ = model._prepare_generation_config(given)
+        model._prepare_special_tokens(config, kwargs_has_attention_mask=True, device="cpu")
+        processors = model._get_logits_processor(config, input_ids_seq_length=prompt_length, device="cpu")
+        arrays[f"out.{name}"] = run_one(processors)
+        used = [type(processor).__name__ for processor in processors]
+        specs[name] = {**settings, "prompt_length": prompt_length, "processors": used}
+    notes = "out.<name> = processor(input_ids, logits); row 1 of logits has ties, row 2 an -inf"
+    write_table(out, "logits_processors", seed, arrays, specs=specs, notes=notes)
+
+
+TABLES = {
+    "activations": make_activations,
+    "rope_tables": make_rope_tables,
+    "logits_processors": make_logits_processors,
+}
