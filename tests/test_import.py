@@ -19,7 +19,8 @@ LIGHT = """
 import sys
 import tfmodels
 from tfmodels import AutoConfig, AutoTokenizer, GenerationConfig
-import tfmodels.cli.main
+import tfmodels.cli.main, tfmodels.checkpoints.reader, tfmodels.checkpoints.hub, tfmodels.checkpoints.writer
+import tfmodels.configs.base, tfmodels.configs.rotary
 heavy = [name for name in ("tensorflow", "keras", "torch", "transformers", "jax") if name in sys.modules]
 assert not heavy, heavy
 """

@@ -5,7 +5,7 @@ import pytest
 import small_models as small
 
 from tfmodels.cache.kv import to_static
-from tfmodels.models.backbone import TokenInputs
+from tfmodels.layers.tokens import TokenInputs
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt_neox", "gpt_neo", "mpt"])

@@ -10,7 +10,6 @@ from keras import ops
 
 from tfmodels.dtypes import to_policy
 from tfmodels.generation.api import GenerationMixin
-from tfmodels.models.heads import MultipleChoiceHead, SequenceClassificationHead
 from tfmodels.runtime.lowering import PLAIN, Lowering
 from tfmodels.tokenization import AutoTokenizer
 from tfmodels.utils.text import quote
@@ -71,16 +70,9 @@ def max_length_of(model: Any, asked: int | None) -> int:
     return asked or min(context, LONGEST)
 
 
-def finds_last_token(model: Any) -> bool:
-    """Whether a sequence classifier scores the last token that is not padding."""
-    return (
-        isinstance(model, SequenceClassificationHead) and type(model).classify is SequenceClassificationHead.classify
-    )
-
-
 def check_last_token(model: Any) -> None:
     """Raise ValueError where a classifier has to find each row's last token and has no padding token to do so."""
-    if finds_last_token(model) and model.config.pad_token_id is None:
+    if transformer_of(model).finds_last_token and model.config.pad_token_id is None:
         raise ValueError(
             f"{type(model).__name__} finds each row's last token by config.pad_token_id, which is None: set it before "
             f"exporting."
@@ -89,7 +81,7 @@ def check_last_token(model: Any) -> None:
 
 def rank_of(model: Any) -> int:
     """Axes of `input_ids`: 3 for multiple choice, (batch, choices, length), else 2."""
-    return 3 if isinstance(model, MultipleChoiceHead) else 2
+    return transformer_of(model).input_rank
 
 
 def forward(model: Any, *, lowering: Lowering = PLAIN, **inputs: Any) -> dict[str, Any]:

@@ -10,11 +10,11 @@ from keras import ops
 
 from tfmodels.cache import kv
 from tfmodels.generation.config import GenerationConfig
+from tfmodels.generation.outputs import GenerateOutput
 from tfmodels.generation.prompt import Prompts
 from tfmodels.generation.step import State
 from tfmodels.generation.strategies import beams
 from tfmodels.kernels.masks import positions_from_mask
-from tfmodels.models.outputs import GenerateOutput
 
 
 def result_of(model: Any, state: State, prompts: Prompts, config: GenerationConfig, rows_per_sequence: int = 1) -> Any:

@@ -18,7 +18,7 @@ from tfmodels.cache import kv
 from tfmodels.generation import logits_processors as proc
 from tfmodels.generation.sampling import choose_tokens
 from tfmodels.generation.step import lowering_for, traced, while_loop
-from tfmodels.models.backbone import TokenInputs
+from tfmodels.layers.tokens import TokenInputs
 
 
 class RowSettings(NamedTuple):

@@ -19,7 +19,7 @@ from tfmodels.generation.sampling import choose_tokens
 from tfmodels.generation.step import Decoder, Prompt, State
 from tfmodels.generation.strategies import Sampling, SamplingInputs
 from tfmodels.kernels.masks import positions_from_mask
-from tfmodels.models.backbone import TokenInputs
+from tfmodels.layers.tokens import TokenInputs
 
 # Stands for "no draft": no token, and not what stands for scores that are no numbers.
 _NONE = -2

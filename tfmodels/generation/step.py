@@ -18,7 +18,7 @@ from tfmodels.generation import logits_processors as proc
 from tfmodels.generation.strategies import SamplingInputs, Strategy, Tokens
 from tfmodels.kernels import decoding
 from tfmodels.kernels.masks import positions_from_mask
-from tfmodels.models.backbone import TokenInputs
+from tfmodels.layers.tokens import TokenInputs
 from tfmodels.runtime.gc import pause_gc
 from tfmodels.runtime.lowering import PLAIN, Lowering
 

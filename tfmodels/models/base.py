@@ -58,6 +58,14 @@ class TFPreTrainedModel(ScriptMethods, CallingConvention, QuantizedModel, TaskMo
     head_inputs: ClassVar[tuple[str, ...]] = ()
     # Whether the head's output layer is the embedding table once more where `tie_word_embeddings` says so.
     ties_embeddings: ClassVar[bool] = False
+    # Axes of `input_ids`: (batch, length), or one more for heads that compare several texts.
+    input_rank: ClassVar[int] = 2
+    # Whether an example is a single text, rather than a pair or several choices.
+    takes_one_text: ClassVar[bool] = True
+    # Whether the logits are scores of the classes in `config.id2label`, one row per text.
+    classifies_texts: ClassVar[bool] = False
+    # Whether logits are read at each row's last token, which `config.pad_token_id` finds.
+    finds_last_token: bool = False
     # What `tfmodels.training.lora.add_lora` was asked for.
     lora_config: Any = None
     # The programs that `generate` has compiled (`tfmodels.runtime.compile.ProgramCache`).

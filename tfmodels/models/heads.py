@@ -139,6 +139,12 @@ class SequenceClassificationHead:
 
     label_names = ("labels",)
     head_inputs = ("labels",)
+    classifies_texts = True
+
+    @property
+    def finds_last_token(self) -> bool:
+        """Whether `classify` reads the last token that is not padding: it does unless a family overrides it."""
+        return type(self).classify is SequenceClassificationHead.classify
 
     def make_head(self) -> None:
         self.score = self.make_linear(self.config.num_labels, use_bias=False, name="score")
@@ -190,6 +196,8 @@ class MultipleChoiceHead:
 
     label_names = ("labels",)
     head_inputs = ("labels",)
+    input_rank = 3
+    takes_one_text = False
 
     def make_head(self) -> None:
         self.dropout = keras.layers.Dropout(_classifier_dropout(self.config), dtype=self.dtype_policy, name="dropout")
@@ -283,6 +291,7 @@ class QuestionAnsweringHead:
     label_names = ("start_positions", "end_positions")
     head_inputs = ("start_positions", "end_positions")
     main_outputs = ("start_logits", "end_logits")
+    takes_one_text = False
 
     def make_head(self) -> None:
         self.qa_outputs = self.make_linear(2, use_bias=True, name="qa_outputs")

@@ -27,7 +27,6 @@ from tfmodels.checkpoints import hub
 from tfmodels.export.extras import require
 from tfmodels.export.models import causal, transformer_of
 from tfmodels.export.saved_model.functions import graph_function
-from tfmodels.models.heads import MultipleChoiceHead, QuestionAnsweringHead, SequenceClassificationHead
 
 _PURPOSE = 'signatures="text"'
 _EXAMPLES = ("Once upon a time", "Good morning")
@@ -40,7 +39,7 @@ def check(model: Any, tokenizer: Any) -> None:
         ImportError: tensorflow-text is not installed.
         ValueError: the head takes more than one text, there is no tokenizer, or it cannot be put in a graph.
     """
-    if isinstance(model, (MultipleChoiceHead, QuestionAnsweringHead)):
+    if not transformer_of(model).takes_one_text:
         raise ValueError(f"{_PURPOSE}: {type(model).__name__} takes several texts at once and has no such signature.")
     require("tensorflow_text", "text", _PURPOSE)
     if tokenizer is None:
@@ -78,7 +77,7 @@ def signatures(model: Any, functions: dict[str, Any], own: Any, module: tf.Modul
         return {"generate_text": graph_function(generate_text, specs, {"max_new_tokens": min(128, limit - 1)})}
 
     labels = None
-    if isinstance(model, SequenceClassificationHead) and config.num_labels > 1:
+    if transformer_of(model).classifies_texts and config.num_labels > 1:
         labels = tf.constant([config.id2label[index] for index in range(config.num_labels)])
     several = config.problem_type == "multi_label_classification"
     settings = getattr(model, "settings", None)
