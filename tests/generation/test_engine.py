@@ -21,7 +21,11 @@ def restless(family):
     return model
 
 
-@pytest.fixture(scope="module", params=["llama", "gpt_neo", "mpt", "gpt_neox"])
+# Every family traces programs of its own: by default the one that is most used, with `-m slow` the others.
+FAMILIES = ["llama", *(pytest.param(family, marks=pytest.mark.slow) for family in ("gpt_neo", "mpt", "gpt_neox"))]
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
 def any_model(request):
     return restless(request.param)
 

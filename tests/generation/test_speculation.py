@@ -13,7 +13,11 @@ GRAPH = {"jit_compile": False, "eos_token_id": None}
 PROMPT = np.array([[5, 9, 11, 4, 5, 9, 11, 4, 5, 9]])
 
 
-@pytest.fixture(scope="module", params=["llama", "gpt_neo", "mpt"])
+# Every family traces programs of its own: by default the one that is most used, with `-m slow` the others.
+FAMILIES = ["llama", *(pytest.param(family, marks=pytest.mark.slow) for family in ("gpt_neo", "mpt", "gpt_neox"))]
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
 def model(request):
     return restless(small.make(request.param, "ForCausalLM"))
 
