@@ -7,7 +7,11 @@ from keras import backend, ops
 
 from tfmodels.generation.logits_processors.arithmetic import Tensor, row_count
 
-_LOWEST = float(np.finfo(np.float32).min)
+# Up to so many places are found one after the other; beyond, one sort is the smaller program.
+_FEW = 32
+
+# Below every score but -inf; TensorFlow's argmax does not tell the lowest float32 from -inf.
+_LOWEST = -1e38
 
 
 def choose_tokens(scores: Tensor, *, do_sample: bool, seed: Tensor, step: Tensor) -> Tensor:
@@ -129,6 +133,9 @@ def highest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
         >>> scores.numpy().tolist(), places.numpy().tolist()
         ([[4.0, 4.0, 2.0]], [[1, 2, 3]])
     """
+    if count > _FEW:
+        scores, places = ops.top_k(values, count)
+        return scores, ops.cast(places, "int32")
     batch, size = values.shape
     block = 1 << max(0, (size.bit_length() - 1) // 2)
     blocks = -(-size // block)
