@@ -4,6 +4,7 @@ import ast
 import configparser
 import importlib
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ import tfmodels
 from tfmodels import AutoConfig, AutoTokenizer, GenerationConfig
 import tfmodels.cli.main, tfmodels.checkpoints.reader, tfmodels.checkpoints.hub, tfmodels.checkpoints.writer
 import tfmodels.configs.base, tfmodels.configs.rotary
+assert list(tfmodels.auto.gguf_maps()) == ["llama"]
 heavy = [name for name in ("tensorflow", "keras", "torch", "transformers", "jax") if name in sys.modules]
 assert not heavy, heavy
 """
@@ -130,6 +132,41 @@ def test_parts_are_imported_when_they_are_named():
 @pytest.mark.parametrize("old", MOVED)
 def test_old_module_names_stand_for_the_new_ones(old):
     assert importlib.import_module(old) is importlib.import_module(MOVED[old])
+
+
+class TestContracts:
+    """`lint-imports` holds setup.cfg's rules against the package, and notices an import that breaks one."""
+
+    @pytest.mark.parametrize(
+        ("module", "line", "broken"),
+        [
+            (None, "", ()),
+            ("kernels/masks.py", "import tfmodels.models.calling", ("Arrows point one way", "No circle")),
+            ("families/mpt.py", "import tfmodels.families.llama", ("Families do not know each other",)),
+            ("checkpoints/reader.py", "import tensorflow", ("need no backend",)),
+            ("layers/norms.py", "import torch", ("PyTorch and transformers are never imported",)),
+        ],
+    )
+    def test_an_import_that_breaks_a_rule_is_found(self, tmp_path, module, line, broken):
+        pytest.importorskip("importlinter")
+        shutil.copy(ROOT / "setup.cfg", tmp_path)
+        shutil.copytree(ROOT / "tfmodels", tmp_path / "tfmodels", ignore=shutil.ignore_patterns("__pycache__"))
+        if module is not None:
+            file = tmp_path / "tfmodels" / module
+            file.write_text(file.read_text() + f"\n{line}\n")
+        result = subprocess.run(
+            [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(tmp_path), "COLUMNS": "200"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert result.returncode == bool(broken), result.stdout + result.stderr
+        verdicts = [row for row in result.stdout.splitlines() if " BROKEN" in row]
+        assert len(verdicts) == len(broken)
+        for name in broken:
+            assert any(name in row for row in verdicts)
 
 
 def test_every_package_of_the_tree_is_listed_for_the_wheel():

@@ -85,7 +85,12 @@ if TYPE_CHECKING:  # what type checkers and editors know; tests compare it with 
     from tfmodels.generation.config import (
         GenerationConfig as GenerationConfig,
     )
+    from tfmodels.generation.engine import (
+        Engine as Engine,
+    )
     from tfmodels.generation.streamers import (
+        AsyncTextIteratorStreamer as AsyncTextIteratorStreamer,
+        TextIteratorStreamer as TextIteratorStreamer,
         TextStreamer as TextStreamer,
     )
     from tfmodels.models.base import (

@@ -11,6 +11,7 @@ from collections.abc import Collection
 from typing import Any, ClassVar
 
 from tfmodels.checkpoints import hub
+from tfmodels.checkpoints.gguf_map import GGUFMap
 from tfmodels.configs.base import ModelConfig, errors_name, read_config_file
 from tfmodels.utils.text import did_you_mean, quote
 
@@ -25,7 +26,8 @@ DECODER_HEADS = ("Model", "ForCausalLM", "ForSequenceClassification", "ForTokenC
 class Family:
     """An architecture: the module below `tfmodels.families`, the stem of its class names, its heads, its tokenizer.
 
-    `others` are public classes of the module beside its models and configuration.
+    `others` are public classes of the module beside its models and configuration. `gguf` is the module whose `GGUF`
+    says how GGUF files name the family's weights; it needs no backend.
     """
 
     module: str
@@ -33,6 +35,7 @@ class Family:
     heads: tuple[str, ...]
     tokenizer: str
     others: tuple[str, ...] = ()
+    gguf: str | None = None
 
     def load(self, name: str) -> Any:
         """An attribute of the family's module."""
@@ -41,12 +44,24 @@ class Family:
 
 # One line per architecture, under its `model_type`.
 FAMILIES: dict[str, Family] = {
-    "llama": Family("llama", "Llama", DECODER_HEADS, "LlamaTokenizer"),
+    "llama": Family("llama", "Llama", DECODER_HEADS, "LlamaTokenizer", gguf="llama_gguf"),
     "gpt_neox": Family("gpt_neox", "GPTNeoX", DECODER_HEADS, "GPTNeoXTokenizer"),
     "gpt_neo": Family("gpt_neo", "GPTNeo", DECODER_HEADS, "GPT2Tokenizer"),
     "mpt": Family("mpt", "Mpt", DECODER_HEADS, "GPTNeoXTokenizer", others=("MptAttentionConfig",)),
     "mpnet": Family("mpnet", "MPNet", ENCODER_HEADS, "MPNetTokenizer"),
 }
+
+
+def gguf_maps() -> dict[str, GGUFMap]:
+    """The architectures that GGUF files may hold: `general.architecture` -> how such files name things.
+
+    Example:
+        >>> list(gguf_maps())
+        ['llama']
+    """
+    modules = [family.gguf for family in FAMILIES.values() if family.gguf is not None]
+    maps = [importlib.import_module(f"tfmodels.families.{module}").GGUF for module in modules]
+    return {gguf_map.architecture: gguf_map for gguf_map in maps}
 
 
 def public_names() -> dict[str, tuple[Family, str]]:

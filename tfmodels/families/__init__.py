@@ -1,5 +1,5 @@
-"""One file per architecture."""
+"""One file per architecture; `<family>_gguf.py` beside it where GGUF files of it can be read."""
 
-from tfmodels.runtime.backend import check_backend
+from tfmodels.runtime.backend import check_setting
 
-check_backend()
+check_setting()

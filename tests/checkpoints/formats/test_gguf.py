@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from tfmodels import AutoConfig, AutoTokenizer, LlamaConfig, LlamaTokenizer, TFAutoModelForCausalLM, TFLlamaForCausalLM
 from tfmodels.checkpoints.bundled import folder as bundled_folder
-from tfmodels.checkpoints.formats.gguf import GGUFFile, read_header, torch_name
+from tfmodels.checkpoints.formats.gguf import GGUFFile, read_header
 from tfmodels.checkpoints.reader import CheckpointError, open_checkpoint
 from tfmodels.checkpoints.weight_map import slots_of
+from tfmodels.families.llama_gguf import GGUF
 from tfmodels.tokenization.conversions.sentencepiece import read_sentencepiece
 
 gguf = pytest.importorskip("gguf", reason="reading GGUF files needs the gguf package")
@@ -33,7 +34,9 @@ def tiny(**changes):
 def stored_names():
     """Our names -> those in GGUF files."""
     blocks = [f"blk.{index}.{part}" for index in range(2) for part in PARTS]
-    return {torch_name(name): name for name in (*blocks, "token_embd.weight", "output_norm.weight", "output.weight")}
+    return {
+        GGUF.stored_name(name): name for name in (*blocks, "token_embd.weight", "output_norm.weight", "output.weight")
+    }
 
 
 PARTS = [

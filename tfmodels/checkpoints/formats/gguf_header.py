@@ -21,6 +21,7 @@ from tfmodels.checkpoints.files import (
     MappedFile,
     count_elements,
 )
+from tfmodels.checkpoints.gguf_map import short
 from tfmodels.utils.text import quote, some
 
 _MAGIC = b"GGUF"
@@ -117,10 +118,6 @@ def gguf_library() -> Any:
     except ImportError as error:
         raise ImportError("Reading GGUF files needs the gguf library: pip install 'tfmodels[gguf]'.") from error
     return gguf
-
-
-def short(value: Any) -> str:
-    return quote(value, 60)
 
 
 class Header:
