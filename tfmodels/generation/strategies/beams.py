@@ -92,6 +92,8 @@ class BeamSearch:
         totals = ops.reshape(scores, (batch, beams, vocab_size)) + ops.expand_dims(carry.scores, 2)
         totals = ops.reshape(totals, (batch, beams * vocab_size))
         no_number = ops.any(ops.isnan(totals), axis=1, keepdims=True)
+        # Such rows end with -1, which the caller sees.
+        totals = ops.where(no_number, 0.0, totals)
         best, picked = self._candidates(totals, count, inputs.seed, tokens.step)
         parent, token = picked // vocab_size, ops.where(no_number, -1, picked % vocab_size)
         ends = ops.any(ops.equal(ops.expand_dims(token, 2), inputs.eos), axis=2)
