@@ -1,4 +1,4 @@
-"""tools/benchmark.py: its arithmetic, and a run of each benchmark on a model that is tiny."""
+"""tools/bench on a CPU: its arithmetic, and a run of each benchmark on a model that is tiny."""
 
 from __future__ import annotations
 
@@ -9,57 +9,65 @@ import numpy as np
 import pytest
 
 from tfmodels.checkpoints.reader import open_checkpoint
-from tools import benchmark
+from tools.bench import before_after, cpu, processes
+from tools.bench.command import main
+from tools.bench.shapes import llama_shape, write_random
 
 TINY = "1,16,2,1,24,50"
 
 
 def test_shape_fills_in_what_is_usual():
-    shape = benchmark.Shape.parse("2,64,4")
-    assert (shape.kv_heads, shape.intermediate, shape.vocab) == (4, 256, 32000)
-    assert benchmark.Shape.parse(TINY) == benchmark.Shape(1, 16, 2, 1, 24, 50)
+    model_type, head, sizes = llama_shape("2,64,4")
+    assert (model_type, head) == ("llama", "ForCausalLM")
+    assert (sizes["num_key_value_heads"], sizes["intermediate_size"], sizes["vocab_size"]) == (4, 256, 32000)
+    sizes = llama_shape(TINY)[2]
+    assert (sizes["num_key_value_heads"], sizes["intermediate_size"], sizes["vocab_size"]) == (1, 24, 50)
 
 
 @pytest.mark.parametrize("text", ["", "2,64", "2,64,x", "2,65,4", "1,2,2,1,2,3,4"])
 def test_shape_refuses_nonsense(text):
     with pytest.raises(argparse.ArgumentTypeError, match=r"layers,hidden,heads|divisible"):
-        benchmark.Shape.parse(text)
+        llama_shape(text)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_synthetic_checkpoint_has_the_shape(tmp_path, dtype):
-    benchmark.write_synthetic(tmp_path, benchmark.Shape.parse(TINY), dtype)
+def test_random_checkpoint_has_the_shape(tmp_path, dtype):
+    count, config = write_random(tmp_path, llama_shape(TINY), dtype)
     with open_checkpoint(tmp_path) as checkpoint:
         infos = {name: checkpoint.info(name) for name in checkpoint.names()}
     assert {info.dtype for info in infos.values()} == {dtype}
     assert infos["model.layers.0.self_attn.k_proj.weight"].shape == (8, 16)
     assert infos["lm_head.weight"].shape == (50, 16)
-    assert len(infos) == 9 + 3
+    assert len(infos) == 9 + 3 and (tmp_path / "model.safetensors").is_file()
+    assert count == sum(int(np.prod(info.shape)) for info in infos.values())
+    assert config.vocab_size == 50
 
 
 @pytest.mark.parametrize(
     "arguments, message",
     [
         (["gpu", "train", "--shape", "mpnet-base"], "no model to train"),
+        (["scale", "--how", "mpi"], "mpi: mirrored, mirrored-fit"),
+        (["before-after", "--against", "nowhere", "--", "load"], "no tools/benchmark.py is there"),
         (["load", "--lod"], "unrecognized arguments: --lod"),
     ],
 )
 def test_arguments_go_where_they_belong(arguments, message, capsys):
     with pytest.raises(SystemExit):
-        benchmark.main(arguments)
+        main(arguments)
     assert message in capsys.readouterr().err
 
 
 def test_equal_ids_counts_up_to_the_first_difference():
     ours = np.array([[1, 2, 3, 4], [5, 6, 7, 8]])
-    assert benchmark.equal_ids(ours, ours.copy()) == 1.0
-    assert benchmark.equal_ids(ours, np.array([[1, 2, 9, 4], [5, 6, 7, 8]])) == 0.75
-    assert benchmark.equal_ids(ours, ours[:, :3]) == 0.0
+    assert cpu.equal_ids(ours, ours.copy()) == 1.0
+    assert cpu.equal_ids(ours, np.array([[1, 2, 9, 4], [5, 6, 7, 8]])) == 0.75
+    assert cpu.equal_ids(ours, ours[:, :3]) == 0.0
 
 
 def test_take_turns_alternates_and_times_the_first_call_apart(monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr(benchmark.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(cpu.time, "perf_counter", lambda: clock[0])
     calls = []
 
     def action(name, first, later):
@@ -70,9 +78,9 @@ def test_take_turns_alternates_and_times_the_first_call_apart(monkeypatch):
 
         return run
 
-    timings, results = benchmark.take_turns({"a": action("a", 10, 2), "b": action("b", 20, 3)}, rounds=3)
-    assert timings["a"] == benchmark.Timing(10, 2, 2, 2)
-    assert timings["b"] == benchmark.Timing(20, 3, 3, 3)
+    timings, results = cpu.take_turns({"a": action("a", 10, 2), "b": action("b", 20, 3)}, rounds=3)
+    assert timings["a"] == cpu.Timing(10, 2, 2, 2)
+    assert timings["b"] == cpu.Timing(20, 3, 3, 3)
     assert calls == list("abab" + "ab" + "ba" + "ab")
     assert results == {"a": 9, "b": 10}
 
@@ -80,7 +88,7 @@ def test_take_turns_alternates_and_times_the_first_call_apart(monkeypatch):
 @pytest.mark.slow
 def test_generate_reports_what_it_measured(tmp_path, capsys):
     arguments = ["--shape", TINY, "--batch", "2", "--max-new-tokens", "4", "--prompt-length", "5", "--rounds", "1"]
-    benchmark.main(["generate", *arguments, "--json", str(tmp_path / "out.json")])
+    main(["generate", *arguments, "--json", str(tmp_path / "out.json")])
     report = json.loads((tmp_path / "out.json").read_text())
     (row,) = report["rows"]
     assert row["side"] == "tfmodels"
@@ -95,7 +103,7 @@ def test_generate_reports_what_it_measured(tmp_path, capsys):
 def test_forward_agrees_with_its_peer(tmp_path):
     pytest.importorskip("transformers", reason="the peer is not installed")
     arguments = ["--shape", TINY, "--batch", "2", "--length", "7", "--rounds", "1", "--peer", "torch"]
-    benchmark.main(["forward", *arguments, "--json", str(tmp_path / "out.json")])
+    main(["forward", *arguments, "--json", str(tmp_path / "out.json")])
     ours, *peers = json.loads((tmp_path / "out.json").read_text())["rows"]
     assert ours["side"] == "tfmodels"
     assert peers
@@ -109,7 +117,7 @@ def test_embed_reports_both_kinds(tmp_path):
     model, tokenizer = (auto.from_pretrained("stories260K") for auto in (TFAutoModel, AutoTokenizer))
     SentenceEncoder(model, tokenizer).save_pretrained(tmp_path / "encoder")
     arguments = ["--model", str(tmp_path / "encoder"), "--texts", "5", "--batch", "2", "--length", "7,9"]
-    benchmark.main(["embed", *arguments, "--rounds", "1", "--json", str(tmp_path / "out.json")])
+    main(["embed", *arguments, "--rounds", "1", "--json", str(tmp_path / "out.json")])
     rows = json.loads((tmp_path / "out.json").read_text())["rows"]
     assert [row["input"] for row in rows] == ["texts of mixed length", "7 ids each", "9 ids each"]
     assert [row["rows"] for row in rows] == [5, 2, 2]
@@ -120,9 +128,9 @@ def test_embed_reports_both_kinds(tmp_path):
 def test_export_decodes_with_every_artefact(tmp_path):
     pytest.importorskip("ai_edge_litert", reason="the exports are not installed")
     arguments = ["--shape", "1,32,2,2,64,64", "--max-new-tokens", "4", "--prompt-length", "5", "--rounds", "1"]
-    benchmark.main(["export", *arguments, "--json", str(tmp_path / "out.json")])
+    main(["export", *arguments, "--json", str(tmp_path / "out.json")])
     own, *artefacts = json.loads((tmp_path / "out.json").read_text())["rows"]
-    assert own["side"] == "in process" and [row["side"] for row in artefacts] == list(benchmark.EXPORTS)
+    assert own["side"] == "in process" and [row["side"] for row in artefacts] == list(cpu.EXPORTS)
     assert all(row["ids_equal"] == 1 for row in artefacts[:2])  # float32
     assert all(row["time_ratio"] == pytest.approx(row["ms_per_token"] / own["ms_per_token"]) for row in artefacts)
 
@@ -132,9 +140,9 @@ def test_train_takes_the_steps_that_its_peer_takes(tmp_path, monkeypatch):
     pytest.importorskip("transformers", reason="the peer is not installed")
     sizes = {"vocab_size": 61, "hidden_size": 16, "num_layers": 2, "num_heads": 2}
     shape = ("gpt_neo", "ForCausalLM", {**sizes, "attention_types": [[["global", "local"], 1]]})
-    monkeypatch.setattr(benchmark, "TRAINED", {"tiny": shape})
-    arguments = ["--batch", "2", "--length", "7", "--rounds", "1", "--peer", "torch", "--xla"]
-    benchmark.main(["train", *arguments, "--json", str(tmp_path / "out.json")])
+    monkeypatch.setitem(processes.TRAINED, "tiny", shape)
+    arguments = ["--shape", "tiny", "--batch", "2", "--length", "7", "--rounds", "1", "--peer", "torch", "--xla"]
+    main(["train", *arguments, "--json", str(tmp_path / "out.json")])
     ours, xla, *peers = json.loads((tmp_path / "out.json").read_text())["rows"]
     assert (ours["side"], xla["side"]) == ("tfmodels", "tfmodels, jit_compile=True")
     assert peers[0]["side"] == "torch, 1 thread"
@@ -149,16 +157,14 @@ def test_train_takes_the_steps_that_its_peer_takes(tmp_path, monkeypatch):
 
 def test_train_refuses_shapes_that_do_not_exist(capsys):
     with pytest.raises(SystemExit):
-        benchmark.main(["train", "--shape", "mpnet-base,bert"])
+        main(["train", "--shape", "mpnet-base,bert"])
     assert "bert: mpnet-base, gpt-neo-125m are possible" in capsys.readouterr().err
 
 
 @pytest.mark.slow
 def test_load_measures_memory_and_time(tmp_path):
     shape = "2,512,8,8,1024,8000"
-    benchmark.main(
-        ["load", "--shape", shape, "--to", "bfloat16,float32", "--rounds", "1", "--json", str(tmp_path / "j")]
-    )
+    main(["load", "--shape", shape, "--to", "bfloat16,float32", "--rounds", "1", "--json", str(tmp_path / "j")])
     rows = json.loads((tmp_path / "j").read_text())["rows"]
     assert [row["dtype"] for row in rows] == ["bfloat16", "float32"]
     assert rows[0]["weights_gb"] * 2 == rows[1]["weights_gb"]
@@ -166,3 +172,25 @@ def test_load_measures_memory_and_time(tmp_path):
         assert row["peak_gb"] >= row["weights_gb"]
         assert row["load_s"] > 0
         assert row["read_s"] > 0
+
+
+def test_before_and_after_are_compared_row_by_row():
+    def rows(batch, **numbers):
+        return {tuple({"side": "tfmodels", "batch": batch}.get(name) for name in before_after.PLACE): numbers}
+
+    before = [rows(1, ms=value, tokens_per_s=100.0) for value in (10.0, 12.0, 11.0)]
+    after = [{**rows(1, ms=value, tokens_per_s=50.0), **rows(4, ms=1.0)} for value in (22.0, 20.0, 90.0)]
+    ms, rate = before_after.compare(before, after)
+    assert (ms["number"], ms["before"], ms["after"], ms["ratio"]) == ("ms", 11.0, 22.0, 2.0)
+    assert ms["spread"] == pytest.approx(70 / 22)
+    assert (rate["number"], rate["ratio"]) == ("tokens_per_s", 2.0)
+    assert before_after.lines([ms])[2] == "| side tfmodels batch 1 | ms | 11 | 22 | 2.000 | 318.2 % |"
+
+
+@pytest.mark.slow
+def test_before_and_after_of_the_same_checkout(tmp_path, capsys):
+    command = ["forward", "--shape", TINY, "--batch", "1", "--length", "5", "--rounds", "1"]
+    out = tmp_path / "out.json"
+    main(["before-after", "--against", str(before_after.ROOT), "--times", "1", "--json", str(out), "--", *command])
+    assert "| side tfmodels batch 1 length 5 | ms |" in capsys.readouterr().out
+    assert {row["number"] for row in json.loads(out.read_text())["rows"]} == {"ms", "first_call_s"}

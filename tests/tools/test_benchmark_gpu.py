@@ -1,4 +1,4 @@
-"""tools/benchmark_gpu.py: its tables and plots, and, on the CPU, a run of everything on models that are tiny."""
+"""tools/bench on a GPU: its tables and plots, and, on the CPU, a run of everything on models that are tiny."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import json
 import numpy as np
 import pytest
 
-from tools import benchmark_gpu
+from tools.bench import gpu, report, scale
+from tools.bench.command import main
 
 CPU = ["--device", "cpu", "--dtype", "float32"]
 
@@ -20,7 +21,7 @@ def row(side, batch, length, what="train", **values):
 
 def test_programs_are_compiled_so_many_at_once_and_decoding_alone():
     cells = [("decode", 1, 8), ("train", 1, 8), ("forward", 1, 8), ("train", 1, 16), ("decode", 1, 16)]
-    waves = list(benchmark_gpu.waves(cells, 2))
+    waves = list(gpu.waves(cells, 2))
     assert waves == [[cells[1], cells[2]], [cells[3]], [cells[0]], [cells[4]]]
 
 
@@ -31,7 +32,7 @@ def test_table_compares_with_every_peer():
         row("tfmodels", 4, 512, ms=20.0, at_once=3, attention="2 blocks: flash"),
         row("torch sdpa", 4, 128, note="failed: ImportError: no such thing"),
     ]
-    headings, _, short, long, _, *notes = benchmark_gpu.table(rows, "train")
+    headings, _, short, long, _, *notes = report.table(rows, "train")
     sdpa = "torch sdpa ms | MiB | first s | slower by"
     assert headings == f"| batch x length | tfmodels ms | MiB | first s | {sdpa} | {sdpa.replace('sdpa', 'eager')} |"
     assert long == "| 4 x 512 | 20.00 | 20 | 1.5 | 30.00 | 20 | 1.5 | 1.50x | out of memory |  |  |  |"
@@ -43,7 +44,7 @@ def test_table_compares_with_every_peer():
 
 def test_table_of_decoding_says_what_share_of_the_memory_rate_was_reached():
     rows = [row("tfmodels", 1, 8, what="decode", ms=1.0, read_gb_s=1200.0, copy_gb_s=4000.0)]
-    headings, _, line, *_ = benchmark_gpu.table(rows, "decode")
+    headings, _, line, *_ = report.table(rows, "decode")
     assert headings == "| batch x length | tfmodels ms/token | GB/s (of a copy's) | MiB | first s |"
     assert line == "| 1 x 8 | 1.00 | 1200 (30 %) | 20 | 1.5 |"
 
@@ -55,7 +56,7 @@ def test_table_of_several_devices():
         {**common, "devices": 2, "batch": 4, "ms": 12.5, "first_ms": 1e3, "loss": 1.0, "loss_difference": 1e-7},
         {**common, "devices": 2, "batch": 4, "how": "jax-data", "note": "failed: ValueError: no"},
     ]
-    _, _, one, two, failed, *notes = benchmark_gpu.scale_table(rows)
+    _, _, one, two, failed, *notes = report.scale_table(rows)
     assert one == "| mirrored | 1 | 2 x 10 | 10.00 | 2000 | 100 % | 1.0 |  |  |  |"
     assert two == "| mirrored | 2 | 4 x 10 | 12.50 | 3200 | 80 % | 1.0 | 1.0e-07 |  |  |"
     assert failed.startswith("| jax-data | 2 | 4 x 10 | failed |")
@@ -64,8 +65,8 @@ def test_table_of_several_devices():
 
 def test_differences_are_relative():
     before = [np.array([3.0, 0.0]), np.array([4.0])]
-    one = benchmark_gpu.Trained(2.0, before, [np.array([3.0, 0.0]), np.array([5.0])])
-    other = benchmark_gpu.Trained(2.2, before, [np.array([3.0, 0.1]), np.array([5.0])])
+    one = scale.Trained(2.0, before, [np.array([3.0, 0.0]), np.array([5.0])])
+    other = scale.Trained(2.2, before, [np.array([3.0, 0.1]), np.array([5.0])])
     found = other.difference(one)
     assert found["loss_difference"] == pytest.approx(0.1)
     assert found["weights_difference"] == pytest.approx(0.1 / 34**0.5)
@@ -82,11 +83,11 @@ def test_plot_of_stored_measurements(tmp_path):
         ]
         (tmp_path / f"{what}.json").write_text(json.dumps({"rows": rows}))
     files = [str(tmp_path / "train.json"), str(tmp_path / "forward.json")]
-    benchmark_gpu.main(["plot", *files, "--plot", str(tmp_path / "out.png")])
+    main(["plot", *files, "--plot", str(tmp_path / "out.png")])
     assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
     (tmp_path / "alone.json").write_text(json.dumps({"rows": [row("tfmodels", 1, 8, ms=1.0)]}))
     with pytest.raises(SystemExit, match="nothing to plot"):
-        benchmark_gpu.main(["plot", str(tmp_path / "alone.json"), "--plot", str(tmp_path / "out.png")])
+        main(["plot", str(tmp_path / "alone.json"), "--plot", str(tmp_path / "out.png")])
 
 
 @pytest.mark.parametrize(
@@ -100,14 +101,14 @@ def test_plot_of_stored_measurements(tmp_path):
 )
 def test_what_cannot_be_measured_is_refused(arguments, message, capsys):
     with pytest.raises(SystemExit):
-        benchmark_gpu.main(arguments)
+        main(["gpu", *arguments])
     assert message in capsys.readouterr().err
 
 
 def run(arguments, folder):
     """Exit code, and what --json wrote."""
     with pytest.raises(SystemExit) as end:
-        benchmark_gpu.main([*arguments, "--json", str(folder / "out.json"), "--markdown", str(folder / "out.md")])
+        main(["gpu", *arguments, "--json", str(folder / "out.json"), "--markdown", str(folder / "out.md")])
     return end.value.code, json.loads((folder / "out.json").read_text())
 
 
@@ -115,10 +116,10 @@ def run(arguments, folder):
 def test_several_tasks_with_a_peer(tmp_path):
     pytest.importorskip("transformers", reason="the peer is not installed")
     sizes = ["--shape", "tiny", "--batch", "1,2", "--length", "16", "--new", "3", "--rounds", "2"]
-    code, report = run(["train,forward,decode", *CPU, *sizes, "--peer", "eager", "--compile-threads", "4"], tmp_path)
+    code, found = run(["train,forward,decode", *CPU, *sizes, "--peer", "eager", "--compile-threads", "4"], tmp_path)
     assert code == 0
-    assert {side["about"] for side in report["about"]} == {"torch eager", "tfmodels"}
-    measured = {(r["side"], r["what"], r["batch"]): r for r in report["rows"]}
+    assert {side["about"] for side in found["about"]} == {"torch eager", "tfmodels"}
+    measured = {(r["side"], r["what"], r["batch"]): r for r in found["rows"]}
     assert measured.keys() == set(
         itertools.product(("tfmodels", "torch eager"), ("train", "forward", "decode"), (1, 2))
     )
@@ -141,28 +142,28 @@ def test_several_tasks_with_a_peer(tmp_path):
 def test_embeddings_per_second_and_a_peer_that_there_is_not(tmp_path):
     pytest.importorskip("transformers", reason="the peer is not installed")
     sizes = ["--shape", "tiny-mpnet", "--batch", "3", "--length", "16", "--rounds", "2"]
-    code, report = run(["embed", *CPU, *sizes, "--peer", "eager,sdpa"], tmp_path)
+    code, found = run(["embed", *CPU, *sizes, "--peer", "eager,sdpa"], tmp_path)
     assert code == 0
-    eager, sdpa, ours = report["rows"]
-    assert [r["side"] for r in report["rows"]] == ["torch eager", "torch sdpa", "tfmodels"]
+    eager, sdpa, ours = found["rows"]
+    assert [r["side"] for r in found["rows"]] == ["torch eager", "torch sdpa", "tfmodels"]
     assert sdpa["note"].startswith("failed: MPNetModel does not support")
     assert all(r["sentences_per_s"] == pytest.approx(3e3 / r["ms"]) for r in (eager, ours))
 
 
 @pytest.mark.slow
 def test_no_cell_is_started_when_time_is_up(tmp_path):
-    code, report = run(["forward", *CPU, "--shape", "tiny", "--budget", "0"], tmp_path)
-    assert (code, report["rows"]) == (0, [])
+    code, found = run(["forward", *CPU, "--shape", "tiny", "--budget", "0"], tmp_path)
+    assert (code, found["rows"]) == (0, [])
 
 
 @pytest.mark.slow
 def test_two_devices_train_as_one_does(tmp_path):
     pytest.importorskip("jax", reason="pip install -e '.[jax]'")
     sizes = ["--shape", "tiny", "--batch", "2", "--length", "16", "--rounds", "2"]
-    code, report = run(["scale", *CPU, *sizes], tmp_path)
+    code, found = run(["scale", *CPU, *sizes], tmp_path)
     assert code == 0
-    assert [(r["how"], r["devices"]) for r in report["rows"]] == list(itertools.product(benchmark_gpu.HOW, (1, 2)))
-    for r in report["rows"]:
+    assert [(r["how"], r["devices"]) for r in found["rows"]] == list(itertools.product(scale.HOW, (1, 2)))
+    for r in found["rows"]:
         assert r["ms"] > 0
         if r["devices"] == 2:
             assert r["loss_difference"] < 1e-5 and r["weights_difference"] < 1e-5

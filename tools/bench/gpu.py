@@ -1,0 +1,215 @@
+"""Measure on a GPU: training and forward passes, decoding and embedding, beside transformers on PyTorch.
+
+    python -m tools.bench gpu train,forward --batch 1,2,4 --length 512,2048 --peer eager,sdpa --compile-threads 6
+    python -m tools.bench gpu decode --batch 1,4 --length 2048 --peer static-compile
+    python -m tools.bench gpu embed --peer sdpa
+
+Every side runs in a process of its own, because TensorFlow and PyTorch may need different CUDA libraries;
+--torch-python gives the command of the peer's interpreter. Models have random weights. A round is one synchronised
+call, and the median of the rounds is reported; the first call, with compilation, is timed apart, and peak memory is
+the allocators' own, of the calls after the first. Rows are reported, and --json and --markdown written anew, as soon
+as a cell is measured.
+
+train is a forward and a backward pass, gradients of all weights included. decode is the time of a token: that of --new
+tokens less that of one, over the difference. The bytes that it has to read, the weights and the cached positions, are
+set against the rate of a copy on the same device. embed is an encoder with mean pooling, its vectors fetched. The peer
+static-compile is torch.compile, and for decode transformers' static cache with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import itertools
+import json
+import shlex
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tools.bench.gpu_sides import Side, TFModelsSide, TorchSide, timed
+from tools.bench.report import Cell, Measured, Report, add_common, plot, say
+from tools.bench.report import main as plot_files
+from tools.bench.scale import jax_scale, tensorflow_scale
+from tools.bench.scale import main as scale
+from tools.bench.shapes import SHAPES, numbers, some_of
+
+WHAT = ("train", "forward", "decode", "embed")
+PEERS = ("eager", "sdpa", "flash_attention_2", "static-compile")
+# Used where no option says otherwise.
+DEFAULTS = {"shape": "pythia-410m", "dtype": "float16", "batch": [1, 4], "length": [512, 2048]}
+EMBED_DEFAULTS = {"shape": "mpnet-base", "dtype": "bfloat16", "batch": [64], "length": [128]}
+
+
+def measure_cells(side: Side) -> None:
+    """Print a row of JSON for every cell.
+
+    Programs are compiled several at once, but nothing is compiled while something is timed: as many cells as there
+    are compile threads are compiled, then measured one after the other, and so on.
+    """
+    job = side.job
+    threads = job["compile_threads"]
+    if any(what == "decode" for what, *_ in job["cells"]):
+        side.copy_rate = copy_rate(side)
+    tracing = threading.Lock()  # it is Python and would not be faster at once; nor would times be a program's own
+
+    def first_call(cell: Cell) -> tuple[Callable[..., None] | None, Measured]:
+        """What was prepared, if that went well, and what was seen."""
+        try:
+            with tracing:
+                start = time.perf_counter()
+                run = side.prepare(*cell)
+                attention = side.describe()
+            if cell[0] == "decode":
+                run(job["new"])
+                attention = side.describe()
+            else:
+                run()
+        except side.out_of_memory:
+            return None, {"note": "out of memory"}
+        except Exception as error:  # one cell that fails is a row that says so
+            return None, {"note": f"failed: {type(error).__name__}: {str(error)[:200]}"}
+        ms = 1e3 * (time.perf_counter() - start)
+        say(f"{side.name}: first call of {cell[0]} {cell[1]} x {cell[2]} took {ms / 1e3:.1f} s")
+        return run, {"first_ms": ms, "attention": attention}
+
+    def time_cell(cell: Cell, run: Callable[..., None]) -> Measured:
+        rounds = job["rounds"]
+        side.start_counting_memory()
+        try:
+            if cell[0] == "decode":
+                run(job["new"])
+                one = statistics.median(timed(lambda: run(1)) for _ in range(rounds))
+                every = statistics.median(timed(lambda: run(job["new"])) for _ in range(rounds))
+                ms = (every - one) / (job["new"] - 1)
+                rate = side.bytes_read(*cell[1:]) / ms / 1e6
+                row = {"ms": ms, "prefill_ms": one, "read_gb_s": rate, "copy_gb_s": side.copy_rate}
+            else:
+                run()
+                row = {"ms": statistics.median(timed(run) for _ in range(rounds))}
+        except side.out_of_memory:
+            return {"note": "out of memory"}
+        peak = side.peak_memory()
+        row["peak_mib"] = None if peak is None else peak / 2**20
+        return row | ({"sentences_per_s": 1e3 * cell[1] / row["ms"]} if cell[0] == "embed" else {})
+
+    for wave in waves(job["cells"], threads):
+        if time.time() >= job["deadline"]:
+            say(f"{side.name}: out of time from {' '.join(map(str, wave[0]))} on")
+            break
+        if len(wave) == 1:
+            made = [first_call(wave[0])]
+        else:
+            with concurrent.futures.ThreadPoolExecutor(len(wave)) as pool:
+                made = list(pool.map(first_call, wave))
+        for cell in wave:
+            run, row = made.pop(0)
+            if row.get("note") == "out of memory" and len(wave) > 1:  # the others' first calls took it
+                run, row = first_call(cell)
+            if run is not None:
+                row |= time_cell(cell, run)
+            run = None
+            row |= {"at_once": len(wave), "weights_bytes": side.weights_bytes()}
+            print_row(side.name, job, cell, row)
+
+
+def print_row(side: str, job: Measured, cell: Cell, row: Measured) -> None:
+    what, batch, length = cell
+    head = {"side": side, "what": what, "shape": job["shape"], "dtype": job["dtype"], "batch": batch, "length": length}
+    print(json.dumps(head | row), flush=True)
+
+
+def waves(cells: list[Cell], threads: int) -> Iterator[list[Cell]]:
+    """Cells to compile at once; decoding, which traces several programs by itself, alone."""
+    together = [cell for cell in cells if cell[0] != "decode"]
+    for start in range(0, len(together), threads):
+        yield together[start : start + threads]
+    for cell in cells:
+        if cell[0] == "decode":
+            yield [cell]
+
+
+def copy_rate(side: Side) -> float:
+    """GB/s of a copy on the device, bytes read and bytes written."""
+    size, times = (2**30, 20) if side.gpu else (2**26, 5)
+    run = side.copier(size)
+    run(2)
+    return statistics.median(2 * size * times / timed(lambda: run(times)) / 1e6 for _ in range(5))
+
+
+def measure_tfmodels(job: Measured) -> None:
+    measure_cells(TFModelsSide(job))
+
+
+def measure_torch(job: Measured) -> None:
+    try:
+        side = TorchSide(job)
+    except (ImportError, ValueError) as error:  # not every model has every attention, nor every machine
+        for cell in job["cells"]:
+            print_row("torch " + job["peer"], job, cell, {"note": f"failed: {str(error)[:200]}", "at_once": 1})
+        return
+    measure_cells(side)
+
+
+SIDES = {"tfmodels": measure_tfmodels, "torch": measure_torch, "tensorflow": tensorflow_scale, "jax": jax_scale}
+
+
+def measure(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="tools.bench gpu", description=__doc__.splitlines()[0])
+    parser.add_argument("what", type=some_of(WHAT), help=f"{', '.join(WHAT)}, comma-separated; or scale, or plot")
+    add_common(parser)
+    parser.add_argument("--batch", type=numbers, metavar="N,...", help="(1,4; to embed 64)")
+    parser.add_argument("--length", type=numbers, metavar="N,...", help="(512,2048; to embed 128)")
+    parser.add_argument("--rounds", type=int, default=20, metavar="N", help="(%(default)s)")
+    parser.add_argument("--new", type=int, default=128, metavar="N", help="tokens to decode (%(default)s)")
+    parser.add_argument("--int8", action="store_true", help="tfmodels with int8 weights; not to train")
+    parser.add_argument("--peer", type=some_of(PEERS), default=[], metavar="NAME,...", help=", ".join(PEERS))
+    parser.add_argument(
+        "--compile-threads",
+        type=int,
+        default=1,
+        metavar="N",
+        help="programs of tfmodels to compile at once (%(default)s)",
+    )
+    parser.add_argument("--torch-python", default=sys.executable, help="command of the interpreter that has PyTorch")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the speed-up over each peer, PNG")
+    options = parser.parse_args(arguments)
+    embeds = "embed" in options.what
+    for name, value in (EMBED_DEFAULTS if embeds else DEFAULTS).items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+    if options.int8 and "train" in options.what:
+        parser.error("int8 weights are not trained")
+    causal = SHAPES[options.shape][1] == "ForCausalLM"
+    if unfit := [what for what in options.what if what != "forward" and (what == "embed") == causal]:
+        parser.error(f"{options.shape} is no model to {', '.join(unfit)}")
+    job: Measured = {
+        name: getattr(options, name) for name in ("shape", "dtype", "int8", "new", "attn", "rounds", "device")
+    }
+    cells = itertools.product(options.length, options.batch, options.what)
+    job["cells"] = [(what, batch, length) for length, batch, what in cells]
+    report = Report(arguments, options.json, options.markdown)
+    # Peers come first and have their part of the time each: they rarely need it, and compiling takes what is left.
+    end = time.time() + options.budget
+    for index, peer in enumerate(options.peer):
+        left = (end - time.time()) / (len(options.peer) + 1 - index)
+        python = shlex.split(options.torch_python)
+        report.run_side(python, "torch", {**job, "peer": peer, "compile_threads": 1, "deadline": time.time() + left})
+    ours = {**job, "compile_threads": options.compile_threads, "deadline": end}
+    report.run_side([sys.executable], "tfmodels", ours)
+    if options.plot:
+        plot(report.rows, options.plot)
+    report.finish()
+
+
+def main(arguments: list[str]) -> None:
+    first, *others = arguments or ["--help"]
+    if first == "--side":
+        SIDES[others[0]](json.loads(others[1]))
+    elif first in ("scale", "plot"):
+        {"scale": scale, "plot": plot_files}[first](others)
+    else:
+        measure([first, *others])

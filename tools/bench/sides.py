@@ -1,0 +1,246 @@
+"""The sides of a comparison on a CPU: this package, and transformers or sentence-transformers on PyTorch."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+LEARNING_RATE = 1e-4
+
+
+def cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class TFModelsSide:
+    """This package."""
+
+    name = "tfmodels"
+
+    @staticmethod
+    def prepare() -> None:
+        from tfmodels.cli.main import load_backend
+
+        load_backend()
+        import tfmodels.auto  # noqa: F401  # imports belong to no measurement
+
+    def __init__(self, folder: str, dtype: str):
+        from tfmodels import TFAutoModelForCausalLM
+
+        self.model = TFAutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+
+    def variants(self) -> dict[str, TFModelsSide]:
+        """The measured variants of this side, by name."""
+        return {self.name: self}
+
+    def generate(self, ids: np.ndarray, new: int) -> np.ndarray:
+        mask = np.ones_like(ids)
+        return self.model.generate(
+            input_ids=ids, attention_mask=mask, max_new_tokens=new, min_new_tokens=new, do_sample=False
+        ).numpy()
+
+    def forward(self, ids: np.ndarray) -> Callable[[], np.ndarray]:
+        """A forward pass compiled for these ids, to be called again and again."""
+        import tensorflow as tf
+
+        compiled = tf.function(
+            lambda ids: self.model(input_ids=ids, use_cache=False).logits, jit_compile=True, reduce_retracing=False
+        )
+        given = tf.constant(ids, tf.int32)
+        return lambda: compiled(given).numpy()
+
+
+class TorchSide:
+    """transformers on PyTorch, with its defaults.
+
+    It is measured with one thread and with all cores: small models are faster with one, and on a machine with other
+    work PyTorch's threads wait for each other. Compare with whichever is faster.
+    """
+
+    name = "torch"
+    threads: int
+
+    @staticmethod
+    def prepare() -> None:
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+        try:
+            import torch
+            import transformers
+        except ImportError as error:
+            sys.exit(f"benchmark: --peer torch: {error}; run pip install -e '.[bench]'")
+        torch.set_num_threads(cores())
+        transformers.logging.set_verbosity_error()
+        transformers.logging.disable_progress_bar()
+
+    def __init__(self, folder: str, dtype: str):
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        from tfmodels.checkpoints import bundled
+
+        self.torch = torch
+        where = str(bundled.resolve(folder))
+        self.model = AutoModelForCausalLM.from_pretrained(where, dtype=getattr(torch, dtype)).eval()
+
+    def variants(self) -> dict[str, TorchSide]:
+        found = {}
+        for threads in sorted({1, cores()}):
+            side = copy.copy(self)
+            side.threads = threads
+            found[f"{self.name}, {threads} thread{'s' if threads > 1 else ''}"] = side
+        return found
+
+    def generate(self, ids: np.ndarray, new: int) -> np.ndarray:
+        given = self.torch.from_numpy(ids)
+        settings = {"max_new_tokens": new, "min_new_tokens": new, "do_sample": False, "pad_token_id": 0}
+        self.torch.set_num_threads(self.threads)
+        with self.torch.inference_mode():
+            return self.model.generate(given, attention_mask=self.torch.ones_like(given), **settings).numpy()
+
+    def forward(self, ids: np.ndarray) -> Callable[[], np.ndarray]:
+        """A forward pass for these ids."""
+        given = self.torch.from_numpy(ids)
+
+        def run() -> np.ndarray:
+            self.torch.set_num_threads(self.threads)
+            with self.torch.inference_mode():
+                return self.model(given, use_cache=False).logits.float().numpy()
+
+        return run
+
+
+class TFModelsEncoderSide(TFModelsSide):
+    """This package's `SentenceEncoder`."""
+
+    def __init__(self, folder: str, dtype: str):
+        from tfmodels import SentenceEncoder
+
+        self.model = SentenceEncoder.from_pretrained(folder, dtype=dtype)
+
+    def encode(self, texts: list[str], batch: int) -> np.ndarray:
+        return self.model.encode(texts, batch_size=batch, normalize=True)
+
+    def forward(self, ids: np.ndarray) -> Callable[[], np.ndarray]:
+        """Vectors of rows of ids without padding."""
+        import tensorflow as tf
+
+        run = tf.function(lambda ids, mask: self.model(input_ids=ids, attention_mask=mask).sentence_embedding)
+        given = tf.constant(ids, tf.int32)
+        return lambda: unit_rows(run(given, tf.ones_like(given)).numpy())
+
+
+class TorchEncoderSide(TorchSide):
+    """sentence-transformers on PyTorch, with its defaults."""
+
+    @staticmethod
+    def prepare() -> None:
+        TorchSide.prepare()
+        try:
+            import sentence_transformers  # noqa: F401  # imports belong to no measurement
+        except ImportError as error:
+            sys.exit(f"benchmark: --peer torch: {error}; run pip install -e '.[bench]'")
+
+    def __init__(self, folder: str, dtype: str):
+        import torch
+        from sentence_transformers import SentenceTransformer
+
+        self.torch = torch
+        options = {"dtype": getattr(torch, dtype)}
+        self.model = SentenceTransformer(folder, device="cpu", model_kwargs=options).eval()
+
+    def encode(self, texts: list[str], batch: int) -> np.ndarray:
+        self.torch.set_num_threads(self.threads)
+        return self.model.encode(texts, batch_size=batch, normalize_embeddings=True, show_progress_bar=False)
+
+    def forward(self, ids: np.ndarray) -> Callable[[], np.ndarray]:
+        given = {"input_ids": self.torch.from_numpy(ids), "attention_mask": self.torch.ones(ids.shape, dtype=int)}
+
+        def run() -> np.ndarray:
+            self.torch.set_num_threads(self.threads)
+            with self.torch.inference_mode():
+                return unit_rows(self.model(dict(given))["sentence_embedding"].float().numpy())
+
+        return run
+
+
+class TFModelsTrainingSide(TFModelsSide):
+    """This package, trained as its users do: `compile` with an optimizer, then batches."""
+
+    def __init__(self, folder: str, compile_options: dict[str, Any]):
+        import keras
+
+        import tfmodels
+
+        keras.utils.set_random_seed(0)
+        self.model = getattr(tfmodels, f"TF{architecture_of(folder)}").from_pretrained(folder)
+        self.model.compile(keras.optimizers.AdamW(LEARNING_RATE, weight_decay=0.01), **compile_options)
+        self.name = ", ".join([self.name, *(f"{key}={value}" for key, value in compile_options.items())])
+
+    def loss(self, batch: dict[str, np.ndarray]) -> float:
+        return float(self.model(**batch, training=False).loss)
+
+    def step(self, batch: dict[str, np.ndarray]) -> float:
+        return float(self.model.train_on_batch(batch))
+
+
+class TorchTrainingSide(TorchSide):
+    """transformers on PyTorch in the usual loop, with the fused AdamW that transformers' Trainer takes."""
+
+    def __init__(self, folder: str, compile_options: dict[str, Any]):
+        import torch
+        import transformers
+
+        torch.manual_seed(0)
+        self.torch = torch
+        self.model = getattr(transformers, architecture_of(folder)).from_pretrained(folder, dtype=torch.float32)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=LEARNING_RATE, weight_decay=0.01, fused=True)
+
+    def loss(self, batch: dict[str, np.ndarray]) -> float:
+        self.model.eval()
+        with self.torch.inference_mode():
+            return self.model(**self.tensors(batch)).loss.item()
+
+    def step(self, batch: dict[str, np.ndarray]) -> float:
+        self.torch.set_num_threads(self.threads)
+        self.model.train()
+        loss = self.model(**self.tensors(batch)).loss
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return loss.item()
+
+    def tensors(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
+        return {name: self.torch.from_numpy(values) for name, values in batch.items()}
+
+
+def unit_rows(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def architecture_of(folder: str) -> str:
+    """The class that a checkpoint is of, as PyTorch calls it."""
+    return json.loads((Path(folder) / "config.json").read_text())["architectures"][0].removeprefix("TF")
+
+
+# This package first, then the peers.
+SIDES: dict[str, Any] = {"tfmodels": TFModelsSide, "torch": TorchSide}
+ENCODER_SIDES: dict[str, Any] = {"tfmodels": TFModelsEncoderSide, "torch": TorchEncoderSide}
+TRAINING_SIDES: dict[str, Any] = {"tfmodels": TFModelsTrainingSide, "torch": TorchTrainingSide}
+
+
+def open_sides(options: argparse.Namespace, folder: str, sides: dict[str, Any] = SIDES) -> dict[str, Any]:
+    """The variants of this package and of --peer by name, each with the model of a folder."""
+    found = {}
+    for name in ("tfmodels", options.peer):
+        if name:
+            sides[name].prepare()
+            found |= sides[name](folder, options.dtype).variants()
+    return found
