@@ -31,6 +31,11 @@ class Timing:
     low: float
     high: float
 
+    def row(self, name: str = "s", factor: float = 1.0) -> Row:
+        """The fields of a report's row; `name` is the unit, of which a second has `factor`."""
+        row = {name: factor * self.median, f"{name}_low": factor * self.low, f"{name}_high": factor * self.high}
+        return row | {"first_call_s": self.first}
+
 
 def take_turns(actions: Actions, rounds: int) -> tuple[dict[str, Timing], dict[str, Any]]:
     """Time actions in alternating rounds. Returns the timings and each action's last result."""
@@ -138,10 +143,7 @@ def run_generate(options: argparse.Namespace) -> Iterator[Row]:
                     "batch": batch,
                     "prefill_ms": 1e3 * one.median,
                     "tokens_per_s": speed[name],
-                    "total_s": every.median,
-                    "total_s_low": every.low,
-                    "total_s_high": every.high,
-                    "first_call_s": every.first,
+                    **every.row("total_s"),
                     "ids_equal": equal,
                     "speed_ratio": compared(name, lambda name=name: speed["tfmodels"] / speed[name]),
                     "prefill_ratio": compared(name, lambda name=name: prefill[name] / prefill["tfmodels"]),
@@ -202,16 +204,8 @@ def run_forward(options: argparse.Namespace) -> Iterator[Row]:
                 ids = random_ids(batch, length, vocab)
                 actions = {name: side.forward(ids) for name, side in sides.items()}
                 for name, timing, against in passes(actions, options.rounds):
-                    yield {
-                        "side": name,
-                        "batch": batch,
-                        "length": length,
-                        "ms": 1e3 * timing.median,
-                        "ms_low": 1e3 * timing.low,
-                        "ms_high": 1e3 * timing.high,
-                        "first_call_s": timing.first,
-                        **against,
-                    }
+                    head = {"side": name, "batch": batch, "length": length}
+                    yield {**head, **timing.row("ms", 1e3), **against}
 
 
 def passes(actions: Actions, rounds: int) -> Iterator[tuple[str, Timing, Row]]:
@@ -250,14 +244,5 @@ def run_embed(options: argparse.Namespace) -> Iterator[Row]:
         kinds[f"{length} ids each"] = options.batch, {name: side.forward(ids) for name, side in sides.items()}
     for kind, (rows, actions) in kinds.items():
         for name, timing, against in passes(actions, options.rounds):
-            yield {
-                "side": name,
-                "input": kind,
-                "rows": rows,
-                "rows_per_s": rows / timing.median,
-                "s": timing.median,
-                "s_low": timing.low,
-                "s_high": timing.high,
-                "first_call_s": timing.first,
-                **against,
-            }
+            head = {"side": name, "input": kind, "rows": rows, "rows_per_s": rows / timing.median}
+            yield {**head, **timing.row(), **against}

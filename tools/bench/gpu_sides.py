@@ -24,7 +24,12 @@ def timed(action: Callable[[], Any]) -> float:
 
 
 class Side:
-    """A library on a device; subclasses say how it does things.
+    """A library on a device.
+
+    Subclasses add `prepare(what, batch, length)`, which traces a synchronised call that is compiled when called (that
+    of decode takes the number of new tokens); `start_counting_memory()`, and `peak_memory()` in bytes since then, None
+    where nothing counts them; `copier(size)`, a synchronised call that copies so many bytes on the device as often as
+    it is told; and `weights_bytes()`.
 
     Fields:
         name: in tables.
@@ -44,32 +49,14 @@ class Side:
         self.causal = SHAPES[job["shape"]][1] == "ForCausalLM"
         self.copy_rate = 0.0
 
-    def prepare(self, what: str, batch: int, length: int) -> Callable[..., None]:
-        """A synchronised call; that of decode takes the number of new tokens. Traced here, compiled when called."""
-        raise NotImplementedError
-
-    def start_counting_memory(self) -> None:
-        raise NotImplementedError
-
-    def peak_memory(self) -> int | None:
-        """Bytes since the count was started; None where nothing counts them."""
-        raise NotImplementedError
-
-    def copier(self, size: int) -> Callable[[int], None]:
-        """A synchronised call that copies `size` bytes on the device so many times."""
-        raise NotImplementedError
-
     def bytes_read(self, batch: int, length: int) -> float:
-        """What decoding a token has to read: weights, but no table that is only looked up, and the cache's tokens."""
+        """The bytes that decoding a token reads: the cache's tokens and all weights but tables that are looked up."""
         config = self.config
         heads = config.num_attention_heads
         kept = 2 * config.num_hidden_layers * (getattr(config, "num_key_value_heads", None) or heads)
         cache = kept * config.hidden_size // heads * batch * (length + self.job["new"] / 2)
         table = 0 if config.tie_word_embeddings else config.vocab_size * config.hidden_size
         return self.weights_bytes() + self.item * cache - self.weight_item * table
-
-    def weights_bytes(self) -> int:
-        raise NotImplementedError
 
     def describe(self) -> str:
         """How attention was computed, in words."""

@@ -172,10 +172,7 @@ def run_train(options: argparse.Namespace) -> Iterator[Row]:
                     "shape": shape,
                     "batch": options.batch,
                     "length": options.length,
-                    "ms": 1e3 * timing.median,
-                    "ms_low": 1e3 * timing.low,
-                    "ms_high": 1e3 * timing.high,
-                    "first_call_s": timing.first,
+                    **timing.row("ms", 1e3),
                     "peak_gb": trainer.peak_bytes / 1e9,
                     "losses": trainer.losses,  # of all steps, those of its other variants included
                     "loss_difference": abs(trainer.loss / ours.loss - 1) if peer else None,

@@ -28,10 +28,9 @@ try:
 except ImportError as missing:
     sys.exit(f"make_reference: {missing}; run pip install -e '.[bench]'")
 
-from tools.make_reference.cases import make_case
+from tools.make_reference.cases import TRAINED, make_case, make_training
 from tools.make_reference.families import FAMILIES
 from tools.make_reference.tables import TABLES
-from tools.make_reference.training import TRAINED, make_training
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -17,17 +17,17 @@ from tools.make_reference.draw import Call, Draw
 def old_spelling(config: dict[str, Any]) -> dict[str, Any]:
     """A configuration as transformers 4.x wrote it."""
     old = {key: value for key, value in config.items() if key not in ("rope_parameters", "dtype")}
-    calls.rotary = dict(config.get("rope_parameters") or {})
-    if calls.rotary:
-        old["rope_theta"] = calls.rotary.pop("rope_theta")
-        old["rope_scaling"] = None if calls.rotary["rope_type"] == "default" else calls.rotary
-        if calls.rotary["rope_type"] == "linear":  # the first spelling of all
-            old["rope_scaling"]["type"] = calls.rotary.pop("rope_type")
+    rotary = dict(config.get("rope_parameters") or {})
+    if rotary:
+        old["rope_theta"] = rotary.pop("rope_theta")
+        old["rope_scaling"] = None if rotary["rope_type"] == "default" else rotary
+        if rotary["rope_type"] == "linear":  # the first spelling of all
+            old["rope_scaling"]["type"] = rotary.pop("rope_type")
     return {**old, "torch_dtype": config.get("dtype", "float32"), "transformers_version": "4.57.6"}
 
 
 def first_spelling(config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration as the first Llama had it: neither grouped heads nor anything about calls.rotary positions."""
+    """A configuration as the first Llama had it: neither grouped heads nor anything about rotary positions."""
     old = old_spelling(config) | {"max_sequence_length": config["max_position_embeddings"]}
     later = ("attention_bias", "attention_dropout", "head_dim", "mlp_bias", "num_key_value_heads", "pretraining_tp")
     for name in (*later, "rope_theta", "rope_scaling"):
@@ -103,7 +103,7 @@ DECODER_CASES = (
 
 
 def rotary_cases(small: dict[str, Any]) -> Iterator[Case]:
-    """Every calls.rotary scaling, in both spellings; `small` changes the configuration to heads of 16 dimensions."""
+    """Every rotary scaling, in both spellings; `small` changes the configuration to heads of 16 dimensions."""
     # Phi-3-like factors, one per pair of the 16 rotated dimensions.
     factors = {
         "short_factor": [1.221, 1.181, 1.062, 1.259, 1.035, 1.05, 1.158, 1.211],
@@ -238,12 +238,7 @@ FAMILIES: dict[str, Family] = {
         (
             *(case_without(case, "use_cache") for case in DECODER_CASES if case.head in ("Model", TOKEN, QA)),
             *(
-                Case(
-                    f"seqcls_{name}",
-                    (without_cache(calls.sequence_classification),),
-                    SEQUENCE,
-                    {"num_labels": n},
-                )
+                Case(f"seqcls_{name}", (without_cache(calls.sequence_classification),), SEQUENCE, {"num_labels": n})
                 for name, n in (("single", 3), ("regression", 1))
             ),
             Case("masked_lm", (without_cache(calls.masked_language_model),), "ForMaskedLM"),
@@ -252,12 +247,7 @@ FAMILIES: dict[str, Family] = {
                 Case(f"act_{name}", (without_cache(calls.plain),), "Model", {"hidden_act": name})
                 for name in ("gelu_new", "relu")
             ),
-            Case(
-                "model_buckets",
-                (without_cache(calls.plain),),
-                "Model",
-                {"relative_attention_num_buckets": 48},
-            ),
+            Case("model_buckets", (without_cache(calls.plain),), "Model", {"relative_attention_num_buckets": 48}),
         ),
         {**TINY, "max_position_embeddings": 16},
     ),

@@ -151,7 +151,8 @@ def processor_of(settings: dict[str, Any]) -> Any:
     """The one processor that some settings of PROCESSORS name."""
     from transformers.generation import logits_process as lp
 
-    # setting: (class, what the class calls its arguments)
+    seq_length = "input_ids_seq_length"
+    # setting: (class, the class's names of its arguments)
     classes = {
         "temperature": (lp.TemperatureLogitsWarper, {}),
         "top_k": (lp.TopKLogitsWarper, {}),
@@ -169,10 +170,7 @@ def processor_of(settings: dict[str, Any]) -> Any:
         "forced_eos_token_id": (lp.ForcedEOSTokenLogitsProcessor, {"forced_eos_token_id": "eos_token_id"}),
         "suppress_tokens": (lp.SuppressTokensLogitsProcessor, {}),
         "renormalize_logits": (lp.LogitNormalization, {"renormalize_logits": None}),
-        "exponential_decay_length_penalty": (
-            lp.ExponentialDecayLengthPenalty,
-            {"prompt_length": "input_ids_seq_length"},
-        ),
+        "exponential_decay_length_penalty": (lp.ExponentialDecayLengthPenalty, {"prompt_length": seq_length}),
         "sequence_bias": (lp.SequenceBiasLogitsProcessor, {}),
         "remove_invalid_values": (lp.InfNanRemoveLogitsProcessor, {"remove_invalid_values": None}),
     }
