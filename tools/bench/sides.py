@@ -27,10 +27,11 @@ class TFModelsSide:
 
     @staticmethod
     def prepare() -> None:
-        from tfmodels.cli.main import load_backend
+        # Imports belong to no measurement.
+        import keras  # noqa: F401
+        import tensorflow  # noqa: F401
 
-        load_backend()
-        import tfmodels.auto  # noqa: F401  # imports belong to no measurement
+        import tfmodels.auto  # noqa: F401
 
     def __init__(self, folder: str, dtype: str):
         from tfmodels import TFAutoModelForCausalLM
