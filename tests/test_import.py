@@ -120,6 +120,17 @@ def test_names_of_transformers_get_a_hint(name, hint):
     with pytest.raises(AttributeError) as caught:
         getattr(tfmodels, name)
     assert str(caught.value).startswith(f"module 'tfmodels' has no attribute '{name}'{hint}")
+    with pytest.raises(ImportError) as caught:
+        exec(f"from tfmodels import {name}")
+    assert str(caught.value).startswith(f"cannot import name '{name}' from 'tfmodels'{hint}")
+
+
+def test_names_that_nothing_is_close_to_are_told_as_python_does():
+    with pytest.raises(ImportError, match="cannot import name 'qqq' from 'tfmodels'"):
+        exec("from tfmodels import qqq")
+    with pytest.raises(ModuleNotFoundError, match="No module named 'tfmodels.qqq'"):
+        importlib.import_module("tfmodels.qqq")
+    assert not hasattr(tfmodels, "LlamaForCausalLM")
 
 
 def test_parts_are_imported_when_they_are_named():

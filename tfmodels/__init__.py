@@ -176,7 +176,6 @@ _NAMES = {
         "PreTrainedTokenizerFast",
     ),
 }
-moved.install()
 startup.install()
 
 # Parts that are imported when they are first named: `tfmodels.training` after `import tfmodels`.
@@ -205,6 +204,9 @@ def _hint(name: str) -> str:
     from tfmodels.auto import name_hint
 
     return name_hint(name, {*_MODULES, *_family_names()})
+
+
+moved.install(_hint)
 
 
 def __getattr__(name: str) -> Any:

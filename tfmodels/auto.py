@@ -7,7 +7,7 @@ import difflib
 import importlib
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
 from tfmodels.checkpoints import hub
@@ -212,7 +212,8 @@ class _AutoModel:
         source = hub.Source(pretrained_model_name_or_path, **options)
         config = kwargs.get("config")
         if not isinstance(config, ModelConfig):
-            config = read_config_file(source, **options) if config is None else read_config_file(config, **options)
+            if not isinstance(config, Mapping):
+                config = read_config_file(source if config is None else config, **options)
         return cls.class_for(config).from_pretrained(source, **{**kwargs, "config": config})
 
     @classmethod

@@ -1,4 +1,8 @@
-"""Old names of modules: `import tfmodels.config` finds `tfmodels.configs.base`."""
+"""What imports of names find that are not where they are asked for.
+
+Old names of modules: `import tfmodels.config` finds `tfmodels.configs.base`. Names that the package does not have:
+`from tfmodels import LlamaForCausalLM` says which one is meant.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 
 # Old module -> the one that holds its names now.
@@ -29,12 +33,25 @@ MOVED = {
 
 
 class MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds a module of `MOVED` where it is now; both names then stand for one module object."""
+    """Finds a module of `MOVED` where it is now; both names then stand for one module object.
+
+    Args:
+        hint: what to use in place of a name that the package does not have, or "".
+    """
+
+    def __init__(self, hint: Callable[[str], str]) -> None:
+        self.hint = hint
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        return importlib.machinery.ModuleSpec(fullname, self) if fullname in MOVED else None
+        if fullname in MOVED:
+            return importlib.machinery.ModuleSpec(fullname, self)
+        package, _, name = fullname.rpartition(".")
+        # `from tfmodels import name` looks for a module last, and would then tell nothing but that there is none.
+        if package == "tfmodels" and not name.startswith("_") and (hint := self.hint(name)):
+            raise ImportError(f"cannot import name {name!r} from 'tfmodels'{hint}", name=package)
+        return None
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
         return None
@@ -44,7 +61,7 @@ class MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         sys.modules[module.__name__] = importlib.import_module(MOVED[module.__name__])
 
 
-def install() -> None:
+def install(hint: Callable[[str], str]) -> None:
     """Let Python ask `MovedModules` after its own finders."""
     if not any(isinstance(finder, MovedModules) for finder in sys.meta_path):
-        sys.meta_path.append(MovedModules())
+        sys.meta_path.append(MovedModules(hint))

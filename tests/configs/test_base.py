@@ -319,6 +319,10 @@ def test_what_scripts_pass(tmp_path):
         assert (changed.vocab_size, changed.is_decoder, unused) == (7, True, {"foo": 1})
         with pytest.raises(TypeError, match="unknown argument 'foo'"):
             read(tmp_path, foo=1)
+        with pytest.raises(TypeError, match="'safe_serialization': .* it is an argument of save_pretrained"):
+            read(tmp_path, safe_serialization=True)
+        with pytest.raises(TypeError, match="'attn_implementation': .* it is for models, give it to their from_pre"):
+            read(tmp_path, attn_implementation="eager")
     values, unused = LlamaConfig.get_config_dict(tmp_path, revision="main", foo=1)
     assert values["hidden_size"] == 64 and unused == {"foo": 1}
     assert LlamaConfig.from_pretrained(folder=tmp_path) == config

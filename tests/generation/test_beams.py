@@ -63,12 +63,14 @@ def test_without_a_cache_and_padded_prompts_give_the_same(model):
     np.testing.assert_array_equal(np.asarray(model.generate(padded, attention_mask=mask, **options))[:, 4:], want)
 
 
-def test_scores_that_are_no_numbers_are_an_error():
+@pytest.mark.parametrize("options", [GRAPH, {}, {**GRAPH, "do_sample": True}, {**GRAPH, "early_stopping": True}])
+@pytest.mark.parametrize("end", [None, 2])
+def test_scores_that_are_no_numbers_are_an_error(options, end):
     model = small.make("llama", "ForCausalLM")
     for weight in model.trainable_weights[-1:]:
         weight.assign(np.full(weight.shape, np.nan))
     with pytest.raises(FloatingPointError, match="NaN in row 0"):
-        model.generate(PROMPT, num_beams=2, max_new_tokens=3, **GRAPH)
+        model.generate(PROMPT, **{"num_beams": 2, "max_new_tokens": 3, **options, "eos_token_id": end})
 
 
 @pytest.mark.parametrize(("size", "count"), [(4, 4), (33, 4), (1000, 4), (50, 40)])

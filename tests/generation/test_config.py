@@ -221,6 +221,17 @@ def test_arrays_become_plain_values():
     json.dumps(config.to_dict())
 
 
+def test_keys_of_files_that_are_called_like_methods_are_kept_beside_them(tmp_path):
+    stored = {"validate": 1, "update": 2, "to_dict": 3, "eos_token_ids": 4, "eos_token_id": 7, "my_note": "kept"}
+    (tmp_path / "generation_config.json").write_text(json.dumps(stored))
+    config = GenerationConfig.from_pretrained(tmp_path)
+    assert config.to_dict() == stored and config.my_note == "kept" and config.eos_token_ids == (7,)
+    config.update(max_new_tokens=3).save_pretrained(tmp_path)
+    again = GenerationConfig.from_pretrained(tmp_path)
+    assert again.to_dict() == {**stored, "max_new_tokens": 3}
+    assert copy.deepcopy(again) == pickle.loads(pickle.dumps(again)) == again
+
+
 def test_files_keep_unknown_keys(tmp_path):
     content = {
         "_from_model_config": True,

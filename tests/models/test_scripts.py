@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from tfmodels import (
+    AutoConfig,
     LlamaConfig,
     MPNetConfig,
     TFAutoModel,
@@ -149,3 +150,18 @@ def test_another_backend_is_refused_before_anything_is_loaded(name):
         check=False,
     )
     assert f"ImportError: KERAS_BACKEND={name}: the models of tfmodels run on tensorflow and jax" in result.stderr
+
+
+def test_keywords_that_say_nothing_of_a_model_are_refused_in_words():
+    with pytest.raises(ValueError, match=r"does not take return_unused_kwargs=True.*AutoConfig\.from_pretrained"):
+        TFLlamaForCausalLM.from_pretrained("stories260K", return_unused_kwargs=True)
+    model = TFLlamaForCausalLM.from_pretrained("stories260K", return_unused_kwargs=False)
+    for thing in (model, model.config, model.generation_config):
+        with pytest.raises(TypeError, match="save_directory=None; the path of a folder was expected"):
+            thing.save_pretrained(None)
+
+
+def test_auto_classes_take_a_dict_as_configuration():
+    values = AutoConfig.from_pretrained("stories260K").to_dict()
+    model = TFAutoModelForCausalLM.from_pretrained("stories260K", config={**values, "num_labels": 7})
+    assert type(model) is TFLlamaForCausalLM and model.config.num_labels == 7

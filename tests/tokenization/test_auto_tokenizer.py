@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tfmodels import MPNetConfig
 from tfmodels.tokenization import (
     AutoTokenizer,
     GPT2Tokenizer,
@@ -77,3 +78,28 @@ def test_auto_arguments_of_existing_scripts(stories260k):
         AutoTokenizer.from_pretrained(stories260k, trust_remote_code=True)
     tokenizer = AutoTokenizer.from_pretrained(stories260k, use_fast=True, padding_side="right", model_max_length=512)
     assert (tokenizer.padding_side, tokenizer.model_max_length) == ("right", 512)
+
+
+def test_a_configuration_given_stands_for_the_folders(vocabularies, tmp_path):
+    folder = checkpoint(tmp_path, vocabularies / "mpnet", "vocab.txt")
+    with pytest.raises(FileNotFoundError, match="vocab.txt with a config.json"):
+        AutoTokenizer.from_pretrained(folder)
+    for config in (MPNetConfig(), {"model_type": "mpnet"}):
+        assert type(AutoTokenizer.from_pretrained(folder, config=config)) is MPNetTokenizer
+    with pytest.raises(TypeError, match="config='mpnet'; a configuration or a dict was expected"):
+        AutoTokenizer.from_pretrained(folder, config="mpnet")
+
+
+def test_what_scripts_give_to_everything_that_they_load_passes(vocabularies):
+    given = {
+        "torch_dtype": "auto",
+        "attn_implementation": "sdpa",
+        "legacy_format": False,
+        "return_unused_kwargs": True,
+    }
+    assert type(AutoTokenizer.from_pretrained(vocabularies / "mpnet", **given)) is MPNetTokenizer
+
+
+def test_a_model_type_that_is_no_text(vocabularies, tmp_path):
+    folder = checkpoint(tmp_path, vocabularies / "neox", "tokenizer.json", model={"model_type": ["gpt_neox"]})
+    assert type(AutoTokenizer.from_pretrained(folder)) is PreTrainedTokenizerFast

@@ -114,16 +114,20 @@ def _add_other_names(
             _remove(result.unexpected, name)
         if len(stored) == 2 and not same_values(checkpoint, *stored):
             result.notes.append(f"{stored[1]} differs from {stored[0]}, which the model uses, and was left out")
-    if not (model.ties_embeddings and model.config.tie_word_embeddings and model.weight_map.tied):
+    if not (model.config.tie_word_embeddings and model.weight_map.tied):
         return
     head, table = model.weight_map.tied
     table = f"{model.base_model_prefix}.{table}"
-    if head in names:
-        _remove(result.unexpected, names[head])
-        if table in result.found:
-            result.tied_twice = names[head]
-        else:
-            result.found[table] = names[head]
+    if head not in names:
+        return
+    if table not in result.found:  # whatever head this model has, the file's stands for the table
+        result.found[table] = names[head]
+        _remove(result.foreign, names[head])
+    elif model.ties_embeddings:
+        result.tied_twice = names[head]
+    else:
+        return
+    _remove(result.unexpected, names[head])
 
 
 def _remove(names: list[str], name: str) -> None:

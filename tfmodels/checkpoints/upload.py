@@ -10,7 +10,7 @@ from typing import Any
 
 from tfmodels.checkpoints.hub import HubError
 from tfmodels.utils.arguments import PUSHING, settle
-from tfmodels.utils.text import quote
+from tfmodels.utils.text import did_you_mean, quote
 
 
 class PushToHub:
@@ -118,9 +118,9 @@ def wanted(options: dict[str, Any], save_directory: str | os.PathLike[str]) -> C
         ...
         TypeError: save_pretrained got an unknown argument 'repo'; did you mean repo_id?
     """
-    from tfmodels.utils.text import did_you_mean
-
     options = dict(options)
+    if not isinstance(save_directory, (str, os.PathLike)):
+        raise TypeError(f"save_directory={quote(save_directory)}; the path of a folder was expected.")
     asked = options.pop("push_to_hub", False)
     options.pop("max_shard_size", None)
     names = {name for name, fate in PUSHING.items() if fate.kind == "done"}

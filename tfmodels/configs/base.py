@@ -20,7 +20,7 @@ from tfmodels.checkpoints.formats import gguf
 from tfmodels.configs.names import COMMON
 from tfmodels.configs.part import ConfigPart, configuration, field_types
 from tfmodels.dtypes import dtype_name
-from tfmodels.utils.arguments import SAVING, old_name, settle
+from tfmodels.utils.arguments import MODELS_ALONE, SAVING, old_name, settle
 from tfmodels.utils.files import check_finished
 from tfmodels.utils.json_files import read_object, write_object
 from tfmodels.utils.plain import plain
@@ -328,9 +328,13 @@ class ModelConfig(ConfigPart, upload.PushToHub):
     @classmethod
     def refuse_unknown(cls, name: str, known: set[str]) -> None:
         """Raise TypeError for an override that is no field."""
-        raise TypeError(
-            f"unknown argument {quote(name)}: {cls.__name__} has no such field{did_you_mean(name, known) or '.'}"
-        )
+        if name in SAVING:
+            hint = ", and loading does not take it: it is an argument of save_pretrained."
+        elif name in MODELS_ALONE:
+            hint = ": it is for models, give it to their from_pretrained or from_config."
+        else:
+            hint = did_you_mean(name, known) or "."
+        raise TypeError(f"unknown argument {quote(name)}: {cls.__name__} has no such field{hint}")
 
     @classmethod
     @old_name("folder", "pretrained_model_name_or_path")

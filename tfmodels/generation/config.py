@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import warnings
@@ -375,6 +376,12 @@ class GenerationConfig(Settings, upload.PushToHub):
                     f"{winner} is used",
                     stacklevel=stacklevel,
                 )
+
+    def __getattribute__(self, name: str) -> Any:
+        # A key of a file that is called like a method is kept beside it, and never stands for it.
+        if name not in FIELDS and name in object.__getattribute__(self, "__dict__") and hasattr(type(self), name):
+            return inspect.getattr_static(type(self), name).__get__(self, type(self))
+        return object.__getattribute__(self, name)
 
     def __getattr__(self, name: str) -> Any:
         if name in UNSUPPORTED:  # scripts read them

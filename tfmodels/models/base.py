@@ -349,6 +349,11 @@ class TFPreTrainedModel(ScriptMethods, CallingConvention, QuantizedModel, TaskMo
             260032
         """
         hub_options, overrides = hub.split_options(kwargs)
+        if overrides.pop("return_unused_kwargs", False):
+            raise ValueError(
+                f"{cls.__name__} does not take return_unused_kwargs=True, which is for configurations: a keyword that "
+                f"is no field is an error here. Read the configuration with AutoConfig.from_pretrained first."
+            )
         formats = reader.choose_formats(use_safetensors, from_pt, from_tf, from_flax)
         source = pretrained_model_name_or_path
         source = source if isinstance(source, hub.Source) else hub.Source(source, **hub_options)

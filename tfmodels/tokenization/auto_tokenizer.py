@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tfmodels.auto import FAMILIES
+from tfmodels.configs.base import ModelConfig
 from tfmodels.tokenization.conversions.reading import read_json
 from tfmodels.tokenization.families import GPT2Tokenizer, GPTNeoXTokenizer, LlamaTokenizer, MPNetTokenizer
 from tfmodels.tokenization.fast import PreTrainedTokenizerFast, load
@@ -35,7 +38,12 @@ class AutoTokenizer:
 
     @staticmethod
     def from_pretrained(
-        name_or_path: str | os.PathLike, *, use_fast: bool = True, trust_remote_code: bool = False, **options: Any
+        name_or_path: str | os.PathLike,
+        *,
+        config: ModelConfig | Mapping[str, Any] | None = None,
+        use_fast: bool = True,
+        trust_remote_code: bool = False,
+        **options: Any,
     ) -> PreTrainedTokenizerFast:
         """Load the tokenizer of a checkpoint.
 
@@ -45,6 +53,7 @@ class AutoTokenizer:
 
         Args:
             name_or_path: folder, bundled model name, or hub id.
+            config: the model's configuration, in place of the folder's config.json.
             use_fast: all tokenizers here are of the fast kind; False warns.
             trust_remote_code: code in a checkpoint is never run; True warns.
             options: as for `PreTrainedTokenizerFast.from_pretrained`.
@@ -61,20 +70,26 @@ class AutoTokenizer:
             warnings.warn("use_fast=False has no effect: all tokenizers here are of the fast kind.", stacklevel=2)
         if trust_remote_code:
             warnings.warn("trust_remote_code=True has no effect: code in a checkpoint is never run.", stacklevel=2)
-        return load(name_or_path, _pick if options.get("gguf_file") is None else _of_gguf, options)
+        if options.get("gguf_file") is not None:
+            return load(name_or_path, _of_gguf, options)
+        if config is not None and not isinstance(config, (ModelConfig, Mapping)):
+            raise TypeError(f"config={quote(config)}; a configuration or a dict was expected.")
+        values = config.to_dict() if isinstance(config, ModelConfig) else config
+        return load(name_or_path, functools.partial(_pick, model_config=values), options)
 
 
 def _of_gguf(folder: Path) -> type[PreTrainedTokenizerFast]:
     return LlamaTokenizer  # the one architecture that is read from such files
 
 
-def _pick(folder: Path) -> type[PreTrainedTokenizerFast]:
+def _pick(folder: Path, model_config: Mapping[str, Any] | None) -> type[PreTrainedTokenizerFast]:
     config = read_config(folder)
-    model_config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    if model_config is None:
+        model_config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
     name = config.get(CLASS_KEY) or config.get("tokenizer_class") or model_config.get("tokenizer_class")
     named = TOKENIZERS.get(str(name).removesuffix("Fast"))
     # Checkpoints that do not name their tokenizer have the one of their architecture.
-    family = FAMILIES.get(model_config.get("model_type", ""))
+    family = FAMILIES.get(str(model_config.get("model_type")))
     by_type = TOKENIZERS[family.tokenizer] if family else None
     has_json = (folder / TOKENIZER_FILE).is_file()
     if named is not None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfmodels.tokenization import pipeline
 from tfmodels.tokenization.vocabulary import SPECIAL_TOKEN_NAMES
+from tfmodels.utils.arguments import MODELS_ALONE
 from tfmodels.utils.text import did_you_mean, quote
 
 if TYPE_CHECKING:
@@ -36,8 +37,12 @@ OPTIONS = (
     "chat_template",
     "name_or_path",
 )
-# Options of transformers that say how it is to build the tokenizer; there is one way here.
-WITHOUT_EFFECT = ("from_slow", "verbose", "tokenizer_class", "backend", "processor_class", "max_len")
+# Options of transformers that say how it is to build the tokenizer, where there is one way here, and those that scripts
+# give to everything that they load.
+WITHOUT_EFFECT = (
+    *("from_slow", "verbose", "tokenizer_class", "backend", "processor_class", "max_len", "legacy_format"),
+    *("dtype", "torch_dtype", *MODELS_ALONE, "return_unused_kwargs"),
+)
 
 
 class PipelineOption:

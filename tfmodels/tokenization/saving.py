@@ -55,11 +55,11 @@ class SavedTokenizer(ChatTemplates, IdsToText, PushToHub):
                 there is not.
             TypeError: an unknown argument.
         """
-        folder = Path(save_directory)
-        if folder.is_file():
-            raise ValueError(f"save_directory={quote(str(folder))} is a file; name a folder.")
+        if isinstance(save_directory, (str, os.PathLike)) and os.path.isfile(save_directory):
+            raise ValueError(f"save_directory={quote(str(save_directory))} is a file; name a folder.")
         kwargs.pop("save_jinja_files", None)  # chat templates are always written as such
-        push = upload.wanted(settle(kwargs, SAVING, "save_pretrained"), folder)
+        push = upload.wanted(settle(kwargs, SAVING, "save_pretrained"), save_directory)
+        folder = Path(save_directory)
         prefix = f"{filename_prefix}-" if filename_prefix else ""
         if not is_file_name(prefix or "x"):
             raise ValueError(f"filename_prefix={quote(filename_prefix)} must be part of a file name.")

@@ -155,6 +155,9 @@ SAVING = {
     "use_diff": _harmless("files hold every value"),
 }
 
+# Arguments of a model's `from_pretrained` that say how to build it; configurations do not keep them.
+MODELS_ALONE = ("attn_implementation", "ignore_mismatched_sizes", "config")
+
 
 def settle(given: Mapping[str, Any], table: Mapping[str, Fate], owner: str) -> dict[str, Any]:
     """Drop, rename or refuse keyword arguments as a table says.

@@ -9,7 +9,7 @@ those files are read as `tf_model.h5` and `flax_model.msgpack` are."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -173,15 +173,15 @@ class SafetensorsFile(TensorFile):
             )
 
 
-def _writer_of(stated: str | None, names: Iterable[str]) -> str:
+def _writer_of(stated: str | None, names: Collection[str]) -> str:
     """The library whose names a file has: "pt", "tf" or "flax"; by its metadata, or where those are silent by them."""
     if stated in ("tf", "flax"):
         return stated
-    if stated is None:
+    if stated != "pt":
+        if any(name.endswith((".kernel", ".embedding", "/scale", "/embedding")) for name in names):
+            return "flax"
         if any("/" in name or name.endswith(":0") for name in names):
             return "tf"
-        if any(name.endswith((".kernel", ".embedding")) for name in names):
-            return "flax"
     return "pt"
 
 
@@ -190,5 +190,6 @@ def _torch_name(name: str, written_by: str) -> tuple[str, bool]:
     if written_by == "tf":
         return hdf5.torch_name(f"model/{name}"), name.split("/")[-1].startswith("kernel")
     if written_by == "flax":
-        return flax.torch_name(name.replace(".", "/")), name.split(".")[-1] == "kernel"
+        name = name.replace(".", "/")
+        return flax.torch_name(name), name.endswith("/kernel")
     return name, False

@@ -92,7 +92,7 @@ class BeamSearch:
         totals = ops.reshape(scores, (batch, beams, vocab_size)) + ops.expand_dims(carry.scores, 2)
         totals = ops.reshape(totals, (batch, beams * vocab_size))
         no_number = ops.any(ops.isnan(totals), axis=1, keepdims=True)
-        # Such rows end with -1, which the caller sees.
+        # No score is above 0: a prompt without numbers ends with beams of the token -1, which `generate` refuses.
         totals = ops.where(no_number, 0.0, totals)
         best, picked = self._candidates(totals, count, inputs.seed, tokens.step)
         parent, token = picked // vocab_size, ops.where(no_number, -1, picked % vocab_size)
