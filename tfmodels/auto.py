@@ -211,9 +211,8 @@ class _AutoModel:
         options, _ = hub.split_options(kwargs)
         source = hub.Source(pretrained_model_name_or_path, **options)
         config = kwargs.get("config")
-        if not isinstance(config, ModelConfig):
-            if not isinstance(config, Mapping):
-                config = read_config_file(source if config is None else config, **options)
+        if not isinstance(config, (ModelConfig, Mapping)):
+            config = read_config_file(source if config is None else config, **options)
         return cls.class_for(config).from_pretrained(source, **{**kwargs, "config": config})
 
     @classmethod
