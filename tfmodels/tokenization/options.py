@@ -37,8 +37,8 @@ OPTIONS = (
     "chat_template",
     "name_or_path",
 )
-# Options of transformers that say how it is to build the tokenizer, where there is one way here, and arguments of models
-# that scripts give to everything that they load.
+# Options of transformers that say how it is to build the tokenizer, where there is one way here, and arguments of
+# models that scripts give to everything that they load.
 WITHOUT_EFFECT = (
     *("from_slow", "verbose", "tokenizer_class", "backend", "processor_class", "max_len", "legacy_format"),
     *("dtype", "torch_dtype", *MODELS_ALONE, "return_unused_kwargs"),
