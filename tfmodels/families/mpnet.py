@@ -18,6 +18,7 @@ from tfmodels.configs.base import ModelConfig
 from tfmodels.configs.part import configuration
 from tfmodels.layers.activations import gelu
 from tfmodels.layers.attention import split_heads
+from tfmodels.layers.classifiers import FirstTokenClassifier
 from tfmodels.layers.feed_forward import FeedForward
 from tfmodels.layers.linear import build_all, embedding, linear, unembed
 from tfmodels.layers.norms import layer_norm
@@ -242,25 +243,6 @@ class MPNetLMHead(keras.layers.Layer):
         return self.layer_norm(gelu(self.dense(hidden, lowering=lowering)))
 
 
-class MPNetClassifier(keras.layers.Layer):
-    """Two layers on the first token's hidden state."""
-
-    def __init__(self, config: MPNetConfig, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.width = config.hidden_size
-        options = {"std": config.initializer_range, "use_bias": True, "dtype": self.dtype_policy}
-        self.dropout = keras.layers.Dropout(config.hidden_dropout_prob, dtype=self.dtype_policy, name="dropout")
-        self.dense = linear(config.hidden_size, name="dense", **options)
-        self.out_proj = linear(config.num_labels, name="out_proj", **options)
-
-    def build(self, input_shape: Any = None) -> None:
-        build_all(self.width, self.dropout, self.dense, self.out_proj)
-
-    def call(self, hidden: Any, training: bool | None = None, lowering: Lowering = PLAIN) -> Any:
-        first = self.dense(self.dropout(hidden[:, 0], training=training), lowering=lowering)
-        return self.out_proj(self.dropout(ops.tanh(first), training=training), lowering=lowering)
-
-
 class TFMPNetPreTrainedModel(TFPreTrainedModel):
     """Base of the MPNet models."""
 
@@ -333,7 +315,15 @@ class TFMPNetForSequenceClassification(SequenceClassificationHead, TFMPNetPreTra
     """MPNet that classifies whole sequences."""
 
     def make_head(self) -> None:
-        self.classifier = MPNetClassifier(self.config, dtype=self.dtype_policy, name="classifier")
+        config = self.config
+        self.classifier = FirstTokenClassifier(
+            config.hidden_size,
+            config.num_labels,
+            dropout=config.hidden_dropout_prob,
+            std=config.initializer_range,
+            dtype=self.dtype_policy,
+            name="classifier",
+        )
 
     def build_head(self) -> None:
         build_all(self.config.hidden_size, self.classifier)

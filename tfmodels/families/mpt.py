@@ -1,7 +1,8 @@
 """MPT (MosaicML, https://www.databricks.com/blog/mpt-7b), after its definition in llm-foundry.
 
 Pre-normalised decoder without position embeddings: attention falls off linearly with distance (ALiBi). Covers MPT-7B,
-MPT-30B, their variants, and everything else whose `model_type` is "mpt".
+MPT-30B, their variants, and everything else whose `model_type` is "mpt". The file is longer than other families'
+because llm-foundry has more options, each of which is computed or refused by its configuration.
 """
 
 from __future__ import annotations
@@ -172,8 +173,7 @@ class MptConfig(ModelConfig):
         if not heads or self.n_heads % heads or attention.kv_n_heads not in (None, heads):
             raise ValueError(
                 f"attn_config.kv_n_heads={quote(attention.kv_n_heads)} does not fit "
-                f"attn_type={quote(attention.attn_type)} with "
-                f"n_heads={self.n_heads}."
+                f"attn_type={quote(attention.attn_type)} with n_heads={self.n_heads}."
             )
         if attention.qk_ln and self.norm_type in RMS_NORMS:
             raise ValueError(

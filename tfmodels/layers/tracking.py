@@ -1,4 +1,4 @@
-"""How Keras and TensorFlow find the parts of a layer, where neither has a public door."""
+"""Private doors of Keras and TensorFlow to how they find the parts of a layer, for which there are no public ones."""
 
 from __future__ import annotations
 
@@ -26,6 +26,20 @@ def unlocked(layer: keras.layers.Layer) -> Iterator[None]:
         yield
     finally:
         layer._tracker.lock()
+
+
+def untrack(layer: keras.layers.Layer, variable: keras.Variable) -> None:
+    """Make a layer forget one of its variables; inside of `unlocked`.
+
+    Example:
+        >>> dense = keras.layers.Dense(1)
+        >>> dense.build((None, 2))
+        >>> with unlocked(dense):
+        ...     untrack(dense, dense.bias)
+        >>> [variable.name for variable in dense.weights]
+        ['kernel']
+    """
+    layer._untrack_variable(variable)
 
 
 class ListsTracked(keras.layers.Layer):

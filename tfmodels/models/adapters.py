@@ -14,6 +14,7 @@ from keras import ops
 from tfmodels.checkpoints.weight_map import slots_of, walk
 from tfmodels.layers.linear import Linear
 from tfmodels.layers.lora import LoraAdapter, LoraConfig
+from tfmodels.runtime.sub_layers import all_layers
 from tfmodels.utils.text import some
 
 
@@ -86,7 +87,7 @@ def add_lora(
     both = sorted(set(chosen) & set(fully))
     if both:
         raise ValueError(f"targets and train_fully both name {', '.join(both)}; each layer is trained in one way.")
-    quantised = [name for name, layer in fully.items() if any(x.quantization_mode for x in layer._flatten_layers())]
+    quantised = [name for name, layer in fully.items() if any(x.quantization_mode for x in all_layers(layer))]
     if quantised:
         raise ValueError(
             f"train_fully names {', '.join(quantised)}, quantised, which cannot learn; `quantize(filters=...)` leaves "

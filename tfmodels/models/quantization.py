@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from tfmodels.checkpoints.weight_map import walk
+from tfmodels.runtime.sub_layers import all_layers
 
 
 class QuantizedModel(keras.Model):
@@ -45,7 +46,7 @@ class QuantizedModel(keras.Model):
     @property
     def quantization(self) -> str | None:
         """Modes that weights are quantised by, separated by commas: "int8", "int4"; None where none is."""
-        modes = {getattr(layer, "quantization_mode", None) for layer in self._flatten_layers()} - {None}
+        modes = {getattr(layer, "quantization_mode", None) for layer in all_layers(self)} - {None}
         return ", ".join(sorted(modes)) or None
 
 

@@ -12,6 +12,7 @@ from keras import ops
 from tfmodels.checkpoints.upload import PushToHub
 from tfmodels.configs.base import ModelConfig
 from tfmodels.models import vocabulary
+from tfmodels.runtime.sub_layers import all_layers
 from tfmodels.utils.arguments import LOADING, settle
 from tfmodels.utils.text import quote
 
@@ -93,7 +94,7 @@ class ScriptMethods(PushToHub):
         weights = self.trainable_weights if only_trainable else self.weights
         left_out = set()
         if exclude_embeddings:
-            tables = [layer for layer in self._flatten_layers() if isinstance(layer, keras.layers.Embedding)]
+            tables = [layer for layer in all_layers(self) if isinstance(layer, keras.layers.Embedding)]
             left_out = {id(weight) for table in tables for weight in table.weights}
         return sum(math.prod(weight.shape) for weight in weights if id(weight) not in left_out)
 

@@ -128,7 +128,7 @@ class TaskModel(TrainedModel):
             loss = None
         elif isinstance(loss, str):
             keras.losses.get(loss)  # an unknown name is an error here, and not only at the first batch
-        # Keras keeps the loss of an earlier call where this one names none; here that means the model's own.
+        # Private: Keras keeps the loss of an earlier call where this one names none, which means the model's own here.
         self._compile_loss = self.loss = None
         super().compile(optimizer, loss, *args, **kwargs)
 

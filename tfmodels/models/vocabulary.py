@@ -10,7 +10,7 @@ from keras import ops
 
 from tfmodels.checkpoints.deferred import declare_weights
 from tfmodels.checkpoints.weight_map import slots_of, walk
-from tfmodels.layers.tracking import unlocked
+from tfmodels.layers.tracking import unlocked, untrack
 from tfmodels.utils.text import quote
 
 
@@ -80,7 +80,7 @@ def _replace(layer: keras.layers.Layer, old: Any, values: np.ndarray) -> None:
     """Put a variable of another shape in an old one's place."""
     attribute = next(name for name, value in vars(layer).items() if value is old)
     with unlocked(layer):
-        layer._untrack_variable(old)
+        untrack(layer, old)
         new = layer.add_weight(
             shape=values.shape, dtype=old.dtype, initializer="zeros", trainable=old.trainable, name=old.name
         )

@@ -13,6 +13,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfmodels.runtime.sub_layers import all_layers
+
 
 @dataclasses.dataclass
 class TracedBlock:
@@ -91,7 +93,7 @@ def _function(block: keras.layers.Layer, context: Any) -> tuple[Any, list[Any]]:
 
 def _has_one_dtype(block: keras.layers.Layer) -> bool:
     """Whether all layers of a block cast weights to the same dtype, so that they may be read outside of it, too."""
-    return len({layer.compute_dtype for layer in block._flatten_layers()}) == 1
+    return len({layer.compute_dtype for layer in all_layers(block)}) == 1
 
 
 def _same_objects(one: dict[str, Any], other: dict[str, Any]) -> bool:
@@ -100,7 +102,7 @@ def _same_objects(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 def _alike(one: keras.layers.Layer, other: keras.layers.Layer) -> bool:
     """Whether two blocks compute the same with the same weights, judged by their layers' types and attributes."""
-    ones, others = one._flatten_layers(), other._flatten_layers()
+    ones, others = all_layers(one), all_layers(other)
     return len(ones) == len(others) and all(
         type(a) is type(b) and a.quantization_mode == b.quantization_mode and _same_settings(a, b)
         for a, b in zip(ones, others, strict=True)

@@ -10,6 +10,8 @@ cannot be closed from outside: a memo index of 2**31 - 1 makes it allocate gigab
 shared tuples makes it hash for ever, it takes one key twice, sets attributes (BUILD) of whatever it has made, and
 never counts its instructions. `tests/checkpoints/formats/test_tensor_pickle.py` holds these cases.
 
+The file is long because the machine is one idea: its state, its limits and one short method for each instruction.
+
 Source: `torch/serialization.py` and `torch/_utils.py` for what PyTorch writes; PEP 307 and PEP 3154 for pickle itself.
 """
 

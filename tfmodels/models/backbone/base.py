@@ -17,6 +17,7 @@ from tfmodels.layers.tracking import ListsTracked
 from tfmodels.models.backbone.context import AttentionLog, BlockContext, Pass
 from tfmodels.models.calling import CallingConvention, value_range
 from tfmodels.runtime.shared_blocks import TracedBlock, call_block
+from tfmodels.runtime.sub_layers import all_layers
 
 
 class Backbone(CallingConvention, ListsTracked):
@@ -174,5 +175,5 @@ def run_recomputed(
 
 def random_generators(layer: keras.layers.Layer) -> list[keras.random.SeedGenerator]:
     """The random states that the dropouts in a layer draw from."""
-    dropouts = (inner for inner in layer._flatten_layers() if isinstance(inner, keras.layers.Dropout))
+    dropouts = (inner for inner in all_layers(layer) if isinstance(inner, keras.layers.Dropout))
     return [dropout.seed_generator for dropout in dropouts if dropout.rate > 0]
