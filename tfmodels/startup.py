@@ -1,4 +1,4 @@
-"""What happens around the first import of TensorFlow and Keras in a process that has imported tfmodels.
+"""Hooks around the first import of TensorFlow and Keras in a process that has imported tfmodels.
 
 TensorFlow's start-up lines are kept off the terminal, and Keras is told where this package's classes are, so that
 `keras.models.load_model` finds them. `import tfmodels` itself loads neither of the two. The reader of GGUF files is
@@ -119,7 +119,7 @@ class LazyClass:
         return getattr(importlib.import_module(self.module), self.name)
 
     def from_config(self, config: dict[str, Any], **options: Any) -> Any:
-        """What Keras calls to make an object of the class."""
+        """Make an object of the class; Keras calls this."""
         return self.load().from_config(config, **options)
 
 

@@ -169,7 +169,10 @@ def test_learns_with_every_weight(model):
         loss = model(**inputs_of(type(model)), **LABELS[type(model)], training=True).loss
     gradients = tape.gradient(loss, [weight.value for weight in model.trainable_weights])
     for weight, gradient in zip(model.trainable_weights, gradients, strict=True):
-        assert gradient is not None and np.abs(tf.convert_to_tensor(gradient)).max() > 0, weight.path
+        assert gradient is not None, weight.path
+        # A bias that all choices share changes no softmax over them: its gradient is 0 but for rounding.
+        shared = type(model) is TFMPNetForMultipleChoice and weight is model.classifier.bias
+        assert shared or np.abs(tf.convert_to_tensor(gradient)).max() > 0, weight.path
 
 
 def test_fit(model):

@@ -53,7 +53,7 @@ def _fit(x: Any, room: int) -> Any:
 
 
 def slot_positions(room: int, length: Any) -> Any:
-    """Which position lies in each slot of a layer with `room` slots: position p is written to slot p % room.
+    """The position that each slot of a layer with `room` slots holds: position p is written to slot p % room.
 
     Args:
         length: number of positions so far, an int or int32 scalar.
@@ -75,7 +75,7 @@ def layers_of(past_key_values: Any) -> tuple[LayerCache, ...]:
 
 
 def filled_length(past_key_values: Any) -> Any:
-    """How many positions a cache (or None) holds: an int, or an int32 scalar for a static cache."""
+    """The number of positions in a cache (or None): an int, or an int32 scalar for a static cache."""
     if past_key_values is None:
         return 0
     if isinstance(past_key_values, StaticCache):
@@ -86,8 +86,8 @@ def filled_length(past_key_values: Any) -> Any:
 def check_room(past_key_values: Any, new: Any) -> None:
     """Raise ValueError where a static cache is known to be too full for `new` further positions.
 
-    Written past its room a static cache would lose its oldest positions without a word. Both numbers are looked at
-    where they hold values now; inside a graph nothing is checked.
+    A static cache written past its room would silently lose its oldest positions. Both numbers are checked where
+    their values are known; inside a graph nothing is checked.
 
     Example:
         >>> import numpy as np

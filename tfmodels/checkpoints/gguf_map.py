@@ -21,7 +21,7 @@ def short(value: Any) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class GGUFMap:
-    """How GGUF files of an architecture say what a `config.json` and safetensors files say.
+    """The translation of an architecture's GGUF files into a `config.json` and the names of safetensors files.
 
     Fields:
         architecture: `general.architecture` of its files, which also begins the names of its settings.

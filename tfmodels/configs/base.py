@@ -31,7 +31,7 @@ MAX_LAYERS = 1 << 16
 """Far more than any model has; a larger number is a mistake that would take hours to build."""
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 MAX_LABELS = 1_000_000
-"""Most classes that are given names of their own accord."""
+"""Most classes that `num_labels` may name."""
 
 
 @configuration
@@ -86,7 +86,7 @@ class ModelConfig(ConfigPart, upload.PushToHub):
         self.finish()
         self.validate()
 
-    # What a family may override -----------------------------------------------------------------------------
+    # Methods that a family may override -----------------------------------------------------------------------------
 
     @classmethod
     def normalize(cls, values: dict[str, Any]) -> dict[str, Any]:
@@ -170,7 +170,7 @@ class ModelConfig(ConfigPart, upload.PushToHub):
     # Labels and token ids -----------------------------------------------------------------------------------
 
     def _check_token_ids(self) -> None:
-        """Drop token ids that are none, with a warning: a setting of generation never stops a model from loading."""
+        """Drop invalid token ids with a warning: a setting of generation never stops a model from loading."""
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
             value = getattr(self, name)
             ids = value if isinstance(value, list) else [] if value is None else [value]
@@ -222,7 +222,7 @@ class ModelConfig(ConfigPart, upload.PushToHub):
             self.id2label = {index: f"LABEL_{index}" for index in range(value)}
             self.label2id = {label: index for index, label in self.id2label.items()}
 
-    # What scripts written for transformers read -------------------------------------------------------------
+    # Attributes that scripts written for transformers read ------------------------------------------------
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -248,7 +248,7 @@ class ModelConfig(ConfigPart, upload.PushToHub):
 
     @property
     def name_or_path(self) -> str:
-        """Where the configuration was read from, or ""; not written to files."""
+        """The place that the configuration was read from, or ""; not written to files."""
         return self.__dict__.get("_read_from") or str(self._name_or_path or "")
 
     @name_or_path.setter
@@ -271,7 +271,7 @@ class ModelConfig(ConfigPart, upload.PushToHub):
         return {**super().to_dict(), "model_type": type(self).model_type}
 
     def to_diff_dict(self) -> dict[str, Any]:
-        """What differs from the defaults of the class, and `model_type`."""
+        """The values that differ from the defaults of the class, and `model_type`."""
         defaults = type(self)().to_dict()
         values = self.to_dict()
         return {k: v for k, v in values.items() if k == "model_type" or k not in defaults or v != defaults[k]}

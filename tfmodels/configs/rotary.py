@@ -15,8 +15,7 @@ from tfmodels.utils.text import quote
 
 ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "longrope", "llama3")
 
-# What each scaling cannot do without, and the keys it understands beside `rope_type`, `rope_theta` and the partial
-# factor.
+# The keys that each scaling needs, beside `rope_type`, `rope_theta` and the partial factor.
 _REQUIRED = {
     "default": (),
     "linear": ("factor",),
@@ -196,7 +195,7 @@ def _as_dict(name: str, value: Any) -> dict[str, Any]:
 
 
 def _as_number(value: Any) -> Any:
-    """The number that a text spells; anything else as it is, for `validate` to judge."""
+    """Turn text that spells a number into the number; leave anything else for `validate` to judge."""
     if isinstance(value, str):
         with contextlib.suppress(ValueError):
             return float(value)

@@ -27,7 +27,7 @@ _UNSEEN = 3.4028235e38  # statistic of a query that sees no key: all its weights
 
 
 class Dropout(NamedTuple):
-    """Which weights are dropped in a call.
+    """The dropout of attention weights in one call.
 
     Fields:
         rate: share of the weights, in [0, 1); what remains is divided by 1 - rate.
@@ -93,7 +93,7 @@ def attention(
 
 @dataclasses.dataclass(frozen=True)
 class _Axis:
-    """A length that is gone through in blocks."""
+    """A length divided into blocks."""
 
     size: int
 
@@ -143,7 +143,7 @@ class _Job:
         return ops.reshape(x, (-1, axis.padded, self.head_dim))
 
     def padded_pairs(self, x: Any) -> Any:
-        """Something broadcastable to (batch, heads, queries, keys), with room for whole blocks."""
+        """Pad a tensor that broadcasts to (batch, heads, queries, keys) to whole blocks."""
         more = [
             axis.padded - axis.size if size == axis.size and size > 1 else 0
             for axis, size in zip((self.queries, self.keys), x.shape[2:], strict=True)
@@ -299,7 +299,7 @@ class _Job:
         """Gradients of query, key, value and bias, float32 and in their shapes."""
         query, key, value, *rest = arrays
         bias = rest[0] if rest else None
-        # What the softmax takes off every weight's gradient.
+        # The gradient of a softmax subtracts this sum from every weight's gradient.
         shared = ops.sum(ops.cast(upstream, "float32") * ops.cast(output, "float32"), axis=3)
 
         def block_of_queries(i: Any, *flows: Any) -> tuple[Any, ...]:
@@ -342,7 +342,7 @@ class _Job:
 
 
 def kept(dropout: Dropout, rows: Any, queries: Any, keys: Any) -> Any:
-    """Which weights are not dropped; the same for the same numbers, in whatever blocks they are asked for.
+    """Draw the weights that are not dropped; the same numbers give the same draw, whatever the blocks.
 
     The bits come from a hash of seed and numbers: a generator with a state could not give a block again.
 

@@ -26,12 +26,12 @@ _ELEMENT_TYPES = {"float16": "F16", "bfloat16": "BF16"}
 _MAX_HEAD_DIM = 128
 _HEAD_DIM_STEP = 8
 
-# What a masked score gets beside a bias: far below any score, and a number in float16.
+# Score of a masked key where a bias is added: far below any other score, and finite in float16.
 MASKED = -30000.0
 
 
 class Kind(NamedTuple):
-    """What of an attention is compiled in.
+    """The settings of an attention that are compiled into its kernel.
 
     Fields:
         scale: factor on the scores.
@@ -284,7 +284,7 @@ class _Rows:
     def unpack(self, x: Any) -> Any:
         import tensorflow as tf
 
-        # What cuDNN leaves at padding is not defined.
+        # cuDNN leaves arbitrary values at padding.
         x = tf.gather(x, self.places, axis=1, batch_dims=1)
         return tf.where(self.keys[:, :, tf.newaxis, tf.newaxis], x, tf.zeros((), x.dtype))
 

@@ -3,9 +3,9 @@
 Decoding a token reads every weight once, so its time is the time it takes to stream the weights from memory. XLA's CPU
 compiler gives a product of a single row to one core and keeps the layout that a product of few rows happens to have;
 two cores read twice as fast as one, and a batch of products is shared among cores. On a GPU the kernels of
-`triton_decoding` are taken where they can run. Where they cannot, XLA's compiler for GPUs turns a product with a
+`triton_decoding` serve where they can run. Where they cannot, XLA's compiler for GPUs turns a product with a
 single row or column into a multiplication, whose result it writes to memory, and a sum; with eight rows it stays a
-product. The forms are equal in value up to the order of summation. They are worth it in programs that XLA compiles for
+product. The forms are equal in value up to the order of summation. They pay off in programs that XLA compiles for
 decoding and nowhere else: a `Lowering` with a target asks for them, and ordinary calls (target None) keep plain
 products.
 """

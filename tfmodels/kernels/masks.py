@@ -19,7 +19,7 @@ _MASKED_BELOW = -1e4
 
 @dataclasses.dataclass
 class AttentionMask:
-    """Which keys each query may see: the conjunction of the parts that are given.
+    """The keys that each query may see: those that every given part allows.
 
     Queries stand at key positions `offset` to `offset + query_length`.
 
@@ -31,8 +31,7 @@ class AttentionMask:
         segments: int32 (batch or 1, query_length): queries see keys of their own segment (packed sequences).
         pairs: bool (batch or 1, heads or 1, query_length, key_length), a mask the user made whole.
         bias: float, as `pairs`, added to the scores where they are not masked.
-        offset: key position of the first query: an int or int32 scalar, or int32 (batch,) for each row
-            its own.
+        offset: key position of the first query: an int or int32 scalar, or int32 (batch,), one for each row.
         fills: a query that sees nothing but padding attends equally to the padding within its window and to the tokens
             before its window, as GPT-Neo's additive masks have it. Otherwise its output depends on the implementation.
     """
@@ -72,7 +71,7 @@ class AttentionMask:
 
     @functools.cached_property
     def filled(self) -> Any:
-        """The keys that a query that sees only padding attends to equally; shaped as `allowed`, or None."""
+        """Keys that get equal weight from queries that see only padding, shaped as `allowed`; or None."""
         near, past = self._in_reach
         if not self.fills or past is None or self._given is None:
             return None

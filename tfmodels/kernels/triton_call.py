@@ -27,7 +27,7 @@ _TARGET = "__gpu$xla.gpu.triton"
 
 @functools.cache
 def missing() -> str | None:
-    """What this process lacks to call Triton kernels, as a sentence; None where nothing is missing."""
+    """The reason why this process cannot call Triton kernels, as a sentence; None where it can."""
     import keras
 
     if keras.backend.backend() != "tensorflow":
@@ -49,7 +49,7 @@ def triton_ir(kernel: str, dtypes: tuple[str, ...], sizes: tuple[tuple[str, Any]
         warps: that run a program.
 
     Raises:
-        RuntimeError: Triton refuses the kernel, or cannot run; the message says what it said.
+        RuntimeError: Triton refuses the kernel, or cannot run; the message holds its error.
     """
     request = json.dumps({"kernel": kernel, "dtypes": dtypes, "sizes": dict(sizes), "warps": warps})
     with _one_at_a_time:
@@ -66,7 +66,7 @@ def triton_ir(kernel: str, dtypes: tuple[str, ...], sizes: tuple[tuple[str, Any]
 
 
 def _answer(request: str) -> dict[str, str] | None:
-    """What the compiler says, or None where it has ended."""
+    """The compiler's answer to a request, or None where its process has ended."""
     compiler = _compiler()
     try:
         compiler.stdin.write(request + "\n")

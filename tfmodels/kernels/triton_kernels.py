@@ -233,7 +233,7 @@ def attention_total(
     BLOCK_CHUNKS: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
 ):
-    """What `attention_chunks` gave of all chunks, put together: (rows, GROUP, HEAD_DIM)."""
+    """Combine the results of `attention_chunks` for all chunks into (rows, GROUP, HEAD_DIM)."""
     head = tl.program_id(0)  # of all rows
     row = head // GROUP
     chunks = tl.arange(0, BLOCK_CHUNKS)

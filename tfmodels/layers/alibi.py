@@ -9,10 +9,11 @@ from keras import ops
 
 
 def alibi_slopes(heads: int, bias_max: float = 8.0) -> np.ndarray:
-    """How fast each head's bias falls with distance.
+    """The slopes with which each head's bias falls with distance.
 
-    For a power of two they are the geometric series from 2 ** (-bias_max / heads) to 2 ** -bias_max. Other numbers of
-    heads take every second slope of the next power of two's series, from its second on, and then those in between.
+    For a power of two heads they are the geometric series from 2 ** (-bias_max / heads) to 2 ** -bias_max. Other
+    numbers of heads take every second slope of the next power of two's series, from its second on, and then those in
+    between.
 
     Args:
         heads: number of query heads.
@@ -38,10 +39,10 @@ def alibi_slopes(heads: int, bias_max: float = 8.0) -> np.ndarray:
 
 
 def alibi_bias(slopes: np.ndarray, key_length: Any, last: Any) -> Any:
-    """What ALiBi adds to scaled scores.
+    """The bias that ALiBi adds to scaled scores.
 
-    It depends on the key alone: that all of a query's scores move by the same amount changes nothing after softmax, so
-    one row serves every query, and padding before the first token needs no correction.
+    It depends on the key alone. Softmax ignores a constant added to all of a query's scores, so one row serves every
+    query, and padding before the first token needs no correction.
 
     Args:
         slopes: (heads,), from `alibi_slopes`.

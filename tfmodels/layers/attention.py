@@ -14,7 +14,7 @@ from tfmodels.kernels.masks import AttentionMask
 from tfmodels.runtime.lowering import PLAIN, Lowering
 from tfmodels.utils.text import quote
 
-# What users may ask for, and what it means here: "auto" picks the fastest that serves the call.
+# `attn_implementation` as users give it -> its name here; "auto" picks the fastest that serves the call.
 IMPLEMENTATIONS = {
     "auto": "auto",
     "sdpa": "auto",
@@ -24,21 +24,21 @@ IMPLEMENTATIONS = {
     "flash_attention_2": "flash",
 }
 
-# Up to so many queries per key/value head the product is bound by reading the keys.
+# With at most this many queries per key/value head, reading the keys takes most of a product's time.
 _FEW_QUERIES = 8
 
-# From so many keys on blocks are faster than the plain form; on a GPU they are many small kernels.
+# With at least this many keys, blocks are faster than the plain form; on a GPU they are many small kernels.
 _BLOCKWISE_FROM = {"cpu": 1024, "gpu": 8192}
 
 _LOWEST = -3.4028235e38  # of float32: a row that is masked whole attends uniformly instead of giving NaN
 
-# Products of queries and keys in float16 are kept from 65504, its largest number, by making the queries smaller by a
-# power of two first, which changes no digit; the scores grow by as much again once they are float32.
+# Products of queries and keys in float16 could pass 65504, its largest number. So the queries are first multiplied by
+# this power of two, which changes no digit, and the scores are divided by it once they are float32.
 _SHRINK = 2.0**-6
 
 
 class AttentionPath(NamedTuple):
-    """How an attention was computed, and why not faster.
+    """The implementation that computed an attention, and why no faster one served.
 
     Fields:
         name: "flash", "blockwise", "decode" (a kernel for single queries, in compiled generation) or "eager".
@@ -138,10 +138,10 @@ def _not_for_flash(query: Any, key: Any, mask: AttentionMask, bias: Any, drops: 
 
 
 def _not_for_flash_on_jax(length: int, mask: AttentionMask, bias: Any) -> str | None:
-    # There a mask becomes a bias.
+    # JAX turns a mask into a bias.
     if (length % 2) and (bias is not None or mask.keys is not None or mask.window is not None):
         return f"on JAX flash attention beside a bias, padding or a window needs an even length, not {length}"
-    # Of a bias for each row older versions of JAX give no gradient, and say nothing.
+    # Older versions of JAX silently give no gradient of a bias that differs by row.
     if bias is not None and (mask.keys is not None or bias.shape[0] != 1):
         return "on JAX flash attention takes no padding (attention_mask) beside a bias, and no bias per row"
     return None
@@ -187,10 +187,9 @@ def attend(
 ) -> tuple[Any, Any]:
     """Attention of queries over keys and values, by plain products, in blocks, or by a fused kernel; see `choose`.
 
-    Scores and softmax are float32 whatever the inputs are, after a product in the dtype of `query` (in float16 of a
-    smaller query, so that |q.k| may pass 65504). With fewer
-    key/value heads than query heads, each serves a group of neighbouring query heads (grouped-query attention) and is
-    never repeated in memory.
+    Queries and keys are multiplied in the dtype of `query`; scores and softmax are float32. In float16 the query is
+    scaled down first, so that |q.k| may pass 65504. With fewer key/value heads than query heads, each serves a group
+    of neighbouring query heads (grouped-query attention) and is never repeated in memory.
 
     Args:
         query: (batch, heads, queries, head_dim).

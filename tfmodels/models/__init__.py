@@ -1,4 +1,4 @@
-"""What all models share: base class, backbone, calling convention, outputs, heads, losses, training steps.
+"""The parts that all models share: base class, backbone, calling convention, outputs, heads, losses, training steps.
 
 Nothing here knows a family.
 """

@@ -54,9 +54,9 @@ class TFPreTrainedModel(ScriptMethods, CallingConvention, QuantizedModel, TaskMo
     sharding: ClassVar[Sharding]
     # Further arguments of the backbone's constructor.
     backbone_options: ClassVar[dict[str, Any]] = {}
-    # What a head takes beside the backbone's inputs, labels included, in order.
+    # Inputs of the head beside those of the backbone, labels included, in order.
     head_inputs: ClassVar[tuple[str, ...]] = ()
-    # Whether the head's output layer is the embedding table once more where `tie_word_embeddings` says so.
+    # Whether `tie_word_embeddings` makes the embedding table the head's output layer too.
     ties_embeddings: ClassVar[bool] = False
     # Axes of `input_ids`: (batch, length), or one more for heads that compare several texts.
     input_rank: ClassVar[int] = 2
@@ -66,7 +66,7 @@ class TFPreTrainedModel(ScriptMethods, CallingConvention, QuantizedModel, TaskMo
     classifies_texts: ClassVar[bool] = False
     # Whether logits are read at each row's last token, which `config.pad_token_id` finds.
     finds_last_token: bool = False
-    # What `tfmodels.training.lora.add_lora` was asked for.
+    # The settings of the adapters that `tfmodels.training.lora.add_lora` made, or None.
     lora_config: Any = None
     # The programs that `generate` has compiled (`tfmodels.runtime.compile.ProgramCache`).
     _programs: Any = None
@@ -156,7 +156,7 @@ class TFPreTrainedModel(ScriptMethods, CallingConvention, QuantizedModel, TaskMo
         return output if self.backbone.flag("return_dict", return_dict) else output.to_tuple()
 
     def attention_report(self) -> str:
-        """How the blocks of the last call computed attention, and why not faster.
+        """The attention paths of the blocks in the last call, and why no faster ones served.
 
         In compiled code the last call is the last program that was traced; a program that runs again says nothing.
 

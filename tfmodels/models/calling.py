@@ -141,7 +141,7 @@ class CallingConvention:
         return super().__call__(*args, **{**flags, **kwargs})
 
     def _without_ignored(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """What was given by name, without `ignored_inputs`."""
+        """The arguments given by name, without `ignored_inputs`."""
         left_out = [name for name in self.ignored_inputs if given.get(name) is not None]
         if left_out and not self.told_of_ignored:
             self.told_of_ignored = True

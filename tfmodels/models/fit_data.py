@@ -104,7 +104,7 @@ def _dataset(model: Any, data: Any, apart: bool) -> Any:
 
 
 def accepted(model: Any, columns: Mapping[str, Any]) -> dict[str, str]:
-    """Which columns a model takes, and under which name; the others are dropped with a warning.
+    """Pick the columns that a model takes, with the input each one is; drop the others with a warning.
 
     Args:
         model: a `TaskModel`.

@@ -242,7 +242,7 @@ class TokenClassificationHead:
 
     label_names = ("labels",)
     head_inputs = ("labels",)
-    # What the family's checkpoints call the layer.
+    # The layer's name in the family's checkpoints.
     classifier_name = "classifier"
 
     def make_head(self) -> None:

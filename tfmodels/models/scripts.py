@@ -52,7 +52,7 @@ class ScriptMethods(PushToHub):
 
     @property
     def name_or_path(self) -> str:
-        """Where the model was read from, or ""."""
+        """The place that the model was read from, or ""."""
         return self.config.name_or_path
 
     @property

@@ -1,4 +1,4 @@
-"""How programs are traced, compiled and kept, and what the device offers.
+"""Tracing, compiling and keeping programs, and the abilities of the device.
 
 Nothing here knows a model.
 """

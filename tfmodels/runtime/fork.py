@@ -10,7 +10,7 @@ _started_in: int | None = None
 def check_not_forked() -> None:
     """Note which process computes first, and raise in its forked children.
 
-    The backend's threads do not live on in a child, and whatever waits for them waits for ever.
+    A forked child has none of the backend's threads, so that operations which wait for them never end.
 
     Raises:
         RuntimeError: this process was forked from the one that computed first.

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def pause_gc() -> Iterator[None]:
-    """Pause Python's garbage collector inside the block.
+    """Pause Python's garbage collector for the duration of a `with` block.
 
     A model or a traced program is tens of thousands of objects that all stay. Each search through them, and through
     all of TensorFlow's objects, finds nothing and costs a third of a second or more.

@@ -1,4 +1,4 @@
-"""Blocks that differ in nothing but their weights, traced once.
+"""Trace blocks that differ only in their weights once for all of them.
 
 Tracing a block takes Python half as long as XLA takes to compile it, and a model's blocks are mostly the same. In
 programs whose `Lowering` says `reuse` the first of them becomes a function of its weights, which the others call with
@@ -35,7 +35,7 @@ class TracedBlock:
     record: list[Any]
 
 
-# Attributes of a layer that are no settings: of these kinds, and under these names (Keras wraps the two methods).
+# Attributes of these types and names are no settings of a layer; Keras wraps `build` and `quantize` per instance.
 _NO_SETTINGS = (keras.layers.Layer, keras.Variable, keras.layers.InputSpec, keras.random.SeedGenerator)
 _NO_SETTINGS_NAMED = ("name", "build", "quantize")
 
@@ -137,5 +137,5 @@ def _same(one: Any, other: Any) -> bool:
         return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
     try:
         return bool(one == other)
-    except (TypeError, ValueError):  # of a kind that cannot tell: better traced once more
+    except (TypeError, ValueError):  # values that cannot be compared: trace once more
         return False

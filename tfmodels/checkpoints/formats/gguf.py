@@ -26,7 +26,7 @@ from tfmodels.checkpoints.formats.gguf_header import gguf_library, join_tensors,
 from tfmodels.checkpoints.gguf_map import GGUFMap, GGUFSettings
 from tfmodels.utils.text import quote, shorten
 
-# What elements are stored as, where they are not quantised: ggml's name -> ours.
+# Dtypes of elements that are not quantised: ggml's name -> ours.
 _PLAIN = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
 
 # Gives the `GGUFMap` of each architecture. Readers know no family: `tfmodels.startup` puts the registry's maps here.

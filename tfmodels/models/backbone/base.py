@@ -35,7 +35,8 @@ class Backbone(CallingConvention, ListsTracked):
 
     # Number of positions that the family has; None where any length works (rotary embeddings, ALiBi).
     position_limit: int | None = None
-    # Per layer how many of the last positions it looks back on, None for all; the first keeps all. None: all keep all.
+    # For each layer the number of last positions that it looks back on, None for all; the first keeps all. None where
+    # all layers keep all.
     cache_windows: tuple[int | None, ...] | None = None
     # Whether training recomputes blocks for the gradients instead of keeping their intermediate results.
     gradient_checkpointing: bool = False
@@ -151,12 +152,12 @@ def run_recomputed(
     block: keras.layers.Layer, hidden: Any, *, context: BlockContext
 ) -> tuple[Any, kv.LayerCache | None, Any]:
     """Call a block so that its gradients are computed from its inputs, by calling it again."""
-    # What gradients may flow into goes in as an argument; what they do not flow into, the block just sees.
+    # Tensors that need gradients are arguments of the recomputed function; the block reads all others from `context`.
     differentiable = {
         name: getattr(context, name) for name in ("bias", "head_mask") if getattr(context, name) is not None
     }
     context.mask.make_whole()  # now, outside of the function that is run twice
-    # Both runs have to drop the same: they start from the same random states.
+    # Both runs start from the same random states, so that their dropouts drop the same.
     states = [generator.state for generator in random_generators(block)]
     seeds = [ops.copy(ops.convert_to_tensor(state)) for state in states]
 

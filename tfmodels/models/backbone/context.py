@@ -100,7 +100,7 @@ class Pass(NamedTuple):
 
 
 class AttentionLog:
-    """How the blocks of the last call, or of the last program traced, computed attention.
+    """The attention paths of the blocks in the last call, or in the last program traced.
 
     A plain object, whose changes Keras does not track.
     """
