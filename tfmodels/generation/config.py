@@ -1,4 +1,7 @@
-"""The settings of `generate`: names and defaults that users know, checked, in and out of `generation_config.json`."""
+"""The settings of `generate`: names and defaults that users know, checked, in and out of `generation_config.json`.
+
+The file is long because it is one class, `GenerationConfig`; what each setting is stands in `settings`.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 A mask says which keys a query may see. Kernels take its parts (causal, window, which keys are padding), plain
 attention takes one boolean tensor: `AttentionMask` holds the parts and makes the tensor on demand. Masks are boolean;
-the only additive part is what a user's own 4-D float mask carries beyond masking.
+the only additive part is the finite values of a user's own 4-D float mask.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Data as people give it to `fit`, `evaluate` and `predict`, made into a model's inputs and labels.
+"""Turn the data given to `fit`, `evaluate` and `predict` into a model's inputs and labels.
 
 Datasets of the `datasets` library and of older scripts hold texts and ids beside the inputs, labels under the singular
-name, and rows of different lengths. All of that is mended here, once, before Keras sees the data.
+name, and rows of different lengths. This module settles all of that before Keras sees the data.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _KNOWN_EXTRAS = (
     "token_type_ids",
     "word_ids",
 )
-# Names of labels in datasets, where a model calls them `labels`.
+# Other names that datasets have for `labels`.
 _LABELS_TOO = ("label", "label_ids")
 
 
@@ -41,7 +41,7 @@ def is_dataset(x: Any) -> bool:
 
 
 def can_shuffle(x: Any) -> bool:
-    """Whether Keras shuffles such data: arrays and PyDatasets of known length, and neither datasets nor generators."""
+    """Whether Keras shuffles such data: arrays and PyDatasets of known length, but neither datasets nor generators."""
     if isinstance(x, keras.utils.PyDataset):
         return x.num_batches is not None
     return isinstance(x, (Mapping, list, tuple)) or hasattr(x, "shape")

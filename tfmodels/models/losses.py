@@ -1,4 +1,4 @@
-"""One loss per head, as a sum and a count in float32."""
+"""The losses of the heads, each a sum and a count in float32."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ IGNORED = -100
 
 
 class Loss(NamedTuple):
-    """A loss before it is divided.
+    """A loss as a sum of terms and their number.
 
-    Where several replicas train one model, each on its part of a batch, and counts differ between them, the mean of
-    their means is not the mean over the batch: whoever knows the replicas divides by a count of its own.
+    Replicas that train one model on parts of a batch may count different numbers of terms; the mean of their means is
+    then not the mean over the batch. So the trainer, which knows the replicas, divides by a count of its own.
 
     Fields:
         total: sum of the terms, float32, a scalar or (k,) for the mean of k losses.
@@ -42,7 +42,7 @@ class Loss(NamedTuple):
 
 
 def _loss(values: Any, counts: Any = None) -> Loss:
-    """Float32 values, of which those count for which the bool `counts` is true, all where it is None."""
+    """Sum float32 values where the bool `counts` is true, or all of them where it is None."""
     if counts is None:
         counts = ops.ones_like(values, dtype="bool")
     return Loss(ops.sum(ops.where(counts, values, 0.0)), ops.sum(ops.cast(counts, "float32")))
@@ -51,8 +51,8 @@ def _loss(values: Any, counts: Any = None) -> Loss:
 def cross_entropy(logits: Any, labels: Any, ignored: int = IGNORED) -> Loss:
     """Cross-entropy; labels equal to -100 are ignored.
 
-    Labels are compared with the classes where they hold values now; inside a graph the backend decides what one beyond
-    them gives (an error on a CPU, NaN on a GPU and under XLA).
+    Labels beyond the classes are an error where their values are known. Inside a graph the backend decides what they
+    give: an error on a CPU, NaN on a GPU and under XLA.
 
     Args:
         logits: float (..., classes).

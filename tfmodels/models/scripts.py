@@ -16,7 +16,7 @@ from tfmodels.runtime.sub_layers import all_layers
 from tfmodels.utils.arguments import LOADING, settle
 from tfmodels.utils.text import quote
 
-# Methods of PyTorch models: what to do here in their place.
+# Methods of PyTorch models -> what users of these models do instead.
 _OTHER_WAYS = {
     "cpu": "TensorFlow places weights; choose devices with CUDA_VISIBLE_DEVICES or tf.device",
     "cuda": "TensorFlow places weights; choose devices with CUDA_VISIBLE_DEVICES or tf.device",

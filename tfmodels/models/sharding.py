@@ -7,7 +7,7 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Sharding:
-    """Names of layers by the part they play, as regular expressions on the ends of their paths.
+    """Regular expressions for the ends of layers' paths, by the role that the layers play.
 
     Fields:
         queries: projections whose columns belong to attention heads; a fused projection of queries, keys and values

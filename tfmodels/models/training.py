@@ -72,7 +72,7 @@ class _Steps:
         self.programs = ProgramCache()
 
     def __call__(self, batches: Any) -> Any:
-        """Take steps over a list of batches, and give all outputs; or over an iterator's next ones, and the last's."""
+        """Step through a list of batches and return all outputs, or through an iterator's and return the last."""
         import tensorflow as tf
 
         if isinstance(batches, tf.data.Iterator):
@@ -91,7 +91,7 @@ class _Steps:
     def _take(self, batch: Any) -> Any:
         import tensorflow as tf
 
-        # As in Keras, an Optional stands for nothing.
+        # An Optional stands for a missing value, as in Keras.
         batch = tf.nest.map_structure(lambda x: None if isinstance(x, tf.experimental.Optional) else x, batch)
         return self.programs.run("step", self.step, batch, jit_compile=self.jit_compile)
 

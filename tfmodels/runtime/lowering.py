@@ -9,16 +9,16 @@ from tfmodels.utils.text import quote
 
 @dataclasses.dataclass(frozen=True)
 class Lowering:
-    """The choice of operations for one forward pass, equal in value whatever is chosen.
+    """The choice of operations for one forward pass; every choice gives the same values.
 
-    It is handed on from the caller to every layer: `DecoderBackbone.step(..., lowering=...)` and
+    Callers hand it on to every layer: `DecoderBackbone.step(..., lowering=...)` and
     `model(..., lowering=...)` take it, blocks find it in their `BlockContext`. `tfmodels.kernels.decoding.for_xla`
     makes the one for programs that XLA compiles here.
 
     Fields:
-        target: what a program that decodes is compiled for. "cpu" and "gpu" take the forms of products that XLA makes
-            fast there, "triton" the kernels of this package on an NVIDIA GPU, "litert" the operations that LiteRT
-            quantises; None keeps plain operations.
+        target: the device or format that a decoding program is compiled for. "cpu" and "gpu" take the forms of
+            products that XLA makes fast there, "triton" the kernels of this package on an NVIDIA GPU, "litert" the
+            operations that LiteRT quantises; None keeps plain operations.
         portable: only operations that every device has, as exports need them: attention by plain products.
         reuse: blocks that differ in their weights alone are traced once. For TensorFlow programs without gradients.
 
