@@ -223,6 +223,8 @@ def test_local_folders_are_left_as_they_are(tmp_path, monkeypatch):
     assert resolve("~/model", patterns=()) == tmp_path / "model"
     with pytest.raises(CheckpointNotFoundError, match=r"outer does not exist"):
         resolve("model", patterns=(), subfolder="outer")
+    with pytest.raises(CheckpointNotFoundError, match=r"xxx \.\.\. does not exist"):
+        resolve("model", patterns=(), subfolder="x" * 5000)
     (tmp_path / "file").touch()
     with pytest.raises(CheckpointNotFoundError, match=r"is a file; name the folder"):
         resolve("file", patterns=())

@@ -165,3 +165,7 @@ def test_auto_classes_take_a_dict_as_configuration():
     values = AutoConfig.from_pretrained("stories260K").to_dict()
     model = TFAutoModelForCausalLM.from_pretrained("stories260K", config={**values, "num_labels": 7})
     assert type(model) is TFLlamaForCausalLM and model.config.num_labels == 7
+
+
+def test_classes_say_whether_they_generate():
+    assert TFLlamaForCausalLM.can_generate() and not TFLlamaModel.can_generate()

@@ -259,6 +259,20 @@ class TestEncode:
         )
         np.testing.assert_array_equal(SentenceEncoder.from_pretrained(folder).encode("x"), want)
 
+    @pytest.mark.parametrize(
+        ("texts", "message"),
+        [
+            (None, r"texts=None; a text or a list of texts was expected"),
+            (b"a", r"texts=b'a'; a text or a list"),
+            ({"a": "b"}, r"texts=\{'a': 'b'\}; a text or a list"),
+            (["a", None], r"texts\[1\]=None; a text was expected"),
+            ([["a", "b"]], r"texts\[0\]=\['a', 'b'\]; a text was expected"),
+        ],
+    )
+    def test_what_is_no_text(self, encoder, texts, message):
+        with pytest.raises(TypeError, match=message):
+            encoder.encode(texts)
+
     def test_wrong_arguments(self, encoder):
         with pytest.raises(ValueError, match="batch_size=0"):
             encoder.encode(TEXTS, batch_size=0)
@@ -431,6 +445,7 @@ class TestSettings:
                 "truncate_dim is '6'; an integer was expected",
             ),
             ("config_sentence_transformers.json", {"truncate_dim": 0}, "truncate_dim=0; a positive number"),
+            ("config_sentence_transformers.json", {"prompts": {"a": 3}}, r"formers\.json: prompts: a is 3; text was"),
             ("config_sentence_transformers.json", {"prompts": ["a"]}, r"prompts is \['a'\]; .* was expected"),
             (
                 "config_sentence_transformers.json",

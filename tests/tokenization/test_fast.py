@@ -120,6 +120,11 @@ def test_save_vocabulary(llama, gpt2, neox, mpnet, vocabularies, tmp_path):
     (path,) = llama.save_vocabulary(str(tmp_path))
     assert Path(path).read_bytes() == (vocabularies / "llama" / "tokenizer.model").read_bytes()
     made = LlamaTokenizer(tokenizer_object=llama.backend_tokenizer)
+    for tokenizer in (llama, gpt2, mpnet):
+        for prefix in ("../x", "a/b", "x" * 300, 3):
+            with pytest.raises(ValueError, match=r"filename_prefix=.* must be part of a file name"):
+                tokenizer.save_vocabulary(tmp_path / "inner", prefix)
+    assert not (tmp_path / "inner").exists()
     with pytest.raises(ValueError, match=r"writes a tokenizer\.model, and this tokenizer has none to copy"):
         made.save_vocabulary(tmp_path)
     with pytest.raises(ValueError, match="is a file; name a folder"):

@@ -208,11 +208,12 @@ def resolve(name_or_path: str | os.PathLike[str] | Source, *, patterns: Sequence
 
 def _local(folder: Path, subfolder: str) -> Path:
     inner = folder / subfolder
-    if not inner.is_dir():
-        problem = "is a file; name the folder that holds it" if inner.is_file() else "does not exist"
-        if inner.is_file() and inner.suffix == ".gguf":
+    if not os.path.isdir(inner):  # unlike Path.is_dir, False for a name that no file system takes
+        is_file = os.path.isfile(inner)
+        problem = "is a file; name the folder that holds it" if is_file else "does not exist"
+        if is_file and inner.suffix == ".gguf":
             problem += f", with gguf_file={quote(inner.name)}"
-        raise CheckpointNotFoundError(f"The model folder {inner} {problem}.")
+        raise CheckpointNotFoundError(f"The model folder {shorten(inner)} {problem}.")
     return inner
 
 

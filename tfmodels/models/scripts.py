@@ -74,9 +74,10 @@ class ScriptMethods(PushToHub):
             ids = np.stack([ids, ids], axis=1)
         return {"input_ids": ops.convert_to_tensor(ids, "int32")}
 
-    def can_generate(self) -> bool:
-        """Whether the model has `generate`."""
-        return hasattr(self, "generate")
+    @classmethod
+    def can_generate(cls) -> bool:
+        """Whether the model, or the class, has `generate`."""
+        return hasattr(cls, "generate")
 
     def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
         """Number of weights, each counted once.

@@ -123,7 +123,11 @@ def read_folder(folder: Path) -> SentenceFolder:
         sentence = read_object(file)
         kinds = {"prompts": dict, "default_prompt_name": str, "truncate_dim": int, "similarity_fn_name": str}
         check_kinds(sentence, kinds, str(file))
-        check_kinds(sentence.get("prompts") or {}, dict.fromkeys(sentence.get("prompts") or {}, str), str(folder))
+        check_kinds(
+            sentence.get("prompts") or {},
+            dict.fromkeys(sentence.get("prompts") or {}, str),
+            f"{folder / SENTENCE_NAME}: prompts",
+        )
         found.prompts = sentence.pop("prompts", None) or {}
         for name in ("default_prompt_name", "truncate_dim", "similarity_fn_name"):
             setattr(found, name, sentence.pop(name, None))

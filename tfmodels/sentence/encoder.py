@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -205,6 +205,7 @@ class SentenceEncoder(CallingConvention, TrainedModel):
 
         Raises:
             ValueError: no tokenizer, an unknown prompt name, a batch size below 1.
+            TypeError: `texts` is neither a text nor a list of texts.
 
         Example:
             >>> from tfmodels import AutoTokenizer, SentenceEncoder, TFAutoModel
@@ -215,7 +216,7 @@ class SentenceEncoder(CallingConvention, TrainedModel):
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}; a positive number was expected.")
         single = isinstance(texts, str)
-        rows = self._tokenize([texts] if single else list(texts), self._prompt(prompt_name, prompt))
+        rows = self._tokenize([texts] if single else _list_of(texts), self._prompt(prompt_name, prompt))
         order = sorted(range(len(rows)), key=lambda index: -len(rows[index]))
         starts: Iterable[int] = range(0, len(rows), batch_size)
         if show_progress:
@@ -402,3 +403,18 @@ def _has_gpu() -> bool:
 
 
 keras.saving.register_keras_serializable("tfmodels")(SentenceEncoder)
+
+
+def _list_of(texts: Any) -> list[str]:
+    """Texts as a list.
+
+    Raises:
+        TypeError: it holds something else.
+    """
+    if isinstance(texts, (bytes, bytearray, Mapping)) or not isinstance(texts, Iterable):
+        raise TypeError(f"texts={quote(texts)}; a text or a list of texts was expected.")
+    texts = list(texts)
+    wrong = next((index for index, text in enumerate(texts) if not isinstance(text, str)), None)
+    if wrong is not None:
+        raise TypeError(f"texts[{wrong}]={quote(texts[wrong])}; a text was expected.")
+    return texts

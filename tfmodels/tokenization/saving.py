@@ -60,9 +60,7 @@ class SavedTokenizer(ChatTemplates, IdsToText, PushToHub):
         kwargs.pop("save_jinja_files", None)  # chat templates are always written as such
         push = upload.wanted(settle(kwargs, SAVING, "save_pretrained"), save_directory)
         folder = Path(save_directory)
-        prefix = f"{filename_prefix}-" if filename_prefix else ""
-        if not is_file_name(prefix or "x"):
-            raise ValueError(f"filename_prefix={quote(filename_prefix)} must be part of a file name.")
+        prefix = _file_prefix(filename_prefix)
         texts = self._files()
         with staged(folder) as stage:
             for file, text in texts.items():
@@ -122,11 +120,13 @@ class SavedTokenizer(ChatTemplates, IdsToText, PushToHub):
             The paths written.
 
         Raises:
-            ValueError: the kind has a tokenizer.model, and the tokenizer was not loaded from or beside one.
+            ValueError: the kind has a tokenizer.model, and the tokenizer was not loaded from or beside one;
+                `filename_prefix` is no part of a file name.
         """
         folder = Path(save_directory)
         if folder.is_file():
             raise ValueError(f"save_directory={quote(str(folder))} is a file; name a folder.")
+        prefix = _file_prefix(filename_prefix)
         name = self.vocab_files_names["vocab_file"]
         with staged(folder) as stage:
             if name.endswith(".model"):
@@ -135,10 +135,20 @@ class SavedTokenizer(ChatTemplates, IdsToText, PushToHub):
                         f"save_vocabulary writes a {name}, and this tokenizer has none to copy; save_pretrained "
                         "writes everything as tokenizer.json."
                     )
-                name = f"{filename_prefix}-{name}" if filename_prefix else name
+                name = f"{prefix}{name}"
                 shutil.copyfile(self.vocab_file, stage.folder / name)
                 names = [name]
             else:
-                made = self._tokenizer.model.save(str(stage.folder), filename_prefix)
+                made = self._tokenizer.model.save(str(stage.folder), prefix.removesuffix("-") or None)
                 names = [Path(file).name for file in made]
         return tuple(str(folder / name) for name in names)
+
+
+def _file_prefix(filename_prefix: str | None) -> str:
+    """What `filename_prefix` puts before the names of files."""
+    if filename_prefix is None or filename_prefix == "":
+        return ""
+    # With room for the longest of the names.
+    if not isinstance(filename_prefix, str) or not is_file_name(f"{filename_prefix}-{'x' * 40}"):
+        raise ValueError(f"filename_prefix={quote(filename_prefix)} must be part of a file name.")
+    return f"{filename_prefix}-"
