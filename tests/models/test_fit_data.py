@@ -9,6 +9,8 @@ import pytest
 import small_models as small
 import tensorflow as tf
 
+from tfmodels import BatchEncoding
+
 IDS = np.random.default_rng(0).integers(2, 61, (8, 6))
 LENGTHS = [6, 3, 4, 5, 6, 2, 1, 3]
 MASK = (np.arange(6) < np.array(LENGTHS)[:, None]).astype(int)
@@ -128,6 +130,68 @@ class TestRagged:
         want = model(IDS * MASK, attention_mask=MASK).logits
         np.testing.assert_allclose(model.predict({"input_ids": ragged()}, verbose=0).logits, want, atol=1e-5)
         np.testing.assert_allclose(model.predict(ragged(), verbose=0).logits, want, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "uint32", "int64", "float32"])
+def test_ids_of_any_dtype(dtype):
+    model = compiled()
+    assert model.evaluate({"input_ids": IDS.astype(dtype)}, CLASSES, verbose=0) == pytest.approx(
+        own_loss(input_ids=IDS, labels=CLASSES), rel=1e-5
+    )
+
+
+def test_lists_and_what_tokenizers_return():
+    want = own_loss(input_ids=IDS, attention_mask=MASK, labels=CLASSES)
+    rows = {"input_ids": IDS.tolist(), "attention_mask": MASK.astype(int).tolist()}
+    for features in (rows, BatchEncoding(rows), BatchEncoding({"input_ids": IDS, "attention_mask": MASK})):
+        assert compiled().evaluate(features, CLASSES.tolist(), verbose=0) == pytest.approx(want, rel=1e-5)
+    with pytest.raises(ValueError, match="rows of 1 to 2 values make no array: pad them"):
+        compiled().fit({"input_ids": [[5, 9], [7]]}, [0, 1], verbose=0)
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_generators_yield_what_datasets_do(apart):
+    want = own_loss(input_ids=IDS * MASK, attention_mask=MASK, labels=CLASSES)
+
+    def batches():
+        features = {"input_ids": ragged(), "idx": np.arange(8)}
+        yield (features, CLASSES) if apart else {**features, "label": CLASSES}
+
+    model = compiled()
+    with pytest.warns(UserWarning, match="takes no idx"):
+        assert model.evaluate(batches(), verbose=0) == pytest.approx(want, rel=1e-5)
+    with pytest.warns(UserWarning, match="takes no idx"):
+        got = model.predict(batches(), verbose=0).logits
+    np.testing.assert_allclose(got, model(IDS * MASK, attention_mask=MASK).logits, atol=1e-5)
+
+
+def test_weights_of_a_generators_rows():
+    weights = np.arange(8) + 1.0
+    model = compiled(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    weighed = ({"input_ids": IDS, "labels": CLASSES}, None, weights)
+    shares = {0: 1.0, 1: 2.0, 2: 3.0}
+    want = model.evaluate({"input_ids": IDS}, CLASSES, sample_weight=weights, verbose=0)
+    assert model.test_on_batch({"input_ids": IDS, "labels": CLASSES}, sample_weight=weights) == pytest.approx(want)
+    assert compiled(loss=model.loss).evaluate((batch for batch in [weighed]), verbose=0) == pytest.approx(want)
+    want = compiled(loss=model.loss).fit({"input_ids": IDS}, CLASSES, class_weight=shares, verbose=0).history["loss"]
+    got = compiled(loss=model.loss).fit((batch for batch in [weighed[0]]), class_weight=shares, verbose=0)
+    assert got.history["loss"] == pytest.approx(want)
+
+
+@pytest.mark.parametrize("kind", ["dict", "tuple", "dataset", "generator"])
+def test_validation_data_of_the_same_kinds(kind):
+    features = {"input_ids": ragged(), "idx": np.arange(8)}
+    data = {
+        "dict": lambda: {**features, "label": CLASSES},
+        "tuple": lambda: (features, CLASSES),
+        "dataset": lambda: tf.data.Dataset.from_tensor_slices({**features, "label": CLASSES}).batch(8),
+        "generator": lambda: (batch for batch in [{**features, "label": CLASSES}]),
+    }
+    model = compiled()
+    with pytest.warns(UserWarning, match="takes no idx"):
+        history = model.fit({"input_ids": IDS}, CLASSES, validation_data=data[kind](), verbose=0).history
+    want = own_loss(input_ids=IDS * MASK, attention_mask=MASK, labels=CLASSES)
+    assert history["val_loss"][0] == pytest.approx(want, rel=1e-5)
 
 
 @pytest.mark.parametrize("options", [{"run_eagerly": True}, {"run_eagerly": False, "jit_compile": False}])

@@ -143,7 +143,9 @@ class Embedding(keras.layers.Embedding):
         self.padding_id = padding_id
 
     def call(self, inputs: Any, lowering: Lowering = PLAIN) -> Any:
-        ids = inputs if backend.is_int_dtype(backend.standardize_dtype(inputs.dtype)) else ops.cast(inputs, "int32")
+        # Files of tokens often hold uint16, by which TensorFlow looks nothing up.
+        is_index = backend.standardize_dtype(inputs.dtype) in ("int32", "int64")
+        ids = inputs if is_index else ops.cast(inputs, "int32")
         if lowering.target == "litert":
             return _litert_lookup(self.embeddings, ids)
         size, dim = self.embeddings.shape

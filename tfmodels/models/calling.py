@@ -184,12 +184,22 @@ class CallingConvention:
 def typed_in(value: Any) -> Any:
     """Python lists of numbers, as one types them in, as an array; anything else as it is.
 
+    Raises:
+        ValueError: rows of different lengths.
+
     Example:
         >>> typed_in([[5, 9], [7, 1]]).shape
         (2, 2)
     """
     if isinstance(value, list) and value and all(isinstance(row, (int, float, list)) for row in value):
-        return np.asarray(value)
+        try:
+            return np.asarray(value)
+        except ValueError as error:
+            lengths = [len(row) for row in value if isinstance(row, list)]
+            raise ValueError(
+                f"rows of {min(lengths, default=0)} to {max(lengths, default=0)} values make no array: pad them, as "
+                f"tokenizer(texts, padding=True) does, or give a tf.RaggedTensor to fit."
+            ) from error
     return value
 
 

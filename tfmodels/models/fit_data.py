@@ -7,15 +7,17 @@ name, and rows of different lengths. This module settles all of that before Kera
 from __future__ import annotations
 
 import difflib
+import inspect
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
 
-from tfmodels.models.calling import check_names
+from tfmodels.models.calling import check_names, typed_in
 from tfmodels.models.losses import IGNORED
+from tfmodels.runtime.fork import check_not_forked
 
 # Padding value per column; input_ids use pad_token_id.
 PADDING = {"attention_mask": 0, "position_ids": 0, "token_type_ids": 0, "labels": IGNORED, "word_ids": -1}
@@ -52,7 +54,8 @@ def prepared(model: Any, x: Any, y: Any, *, apart: bool = False) -> tuple[Any, A
 
     Args:
         model: a `TaskModel`.
-        x: arrays, tensors, ragged tensors, a dict or list of them, a dataset, a generator.
+        x: arrays, tensors, ragged tensors, lists of numbers, a dict or list of them, a dataset, or a generator of
+            batches.
         y: labels, or None.
         apart: move labels from `x` to `y`: sample and class weights belong to a `y`.
 
@@ -61,9 +64,14 @@ def prepared(model: Any, x: Any, y: Any, *, apart: bool = False) -> tuple[Any, A
 
     Raises:
         TypeError: an unknown column whose name is close to an input's.
+        RuntimeError: this process was forked from one that has made or used a model.
     """
+    check_not_forked()
     if is_dataset(x):
         return _dataset(model, x, apart), y
+    if inspect.isgenerator(x):
+        return _batches(model, x, apart), y
+    x, y = _arrays(x), _arrays(y)
     if not isinstance(x, Mapping) and not _is_ragged(x):
         return x, y
     x = _padded(model, as_inputs(model, x))
@@ -72,6 +80,30 @@ def prepared(model: Any, x: Any, y: Any, *, apart: bool = False) -> tuple[Any, A
     if apart and y is None:
         x, y = split_labels(model, x)
     return x, y
+
+
+def _arrays(data: Any) -> Any:
+    """Python lists of numbers, which Keras does not take, as arrays; what a tokenizer returned as a plain dict."""
+    if isinstance(data, Mapping):
+        return {name: typed_in(value) for name, value in data.items()}
+    return typed_in(data)
+
+
+def prepared_validation(model: Any, data: Any) -> Any:
+    """The `validation_data` of `fit`, as `prepared` makes training data."""
+    if data is None or is_dataset(data):
+        return data if data is None else _dataset(model, data, False)
+    x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
+    x, y = prepared(model, x, y, apart=weights is not None)
+    return x if y is None and weights is None else (x, y, weights)
+
+
+def _batches(model: Any, batches: Iterable[Any], apart: bool) -> Iterator[tuple]:
+    """A Python generator's batches, each made what `prepared` returns. Keras takes tuples only."""
+    for batch in batches:
+        x, y, weights = keras.utils.unpack_x_y_sample_weight(batch if isinstance(batch, tuple) else (batch,))
+        x, y = prepared(model, x, y, apart=apart)
+        yield (x, y, weights) if weights is not None else ((x,) if y is None else (x, y))
 
 
 def _dataset(model: Any, data: Any, apart: bool) -> Any:

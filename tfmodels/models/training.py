@@ -188,7 +188,7 @@ class TaskModel(TrainedModel):
             verbose=verbose,
             callbacks=callbacks,
             validation_split=validation_split,
-            validation_data=validation_data,
+            validation_data=fit_data.prepared_validation(self, validation_data),
             shuffle=shuffle,
             class_weight=class_weight,
             sample_weight=sample_weight,
