@@ -366,6 +366,26 @@ class TestPrompts:
     def test_a_graph_of_the_users_is_told_what_to_do(self, model):
         with pytest.raises(TypeError, match=r"symbolic tensor.*model\.export"):
             tf.function(model.generate)(tf.constant(PROMPT))
+        with pytest.raises(TypeError, match=r"symbolic tensor.*model\.export"):
+            tf.function(lambda ids: model.generate_batch([ids[0]]))(tf.constant(PROMPT))
+        # Constants are known in a graph, but what generate makes of them would not leave it.
+        for call in (model.generate, model.generate_batch):
+            with pytest.raises(TypeError, match=r"inside of a tf\.function.*model\.export"):
+                tf.function(lambda call=call: call(np.asarray(PROMPT)), autograph=False)()
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"num_assistant_tokens": 3, "assistant_confidence_threshold": 0.3}, "used with assistant_model only"),
+        ({"negative_prompt_ids": PROMPT}, "negative_prompt_ids: used with guidance_scale only"),
+        ({"max_matching_ngram_size": 3}, "max_matching_ngram_size: used with prompt_lookup_num_tokens only"),
+        ({"early_stopping": True}, "early_stopping: used with num_beams above 1 only"),
+    ],
+)
+def test_what_is_named_in_vain_is_told(model, options, message):
+    with pytest.warns(UserWarning, match=message):
+        model.generate(PROMPT, max_new_tokens=1, jit_compile=False, **options)
 
 
 def broken(model):

@@ -14,8 +14,22 @@ import numpy as np
 from tfmodels import TFLlamaForCausalLM
 model = TFLlamaForCausalLM.from_pretrained("stories260K")
 ids = np.array([[1, 403, 407]])
-model(ids), model.generate(ids, max_new_tokens=2, jit_compile=False)
-for call in (lambda: model(ids), lambda: model.generate(ids, max_new_tokens=2, jit_compile=False)):
+data = {"input_ids": ids, "labels": ids}
+model.compile("sgd", jit_compile=False)
+
+def use():
+    model(ids), model.generate(ids, max_new_tokens=2, jit_compile=False), model.fit(data, verbose=0)
+
+calls = [
+    lambda: model(ids),  # of a model that was made and not yet used
+    use,
+    lambda: model.generate(ids, max_new_tokens=2, jit_compile=False),
+    lambda: model.fit(data, verbose=0),
+    lambda: model.predict(ids, verbose=0),
+]
+for number, call in enumerate(calls):
+    if number == 1:
+        use()
     child = os.fork()
     if not child:
         try:

@@ -18,7 +18,7 @@ import numpy as np
 from tfmodels.generation import logits_processors as proc
 from tfmodels.generation.config import FILE_NAME, GenerationConfig
 from tfmodels.generation.engine import Engine
-from tfmodels.generation.prompt import Prompts, read_prompts, to_buckets, with_negatives
+from tfmodels.generation.prompt import Prompts, array_of, read_prompts, to_buckets, with_negatives
 from tfmodels.generation.request import Completion
 from tfmodels.generation.results import result_of, transition_scores
 from tfmodels.generation.run import Run, sampling_inputs
@@ -139,6 +139,12 @@ class GenerationMixin:
         config = config.update(**kwargs)
         guided = config.guidance_scale not in (None, 1.0)
         _check_combination(config, guided, streamer, past_key_values)
+        _warn_of_unused(
+            kwargs,
+            {"assistant_model": assistant_model is not None, "guidance_scale": guided},
+            negative_prompt_ids=negative_prompt_ids,
+            negative_prompt_attention_mask=negative_prompt_attention_mask,
+        )
         prompts = read_prompts(inputs, attention_mask, inputs_embeds, config=config, model_config=self.config)
         new = self._new_tokens(config, prompts.ids.shape[1])
         if config.num_beams == 1:
@@ -237,7 +243,7 @@ class GenerationMixin:
             else generation_config.with_defaults(self.generation_config)
         )
         config = config.update(**kwargs)
-        prompts = [tuple(np.asarray(prompt).reshape(-1).tolist()) for prompt in prompts]
+        prompts = [tuple(array_of(prompt, "the prompt").reshape(-1).tolist()) for prompt in prompts]
         if not prompts:
             return []
         if capacity is None:
@@ -354,6 +360,28 @@ def allowed_tokens(function: Callable[[int, Any], Sequence[int]], num_beams: int
         return scores + allowed
 
     return ban_others
+
+
+# Settings and arguments of `generate` that count beside another argument only.
+_ONLY_WITH = {
+    "assistant_model": ("num_assistant_tokens", "num_assistant_tokens_schedule", "assistant_confidence_threshold"),
+    "guidance_scale": ("negative_prompt_ids", "negative_prompt_attention_mask"),
+}
+
+
+def _warn_of_unused(settings: Mapping[str, Any], given: Mapping[str, bool], **arguments: Any) -> None:
+    """Warn of what a call names in vain.
+
+    Args:
+        settings: of this call.
+        given: whether the call has each of the arguments that others need.
+        **arguments: further arguments, None where they are not given.
+    """
+    named = {name for name, value in {**settings, **arguments}.items() if value is not None}
+    for other, names in _ONLY_WITH.items():
+        unused = [name for name in names if name in named]
+        if unused and not given[other]:
+            warnings.warn(f"{', '.join(unused)}: used with {other} only", stacklevel=3)
 
 
 def _check_combination(config: GenerationConfig, guided: bool, streamer: Any, past_key_values: Any) -> None:

@@ -20,6 +20,7 @@ from tfmodels.generation.settings import (
     BEAMS,
     END,
     FIELDS,
+    LOOKUP,
     OUTPUT_OBJECT,
     SAMPLING,
     SETTINGS,
@@ -362,7 +363,7 @@ class GenerationConfig(Settings, upload.PushToHub):
         self._warn_about_lengths(given, stacklevel=4)
         if whole:
             given |= vars(self).keys() - self._from_file
-        for condition in (SAMPLING, BEAMS, OUTPUT_OBJECT, *((END,) if whole else ())):
+        for condition in (SAMPLING, BEAMS, LOOKUP, OUTPUT_OBJECT, *((END,) if whole else ())):
             unused = [
                 name
                 for name, known in SETTINGS.items()

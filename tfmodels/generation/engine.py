@@ -19,6 +19,7 @@ from keras import ops
 
 from tfmodels.generation.config import GenerationConfig
 from tfmodels.generation.prefix_cache import PrefixCache
+from tfmodels.generation.prompt import array_of
 from tfmodels.generation.request import Completion, Event, Request, check_supported
 from tfmodels.generation.run import seed_of
 from tfmodels.generation.slots import Rows, RowSettings, Slots
@@ -137,7 +138,7 @@ class Engine:
             config = generation_config.with_defaults(config)
         config = config.update(**settings)
         check_supported(config)
-        ids = tuple(np.asarray(prompt).reshape(-1).tolist())
+        ids = tuple(array_of(prompt, "the prompt").reshape(-1).tolist())
         vocab_size = self.model.config.vocab_size
         if not ids or not all(isinstance(token, int) and 0 <= token < vocab_size for token in ids):
             raise ValueError(f"prompt={quote(prompt)}: a list of token ids from 0 to {vocab_size - 1} was expected.")

@@ -47,7 +47,7 @@ def read_prompts(
         raise ValueError("give the prompt as ids or as inputs_embeds, not both.")
     embeds = None
     if inputs_embeds is not None:
-        embeds = _array(inputs_embeds, "inputs_embeds")
+        embeds = array_of(inputs_embeds, "inputs_embeds")
         if embeds.ndim != 3 or embeds.shape[2] != model_config.hidden_size:
             raise ValueError(
                 f"inputs_embeds has shape {embeds.shape}; (batch, length, {model_config.hidden_size}) was expected."
@@ -58,7 +58,7 @@ def read_prompts(
             if config.bos_token_id is None:
                 raise ValueError("generate needs a prompt: no ids were given and bos_token_id is None.")
             inputs = [[config.bos_token_id]]
-        ids = _array(inputs, "the prompt")
+        ids = array_of(inputs, "the prompt")
         if ids.ndim == 2 and ids.size and ids.dtype.kind not in "iu":
             raise ValueError(f"the prompt's ids are {ids.dtype}; integers are expected.")
         if ids.ndim != 2:
@@ -77,7 +77,7 @@ def read_prompts(
         if embeds is None and pad is not None and pad not in config.eos_token_ids:
             mask = ids != pad
     else:
-        mask = _array(attention_mask, "attention_mask") != 0
+        mask = array_of(attention_mask, "attention_mask") != 0
         if mask.shape != ids.shape:
             raise ValueError(f"attention_mask has shape {mask.shape}; the prompt's, {ids.shape}, was expected.")
     if not mask[:, -1].all():
@@ -98,8 +98,20 @@ def _from_mapping(inputs: Mapping[str, Any], attention_mask: Any) -> tuple[Any, 
     return inputs["input_ids"], attention_mask
 
 
-def _array(values: Any, name: str) -> np.ndarray:
-    if isinstance(values, keras.KerasTensor) or (ops.is_tensor(values) and is_symbolic(values)):
+def array_of(values: Any, name: str) -> np.ndarray:
+    """The values of a prompt as an array.
+
+    Raises:
+        TypeError: they are not known yet, or the call is being traced by a `tf.function`.
+        ValueError: rows of different lengths.
+    """
+    known_later = isinstance(values, keras.KerasTensor) or (ops.is_tensor(values) and is_symbolic(values))
+    if not known_later and _is_traced():
+        raise TypeError(
+            "generate was called inside of a tf.function, and its programs cannot be part of another one: call it "
+            "outside, or use model.export(folder), whose SavedModel generates in a graph."
+        )
+    if known_later:
         raise TypeError(
             f"{name} is a symbolic tensor (of a tf.function, a functional model, or jax.jit), and generate looks at "
             "its values: call generate outside, or use model.export(folder), whose SavedModel generates in a graph."
@@ -113,6 +125,15 @@ def _array(values: Any, name: str) -> np.ndarray:
             f"{name} has rows of different lengths; pad them on the left (tokenizer(..., padding=True)), or use "
             "model.generate_batch."
         ) from error
+
+
+def _is_traced() -> bool:
+    """Whether TensorFlow is tracing the code that calls this."""
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    return not tf.executing_eagerly()
 
 
 def is_symbolic(tensor: Any) -> bool:
@@ -135,13 +156,15 @@ def with_negatives(prompts: Prompts, negative_ids: Any, negative_mask: Any, *, v
     if prompts.embeds is not None:
         raise ValueError("guidance_scale needs the prompt as ids, not as inputs_embeds.")
     rows, length = prompts.ids.shape
-    ids = prompts.ids[:, -1:] if negative_ids is None else _array(negative_ids, "negative_prompt_ids").astype("int32")
+    ids = (
+        prompts.ids[:, -1:] if negative_ids is None else array_of(negative_ids, "negative_prompt_ids").astype("int32")
+    )
     if ids.ndim != 2 or len(ids) not in (1, rows) or 0 in ids.shape or ids.min() < 0 or ids.max() >= vocab_size:
         raise ValueError(
             f"negative_prompt_ids have shape {ids.shape}; ids below {vocab_size} of shape (1 or {rows}, length) were "
             "expected."
         )
-    mask = np.ones(ids.shape, bool) if negative_mask is None else _array(negative_mask, "negative mask") != 0
+    mask = np.ones(ids.shape, bool) if negative_mask is None else array_of(negative_mask, "negative mask") != 0
     if mask.shape != ids.shape:
         raise ValueError(f"negative_prompt_attention_mask has shape {mask.shape}; {ids.shape} was expected.")
     ids, mask = np.broadcast_to(ids, (rows, ids.shape[1])), np.broadcast_to(mask, (rows, ids.shape[1]))

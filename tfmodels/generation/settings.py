@@ -22,6 +22,7 @@ class Condition(NamedTuple):
 SAMPLING = Condition("do_sample=True", lambda config: config.do_sample)
 BEAMS = Condition("num_beams above 1", lambda config: config.num_beams > 1)
 OUTPUT_OBJECT = Condition("return_dict_in_generate=True", lambda config: config.return_dict_in_generate)
+LOOKUP = Condition("prompt_lookup_num_tokens", lambda config: bool(config.prompt_lookup_num_tokens))
 END = Condition("an eos_token_id", lambda config: config.eos_token_id is not None)
 
 
@@ -117,7 +118,7 @@ class Settings:
         neutral=(0,),
     )
     max_matching_ngram_size: int = setting(
-        2, checks.positive_integer, "tokens that must match at most for `prompt_lookup_num_tokens`."
+        2, checks.positive_integer, "tokens that must match at most for `prompt_lookup_num_tokens`.", only=LOOKUP
     )
     num_assistant_tokens: int = setting(
         5, checks.positive_integer, "tokens that `generate(..., assistant_model=)` drafts at a time."

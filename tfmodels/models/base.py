@@ -27,6 +27,7 @@ from tfmodels.models.quantization import QuantizedModel
 from tfmodels.models.scripts import ScriptMethods
 from tfmodels.models.sharding import Sharding
 from tfmodels.models.training import TaskModel
+from tfmodels.runtime.fork import note_process
 from tfmodels.utils.arguments import SAVING, old_name, settle
 from tfmodels.utils.files import Staged, staged
 
@@ -92,6 +93,7 @@ class TFPreTrainedModel(ScriptMethods, CallingConvention, QuantizedModel, TaskMo
                 f"{type(self).__name__} takes a {self.config_class.__name__}; got {type(config).__name__}. To read a "
                 f"checkpoint use {type(self).__name__}.from_pretrained(...)."
             )
+        note_process()  # making weights starts the backend's threads
         super().__init__(name=name, dtype=to_policy(dtype), **kwargs)
         # The layers inside cast what they are given; here it would round float labels to the compute dtype.
         self.autocast = False

@@ -102,7 +102,7 @@ def _batches(model: Any, batches: Iterable[Any], apart: bool) -> Iterator[tuple]
     """A Python generator's batches, each made what `prepared` returns. Keras takes tuples only."""
     for batch in batches:
         x, y, weights = keras.utils.unpack_x_y_sample_weight(batch if isinstance(batch, tuple) else (batch,))
-        x, y = prepared(model, x, y, apart=apart)
+        x, y = prepared(model, x, y, apart=apart or weights is not None)
         yield (x, y, weights) if weights is not None else ((x,) if y is None else (x, y))
 
 
