@@ -24,6 +24,20 @@ def test_a_quantised_table_scores_with_the_rows_that_it_looks_up(mode):
     assert 0 < np.linalg.norm(after - before) < error * np.linalg.norm(before)
 
 
+@pytest.mark.parametrize("dtype, digits", [("bfloat16", 8), ("float16", 11)])
+def test_a_table_of_16_bits_scores_with_sums_in_float32(dtype, digits):
+    """Sums in 16 bits would be off by 2 % and 0.3 %; TF_ENABLE_ONEDNN_OPTS=0 shows CPUs without kernels for them."""
+    table = embedding(64, 768, std=1.0, dtype=dtype, name="table")
+    table.build((None,))
+    hidden = tf.cast(np.random.default_rng(0).standard_normal((2, 3, 768)), dtype)
+    exact = np.asarray(tf.cast(hidden, "float64")) @ np.asarray(tf.cast(table.embeddings.value, "float64")).T
+    for call in (unembed, tf.function(unembed)):
+        scores = np.asarray(tf.cast(call(hidden, table), "float64"))
+        assert scores.shape == (2, 3, 64)
+        # A result of so many binary digits that is cut off errs by up to 2^(1 - digits) of itself.
+        np.testing.assert_array_less(np.abs(scores - exact), 2.0 ** (1 - digits) * np.abs(exact) + 1e-4)
+
+
 WEIGHTS_ONLY = keras.quantizers.Int8QuantizationConfig(activation_quantizer=None)
 ON_A_GPU = Lowering("triton")
 QUANTISED = [{"mode": "int8"}, {"config": WEIGHTS_ONLY}]

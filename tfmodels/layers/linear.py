@@ -149,11 +149,12 @@ class Embedding(keras.layers.Embedding):
         if lowering.target == "litert":
             return _litert_lookup(self.embeddings, ids)
         size, dim = self.embeddings.shape
+        padding_id = self.padding_id  # a gradient that knew the layer would keep its weights as long as its graph
 
         def take(table: Any) -> tuple[Any, Callable[..., Any]]:
             def gradient(upstream: Any) -> tuple[Any]:
-                if self.padding_id is not None:
-                    upstream = ops.where(ops.expand_dims(ops.equal(ids, self.padding_id), -1), 0, upstream)
+                if padding_id is not None:
+                    upstream = ops.where(ops.expand_dims(ops.equal(ids, padding_id), -1), 0, upstream)
                 upstream = ops.reshape(upstream, (-1, dim))
                 return (ops.segment_sum(upstream, ops.reshape(ids, (-1,)), num_segments=size),)
 
@@ -213,6 +214,11 @@ def unembed(hidden: Any, table: keras.layers.Embedding, lowering: Lowering = PLA
     embeddings = ops.cast(rows, hidden.dtype)
     if decoding.serves_table(hidden, embeddings, target):
         return decoding.table_scores(hidden, embeddings, target=target)
+    if backend.backend() == "tensorflow" and backend.standardize_dtype(hidden.dtype) in ("bfloat16", "float16"):
+        import tensorflow as tf
+
+        # TensorFlow's einsum sums 16-bit numbers in 16 bits on CPUs without AVX-512, its products always in float32.
+        return tf.matmul(hidden, embeddings, transpose_b=True)
     return ops.einsum("btd,vd->btv", hidden, embeddings)
 
 
