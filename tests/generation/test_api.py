@@ -396,7 +396,7 @@ def broken(model):
 
 @pytest.mark.parametrize("options", [{}, {"do_sample": True}, {"jit_compile": False}, {"use_cache": False}])
 def test_scores_that_are_no_numbers_are_an_error(model, options):
-    with pytest.raises(FloatingPointError, match="scores are NaN in row 0 at new token 0"):
+    with pytest.raises(FloatingPointError, match=r"scores are NaN in row 0 at new token 0: .* float32 overflows\.$"):
         broken(model).generate(PROMPT, max_new_tokens=3, **options)
 
 

@@ -72,9 +72,10 @@ def _check_numbers(model: Any, added: Any) -> None:
     added = np.asarray(ops.convert_to_numpy(added))
     if (added < 0).any():
         row, step = np.argwhere(added < 0)[0]
+        way = " (load with dtype='float32' or 'bfloat16')" if model.compute_dtype == "float16" else ""
         raise FloatingPointError(
             f"the model's scores are NaN in row {row} at new token {step}: the weights hold NaN, or "
-            f"{model.compute_dtype} overflows (load with dtype='float32' or 'bfloat16')."
+            f"{model.compute_dtype} overflows{way}."
         )
 
 
