@@ -1,8 +1,7 @@
 """Hooks around the first import of TensorFlow and Keras in a process that has imported tfmodels.
 
 TensorFlow's start-up lines are kept off the terminal, and Keras is told where this package's classes are, so that
-`keras.models.load_model` finds them. `import tfmodels` itself loads neither of the two. The reader of GGUF files is
-told of the families' maps in the same way.
+`keras.models.load_model` finds them. `import tfmodels` itself loads neither of the two.
 """
 
 from __future__ import annotations
@@ -85,24 +84,7 @@ def install() -> None:
         return
     if "keras" in sys.modules:
         register_with_keras()
-    after = {"keras": register_with_keras, "tfmodels.checkpoints.formats.gguf": register_gguf_maps}
-    sys.meta_path.insert(0, _Hooks({"tensorflow": quiet_start}, after))
-
-
-# GGUF -----------------------------------------------------------------------------------------------------------
-
-
-def register_gguf_maps() -> None:
-    """Give the reader of GGUF files the maps of the families, which it does not know."""
-    from tfmodels.checkpoints.formats import gguf
-
-    gguf.maps = _gguf_maps
-
-
-def _gguf_maps() -> Mapping[str, Any]:
-    from tfmodels.auto import gguf_maps
-
-    return gguf_maps()
+    sys.meta_path.insert(0, _Hooks({"tensorflow": quiet_start}, {"keras": register_with_keras}))
 
 
 # Keras ----------------------------------------------------------------------------------------------------------

@@ -8,8 +8,8 @@ tensor.
 from __future__ import annotations
 
 import functools
+import importlib
 import math
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,9 @@ from tfmodels.utils.text import quote, shorten
 # Dtypes of elements that are not quantised: ggml's name -> ours.
 _PLAIN = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
 
-# Gives the `GGUFMap` of each architecture. Readers know no family: `tfmodels.startup` puts the registry's maps here.
-maps: Callable[[], Mapping[str, GGUFMap]] = dict
+# The module whose `gguf_maps` gives the `GGUFMap` of each architecture. It is looked up by name when a file is opened:
+# readers import neither the registry nor a family.
+_REGISTRY = "tfmodels.auto"
 
 
 class GGUFFile(TensorFile):
@@ -119,7 +120,7 @@ class GGUFFile(TensorFile):
 
 
 def _map_of(metadata: dict[str, Any], path: Path) -> GGUFMap:
-    architecture, known = metadata.get("general.architecture"), maps()
+    architecture, known = metadata.get("general.architecture"), importlib.import_module(_REGISTRY).gguf_maps()
     if not isinstance(architecture, str) or architecture not in known:
         raise CheckpointError(
             f"{path} holds a {quote(architecture)} model; only {' and '.join(map(repr, known))} can be read from GGUF."
