@@ -7,6 +7,7 @@ from typing import Any
 
 from tfmodels.generation.config import GenerationConfig
 from tfmodels.generation.structured import Grammar
+from tfmodels.utils.text import quote
 
 # Settings that rows of the engine have of their own; others that change the result are refused.
 SUPPORTED = frozenset(
@@ -88,4 +89,6 @@ def check_supported(config: GenerationConfig) -> None:
     for name in config.to_dict():
         value = getattr(config, name)
         if hasattr(type(config), name) and name not in SUPPORTED and value != getattr(neutral, name):
-            raise ValueError(f"{name}={value!r} is not a setting of the engine's rows: use model.generate for it.")
+            raise ValueError(
+                f"{name}={quote(value)} is not a setting of the engine's rows: use model.generate for it."
+            )
