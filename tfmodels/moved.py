@@ -13,6 +13,8 @@ import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
 
+from tfmodels.utils.text import quote
+
 # Old module -> the one that holds its names now.
 MOVED = {
     "tfmodels.bundled": "tfmodels.checkpoints.bundled",
@@ -50,7 +52,7 @@ class MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         package, _, name = fullname.rpartition(".")
         # `from tfmodels import name` looks for a module last, and would then tell nothing but that there is none.
         if package == "tfmodels" and not name.startswith("_") and (hint := self.hint(name)):
-            raise ImportError(f"cannot import name {name!r} from 'tfmodels'{hint}", name=package)
+            raise ImportError(f"cannot import name {quote(name)} from 'tfmodels'{hint}", name=package)
         return None
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
