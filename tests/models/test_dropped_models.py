@@ -16,6 +16,23 @@ def predict(model):
     model.predict(IDS, verbose=0)
 
 
+def fit(model, **options):
+    model.compile("sgd", **{"jit_compile": False, **options})
+    data = {"input_ids": IDS, "labels": IDS}
+    model.fit(data, verbose=0)
+
+
+def checkpointed_fit(model):
+    model.gradient_checkpointing_enable()
+    fit(model)
+
+
+def everything(model):
+    predict(model)
+    generate(model)
+    fit(model)
+
+
 def generate(model):
     if hasattr(model, "generate"):
         model.generate(IDS, max_new_tokens=2, jit_compile=False)
@@ -35,10 +52,21 @@ def live_weights(name, use, **options):
     return [weakref.ref(variable.value) for variable in model.variables]
 
 
-@pytest.mark.parametrize("use", [predict, generate, gradient_from_outside])
+@pytest.mark.parametrize("use", [predict, generate, gradient_from_outside, fit, checkpointed_fit])
+@pytest.mark.parametrize(
+    "name", [n if n in ("llama", "mpnet") else pytest.param(n, marks=pytest.mark.slow) for n in HEADS]
+)
+def test_models_in_turn_leave_nothing(name, use):
+    leaves_nothing(name, use, times=2)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HEADS)
-def test_eight_models_in_turn_leave_nothing(name, use):
-    times = 8 if use is predict else 2
+def test_eight_models_in_turn_leave_nothing(name):
+    leaves_nothing(name, everything, times=8)
+
+
+def leaves_nothing(name, use, times):
     weights = [reference for _ in range(times) for reference in live_weights(name, use)]
     gc.collect()
     assert len(weights) > 10 * times and sum(reference() is not None for reference in weights) == 0

@@ -7,13 +7,16 @@ from typing import Any
 
 import keras
 
+from tfmodels.kernels.gradients import with_gradient
+
 
 def recompute(function: Callable[..., Any], *tensors: Any) -> Any:
     """Call a function whose intermediate results are not kept for gradients.
 
     Args:
         function: called with `tensors`, once now and once when gradients flow back; both times it must compute the
-            same. Gradients reach `tensors` and the variables that it reads, but no other tensor that it sees.
+            same. Gradients reach `tensors` and nothing else that it reads. TensorFlow may keep it as long as the
+            process lives where it is called in a graph: there it must hold nothing large.
         *tensors: floats.
 
     Returns:
@@ -35,9 +38,30 @@ def recompute(function: Callable[..., Any], *tensors: Any) -> Any:
     if backend == "tensorflow":
         import tensorflow as tf
 
-        return tf.recompute_grad(function)(*tensors)
+        if tf.executing_eagerly():
+            return tf.recompute_grad(function)(*tensors)
+        return with_gradient(lambda *tensors: (function(*tensors), _gradient(function, tensors)), *tensors)
     if backend == "jax":
         import jax
 
         return jax.checkpoint(function)(*tensors)
     raise NotImplementedError(f"gradient checkpointing runs on TensorFlow and JAX, not on {backend}.")
+
+
+def _gradient(function: Callable[..., Any], tensors: tuple[Any, ...]) -> Callable[..., Any]:
+    """The gradient of a function of tensors that runs the function once more."""
+    import tensorflow as tf
+
+    def gradient(*upstream: Any) -> Any:
+        # A zero that compilers cannot see to be one, made of what flows back: it puts the second run off until then,
+        # and keeps compilers from taking the first run's results for it.
+        some = tf.reduce_max(tf.reshape(upstream[0], [-1])[:1])
+        zero = tf.minimum(tf.abs(some), tf.zeros((), some.dtype))
+        inputs = [tf.identity(tensor) + tf.cast(zero, tensor.dtype) for tensor in tensors]
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            results = function(*inputs)
+        results = results if isinstance(results, (tuple, list)) else [results]
+        return tape.gradient(results, inputs, list(upstream), tf.UnconnectedGradients.ZERO)
+
+    return gradient

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import weakref
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import keras
@@ -160,18 +162,38 @@ def run_recomputed(
     # Both runs start from the same random states, so that their dropouts drop the same.
     states = [generator.state for generator in random_generators(block)]
     seeds = [ops.copy(ops.convert_to_tensor(state)) for state in states]
+    trained = [ops.convert_to_tensor(variable.value) for variable in block.trainable_variables]
+    count = len(trained)
+    find = _reference(block)
 
     def run(hidden: Any, *rest: Any) -> Any:
-        own = dataclasses.replace(context, **dict(zip(differentiable, rest, strict=True)))
-        with keras.StatelessScope(state_mapping=list(zip(states, seeds, strict=True))):
+        block = find()
+        own = dataclasses.replace(context, **dict(zip(differentiable, rest[count:], strict=True)))
+        variables = [*block.trainable_variables, *(generator.state for generator in random_generators(block))]
+        with keras.StatelessScope(state_mapping=list(zip(variables, [*rest[:count], *seeds], strict=True))):
             output, cache, weights = block(hidden, context=own)
         return tuple(tensor for tensor in (output, *(cache or ()), weights) if tensor is not None)
 
-    output, *others = recompute(run, hidden, *differentiable.values())
+    output, *others = recompute(run, hidden, *trained, *differentiable.values())
     for generator in random_generators(block):
         generator.next()
     weights = others.pop() if context.return_weights else None
     return output, tuple(others) or None, weights
+
+
+def _reference(block: keras.layers.Layer) -> Callable[[], keras.layers.Layer]:
+    """A function that returns the block.
+
+    In a graph it refers to it weakly: TensorFlow keeps the graphs of functions that others call, gradients included,
+    and the block would keep its weights. Outside of graphs the block lives as long as the tape that needs it.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        if not tf.executing_eagerly():
+            found = weakref.ref(block)
+            return lambda: found()
+    return lambda: block
 
 
 def random_generators(layer: keras.layers.Layer) -> list[keras.random.SeedGenerator]:
