@@ -309,6 +309,27 @@ def test_a_backbone_is_a_layer(name):
     assert sum(changed) >= 0.8 * len(changed)
 
 
+@pytest.mark.parametrize("name", small.SMALL)
+def test_masks_of_data_pipelines_and_tensors_that_are_not_dense(name):
+    model, inputs = small.make(name, "ForSequenceClassification"), small.inputs_of(name, "ForSequenceClassification")
+    ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    want = np.asarray(model(**inputs).logits)
+    for dtype in ("float32", "int64", "bool", "uint8"):
+        np.testing.assert_allclose(model(ids, mask.astype(dtype)).logits, want, atol=1e-6)
+    spec = tf.TensorSpec((None, None), "int64")
+    call = tf.function(lambda ids, mask: model(ids, mask).logits, input_signature=[spec, spec], jit_compile=True)
+    for rows in (2, 1):  # sizes are not known while it is traced
+        np.testing.assert_allclose(call(ids[:rows], mask[:rows]), want[:rows], atol=1e-6)
+    ragged, sparse = tf.RaggedTensor.from_tensor(ids), tf.sparse.from_dense(ids)
+    for spelled in (lambda x: model(x), lambda x: model(input_ids=x), lambda x: model([x, mask])):
+        with pytest.raises(TypeError, match=r"got a ragged tensor as 'input_ids'; .*to_tensor\(pad_id\)"):
+            spelled(ragged)
+        with pytest.raises(TypeError, match=r"got a sparse tensor as 'input_ids'; give tf.sparse.to_dense"):
+            spelled(sparse)
+    with pytest.raises(TypeError, match="got a ragged tensor as 'attention_mask'"):
+        model({"input_ids": ids, "attention_mask": tf.RaggedTensor.from_tensor(mask)})
+
+
 MPNET = {"vocab_size": 61, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 TYPES = np.array([[0, 0, 1, 1], [0, 0, 0, 0]])
 

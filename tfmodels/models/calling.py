@@ -79,6 +79,22 @@ def check_names(names: tuple[str, ...], given: Mapping[str, Any], owner: str) ->
             raise TypeError(f"{owner} got an unknown argument {quote(name)}{hint}; it accepts {', '.join(names)}.")
 
 
+def check_dense(names: tuple[str, ...], args: tuple, kwargs: Mapping[str, Any], owner: str) -> None:
+    """Raise TypeError if an argument is a ragged or sparse tensor, naming it and how to make it dense."""
+    first = args[0] if args else None
+    listed = (*first, *args[1:]) if isinstance(first, (list, tuple)) else args
+    given = dict(first) if isinstance(first, Mapping) else dict(zip(names, listed, strict=False))
+    for name, value in {**given, **kwargs}.items():
+        kind = type(value).__name__
+        if kind == "RaggedTensor":
+            raise TypeError(
+                f"{owner} got a ragged tensor as {quote(name)}; give rows of one length, {name}.to_tensor(pad_id), "
+                f"and an attention_mask that is 0 at the padding. (fit, evaluate and predict pad ragged tensors.)"
+            )
+        if kind == "SparseTensor":
+            raise TypeError(f"{owner} got a sparse tensor as {quote(name)}; give tf.sparse.to_dense({name}).")
+
+
 class CallingConvention:
     """Mixin for `keras.Layer` classes: makes `call` from `input_names` and hands `forward` one value per name.
 
@@ -116,6 +132,7 @@ class CallingConvention:
         names = self.input_names + ("training",)
         kwargs = self._without_ignored(kwargs)
         check_names(names, kwargs, type(self).__name__)
+        check_dense(names, args, kwargs, type(self).__name__)
         kwargs = {name: typed_in(value) for name, value in kwargs.items()}
         flags = {}
         # Keras refuses flags next to tensors, inside a dict or list as well as positionally: they travel as keywords.
