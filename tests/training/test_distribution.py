@@ -261,6 +261,40 @@ def test_mirrored_strategy_under_fit(tmp_path):
             np.testing.assert_allclose(theirs, ours, atol=1e-5)
 
 
+def calls(model) -> dict:
+    """Results of every way to run a model but training."""
+    inputs = batch("llama", "ForCausalLM")
+    tokens = {key: value for key, value in inputs.items() if key != "labels"}
+    prompt = inputs["input_ids"][:, :3]
+    return {
+        "ids": np.asarray(model.generate(prompt, max_new_tokens=5, eos_token_id=None)).tolist(),
+        "logits": np.asarray(model.predict(tokens, batch_size=4, verbose=0)["logits"]).tolist(),
+        "loss": model.evaluate(inputs, batch_size=4, verbose=0),
+    }
+
+
+def mirrored_calls(out: Path) -> dict:
+    """`calls` on two devices of one process."""
+    import tensorflow as tf
+
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        model = compiled(small_models.class_of("llama", "ForCausalLM").from_pretrained(out / "model"))
+    return calls(model)
+
+
+@pytest.mark.slow
+def test_mirrored_strategy_generates_predicts_and_evaluates(tmp_path):
+    model = compiled(small_models.make("llama", "ForCausalLM"))
+    model.save_pretrained(tmp_path / "model")
+    subprocess.run([sys.executable, __file__, "mirrored_calls", str(tmp_path)], check=True, cwd=ROOT)
+    two, one = json.loads((tmp_path / "results.json").read_text()), calls(model)
+    assert two["ids"] == one["ids"]
+    np.testing.assert_allclose(two["logits"], one["logits"], atol=1e-5)
+    np.testing.assert_allclose(two["loss"], one["loss"], rtol=1e-5)
+
+
 class Workers:
     """Processes of examples/multi_worker.py, of which the first writes down its losses."""
 
@@ -315,5 +349,6 @@ if __name__ == "__main__":
         results = host(folder, name, head, address, *map(int, numbers))
         (folder / f"results{numbers[-1]}.json").write_text(json.dumps(results))
     else:
-        results = mirrored(folder) if task == "mirrored" else work(task, folder)
+        tasks = {"mirrored": mirrored, "mirrored_calls": mirrored_calls}
+        results = tasks[task](folder) if task in tasks else work(task, folder)
         (folder / "results.json").write_text(json.dumps(results))
