@@ -114,6 +114,9 @@ def test_an_unknown_name_is_an_attribute_error():
         ("TFAutoModelForSeq2SeqLM", "; Auto has TFAutoModel, TFAutoModelForCausalLM"),
         ("PretrainedConfig", "; use ModelConfig."),
         ("TFTrainer", "; use model.compile"),
+        ("DataCollatorForSeq2Seq", "; DataCollator has DataCollatorForLanguageModeling, "),
+        ("StoppingCriteriaList", "; use a list: generate(..., stopping_criteria=[...])."),
+        ("pipeline", "; use AutoTokenizer with a TFAutoModelFor... class"),
     ],
 )
 def test_names_of_transformers_get_a_hint(name, hint):

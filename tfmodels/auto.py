@@ -111,6 +111,14 @@ OTHER_NAMES = {
     "TFTrainingArguments": "model.compile(...) and model.fit(...)",
     "Trainer": "model.compile(...) and model.fit(...)",
     "TrainingArguments": "model.compile(...) and model.fit(...)",
+    "StoppingCriteria": "a function (input_ids, scores) in generate(..., stopping_criteria=[...])",
+    "StoppingCriteriaList": "a list: generate(..., stopping_criteria=[...])",
+    "LogitsProcessor": "a function (input_ids, scores) in generate(..., logits_processor=[...])",
+    "LogitsProcessorList": "a list: generate(..., logits_processor=[...])",
+    "TFLogitsProcessor": "a function (input_ids, scores) in generate(..., logits_processor=[...])",
+    "TFLogitsProcessorList": "a list: generate(..., logits_processor=[...])",
+    "DynamicCache": "StaticCache",
+    "pipeline": "AutoTokenizer with a TFAutoModelFor... class, or SentenceEncoder",
     "BitsAndBytesConfig": 'model.quantize("int8") after loading',
 }
 _MODEL_NAME = re.compile(r"(TF|Flax|)(\w+?)(Model|PreTrainedModel|For\w+|LMHeadModel|DoubleHeadsModel|WithLMHead)")
@@ -136,6 +144,9 @@ def name_hint(name: str, known: Collection[str]) -> str:
         if stem not in stems and stem != "Auto":
             near = [one for one in stems if one.lower() == stem.lower()]
             near = near or difflib.get_close_matches(stem, stems, n=1, cutoff=0.7)
+            others = sorted(one for one in known if one.startswith(prefix + stem))  # such as DataCollatorForSeq2Seq
+            if not near and others:
+                return f"; {stem} has {', '.join(others)}."
             if not near:
                 return f"; the architectures here are {', '.join(stems)}."
             stem = near[0]

@@ -270,3 +270,29 @@ def test_rows_of_a_dataset_become_batches():
         model.prepare_tf_dataset([])
     with pytest.raises(ValueError, match="'input_ids': the rows of a batch have the shapes.*DataCollatorWithPadding"):
         model.prepare_tf_dataset([{"input_ids": [1]}, {"input_ids": [1, 2]}])
+
+
+def test_a_collator_that_draws_at_random_makes_inputs_and_labels_that_belong():
+    model = compiled()
+    draw = np.random.default_rng(0)
+
+    def collate(rows):
+        ids = draw.integers(1, 99, (len(rows), 4))
+        return {"input_ids": ids, "attention_mask": np.ones_like(ids), "labels": ids[:, 0]}
+
+    rows = [{"input_ids": [1, 2], "labels": 0}] * 6
+    for features, labels in model.prepare_tf_dataset(rows, batch_size=3, shuffle=False, collate_fn=collate):
+        np.testing.assert_array_equal(features["input_ids"][:, 0], labels)
+
+
+def test_an_object_with_rows_by_number_is_a_dataset():
+    class Rows:
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            return {"input_ids": [index, index + 1], "labels": range(4)[index]}
+
+    found = list(compiled().prepare_tf_dataset(Rows(), batch_size=2, shuffle=False))
+    assert [features["input_ids"].numpy().tolist() for features, _ in found] == [[[0, 1], [1, 2]], [[2, 3], [3, 4]]]
+    assert [labels.numpy().tolist() for _, labels in found] == [[0, 1], [2, 3]]

@@ -58,7 +58,7 @@ def check_backend(*allowed: str, purpose: str = "tfmodels") -> None:
 
 
 def load_backend() -> Any:
-    """Check Keras's backend, import it and return TensorFlow; `tfmodels.runtime.imports` keeps the start quiet."""
+    """Check Keras's backend, import it and return TensorFlow; `tfmodels.startup` keeps the start quiet."""
     check_backend()
     import keras  # noqa: F401  # it loads the rest of what models need
     import tensorflow as tf

@@ -35,13 +35,15 @@ def run(options: argparse.Namespace) -> None:
     started = time.perf_counter()
     model = load_model(place)
     console.print(
-        f"{type(model).__name__}, {model.count_params():,} parameters, in {time.perf_counter() - started:.2f} s\n",
+        f"{type(model).__name__}, {model.count_params():,} parameters, in {time.perf_counter() - started:.2f} s",
         style="dim",
     )
+    console.print("compiling the decoding loop, which takes most of the wait ...\n", style="dim")
     statistics = write_story(model, tokenizer, options.prompt, max_new_tokens=options.max_new_tokens, do_sample=False)
     console.print(f"\n{statistics}\n", style="dim")
 
     new, inputs = 24, tokenizer([options.prompt], return_tensors="np")
+    console.print("the same in three ways, twice each; the first call of a way compiles ...\n", style="dim")
     table = Table(title=f"{new} greedy tokens, three ways", title_justify="left")
     for column, justify in (("way", "left"), ("first call", "right"), ("again", "right"), ("ids", "left")):
         table.add_column(column, justify=justify)

@@ -59,6 +59,8 @@ def run(options: argparse.Namespace) -> None:
         raise CommandError(f"prompt {quote(prompt)} is not text in this terminal's encoding ({sys.stdin.encoding}).")
     place = place_of(options)
     tokenizer = check_model(place)
+    if sys.stderr.isatty():  # a person waits, no program
+        print("loading TensorFlow and the model, then compiling; the text comes after that ...", file=sys.stderr)
     model = load_model(place, options.dtype)
     statistics = write_story(model, tokenizer, prompt, jit_compile=not options.no_jit, **settings)
     print(statistics, file=sys.stderr)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, NoReturn
 from tfmodels import __version__
 from tfmodels.cli import demo, embed, export, generate, inspect
 from tfmodels.cli.common import CommandError
-from tfmodels.utils.text import did_you_mean
+from tfmodels.utils.text import did_you_mean, quote
 
 # Exit codes of a shell: an error, an interrupt, and a reader that went away (128 + the signal's number).
 _ERROR, _INTERRUPTED, _BROKEN_PIPE = 2, 130, 141
@@ -115,8 +115,12 @@ def describe_error(error: Exception) -> str:
         'no such thing'
         >>> describe_error(KeyError("x"))
         "KeyError: 'x' (--debug shows where)"
+        >>> describe_error(FileNotFoundError(2, "No such file or directory", "lines.txt"))
+        "No such file or directory: 'lines.txt'"
     """
     text = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.strerror and error.filename:  # of the system: leave its number out
+        return f"{error.strerror}: {quote(error.filename)}"
     if text and isinstance(error, (CommandError, ValueError, TypeError, OSError, ImportError)):
         return text
     return f"{type(error).__name__}: {text} (--debug shows where)"

@@ -253,7 +253,8 @@ class TFPreTrainedModel(ScriptMethods, CallingConvention, QuantizedModel, TaskMo
         """Batches for `fit` from a tokenised dataset of the `datasets` library; columns the model lacks are left out.
 
         Args:
-            dataset: a `datasets.Dataset`, or a list with a dict per row.
+            dataset: a `datasets.Dataset`, a list with a dict per row, or another object with a length and such rows by
+                number.
             batch_size: rows per batch.
             shuffle: draw the rows anew in every epoch.
             tokenizer: pads the rows of each batch, where there is no `collate_fn`.

@@ -126,9 +126,13 @@ def to_tf_dataset(
     sample = collate(range(min(batch_size, len(dataset))))
     names = list(sample)
 
+    def read(indices: np.ndarray) -> list[np.ndarray]:
+        batch = collate(indices.tolist())  # once: a collator that draws at random makes inputs and labels that belong
+        return [batch[name] for name in names]
+
     def load(indices: Any) -> Any:
         arrays = tf.numpy_function(
-            lambda found: [collate(found.tolist())[name] for name in names],
+            read,
             [indices],
             [tf.as_dtype(sample[name].dtype) for name in names],
         )
@@ -150,7 +154,7 @@ def _columns(dataset: Any) -> dict[str, Any]:
 
 
 def _rows(dataset: Any, indices: Sequence[int]) -> list[dict[str, Any]]:
-    if isinstance(dataset, (list, tuple)):
+    if not hasattr(dataset, "column_names"):  # no table of the `datasets` library, which alone reads many rows at once
         return [dataset[index] for index in indices]
     found = dataset[list(indices)]  # one read for all of them
     return [dict(zip(found, values, strict=True)) for values in zip(*found.values(), strict=True)]
