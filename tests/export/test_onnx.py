@@ -111,10 +111,11 @@ def test_order_and_names_are_the_signatures(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["llama", "mpnet"])
-def test_symbolic_shape_inference_passes(name, stories_file, tmp_path):
+def test_symbolic_shape_inference_passes(name, stories_file, tmp_path, monkeypatch):
     import onnx as library
 
     pytest.importorskip("sympy")
+    monkeypatch.chdir(tmp_path)  # where it leaves a file
     tools = pytest.importorskip("onnxruntime.tools.symbolic_shape_infer")
     path = stories_file.path
     if name == "mpnet":
