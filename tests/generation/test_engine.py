@@ -173,6 +173,9 @@ def test_generate_batch(model):
     answers = model.generate_batch(prompts, max_new_tokens=5, rows=2, show_progress=True, **GRAPH)
     assert [answer.tokens for answer in answers] == [alone(model, prompt, max_new_tokens=5) for prompt in prompts]
     assert model.generate_batch([]) == []
+    for call in (model.generate_batch, model.generate):
+        with pytest.raises(ValueError, match=r"the prompt is text, .*Once.*tokenizer\(text\)"):
+            call(["Once"], max_new_tokens=2)
 
 
 def test_bad_requests_leave_the_engine_at_work(model):
@@ -181,6 +184,8 @@ def test_bad_requests_leave_the_engine_at_work(model):
     for arguments, options, error, message in (
         (([],), {}, ValueError, r"prompt=\[\]"),
         (([10**6],), {}, ValueError, "token ids from 0 to"),
+        (("Once upon",), {}, ValueError, "the prompt is text, 'Once upon'; token ids were expected"),
+        ((["Once upon"],), {}, ValueError, r"the prompt is text, \['Once upon'\]"),
         (([5] * 16,), {}, ValueError, "no room for a new one within capacity=16"),
         (([5],), {"id": "a"}, ValueError, "id='a' is in use"),
         (([5],), {"num_beams": 2}, ValueError, "num_beams=2 is not a setting of the engine's rows"),

@@ -103,7 +103,7 @@ def array_of(values: Any, name: str) -> np.ndarray:
 
     Raises:
         TypeError: they are not known yet, or the call is being traced by a `tf.function`.
-        ValueError: rows of different lengths.
+        ValueError: rows of different lengths, or text.
     """
     known_later = isinstance(values, keras.KerasTensor) or (ops.is_tensor(values) and is_symbolic(values))
     if not known_later and _is_traced():
@@ -118,6 +118,8 @@ def array_of(values: Any, name: str) -> np.ndarray:
         )
     if ops.is_tensor(values):
         return np.asarray(ops.convert_to_numpy(values))
+    if isinstance(values, str) or (isinstance(values, (list, tuple)) and any(isinstance(one, str) for one in values)):
+        raise ValueError(f'{name} is text, {quote(values)}; token ids were expected: tokenizer(text)["input_ids"].')
     try:
         return np.asarray(values)
     except ValueError as error:
