@@ -21,10 +21,7 @@ With `signatures="text"` there are signatures that take strings, see `tfmodels.e
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +42,7 @@ from tfmodels.export.models import (
 from tfmodels.export.saved_model import serving_files, text
 from tfmodels.export.saved_model.functions import cache_signatures, defaults_of, forward_signatures
 from tfmodels.export.saved_model.generate import generate_signatures
-from tfmodels.export.saved_model.runner import PROPERTIES_FILE, SavedModelRunner, open, signatures_of
+from tfmodels.export.saved_model.runner import PROPERTIES_FILE, SavedModelRunner, open, signatures_of, without_warnings
 from tfmodels.utils.text import quote
 
 __all__ = ["SavedModelRunner", "check", "open", "signatures_of", "write"]
@@ -98,7 +95,7 @@ def write(model: Any, target: Path, options: ExportOptions) -> list[Signature]:
         name: function if defaults_of(function) else function.get_concrete_function()
         for name, function in functions.items()
     }
-    with _without_warnings():
+    with without_warnings():
         tf.saved_model.save(module, str(target), signatures=signatures, options=WITHOUT_GRADIENTS)
     found = signatures_of(target)
     serving_files.write(
@@ -139,18 +136,6 @@ def example_requests(model: Any, functions: dict[str, Any], options: ExportOptio
 def batch_sizes_of(options: ExportOptions) -> list[int]:
     """Rows that `generate` decodes at a time, ascending."""
     return sorted(set(options.batch_sizes or (1, 8)))
-
-
-@contextlib.contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Keep TensorFlow from telling, per cache tensor, that dots in its name become underscores in Python."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _variables(functions: Any) -> list[tf.Variable]:

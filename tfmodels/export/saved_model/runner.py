@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +80,8 @@ class SavedModelRunner(Runner):
         if any(dtype == "string" for signature in self.declared for dtype, _ in signature.inputs.values()):
             # Importing it registers the operators of the tokenizer in the graph.
             require("tensorflow_text", "text", f"{folder} (its text signatures)")
-        self.module = tf.saved_model.load(str(folder))
+        with without_warnings():
+            self.module = tf.saved_model.load(str(folder))
         self.signatures = self.module.signatures
         # Sessions and servers fill these in, functions that were loaded in Python do not.
         self.defaults = {
@@ -128,3 +132,19 @@ def open(path: str | os.PathLike) -> SavedModelRunner:
             raise FileNotFoundError(f"{folder} holds no saved_model.pb, nor does a version in it.")
         folder = max(versions, key=lambda file: int(file.parent.name)).parent
     return SavedModelRunner(folder)
+
+
+@contextlib.contextmanager
+def without_warnings() -> Iterator[None]:
+    """Keep TensorFlow from telling what is as it should be.
+
+    When it writes: per cache tensor, that dots in its name become underscores in Python. When it reads: per function,
+    that it has no gradient.
+    """
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
