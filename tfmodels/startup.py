@@ -82,7 +82,7 @@ def install() -> None:
     """Have TensorFlow start quietly, and Keras know this package's classes, whichever is imported first."""
     if any(isinstance(finder, _Hooks) for finder in sys.meta_path):
         return
-    if "keras" in sys.modules:
+    if sys.modules.get("keras") is not None:  # None is how an import is forbidden
         register_with_keras()
     sys.meta_path.insert(0, _Hooks({"tensorflow": quiet_start}, {"keras": register_with_keras}))
 

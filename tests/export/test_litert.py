@@ -254,7 +254,7 @@ def test_run_refuses_padding(stories_file):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dtype": "bfloat16"}, "dtype='bfloat16'; a LiteRT file stores float32 or float16"),
+        ({"dtype": "bfloat16"}, "dtype='bfloat16'; a LiteRT file has float32 or float16"),
         ({"quantize": "int2"}, "quantize='int2'; int8 or int4"),
         ({"quantize": "int8", "dtype": "float16"}, "give one"),
         ({"max_length": 1000}, "max_length=1000; this model's context allows 2 to 512"),

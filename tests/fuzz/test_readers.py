@@ -7,7 +7,7 @@ import pytest
 from tools import fuzz, fuzz_files
 
 FILES = 150
-MORE = 3000
+MORE = 500
 
 
 @pytest.mark.parametrize("kind", fuzz_files.KINDS)
