@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 from pathlib import Path
@@ -15,7 +16,7 @@ from hypothesis.extra import numpy as hnp
 
 from tfmodels.generation import GenerationConfig
 from tfmodels.generation import logits_processors as P
-from tfmodels.generation.sampling import choose_tokens
+from tfmodels.generation.sampling import choose_tokens, random_bits
 
 TABLE = Path(__file__).parents[1] / "reference" / "common" / "logits_processors"
 SPECS = json.loads((TABLE / "meta.json").read_text())["specs"]
@@ -485,19 +486,24 @@ EXAMPLES = (
 
 @given(st.lists(st.sampled_from(EXAMPLES)).map(tuple))
 def test_split_and_bind_round_trip(processors):
-    key, numbers = P.split(processors)
+    key, inputs = P.split(processors)
     assert hash(key) == hash(P.split(processors)[0])
-    assert all(isinstance(number, float) for number in numbers)
-    assert P.bind(processors, numbers) == processors
-    doubled = P.bind(processors, [2 * number for number in numbers])
-    assert P.split(doubled) == (key, [2 * number for number in numbers])
+    bound = P.bind(processors, inputs._replace(numbers=2 * inputs.numbers))
+    assert [type(processor) for processor in bound] == [type(processor) for processor in processors]
+    numbers = [
+        float(getattr(processor, field.name))
+        for processor in bound
+        for field in dataclasses.fields(processor)
+        if field.type == "Number"
+    ]
+    assert numbers == (2 * inputs.numbers).tolist()
 
 
 def test_keys_tell_static_fields_apart():
     alike = [P.TopK(5), P.TopK(6), P.TopK(5, 2), P.NoRepeatNGram(2), P.NoRepeatNGram(3), P.MinLength(2, (1,))]
     keys = [P.split((processor,))[0] for processor in [*alike, P.MinNewTokens(2, (1,)), P.MinLength(2, (3,))]]
-    assert keys[0] == keys[1]
-    assert len(set(keys)) == len(keys) - 1
+    assert keys[0] == keys[1] and keys[5] == keys[7]  # numbers and lists of tokens are inputs
+    assert len(set(keys)) == len(keys) - 2
 
 
 def test_other_numbers_share_one_compiled_function():
@@ -548,7 +554,7 @@ def test_greedy_takes_the_first_highest(mode):
     ]
     tokens = select_in(mode, scores, do_sample=False)
     assert tokens.dtype == np.int32
-    assert tokens.tolist() == [1, 2, 0, 0, 1]
+    assert tokens.tolist() == [1, 2, 0, -1, 1]  # -1: scores that are NaN name no token
 
 
 def test_draws_are_the_same_eager_graph_and_compiled():
@@ -563,7 +569,7 @@ def test_draws_are_the_same_eager_graph_and_compiled():
 def test_the_same_random_bits_everywhere():
     bits = {}
     for mode in ("eager", "graph", "xla"):
-        function = lambda seed, step: P._random_bits(7, seed, step)
+        function = lambda seed, step: random_bits(7, seed, step)
         function = function if mode == "eager" else tf.function(function, jit_compile=mode == "xla")
         bits[mode] = [function(tf.constant(seed), tf.constant(2)).numpy().tolist() for seed in (0, 1, -1, 2**31 - 1)]
     assert bits["eager"] == bits["graph"] == bits["xla"]

@@ -55,7 +55,7 @@ def choose_tokens(scores: Tensor, *, do_sample: bool, seed: Tensor, step: Tensor
     weights = ops.pad(weights, ((0, 0), (0, blocks * block - vocab_size)))
     weights = ops.reshape(weights, (-1, blocks, block))
     ends = ops.cumsum(ops.sum(weights, axis=-1), axis=-1)
-    draws = ops.cast(_random_bits(ops.shape(scores)[0], seed, step), "float64") * 2.0**-32
+    draws = ops.cast(random_bits(ops.shape(scores)[0], seed, step), "float64") * 2.0**-32
     target = ops.cast(draws[:, None] * ops.cast(ends[:, -1:], "float64"), "int64")
     chosen = row_count(ends <= target)
     inside = ops.take_along_axis(weights, chosen[:, :, None], axis=1)[:, 0]
@@ -79,11 +79,11 @@ def _categorical(scores: Tensor, seed: Tensor, step: Tensor) -> Tensor:
     return ops.cast(jax.vmap(jax.random.categorical)(keys, scores), "int32")
 
 
-def _random_bits(rows: Tensor, seed: Tensor, step: Tensor) -> Tensor:
+def random_bits(rows: Tensor, seed: Tensor, step: Tensor) -> Tensor:
     import tensorflow as tf
 
     if len(ops.shape(seed)) == 1:
-        return tf.concat([_random_bits(1, seed[row], step[row]) for row in range(rows)], axis=0)
+        return tf.concat([random_bits(1, seed[row], step[row]) for row in range(rows)], axis=0)
     # Only the integers of stateless_uniform are the same in XLA as elsewhere; its floats are not.
     pair = ops.stack([ops.cast(seed, "int64"), ops.cast(step, "int64")])
     return tf.random.stateless_uniform((rows,), pair, minval=None, maxval=None, dtype=tf.uint32, alg="philox")
@@ -110,7 +110,7 @@ def gumbel_noise(shape: tuple[int, int], seed: Tensor, step: Tensor) -> Tensor:
         key = jax.random.fold_in(jax.random.key(seed), step)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, ops.arange(rows))
         return jax.vmap(lambda key: jax.random.gumbel(key, (count,)))(keys)
-    bits = ops.reshape(_random_bits(rows * count, seed, step), shape)
+    bits = ops.reshape(random_bits(rows * count, seed, step), shape)
     uniform = (ops.cast(ops.right_shift(bits, 8), "float32") + 0.5) * 2.0**-24
     return -ops.log(-ops.log(uniform))
 
