@@ -1,4 +1,4 @@
-"""What a checkpoint means: names, heads, ties, quantised numbers, sizes and formats."""
+"""Meaning of a checkpoint: names, heads, ties, quantised numbers, sizes and formats."""
 
 import json
 import time
@@ -146,7 +146,7 @@ class TestTiedHeads:
         np.testing.assert_array_equal(loaded.lm_head.bias, bias)
 
 
-# What must not vanish: (family, head, tensors of that head that the model does not have).
+# Tensors that must not vanish: (family, head, tensors of that head that the model does not have).
 LOST = [
     ("llama", "ForCausalLM", ["lm_head.bias", "lm_head.weight_scale", "lm_head.lora_A.weight"]),
     ("llama", "ForSequenceClassification", ["score.bias", "score.lora_B.weight"]),

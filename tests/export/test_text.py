@@ -125,7 +125,7 @@ def test_readme_and_tokenizer_of_text_signatures(encoder_report, word_piece):
 
 @pytest.mark.slow
 def test_opened_in_another_process(encoder_report):
-    """Whoever opens it by `saved_model.open` has the operators of the tokenizer, without importing them."""
+    """`saved_model.open` brings the operators of the tokenizer, so that no other import is needed."""
     code = (
         "import sys, numpy as np\nfrom tfmodels.export import saved_model\n"
         "found = saved_model.open(sys.argv[1]).run({'text': np.array(['a time'])}, 'serving_text')\n"

@@ -1,4 +1,4 @@
-"""What steers generation from outside: stops, constraints, guidance, outputs, caches that go on."""
+"""Control of generation from outside: stops, constraints, guidance, outputs, caches that go on."""
 
 from __future__ import annotations
 

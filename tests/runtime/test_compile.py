@@ -82,5 +82,5 @@ def test_a_second_generate_compiles_nothing_on_jax():
     root = Path(__file__).parents[2]
     result = subprocess.run([sys.executable, "-c", code], env=environment, cwd=root, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    # What surrounds the two programs (padding, slices of the result) is compiled once, too.
+    # The code around the two programs (padding, slices of the result) is compiled once, too.
     assert "Compiling" not in result.stderr.split("AGAIN")[-1]

@@ -80,6 +80,7 @@ def _categorical(scores: Tensor, seed: Tensor, step: Tensor) -> Tensor:
 
 
 def random_bits(rows: Tensor, seed: Tensor, step: Tensor) -> Tensor:
+    """uint32 (rows,), random bits that are the same eager, in a graph and under XLA; on TensorFlow only."""
     import tensorflow as tf
 
     if len(ops.shape(seed)) == 1:

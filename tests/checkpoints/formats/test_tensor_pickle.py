@@ -179,7 +179,7 @@ def shared_tuples(depth: int) -> bytes:
     return b")q\x000" + b"h\x00h\x00\x86q\x000" * depth + b"h\x00"
 
 
-# What one small file could cost; the first five distinguish this reader from pickle.Unpickler.
+# Costs that one small file could cause; the first five distinguish this reader from pickle.Unpickler.
 BOMBS = {
     "key of a shared tuple": (b"\x80\x02}" + shared_tuples(60) + b"Ns.", "key of type tuple"),
     "one key twice": (b"\x80\x02}(K\x01NK\x01Nu.", "key 1 twice"),
