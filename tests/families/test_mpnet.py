@@ -249,9 +249,11 @@ class TestCheckpoints:
         self.rewrite(tmp_path, lambda tensors: {other if name == used else name: tensors[name] for name in tensors})
         again = TFMPNetForMaskedLM.from_pretrained(tmp_path)
         np.testing.assert_array_equal(outputs(again)[0], outputs(model)[0])
+        # Where a file holds both, transformers takes `lm_head.decoder.bias`.
         self.rewrite(tmp_path, lambda _: {**tensors, other: tensors[used] + 1})
-        again = TFMPNetForMaskedLM.from_pretrained(tmp_path)
-        np.testing.assert_array_equal(outputs(again)[0], outputs(model)[0])
+        with pytest.warns(UserWarning, match=r"lm_head\.bias differs from lm_head\.decoder\.bias"):
+            again = TFMPNetForMaskedLM.from_pretrained(tmp_path)
+        np.testing.assert_allclose(outputs(again)[0], outputs(model)[0] + tied, rtol=1e-5, atol=1e-5)
 
     def test_a_missing_weight_is_named_as_in_the_file(self, tmp_path):
         make(TFMPNetModel).save_pretrained(tmp_path)

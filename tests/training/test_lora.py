@@ -206,7 +206,7 @@ class TestFiles:
 class TestRefusals:
     def test_patterns(self):
         model = small.make("llama", "ForCausalLM")
-        with pytest.raises(ValueError, match=r"targets='query' fits no layer; there are lm_head, model\.layers\.0"):
+        with pytest.raises(ValueError, match=r"targets='query' fits no layer; there are 'lm_head', 'model\.layers\.0"):
             add_lora(model, "query")
         with pytest.raises(ValueError, match="targets='model.layers.7' fits no layer"):
             add_lora(model, ["lm_head", "model.layers.7"])
@@ -240,7 +240,7 @@ class TestRefusals:
     def test_adapters_of_other_models(self, tmp_path):
         save_adapter(adapted("llama", "ForCausalLM"), tmp_path)
         with pytest.raises(
-            ValueError, match=r"does not fit TFMPNetForMaskedLM: layers that the model lacks: model\.l"
+            ValueError, match=r"does not fit TFMPNetForMaskedLM: layers that the model lacks: 'model\.l"
         ):
             load_adapter(small.make("mpnet", "ForMaskedLM"), tmp_path)
         wider = small.make("llama", "ForCausalLM", hidden_size=32)
@@ -254,7 +254,7 @@ class TestRefusals:
             ({"peft_type": "IA3"}, "peft_type='IA3'; only LORA is read"),
             ({"use_dora": True}, "use_dora=True, which does not exist here"),
             ({"rank_pattern": {"q_proj": 2}}, "one rank for all layers"),
-            ({"r": None}, "r=None; a number was expected"),
+            ({"r": None}, "r=None; a whole number above 0 was expected"),
         ],
     )
     def test_settings_of_peft_that_do_not_exist_here(self, change, message, tmp_path):

@@ -88,7 +88,8 @@ def place_of(options: argparse.Namespace) -> Place:
     """The place that the arguments of `add_model` name; a GGUF file stands for itself in its folder.
 
     Example:
-        >>>         >>> file = Path(tempfile.mkdtemp()) / "tiny.gguf"
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "tiny.gguf"
         >>> file.touch()
         >>> place = place_of(argparse.Namespace(
         ...     model=str(file), revision=None, local_files_only=False, gguf_file=None))

@@ -67,10 +67,11 @@ class DataCollatorWithPadding:
     Example:
         >>> from tfmodels import AutoTokenizer
         >>> tokenizer = AutoTokenizer.from_pretrained("stories260K")
+        >>> tokenizer.pad_token = tokenizer.eos_token
         >>> collate = DataCollatorWithPadding(tokenizer)
         >>> batch = collate([{"input_ids": [1, 5], "label": 0}, {"input_ids": [1, 5, 6], "label": 1}])
         >>> batch["attention_mask"].tolist(), batch["labels"].tolist()
-        ([[1, 1, 0], [1, 1, 1]], [0, 1])
+        ([[0, 1, 1], [1, 1, 1]], [0, 1])
     """
 
     tokenizer: Any
@@ -95,10 +96,11 @@ class DataCollatorForTokenClassification:
     Example:
         >>> from tfmodels import AutoTokenizer
         >>> tokenizer = AutoTokenizer.from_pretrained("stories260K")
+        >>> tokenizer.pad_token = tokenizer.eos_token
         >>> collate = DataCollatorForTokenClassification(tokenizer)
         >>> rows = [{"input_ids": [1, 5], "labels": [-100, 2]}, {"input_ids": [1, 5, 6], "labels": [-100, 0, 1]}]
         >>> collate(rows)["labels"].tolist()
-        [[-100, 2, -100], [-100, 0, 1]]
+        [[-100, -100, 2], [-100, 0, 1]]
     """
 
     tokenizer: Any
@@ -147,6 +149,7 @@ class DataCollatorForLanguageModeling:
     Example:
         >>> from tfmodels import AutoTokenizer
         >>> tokenizer = AutoTokenizer.from_pretrained("stories260K")
+        >>> tokenizer.pad_token = tokenizer.eos_token
         >>> collate = DataCollatorForLanguageModeling(tokenizer, mlm=False)
         >>> collate([{"input_ids": [1, 5, 6]}])["labels"].tolist()
         [[1, 5, 6]]

@@ -19,6 +19,7 @@ class Position(keras.callbacks.Callback):
     Example:
         >>> import keras
         >>> from tfmodels import TFLlamaForCausalLM
+        >>> from tfmodels.training.data import batches
         >>> model = TFLlamaForCausalLM.from_pretrained("stories260K")
         >>> model.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
         >>> position = Position()
