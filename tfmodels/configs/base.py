@@ -59,6 +59,8 @@ class ModelConfig(ConfigPart, upload.PushToHub):
     other_names: ClassVar[tuple[str, ...]] = ()
     # Fields that are configurations of their own, given as such or as dicts; an override keeps the keys it leaves out.
     parts: ClassVar[dict[str, type[ConfigPart]]] = {}
+    # The factor on a language model's logits; a family whose file names one makes it a property.
+    logit_factor: ClassVar[float] = 1.0
 
     architectures: list[str] | None = None
     dtype: str | None = None

@@ -1,8 +1,7 @@
 """MPT (MosaicML, https://www.databricks.com/blog/mpt-7b), after its definition in llm-foundry.
 
 Pre-normalised decoder without position embeddings: attention falls off linearly with distance (ALiBi). Covers MPT-7B,
-MPT-30B, their variants, and everything else whose `model_type` is "mpt". The file is longer than other families'
-because llm-foundry has more options, each of which is computed or refused by its configuration.
+MPT-30B, their variants, and everything else whose `model_type` is "mpt".
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ from tfmodels.checkpoints.weight_map import WeightMap
 from tfmodels.configs.base import ModelConfig
 from tfmodels.configs.part import ConfigPart, configuration
 from tfmodels.generation.api import GenerationMixin
-from tfmodels.kernels.masks import AttentionMask, positions_from_mask
 from tfmodels.layers.alibi import alibi_bias, alibi_slopes
 from tfmodels.layers.attention import split_heads
 from tfmodels.layers.feed_forward import FeedForward
@@ -33,7 +31,6 @@ from tfmodels.models.heads import (
     TokenClassificationHead,
 )
 from tfmodels.models.sharding import Sharding
-from tfmodels.runtime.lowering import PLAIN, Lowering
 from tfmodels.utils.text import quote
 
 LAYER_NORMS = ("layernorm", "low_precision_layernorm")
@@ -281,7 +278,7 @@ class MptBackbone(DecoderBackbone):
         if config.attn_config.alibi:
             self.slopes = alibi_slopes(config.n_heads, config.attn_config.alibi_bias_max)
         elif config.learned_pos_emb:
-            self.position_limit = config.max_seq_len
+            self.position_limit, self.positions_skip_padding = config.max_seq_len, True
             self.embed_positions = embedding(config.max_seq_len, config.d_model, name="embed_positions", **options)
         self.dropout = keras.layers.Dropout(config.emb_pdrop, dtype=self.dtype_policy, name="dropout")
         self.layers = [
@@ -291,12 +288,6 @@ class MptBackbone(DecoderBackbone):
 
     def build(self, input_shape: Any = None) -> None:
         build_all(self.config.d_model, self.embed_tokens, self.embed_positions, self.dropout, *self.layers, self.norm)
-
-    def counted_positions(self, mask: AttentionMask) -> Any:
-        if self.embed_positions is None or mask.keys is None:
-            return super().counted_positions(mask)
-        positions = positions_from_mask(mask.keys)
-        return ops.slice(positions, (0, mask.offset), (ops.shape(positions)[0], mask.query_length))
 
     def position_context(self, context: BlockContext) -> BlockContext:
         if self.slopes is None:
@@ -354,10 +345,6 @@ class TFMptForCausalLM(GenerationMixin, CausalLMHead, TFMptPreTrainedModel):
 
     `generate` keeps a cache only if asked to (`use_cache=True` there or in the configuration): MPT's default is False.
     """
-
-    def to_logits(self, hidden: Any, lowering: Lowering = PLAIN) -> Any:
-        logits = super().to_logits(hidden, lowering)
-        return logits if self.config.logit_factor == 1 else logits * self.config.logit_factor
 
 
 class TFMptForSequenceClassification(SequenceClassificationHead, TFMptPreTrainedModel):

@@ -45,7 +45,7 @@ class StopStrings:
         self.window = max(len(text.encode()) for text in self.strings) + _CONTEXT
 
     def __call__(self, rows: Any, scores: Any = None) -> np.ndarray:
-        """Whether the last token of each row completes a stop string: bool (rows,), from a list of ids for each row."""
+        """Whether the last token of each row completes a stop string, bool (rows,), from each row's ids."""
         return np.array([self._ends(np.asarray(row).tolist()) for row in rows])
 
     def _ends(self, ids: Sequence[int]) -> bool:

@@ -52,8 +52,10 @@ class CausalLMHead:
     def to_logits(self, hidden: Any, lowering: Lowering = PLAIN) -> Any:
         """Scores over the vocabulary, (batch, length, vocab_size), from hidden states (batch, length, hidden_size)."""
         if self.config.tie_word_embeddings:
-            return unembed(hidden, self.get_input_embeddings(), lowering)
-        return self.lm_head(hidden, lowering=lowering)
+            logits = unembed(hidden, self.get_input_embeddings(), lowering)
+        else:
+            logits = self.lm_head(hidden, lowering=lowering)
+        return logits if self.config.logit_factor == 1 else logits * self.config.logit_factor
 
     def forward(
         self,

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from keras import ops
 
 from tfmodels.cache import kv
-from tfmodels.kernels.masks import AttentionMask, make_mask
+from tfmodels.kernels.masks import AttentionMask, make_mask, positions_from_mask
 from tfmodels.layers.tokens import TokenInputs
 from tfmodels.models.backbone.base import Backbone
 from tfmodels.models.backbone.context import BlockContext, Pass
@@ -21,7 +21,12 @@ class DecoderBackbone(Backbone):
 
     A family implements `final_norm` and has `embed_tokens`; it may override `embed`, `position_context` and
     `block_context`. `step` is the forward pass, `forward` puts checks and named outputs around it.
+
+    Fields:
+        positions_skip_padding: whether positions that are not given count the tokens that are no padding, not columns.
     """
+
+    positions_skip_padding = False
 
     input_names: ClassVar[tuple[str, ...]] = (
         "input_ids",
@@ -174,4 +179,7 @@ class DecoderBackbone(Backbone):
 
     def counted_positions(self, mask: AttentionMask) -> Any:
         """Positions of this call's tokens where none are given, int32 (batch or 1, length): on from those cached."""
-        return ops.expand_dims(ops.arange(mask.query_length, dtype="int32") + mask.offset, 0)
+        if not self.positions_skip_padding or mask.keys is None:
+            return ops.expand_dims(ops.arange(mask.query_length, dtype="int32") + mask.offset, 0)
+        positions = positions_from_mask(mask.keys)
+        return ops.slice(positions, (0, mask.offset), (ops.shape(positions)[0], mask.query_length))
