@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from tools import fuzz, fuzz_files
+from tools.fuzz import engine
+from tools.fuzz.kind import Kind
+from tools.fuzz.kinds import KINDS
 
 FILES = 150
 MORE = 500
 
 
-@pytest.mark.parametrize("kind", fuzz_files.KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_damaged_files_raise_documented_errors(kind):
-    counts, failures = fuzz.run(kind, seed=1, numbers=iter(range(FILES)))
+    counts, failures = engine.run(kind, seed=1, numbers=iter(range(FILES)))
     assert not failures
     assert sum(counts.values()) == FILES
     # Damage that nothing notices, and damage that stops everything at the first byte, would test little.
@@ -20,18 +22,18 @@ def test_damaged_files_raise_documented_errors(kind):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", fuzz_files.KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_many_damaged_files(kind):
-    _, failures = fuzz.run(kind, seed=2, numbers=iter(range(MORE)))
+    _, failures = engine.run(kind, seed=2, numbers=iter(range(MORE)))
     assert not failures
 
 
-@pytest.mark.parametrize("kind", fuzz_files.KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_files_are_the_same_again(kind, tmp_path):
     made = []
     for folder in (tmp_path / "a", tmp_path / "b"):
         folder.mkdir()
-        fuzz.make(kind, 1, 7, folder)
+        engine.make(kind, 1, 7, folder)
         made.append({path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()})
     assert made[0] == made[1] and made[0]
 
@@ -60,10 +62,10 @@ def test_hangs_deaths_and_other_errors_are_seen(monkeypatch):
         elif number == 6:
             raise ValueError(f"{folder} is bad")
 
-    monkeypatch.setattr(fuzz, "SECONDS", 1.0)
-    kind = fuzz_files.Kind(lambda rng, folder: None, read)
-    monkeypatch.setitem(fuzz_files.KINDS, "made up", kind)
-    counts, failures = fuzz.run("made up", 1, iter(range(8)))
+    monkeypatch.setattr(engine, "SECONDS", 1.0)
+    kind = Kind(lambda rng, folder: None, read)
+    monkeypatch.setitem(KINDS, "made up", kind)
+    counts, failures = engine.run("made up", 1, iter(range(8)))
     outcomes = {failure.number: failure.outcome for failure in failures}
     assert outcomes == {0: "hang", 1: "died", 2: "undocumented", 3: "unnamed", 4: "undocumented", 5: "memory"}
     assert counts["refused"] == counts["read"] == 1

@@ -1,18 +1,7 @@
-"""Damage files of every kind that the package reads, and see that reading them raises documented errors only.
-
-    python tools/fuzz.py --files 50000 --seed 1
-
-Each file is made from a good one by changes that know its structure (a JSON tree, a header, the instructions of a
-pickle) or by changes of bytes. Worker processes read the files: one may take 5 seconds, and memory of three times its
-size beside what an interpreter needs anyway. A table says what came of each kind; whatever is not documented is listed
-with the number that makes the same file again: `--kind KIND --only NUMBER --keep FOLDER`.
-
-`tests/fuzz` runs some hundred files of each kind over the same engine. TensorFlow is loaded for `config` alone.
-"""
+"""Reads damaged files in worker processes and says what came of each."""
 
 from __future__ import annotations
 
-import argparse
 import collections
 import contextlib
 import json
@@ -21,7 +10,6 @@ import random
 import select
 import shutil
 import signal
-import sys
 import tempfile
 import time
 import warnings
@@ -29,12 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
-try:
-    import fuzz_files
-except ImportError:  # as a module of a package, from the tests
-    from tools import fuzz_files
+from tools.fuzz.kinds import KINDS
 
 SECONDS = 5.0
 FREE_MEMORY = 64 << 20
@@ -56,7 +39,7 @@ class Failure(NamedTuple):
 def make(kind: str, seed: int, number: int, folder: Path) -> None:
     """Write file `number` of a kind, with the good files that belong to it, into an empty folder."""
     rng = random.Random(f"{kind} {seed} {number}")
-    fuzz_files.KINDS[kind].write(rng, folder)
+    KINDS[kind].write(rng, folder)
 
 
 def read(kind: str, folder: Path) -> str:
@@ -64,7 +47,7 @@ def read(kind: str, folder: Path) -> str:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            fuzz_files.KINDS[kind].read(folder)
+            KINDS[kind].read(folder)
     except (ValueError, FileNotFoundError) as error:  # CheckpointError is a ValueError
         message = str(error)
         if len(message) > MAX_MESSAGE:
@@ -90,14 +73,14 @@ def run(kind: str, seed: int, numbers: Iterator[int]) -> tuple[collections.Count
     """Make and read files, in processes that may hang or die.
 
     Args:
-        kind: a key of `fuzz_files.KINDS`.
+        kind: a key of `KINDS`.
         seed: with the number, what a file is made from.
         numbers: which files.
 
     Returns:
         How many files had which outcome, and those that failed.
     """
-    fuzz_files.KINDS[kind].prepare()
+    KINDS[kind].prepare()
     counts: collections.Counter[str] = collections.Counter()
     failures: list[Failure] = []
     waiting = collections.deque(numbers)
@@ -183,45 +166,3 @@ def _resident(key: str) -> int:
             Path("/proc/self/clear_refs").write_text("5")
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--files", type=int, default=5000, help="files of all kinds together")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--kind", action="append", choices=fuzz_files.KINDS, help="this kind alone; may be repeated")
-    parser.add_argument("--only", type=int, help="make and read this one file of --kind in this process")
-    parser.add_argument("--keep", type=Path, help="with --only: where to leave the file")
-    arguments = parser.parse_args()
-    kinds = arguments.kind or list(fuzz_files.KINDS)
-    if arguments.only is not None:
-        folder = arguments.keep or Path(tempfile.mkdtemp(prefix="fuzz-"))
-        folder.mkdir(parents=True, exist_ok=True)
-        make(kinds[0], arguments.seed, arguments.only, folder)
-        fuzz_files.KINDS[kinds[0]].prepare()
-        print(folder, *sorted(path.name for path in folder.rglob("*")))
-        fuzz_files.KINDS[kinds[0]].read(folder)
-        return 0
-    each = -(-arguments.files // len(kinds))
-    columns = ("read", "refused", "unnamed", "undocumented", "memory", "hang", "died")
-    print(f"{'kind':24}" + "".join(f"{column:>13}" for column in columns), flush=True)
-    total: collections.Counter[str] = collections.Counter()
-    failed: list[Failure] = []
-    for kind in kinds:
-        counts, failures = run(kind, arguments.seed, iter(range(each)))
-        print(f"{kind:24}" + "".join(f"{counts[column]:13}" for column in columns), flush=True)
-        total += counts
-        failed += failures
-    print(f"{'all ' + str(sum(total.values())):24}" + "".join(f"{total[column]:13}" for column in columns))
-    shown: collections.Counter[str] = collections.Counter()
-    for failure in failed:
-        key = f"{failure.kind} {failure.outcome} {failure.message[:60]}"
-        shown[key] += 1
-        if shown[key] == 1:
-            print(f"\n{failure.outcome}: {failure.message}")
-            print(f"  python tools/fuzz.py --seed {arguments.seed} --kind {failure.kind} --only {failure.number}")
-    return 1 if failed else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,5 @@
+import sys
+
+from tools.fuzz.command import main
+
+sys.exit(main())

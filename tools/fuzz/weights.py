@@ -1,0 +1,332 @@
+"""Files of weights: safetensors, PyTorch, HDF5, Flax and GGUF."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import pickle
+import pickletools
+import struct
+import tempfile
+import zipfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfmodels.checkpoints import TensorSpec, open_checkpoint, write_checkpoint
+from tools.fuzz.damage import Random, damage_bytes, damage_json, damage_tree
+from tools.fuzz.kind import Kind
+from tools.fuzz.tokenizers import use
+
+
+def _tensors(count: int = 4) -> list[Any]:
+    shapes = [(4, 6), (6,), (2, 3, 4), ()]
+    arrays = {f"model.layers.{n}.weight": np.ones(shapes[n % 4], "float32") for n in range(count)}
+    return [(name, TensorSpec(array.shape, "float32"), lambda array=array: array) for name, array in arrays.items()]
+
+
+def read_weights(folder: Path) -> None:
+    with open_checkpoint(folder) as checkpoint:
+        for name in checkpoint.names():
+            array, info = checkpoint.read(name), checkpoint.info(name)
+            assert (array.shape, array.dtype.name) == (info.shape, info.dtype)
+            if array.size:
+                array.reshape(-1)[:1].tobytes()
+                array[(-1,) * array.ndim].tobytes()
+
+
+@cache
+def _safetensors(max_shard_size: str = "1GB") -> dict[str, bytes]:
+    with tempfile.TemporaryDirectory() as folder:
+        return {path.name: path.read_bytes() for path in write_checkpoint(folder, _tensors(), max_shard_size)}
+
+
+def write_safetensors(rng: Random, folder: Path) -> None:
+    (data,) = _safetensors().values()
+    if rng.random() < 0.7:
+        size = int.from_bytes(data[:8], "little")
+        header = damage_json(rng, json.loads(data[8 : 8 + size]))
+        data = len(header).to_bytes(8, "little") + header + data[8 + size :]
+    else:
+        data = damage_bytes(rng, data)
+    (folder / "model.safetensors").write_bytes(data)
+
+
+def write_index(rng: Random, folder: Path) -> None:
+    for name, data in _safetensors("100B").items():
+        is_index = name.endswith(".json")
+        (folder / name).write_bytes(damage_json(rng, json.loads(data)) if is_index else data)
+
+
+class _Storage:
+    """Stands for a storage while a state dict is pickled as PyTorch does it."""
+
+    def __init__(self, key: str, count: int) -> None:
+        self.identity = ("storage", _Named("torch", "FloatStorage"), key, "cpu", count)
+
+
+class _Named:
+    def __init__(self, module: str, name: str) -> None:
+        self.module, self.name = module, name
+
+
+class _Tensor:
+    def __init__(self, storage: _Storage, shape: tuple[int, ...]) -> None:
+        self.arguments = (storage, 0, shape, tuple(int(np.prod(shape[at + 1 :])) for at in range(len(shape))))
+
+
+def _pickle(value: Any, legacy: bool = False) -> bytes:
+    """Instructions that build a state dict; written out by hand, as there need be no PyTorch."""
+
+    def text(value: str) -> bytes:
+        return b"X" + struct.pack("<I", len(value)) + value.encode()
+
+    def number(value: int) -> bytes:
+        return b"K" + bytes([value])
+
+    def sequence(values: tuple[int, ...]) -> bytes:
+        return b"(" + b"".join(map(number, values)) + b"t"
+
+    out = b"\x80\x02ccollections\nOrderedDict\nq\x00)R("
+    for name, tensor in value.items():
+        storage, offset, shape, strides = tensor.arguments
+        _, kind, key, place, count = storage.identity
+        more = b"N" if legacy else b""
+        identity = b"(" + text("storage") + b"c" + f"{kind.module}\n{kind.name}\n".encode() + text(key) + text(place)
+        out += text(name) + b"ctorch._utils\n_rebuild_tensor_v2\n(" + identity + number(count) + more + b"tQ"
+        out += number(offset) + sequence(shape) + sequence(strides) + b"\x89ccollections\nOrderedDict\n)RtR"
+    return out + b"u}X\x09\x00\x00\x00_metadataNsb."
+
+
+def _state_dict() -> dict[str, _Tensor]:
+    shapes = {"a.weight": (4, 6), "a.bias": (6,), "b.weight": (2, 3, 4)}
+    return {name: _Tensor(_Storage(str(n), int(np.prod(s))), s) for n, (name, s) in enumerate(shapes.items())}
+
+
+def damage_pickle(rng: Random, data: bytes) -> bytes:
+    """Leave out, repeat, swap or add instructions, or change bytes."""
+    if rng.random() < 0.3:
+        return damage_bytes(rng, data)
+    starts = [position for _, _, position in pickletools.genops(data)] + [len(data)]
+    parts = [data[start:stop] for start, stop in itertools.pairwise(starts)]
+    extra = (
+        b"0",
+        b"2",
+        b"(",
+        b"1",
+        b"t",
+        b"l",
+        b"d",
+        b"]",
+        b"}",
+        b")",
+        b"R",
+        b"b",
+        b"Q",
+        b"a",
+        b"s",
+        b"u",
+        b"e",
+        b"N",
+    )
+    extra += (
+        b"cos\nsystem\n",
+        b"q\x05",
+        b"h\x05",
+        b"h\x00",
+        b"\x8a\x02\xff\xff",
+        b"Vx\n",
+        b"\x85",
+        b"\x86",
+        b"\x87",
+        b".",
+    )
+    extra += (b"ctorch\nSize\n", b"I1\n", b"F1e999\n", b"\x93", b"\x81", b"r\xff\xff\xff\x7f", b"\x8b\xff\xff\xff\x7f")
+    for _ in range(rng.choice((1, 1, 2, 3, 6))):
+        at = rng.randrange(len(parts))
+        change = rng.randrange(5)
+        if change == 0:
+            parts[at] = b""
+        elif change == 1:
+            parts[at:at] = parts[at : at + rng.choice((1, 3, 10))] * rng.choice((1, 1, 5, 500))
+        elif change == 2:
+            other = rng.randrange(len(parts))
+            parts[at], parts[other] = parts[other], parts[at]
+        else:
+            parts.insert(at, rng.choice(extra) * rng.choice((1, 1, 2, 3, 2000)))
+    return b"".join(parts)
+
+
+def write_zip(rng: Random, folder: Path) -> None:
+    data = _pickle(_state_dict())
+    inner = rng.random() < 0.7
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("archive/data.pkl", damage_pickle(rng, data) if inner else data)
+        archive.writestr("archive/byteorder", b"little")
+        for tensor in _state_dict().values():
+            _, _, key, _, count = tensor.arguments[0].identity
+            archive.writestr(f"archive/data/{key}", bytes(4 * count))
+    data = buffer.getvalue()
+    (folder / "pytorch_model.bin").write_bytes(data if inner else damage_bytes(rng, data))
+
+
+def write_legacy(rng: Random, folder: Path) -> None:
+    state = _state_dict()
+    system = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}}
+    keys = [tensor.arguments[0].identity[2] for tensor in state.values()]
+    parts = [pickle.dumps(0x1950A86A20F9469CFC6C, 2), pickle.dumps(1001, 2), pickle.dumps(system, 2)]
+    parts += [_pickle(state, legacy=True), pickle.dumps(keys, 2)]
+    if rng.random() < 0.7:
+        at = rng.randrange(len(parts))
+        parts[at] = damage_pickle(rng, parts[at])
+    for tensor in state.values():
+        count = tensor.arguments[0].identity[4]
+        parts.append(struct.pack("<Q", count) + bytes(4 * count))
+    data = b"".join(parts)
+    (folder / "pytorch_model.bin").write_bytes(data if rng.random() < 0.7 else damage_bytes(rng, data))
+
+
+@cache
+def _hdf5() -> bytes:
+    import h5py
+
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        for layer in range(3):
+            group = file.create_group(f"layer{layer}")
+            names = [f"m/layer{layer}/{part}:0".encode() for part in ("kernel", "bias")]
+            group.attrs["weight_names"] = names
+            for name, shape in zip(names, ((4, 6), (6,)), strict=True):
+                group.create_dataset(name.decode(), data=np.ones(shape, "float32"))
+        file.attrs["layer_names"] = [b"layer0", b"layer1", b"layer2"]
+        file.attrs["backend"] = "tensorflow"
+    return buffer.getvalue()
+
+
+def write_hdf5(rng: Random, folder: Path) -> None:
+    (folder / "tf_model.h5").write_bytes(damage_bytes(rng, _hdf5()))
+
+
+def _msgpack(value: Any) -> bytes:
+    if isinstance(value, dict):
+        return bytes([0x80 + len(value)]) + b"".join(_msgpack(key) + _msgpack(item) for key, item in value.items())
+    if isinstance(value, str):
+        return b"\xd9" + bytes([len(value)]) + value.encode()
+    if isinstance(value, int):
+        return b"\xcd" + struct.pack(">H", value)
+    content = b"\x93" + bytes([0x90 + value.ndim]) + b"".join(map(_msgpack, value.shape))
+    content += _msgpack(value.dtype.name) + b"\xc5" + struct.pack(">H", value.nbytes) + value.tobytes()
+    return b"\xc8" + struct.pack(">H", len(content)) + b"\x01" + content
+
+
+def write_flax(rng: Random, folder: Path) -> None:
+    ones = np.ones((4, 6), "float32")
+    pieces = {"__msgpack_chunked_array__": 1, "shape": {"0": 4, "1": 6}, "chunks": {"0": ones.reshape(-1)}}
+    tree: dict[str, Any] = {"model": {"layers": {"0": {"kernel": ones, "bias": ones[0]}, "1": {"kernel": pieces}}}}
+    data = _msgpack(tree)
+    for _ in range(rng.choice((1, 1, 2))):
+        if rng.random() < 0.2:  # an empty map, or maps within maps, where a value is
+            data = data.replace(b"\xc8", rng.choice((b"\x80\xc8", b"\x81\xd9\x01a" * 100 + b"\xc8")), 1)
+        data = damage_bytes(rng, data)
+    (folder / "flax_model.msgpack").write_bytes(data)
+
+
+def _gguf_value(value: Any) -> bytes:
+    """Type and content of a metadata value."""
+    if isinstance(value, bool):
+        return struct.pack("<I?", 7, value)
+    if isinstance(value, int):
+        kind, form = (4, "I") if 0 <= value < 2**32 else (11, "q")
+        return struct.pack("<I" + form, kind, (value + 2**63) % 2**64 - 2**63 if kind == 11 else value)
+    if isinstance(value, float):
+        return struct.pack("<Id", 12, value)
+    if isinstance(value, str):
+        return struct.pack("<I", 8) + _gguf_text(value)
+    if isinstance(value, list):
+        inner = [_gguf_value(item if not isinstance(item, (list, dict)) else "x") for item in value]
+        kind = inner[0][:4] if inner else struct.pack("<I", 8)
+        same = [item[4:] for item in inner if item[:4] == kind]
+        return struct.pack("<I", 9) + kind + struct.pack("<Q", len(same)) + b"".join(same)
+    return struct.pack("<I", 8) + _gguf_text(json.dumps(value))
+
+
+def _gguf_text(value: str) -> bytes:
+    data = value.encode("utf-8", "surrogatepass")
+    return struct.pack("<Q", len(data)) + data
+
+
+def write_gguf(rng: Random, folder: Path) -> None:
+    vocabulary = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", "a", "b", "ab", "▁a"]
+    metadata: dict[str, Any] = {
+        "general.architecture": "llama",
+        "llama.attention.head_count": 2,
+        "llama.attention.head_count_kv": 1,
+        "llama.embedding_length": 8,
+        "llama.feed_forward_length": 8,
+        "llama.block_count": 1,
+        "llama.context_length": 16,
+        "llama.attention.layer_norm_rms_epsilon": 1e-5,
+        "llama.rope.freq_base": 10000.0,
+        "llama.rope.scaling.type": "none",
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": vocabulary,
+        "tokenizer.ggml.scores": [-float(n) for n in range(len(vocabulary))],
+        "tokenizer.ggml.token_type": [2, 3, 3] + [6] * 256 + [1] * (len(vocabulary) - 259),
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
+    }
+    tensors: dict[str, Any] = {
+        "token_embd.weight": [8, len(vocabulary)],
+        "blk.0.attn_q.weight": [8, 8],
+        "blk.0.attn_k.weight": [8, 4],
+        "output_norm.weight": [8],
+        "rope_freqs.weight": [2],
+    }
+    inner = rng.random() < 0.6
+    if inner:
+        both = damage_tree(rng, {"metadata": metadata, "tensors": tensors})
+        metadata, tensors = (
+            both.get(key) if isinstance(both.get(key), dict) else {} for key in ("metadata", "tensors")
+        )
+    described, size = b"", 0
+    for name, shape in tensors.items():
+        shape = [item % 2**64 for item in shape if type(item) is int] if isinstance(shape, list) else []
+        described += _gguf_text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, 0, size)
+        count = int(np.prod([min(item, 1000) for item in shape], dtype="int64")) if len(shape) < 3 else 1
+        size += -(-4 * min(count, 100_000) // 32) * 32
+    pairs = b"".join(_gguf_text(key) + _gguf_value(value) for key, value in metadata.items())
+    head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(metadata)) + pairs + described
+    data = head + bytes(-len(head) % 32) + np.ones(size // 4, "float32").tobytes()
+    (folder / "model.gguf").write_bytes(data if inner else damage_bytes(rng, data))
+
+
+def read_gguf(folder: Path) -> None:
+    from tfmodels.tokenization import LlamaTokenizer
+
+    with open_checkpoint(folder, gguf_file="model.gguf") as checkpoint:
+        for name in checkpoint.names():
+            checkpoint.read(name)
+    use(LlamaTokenizer.from_pretrained(folder, gguf_file="model.gguf"))
+
+
+def _prepare_gguf() -> None:
+    import gguf.quants
+
+    import tfmodels.tokenization  # noqa: F401
+
+    assert gguf
+
+
+KINDS = {
+    "safetensors": Kind(write_safetensors, read_weights),
+    "safetensors-index": Kind(write_index, read_weights),
+    "pytorch-zip": Kind(write_zip, read_weights),
+    "pytorch-legacy": Kind(write_legacy, read_weights),
+    "hdf5": Kind(write_hdf5, read_weights, lambda: (_hdf5(), None)[1]),
+    "flax": Kind(write_flax, read_weights),
+    "gguf": Kind(write_gguf, read_gguf, _prepare_gguf),
+}
