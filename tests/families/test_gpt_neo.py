@@ -223,11 +223,12 @@ class TestDropout:
         np.testing.assert_array_equal(dropped.logits, plain.logits)
 
 
-def test_a_window_of_padding_gets_the_values_of_the_reference():
+@pytest.mark.parametrize("attn_implementation", ["eager", "blockwise"])
+def test_a_window_of_padding_gets_the_values_of_the_reference(attn_implementation):
     """Made by transformers 4.57.6 and 5.24.0 alike, from the weights below: rows padded right, left and within."""
     sizes = {"vocab_size": 61, "hidden_size": 16, "num_heads": 4, "num_layers": 4, "intermediate_size": 24}
     types = {"attention_types": [[["global", "local"], 2]], "window_size": 3, "max_position_embeddings": 32}
-    model = TFGPTNeoModel(GPTNeoConfig(**sizes, **types))
+    model = TFGPTNeoModel(GPTNeoConfig(**sizes, **types), attn_implementation=attn_implementation)
     for name, slot in model.stored_names(slots_of(model)).items():
         k = np.arange(np.prod(slot.shape))
         values = 0.6 * np.sin(1.0 + len(name) + 0.7 * k + 0.013 * k * k).reshape(slot.shape)
@@ -243,3 +244,6 @@ def test_a_window_of_padding_gets_the_values_of_the_reference():
     for run in (model, tf.function(model, jit_compile=True)):
         hidden = np.asarray(run(ids, attention_mask=mask)[0])
         np.testing.assert_allclose((hidden * np.where(np.arange(16) % 2, -1, 1)).sum(-1), want, atol=2e-4)
+    if attn_implementation == "blockwise":
+        with pytest.raises(ValueError, match="'blockwise' cannot serve this call: a mask of pairs"):
+            model(ids, attention_mask=np.ones((3, 1, 12, 12), "int32"))

@@ -1,5 +1,7 @@
 """Attention in blocks against the plain form: outputs and all gradients, eager and compiled."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -59,6 +61,47 @@ def test_equals_the_plain_form(shape, compiled):
     mask = mask.with_window(window) if window else mask
     for want, got in zip(*both(rng, heads, lengths, mask, None, compiled), strict=True):
         np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+@pytest.mark.parametrize("compiled", ["eager", "xla"])
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"causal": True},
+        {"causal": False},
+        {"causal": True, "window": 70},
+        {"causal": True, "fills": True},
+        {"causal": True, "window": 70, "fills": True},
+        {"causal": True, "window": 70, "fills": True, "offset": 300},
+        {"causal": False, "pairs": True},
+    ],
+    ids=str,
+)
+def test_queries_that_see_no_key_get_what_the_plain_form_gives(parts, compiled):
+    """Rows padded left, right, within and whole; outputs and gradients at every query, the unseeing ones included."""
+    rng, parts = np.random.default_rng(5), dict(parts)
+    window, fills, pairs = (parts.pop(name, None) for name in ("window", "fills", "pairs"))
+    keys, offset = 400, parts.get("offset", 0)
+    padding = np.ones((4, keys), bool)
+    padding[0, :350] = padding[1, 100:] = padding[2, 20:390] = padding[3] = False
+    if pairs:
+        padding = np.broadcast_to(padding[:, None, None], (4, 1, keys, keys))
+    query = tf.constant(rng.normal(size=(4, 4, keys - offset, 8)), "float32")
+    arrays = [query, *tf.constant(rng.normal(size=(2, 4, 2, keys, 8)), "float32")]
+    upstream = tf.constant(rng.normal(size=query.shape), "float32")
+
+    def run(implementation):
+        mask = make_mask(padding, query_length=keys - offset, key_length=keys, **parts)
+        mask = dataclasses.replace(mask, fills=bool(fills))
+        mask = mask.with_window(window) if window else mask
+        with tf.GradientTape() as tape:
+            tape.watch(arrays)
+            output, _ = attend(*arrays, mask=mask, scale=0.3, implementation=implementation)
+        return [output, *tape.gradient(output, arrays, upstream)]
+
+    blocks = tf.function(run, jit_compile=True) if compiled == "xla" else run
+    for want, got in zip(run("eager"), blocks("blockwise"), strict=True):
+        np.testing.assert_allclose(got, want, atol=2e-5)
 
 
 @pytest.mark.parametrize("bias", [name for name in BIASES if name != "none"])

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import small_models as small
+import tensorflow as tf
 
 IDS = np.random.default_rng(0).integers(2, 61, (4, 6))
 OTHER = np.random.default_rng(1).integers(2, 61, (4, 5))
@@ -102,3 +103,42 @@ def test_time_distributed_over_a_model_around_a_backbone():
     assert several.output_shape == (None, 2, 16)
     for side in range(2):
         np.testing.assert_allclose(vectors[:, side], model(texts[:, side]), atol=1e-6)
+
+
+@pytest.mark.parametrize("name, head", [("llama", "Model"), ("mpnet", "ForSequenceClassification")])
+@pytest.mark.parametrize("symbolic", [False, True])
+@pytest.mark.parametrize("part", ["model", "backbone"])
+def test_time_distributed_over_named_outputs_says_what_to_do(name, head, symbolic, part):
+    model = small.make(name, head, **({"use_cache": False} if name == "llama" else {}))
+    ids = small.inputs_of(name, head)["input_ids"]
+    layer = model if part == "model" else model.backbone
+    first = next(iter(layer(ids)))
+    several = keras.layers.TimeDistributed(layer)
+    with pytest.raises(
+        TypeError, match=rf"by name, {first}.*: take one, as outputs.{first}; for TimeDistributed.*make"
+    ):
+        several(keras.Input((2, 5), dtype="int32") if symbolic else np.stack([ids, ids], axis=1))
+    # What the message says works.
+    tokens = keras.Input((None,), dtype="int32")
+    one = keras.Model(tokens, layer(tokens)[first])
+    texts = np.stack([ids, ids[::-1]], axis=1)
+    np.testing.assert_allclose(keras.layers.TimeDistributed(one)(texts)[:, 0], layer(ids)[first], atol=1e-6)
+    np.testing.assert_allclose(keras.Sequential([one])(ids), layer(ids)[first], atol=1e-6)
+
+
+def test_shapes_of_outputs_are_known():
+    model = small.make("mpnet", "Model")
+    want = {"last_hidden_state": (None, 5, 16), "pooler_output": (None, 16)}
+    shapes = ((None, 5), {"input_ids": (None, 5), "attention_mask": (None, 5)}, [(None, 5), (None, 5)])
+    for given in shapes:
+        assert model.compute_output_shape(given) == model.backbone.compute_output_shape(given) == want
+    assert dict(model.compute_output_shape({"inputs_embeds": (2, 5, 16)}))["pooler_output"] == (2, 16)
+    with pytest.raises(TypeError, match="unknown argument 'input_idz'"):
+        model.compute_output_shape({"input_idz": (2, 5)})
+
+
+def test_outputs_taken_for_a_tensor_are_named():
+    output = small.make("mpnet", "Model")(small.inputs_of("mpnet", "Model")["input_ids"])
+    for use in (lambda x: tf.stack([x]), tf.nn.softmax, np.asarray, keras.ops.convert_to_tensor):
+        with pytest.raises(TypeError, match="it holds several by name, last_hidden_state, pooler_output: take one"):
+            use(output)

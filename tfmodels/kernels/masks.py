@@ -33,7 +33,7 @@ class AttentionMask:
         bias: float, as `pairs`, added to the scores where they are not masked.
         offset: key position of the first query: an int or int32 scalar, or int32 (batch,), one for each row.
         fills: a query that sees nothing but padding attends equally to the padding within its window and to the tokens
-            before its window, as GPT-Neo's additive masks have it. Otherwise its output depends on the implementation.
+            before its window, as GPT-Neo's additive masks have it. Otherwise it attends equally to all keys.
     """
 
     query_length: Any
@@ -79,12 +79,50 @@ class AttentionMask:
         return ops.logical_and(rest, ops.logical_not(ops.any(self.allowed, axis=-1, keepdims=True)))
 
     @functools.cached_property
+    def sees(self) -> Any:
+        """Whether a query sees any key, bool (batch or 1, heads or 1, queries, 1); None where every query does."""
+        if self.pairs is None and self.keys is None:
+            return None
+        if self.pairs is not None or self._offset_per_row:
+            return ops.any(self.allowed, axis=-1, keepdims=True)
+        query = ops.arange(self.query_length, dtype="int32") + self.offset
+        last = query if self.causal else ops.full_like(query, self.key_length - 1)
+        first = ops.zeros_like(query) if self.window is None else ops.maximum(query - self.window + 1, 0)
+        before = _sums_before(ops.cast(self.keys, "int32"))
+        seen = ops.take(before, last + 1, axis=1) > ops.take(before, first, axis=1)
+        return ops.expand_dims(ops.expand_dims(seen, 1), 3)
+
+    def unseeing(self, value: Any) -> Any:
+        """The output of a query that sees no key: the mean of all values, or of those that `fills` names.
+
+        Args:
+            value: (batch, heads, keys, head_dim).
+
+        Returns:
+            float32 (batch, heads, queries or 1, head_dim); wrong for queries that see a key.
+        """
+        value = ops.cast(value, "float32")
+        if not self.fills:
+            return ops.mean(value, axis=2, keepdims=True)
+        query = ops.arange(self.query_length, dtype="int32") + self.offset
+        first = ops.zeros_like(query) if self.window is None else ops.maximum(query - self.window + 1, 0)
+        # All of the window is padding, so the tokens up to the query are those before its window.
+        tokens = ops.cast(self.keys, "float32")
+        ones, given = ops.reshape(ops.ones_like(tokens), (-1, 1, self.key_length, 1)), ops.expand_dims(tokens, (1, 3))
+
+        def total(x: Any) -> Any:
+            of_all, of_tokens = _sums_before(x, axis=2), _sums_before(x * given, axis=2)
+            near = ops.take(of_all, query + 1, axis=2) - ops.take(of_all, first, axis=2)
+            return near + ops.take(of_tokens, query + 1, axis=2)
+
+        return total(value) / total(ones)
+
+    @functools.cached_property
     def _in_reach(self) -> tuple[Any, Any]:
         """Keys that position alone allows, within the window and with none, bool (1, 1, queries, keys) or None."""
         if not self.causal and self.window is None:
             return None, None
-        per_row = len(getattr(self.offset, "shape", ())) == 1
-        offset = ops.reshape(self.offset, (-1, 1, 1)) if per_row else self.offset
+        offset = ops.reshape(self.offset, (-1, 1, 1)) if self._offset_per_row else self.offset
         query = ops.expand_dims(ops.arange(self.query_length, dtype="int32"), 1) + offset
         key = ops.expand_dims(ops.arange(self.key_length, dtype="int32"), 0)
         past = _lead(key <= query) if self.causal else None
@@ -93,9 +131,13 @@ class AttentionMask:
         near = _lead(key > query - self.window)
         return (near if past is None else ops.logical_and(past, near)), past
 
+    @property
+    def _offset_per_row(self) -> bool:
+        return len(getattr(self.offset, "shape", ())) == 1
+
     def make_whole(self) -> None:
         """Make the whole tensors now: before functions are traced, of which each would make its own."""
-        _ = self.allowed, self.filled
+        _ = self.allowed, self.filled, self.sees
 
     def with_window(self, window: int) -> AttentionMask:
         """The same mask, further limited to the last `window` keys; one object for all layers that ask."""
@@ -113,6 +155,12 @@ class AttentionMask:
             pairs = ops.logical_and(pairs, ops.take(self.allowed, index, axis=3))
         bias = None if self.bias is None else ops.take(self.bias, index, axis=3)
         return AttentionMask(self.query_length, positions.shape[0], pairs=pairs, bias=bias)
+
+
+def _sums_before(x: Any, axis: int = 1) -> Any:
+    """Sums of the elements before each place of an axis, and of all of them: one place more."""
+    room = [(1, 0) if place == axis else (0, 0) for place in range(len(x.shape))]
+    return ops.pad(ops.cumsum(x, axis=axis), room)
 
 
 def _lead(pairs: Any) -> Any:

@@ -103,14 +103,13 @@ def choose(
         flash = _only_when_asked(query, key, mask, bias)
     if flash is None and implementation in ("auto", "flash"):
         return AttentionPath("flash")
-    blockwise = common or _not_for_blocks(query, key)
+    blockwise = common or _not_for_blocks(query, key, mask)
     if implementation in ("flash", "blockwise"):
         problem = flash if implementation == "flash" else blockwise
         if problem is not None:
             raise ValueError(f"attn_implementation={quote(implementation)} cannot serve this call: {problem}.")
         return AttentionPath(implementation)
-    fills = mask.fills and mask.window is not None and not (mask.keys is None and mask.pairs is None)
-    if blockwise is None and not fills and key.shape[2] >= _blockwise_from():
+    if blockwise is None and key.shape[2] >= _blockwise_from():
         return AttentionPath("blockwise", flash)
     return AttentionPath("eager", flash)
 
@@ -130,6 +129,8 @@ def _not_for_flash(query: Any, key: Any, mask: AttentionMask, bias: Any, drops: 
         problem = "weights are dropped in training, by a seed that it cannot be given (set the attention dropout to 0)"
     if problem is None and (mask.pairs is not None or mask.bias is not None):
         problem = "flash attention takes no mask of pairs (4-D)"
+    if problem is None and mask.fills and mask.keys is not None:
+        problem = "flash attention gives zeros at padding (attention_mask), whose values count in this family"
     if problem is None and mask.segments is not None:
         problem = "flash attention takes no packed sequences"
     if problem is None and mask.window is not None and (mask.keys is not None or bias is not None):
@@ -159,7 +160,9 @@ def _only_when_asked(query: Any, key: Any, mask: AttentionMask, bias: Any) -> st
     )
 
 
-def _not_for_blocks(query: Any, key: Any) -> str | None:
+def _not_for_blocks(query: Any, key: Any, mask: AttentionMask) -> str | None:
+    if mask.fills and mask.pairs is not None:
+        return "a mask of pairs (4-D) in a family whose queries attend to padding where they see nothing else"
     if not all(isinstance(size, int) for size in (*query.shape[1:], *key.shape[1:])):
         return "blockwise attention needs lengths that are known when the program is traced"
     return None
@@ -207,7 +210,8 @@ def attend(
 
     Returns:
         (batch, heads, queries, head_dim) in the dtype of `value`, and the weights (batch, heads, queries, keys) or
-        None. What a query that sees no key gets differs between implementations, but is finite.
+        None. A query that sees no key attends to all of them equally, or as `AttentionMask.fills` says; by "flash" it
+        gets zeros, as does every query at padding there, and by "decode" some finite value.
 
     Raises:
         ValueError: `implementation` cannot serve this call.
@@ -246,6 +250,7 @@ def attend(
     else:
         dropped = blockwise_attention.Dropout(dropout.rate, dropout.seed_generator.next()) if drops else None
         output = blockwise_attention.attention(query, key, value, scale=scale, mask=mask, bias=bias, dropout=dropped)
+        output = _with_unseeing(output, value, mask)
     return output if head_mask is None else output * ops.cast(head_mask, output.dtype), None
 
 
@@ -255,6 +260,16 @@ def _shrink(query: Any, scale: float) -> tuple[Any, float]:
         return query, scale
     shrink = min(_SHRINK, 2.0 ** math.floor(math.log2(abs(scale)))) if scale else _SHRINK
     return query * ops.cast(shrink, query.dtype), scale / shrink
+
+
+def _with_unseeing(output: Any, value: Any, mask: AttentionMask) -> Any:
+    """An output (batch, heads, queries, head_dim) with what queries get that see no key."""
+    if mask.sees is None:
+        return output
+    others = mask.unseeing(value)
+    heads, kv_heads = output.shape[1], value.shape[1]
+    others = others if heads == kv_heads else ops.repeat(others, heads // kv_heads, axis=1)
+    return ops.where(mask.sees, output, ops.cast(others, output.dtype))
 
 
 def _flash(query: Any, key: Any, value: Any, *, mask: AttentionMask, bias: Any, scale: float) -> Any:

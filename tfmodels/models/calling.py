@@ -16,9 +16,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfmodels.models.outputs import PastKeyValues
+from tfmodels.models.outputs import ModelOutput, PastKeyValues
 from tfmodels.runtime.fork import check_not_forked
 from tfmodels.runtime.lowering import PLAIN, Lowering
+from tfmodels.runtime.outputs import one_of
 from tfmodels.utils.text import did_you_mean, quote
 
 # Where `input_ids` may stand for one of these, given positionally, everything is spread over the arguments.
@@ -95,6 +96,22 @@ def check_dense(names: tuple[str, ...], args: tuple, kwargs: Mapping[str, Any], 
             raise TypeError(f"{owner} got a sparse tensor as {quote(name)}; give tf.sparse.to_dense({name}).")
 
 
+class OutputShapes(dict):
+    """Shapes of a model's outputs by name; a Keras layer that takes them for one shape is told what to do."""
+
+    def __init__(self, owner: str, shapes: Mapping[str, Any]):
+        super().__init__(shapes)
+        self.owner = owner
+
+    def __missing__(self, key: Any) -> Any:
+        if isinstance(key, str):
+            raise KeyError(key)
+        raise TypeError(f"{self.owner} gives several outputs by name, {one_of(self)}.")
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.__missing__(key) if isinstance(key, slice) else super().__getitem__(key)
+
+
 class CallingConvention:
     """Mixin for `keras.Layer` classes: makes `call` from `input_names` and hands `forward` one value per name.
 
@@ -156,6 +173,48 @@ class CallingConvention:
         if lowering is not PLAIN:
             kwargs["lowering"] = lowering
         return super().__call__(*args, **{**flags, **kwargs})
+
+    def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
+        # Traces `call`; Keras would make it from `compute_output_shape`, which knows no dtypes.
+        return super(keras.layers.Layer, self).compute_output_spec(*args, **kwargs)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """The shapes of the outputs, by their names.
+
+        Args:
+            input_shape: of `input_ids`, or a dict or list of shapes, as inputs are given.
+
+        Raises:
+            NotImplementedError: no shape is given.
+
+        Example:
+            >>> from tfmodels import LlamaConfig, TFLlamaModel
+            >>> config = LlamaConfig(vocab_size=9, hidden_size=8, intermediate_size=8, num_attention_heads=2,
+            ...                      num_hidden_layers=1, use_cache=False)
+            >>> dict(TFLlamaModel(config).compute_output_shape((None, 5)))
+            {'last_hidden_state': (None, 5, 8)}
+        """
+        if input_shape is None:
+            raise NotImplementedError(f"{type(self).__name__} needs the shape of its inputs to tell its outputs'.")
+        if isinstance(input_shape, Mapping):
+            given = dict(input_shape)
+        elif all(size is None or isinstance(size, int) for size in input_shape):
+            given = {self.input_names[0]: input_shape}
+        else:
+            given = dict(zip(self.input_names, input_shape, strict=False))
+        check_names(self.input_names, given, type(self).__name__)
+        tensors = {
+            name: keras.KerasTensor(shape, dtype="float32" if name == "inputs_embeds" else "int32")
+            for name, shape in given.items()
+            if shape is not None
+        }
+        outputs = self.compute_output_spec(**tensors)
+        if not isinstance(outputs, ModelOutput):
+            return keras.tree.map_structure(lambda tensor: tensor.shape, outputs)
+        shapes = {
+            name: keras.tree.map_structure(lambda tensor: tensor.shape, value) for name, value in outputs.items()
+        }
+        return OutputShapes(type(self).__name__, shapes)
 
     def _without_ignored(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments given by name, without `ignored_inputs`."""

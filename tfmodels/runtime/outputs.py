@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import keras
@@ -52,6 +53,15 @@ def _is_concrete(value: Any) -> bool:
 
 # Fields of transformers' outputs that these models never fill.
 _NEVER_FILLED = ("cross_attentions", "encoder_last_hidden_state", "encoder_hidden_states", "encoder_attentions")
+
+
+def one_of(outputs: Mapping[str, Any]) -> str:
+    """The names of outputs and how to get one tensor of them, as the end of a message."""
+    names = list(outputs)
+    return (
+        f"{', '.join(names)}: take one, as outputs.{names[0]}; for TimeDistributed, Sequential and the like make a "
+        f"model that gives one, keras.Model(ids, model(ids).{names[0]}) of ids = keras.Input((None,), dtype='int32')"
+    )
 
 
 class ModelOutput(OrderedDict):
@@ -108,6 +118,12 @@ class ModelOutput(OrderedDict):
 
     def __reduce__(self):
         return type(self), (list(self.items()),)
+
+    def __tf_tensor__(self, dtype: Any = None, name: Any = None) -> Any:
+        raise TypeError(f"{type(self).__name__} is no tensor: it holds several by name, {one_of(self)}.")
+
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError(f"{type(self).__name__} is no array: it holds several by name, {one_of(self)}.")
 
     def to_tuple(self) -> tuple[Any, ...]:
         """The values that were computed, in field order."""
