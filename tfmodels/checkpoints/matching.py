@@ -24,7 +24,7 @@ _COMPARED_ELEMENTS = 1 << 22
 
 @dataclasses.dataclass
 class Match:
-    """What of a file fits a model.
+    """The tensors of a file that fit a model, and those that do not.
 
     Fields:
         found: weight here -> name of the tensor in the file.

@@ -10,7 +10,7 @@ from tfmodels.utils.text import quote
 
 # Sizes of tensors. Positions are no such size in families with rotary embeddings or ALiBi.
 _WIDTHS = ("vocab_size", "hidden_size", "intermediate_size", "head_dim", "num_attention_heads", "num_key_value_heads")
-# What is wrong by less than this factor is built, and refused with the shapes of the tensors at fault.
+# A configuration that is wrong by less than this factor is built; the tensors that do not fit are then named.
 _FACTOR = 64
 _INDEX = re.compile(r"\.(\d+)\.")
 _MAX_NEW_ELEMENTS = 1 << 28

@@ -27,7 +27,7 @@ class ExportOptions(SimpleNamespace):
 
 
 class Tolerance(NamedTuple):
-    """How far an artefact's numbers may lie from the source's: `absolute + relative * (largest source value)`."""
+    """Allowed difference of an artefact from its source: `absolute + relative * (largest source value)`."""
 
     absolute: float
     relative: float = 0.0

@@ -98,7 +98,7 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def _old(workspace: Path) -> Path:
-    """Where an export without `_exchange` keeps the old artefact while the new one takes its name."""
+    """The path of the old artefact while the new one takes its name, on systems without `_exchange`."""
     return workspace / f"old-{_target(workspace).name}"
 
 

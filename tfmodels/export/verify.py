@@ -31,7 +31,7 @@ class VerificationError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class VerifyReport:
-    """How an artefact compares with its source.
+    """The comparison of an artefact with its source.
 
     Fields:
         differences: by output, the largest difference of any number in any call.
@@ -73,7 +73,7 @@ class VerifyReport:
         yield "latency", f"{self.latency_ms:.2f} ms for 1 x {self.latency_tokens} tokens"
 
     def allowed(self, name: str) -> float:
-        """How far an output may be off."""
+        """Largest allowed difference of an output."""
         return self.tolerance.absolute + self.tolerance.relative * self.largest[name]
 
 

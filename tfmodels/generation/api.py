@@ -286,7 +286,7 @@ class GenerationMixin:
     def _speculation(
         self, config: GenerationConfig, prompts: Prompts, assistant: Any, may_cache: bool
     ) -> Speculation | None:
-        """How tokens are drafted, or None for plain decoding."""
+        """The way tokens are drafted, or None for plain decoding."""
         lookup = config.prompt_lookup_num_tokens
         if assistant is None and not lookup:
             return None
@@ -319,7 +319,7 @@ class GenerationMixin:
         return self._programs
 
     def _new_tokens(self, config: GenerationConfig, length: int) -> int:
-        """How many tokens to add at most."""
+        """Largest number of tokens to add."""
         context = self.config.max_position_embeddings
         new = config.new_tokens(length, context if length < context else None)
         if length + new > context:

@@ -13,7 +13,7 @@ Check = Callable[[str, Any], Any]
 
 
 def other_spellings(value: Any) -> list[Any]:
-    """What an odd value in a file may stand for: 2 for 2.0, False for "false", 1 for [1], 0.7 for "0.7".
+    """The value that an odd one in a file stands for: 2 for 2.0, False for "false", 1 for [1], 0.7 for "0.7".
 
     Example:
         >>> other_spellings("false"), other_spellings([2.0]), other_spellings(-1)

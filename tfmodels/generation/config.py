@@ -68,8 +68,8 @@ class GenerationConfig(Settings, upload.PushToHub):
         TypeError: unknown generation setting top_q; did you mean top_p or top_k?
     """
 
-    # What was read from a file: its author knows when it counts, so nobody is told where it does not. It lies outside
-    # of the instance's __dict__, which holds just the settings that were given.
+    # Settings read from a file raise no warning where they have no effect. Their names stay out of the instance's
+    # __dict__, which holds just the settings that were given.
     __slots__ = ("_from_file",)
 
     def __init__(self, **settings: Any):

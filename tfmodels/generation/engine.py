@@ -352,7 +352,7 @@ class Engine:
         return list(tokens)
 
     def _end(self, row: _Row, token: int) -> str | None:
-        """Why a row ends with a token, or None."""
+        """The reason for which a row ends with a token, or None."""
         if token < 0:
             return "error"
         if token in row.request.config.eos_token_ids:

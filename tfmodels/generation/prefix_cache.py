@@ -1,4 +1,4 @@
-"""What the engine's rows hold, and which row serves a new prompt best."""
+"""The tokens that each row of the engine has cached, and the choice of a row for a new prompt."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class PrefixCache:
 
 
 def common_length(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens two sequences begin with alike."""
+    """Number of tokens that two sequences share at their start."""
     for index, (a, b) in enumerate(zip(one, other, strict=False)):
         if a != b:
             return index

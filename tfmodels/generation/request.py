@@ -1,4 +1,4 @@
-"""What the engine is asked, and what it answers."""
+"""The engine's requests and answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `generate` returns, made from the state after the last step."""
+"""The results of `generate`, made from the state after the last step."""
 
 from __future__ import annotations
 

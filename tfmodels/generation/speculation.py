@@ -27,7 +27,7 @@ _NONE = -2
 
 @dataclasses.dataclass(frozen=True)
 class Speculation:
-    """How tokens are drafted.
+    """The way tokens are drafted.
 
     Args:
         tokens: drafted at a time.
@@ -124,7 +124,7 @@ class SpeculativeDecoder(Decoder):
             next_count = ops.where(agreed >= next_count, raised, lowered)
         return state._replace(
             ids=ops.slice_update(state.ids, (0, end), ops.expand_dims(tokens, 0)),
-            # What lies beyond is written again before a query sees it.
+            # Later columns are written again before a query sees them.
             cache=state.cache._replace(length=end - 1 + added),
             finished=ops.reshape(first_end < added, (1,)),
             step=state.step + added,
@@ -207,7 +207,7 @@ class SpeculativeDecoder(Decoder):
 
 
 def _tokens(ids: Any, state: State, first: Any, length: int) -> TokenInputs:
-    """What the model is given of `length` columns of ids from `first` on."""
+    """The model's inputs for `length` columns of ids from `first` on."""
     first_position = ops.expand_dims(state.position, 1) + first - state.prompt_end
     positions = first_position + ops.expand_dims(ops.arange(length, dtype="int32"), 0)
     return TokenInputs(
@@ -222,7 +222,7 @@ def _record_all(buffer: Any, step: Any, values: Any) -> Any:
 
 
 def looked_up(ids: Any, start: Any, end: Any, tokens: int, ngram: int) -> Any:
-    """What followed the last tokens where they occurred first, the longest match of up to `ngram` tokens.
+    """The tokens that followed the longest earlier match of the last `ngram` tokens or fewer.
 
     Args:
         ids: int32 (1, capacity).

@@ -24,7 +24,7 @@ from tfmodels.runtime.lowering import PLAIN, Lowering
 
 
 class Prompt(NamedTuple):
-    """Where prefill starts from; shapes are buckets.
+    """The inputs of prefill; shapes are buckets.
 
     Fields:
         ids: int32 (batch, prompt), left-padded; -1 (no token) where the prompt is given as embeddings.

@@ -1,4 +1,4 @@
-"""What ends rows from outside of the compiled programs: stop strings, criteria of the user's, a deadline."""
+"""Conditions that end rows outside of the compiled programs: stop strings, the user's criteria, a deadline."""
 
 from __future__ import annotations
 

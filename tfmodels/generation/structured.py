@@ -19,7 +19,7 @@ _TYPES = '"text", "json_object", "json_schema", "regex" or "grammar"'
 
 
 class Grammar:
-    """What an answer must look like.
+    """A grammar that an answer must follow.
 
     Args:
         response_format: as servers take it: `{"type": "json_object"}`, `{"type": "json_schema", "json_schema":
@@ -58,7 +58,7 @@ class Grammar:
 
 
 class Matcher:
-    """How far an answer has come.
+    """The state of a grammar after the tokens of an answer so far.
 
     Args:
         state: llguidance's matcher.

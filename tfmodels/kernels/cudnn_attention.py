@@ -57,7 +57,7 @@ class Kind(NamedTuple):
 
 @functools.cache
 def unavailable() -> str | None:
-    """Why the kernels cannot run in this process; None where they can."""
+    """The reason for which the kernels cannot run in this process, or None."""
     if keras.backend.backend() == "jax":
         return _unavailable_on_jax()
     if keras.backend.backend() != "tensorflow":
@@ -80,7 +80,7 @@ def _unavailable_on_jax() -> str | None:
 
 
 def unsuitable(query: Any, key: Any, dtype: str) -> str | None:
-    """Why the kernels cannot serve tensors of these shapes; None where they can.
+    """The reason for which the kernels cannot take tensors of these shapes, or None.
 
     Args:
         query: shape (batch, heads, queries, head_dim), None where a size is unknown.

@@ -103,7 +103,7 @@ def serves_attention(query: Any, key: Any, target: str | None) -> bool:
 
 
 def why_plain(lowering: Lowering) -> str:
-    """Why a program for a GPU decodes without this package's kernels; empty where it has them or wants none."""
+    """The reason for which a GPU program decodes without the package's kernels; empty if it has or wants none."""
     return (triton_decoding.unavailable() or "") if lowering.target == "gpu" and not lowering.portable else ""
 
 

@@ -28,7 +28,7 @@ _MAX_HEAD_DIM = 256
 
 @functools.cache
 def unavailable() -> str | None:
-    """Why the kernels cannot run in this process; None where they can.
+    """The reason for which the kernels cannot run in this process, or None.
 
     A small product is tried: XLA's Triton need not know the IR of the installed one.
     """

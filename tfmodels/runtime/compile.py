@@ -87,7 +87,7 @@ class ProgramCache:
 
     @property
     def compilations(self) -> int:
-        """How many programs were compiled so far, dropped ones included."""
+        """Number of programs compiled so far, dropped ones included."""
         with self._lock:
             return self._dropped + sum(map(_count, self._programs.values()))
 

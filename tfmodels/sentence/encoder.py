@@ -131,7 +131,7 @@ class SentenceEncoder(CallingConvention, TrainedModel):
 
     @property
     def truncate_dim(self) -> int | None:
-        """How many of the first values of each vector `encode` returns; None for all."""
+        """Number of leading values of each vector that `encode` returns; None for all."""
         return self.settings.truncate_dim
 
     @truncate_dim.setter
@@ -140,7 +140,7 @@ class SentenceEncoder(CallingConvention, TrainedModel):
 
     @property
     def similarity_fn_name(self) -> str:
-        """How `similarity` compares vectors."""
+        """Name of the function by which `similarity` compares vectors."""
         return self.settings.similarity_fn_name or "cosine"
 
     def forward(

@@ -1,4 +1,4 @@
-"""How alike two sets of vectors are."""
+"""Similarities of two sets of vectors."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What fine-tuning needs beside Keras's own `fit`: data, metrics, optimizer helpers and adapters."""
+"""Data, metrics, optimizer helpers and adapters for fine-tuning by Keras's own `fit`."""

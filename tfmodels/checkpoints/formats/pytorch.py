@@ -48,7 +48,7 @@ _OPTIMIZER = ("state", "param_groups")
 
 
 class _Place(NamedTuple):
-    """Where a storage lies in the file."""
+    """The place of a storage in the file."""
 
     start: int
     nbytes: int
@@ -233,7 +233,7 @@ class PytorchFile(TensorFile):
 
 
 def _first_byte(tensor: Tensor) -> int:
-    """Where in the file's copy of its storage a tensor begins."""
+    """Offset of a tensor in the file's copy of its storage."""
     storage = tensor.storage
     return storage.offset * DTYPES[storage.dtype].itemsize + tensor.offset * DTYPES[tensor.dtype].itemsize
 

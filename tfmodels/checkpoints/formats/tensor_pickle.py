@@ -98,7 +98,7 @@ class _Function(NamedTuple):
 
 
 _MARK = object()
-"""Where a list of items begins on the stack."""
+"""Marks the start of a list of items on the stack."""
 
 
 def _rebuild_tensor_v3(

@@ -24,7 +24,7 @@ class BadRequest(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """How much one client may ask for.
+    """Limits of a client's request.
 
     Fields:
         body_bytes: of a request.

@@ -168,7 +168,7 @@ def takes_text(signatures: list[Signature]) -> bool:
 
 
 def _text_section(signatures: list[Signature], tokenizer: str | None) -> str:
-    """How text becomes ids and ids become text."""
+    """The tokenizer of a SavedModel: text to ids and ids to text."""
     parts = []
     if takes_text(signatures):
         names = " and ".join(

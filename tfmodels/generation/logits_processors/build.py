@@ -137,7 +137,7 @@ def build(
 
 
 class Inputs(NamedTuple):
-    """What processors are given beside the scores; inputs of the compiled programs.
+    """The inputs of processors beside the scores; inputs of the compiled programs, too.
 
     Fields:
         numbers: float64 (m,): temperatures, penalties, lengths. float32 would round `1 - top_p` differently from

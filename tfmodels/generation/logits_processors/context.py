@@ -1,4 +1,4 @@
-"""What score processors know of the tokens so far."""
+"""The tokens so far, as logits processors see them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a strategy is given and what it returns."""
+"""The inputs and the results of decoding strategies."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class SamplingInputs(NamedTuple):
 
 
 class Tokens(NamedTuple):
-    """What a strategy knows of the tokens so far.
+    """The tokens so far, as a strategy sees them.
 
     Fields:
         ids: int32 (rows, capacity).
@@ -45,7 +45,7 @@ class Tokens(NamedTuple):
 
 
 class Chosen(NamedTuple):
-    """What a strategy has chosen.
+    """The tokens that a strategy has chosen.
 
     Fields:
         tokens: int32 (rows,), the next token of each row.
@@ -61,7 +61,7 @@ class Chosen(NamedTuple):
 
 
 class Strategy(Protocol):
-    """How tokens are chosen: frozen and hashable, part of the key of the compiled programs.
+    """A rule that chooses tokens: frozen and hashable, part of the key of the compiled programs.
 
     Fields:
         rows: rows of the model's batch for each prompt.
