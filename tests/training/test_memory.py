@@ -47,6 +47,29 @@ def test_gradients_are_the_same_dropout_included(name, mode):
             np.testing.assert_allclose(other, one, atol=1e-6, rtol=1e-5)
 
 
+def products_of_a_step(model):
+    """Matrix products in the optimised XLA program of a loss and its gradients."""
+    weights = [weight.value for weight in model.trainable_weights]
+
+    @tf.function(jit_compile=True)
+    def step(ids):
+        with tf.GradientTape() as tape:
+            loss = model(input_ids=ids, labels=ids, training=True).loss
+        return tape.gradient(loss, weights)
+
+    ids = tf.constant(small.inputs_of("llama", "ForCausalLM")["input_ids"])
+    return step.experimental_get_compiler_ir(ids)(stage="optimized_hlo").count(" dot(")
+
+
+def test_xla_keeps_the_second_run():
+    """A compiler that took the first run's results for the second would keep them all: memory would not shrink."""
+    model = small.make("llama", "ForCausalLM")
+    plain = products_of_a_step(model)
+    model.gradient_checkpointing_enable()
+    # At least the products to queries, keys and values and two of the feed-forward run again in each block.
+    assert products_of_a_step(model) >= plain + 5 * model.config.num_hidden_layers
+
+
 def test_attention_in_blocks_that_runs_twice_drops_the_same():
     inputs = {
         **small.inputs_of("llama", "ForTokenClassification"),
