@@ -87,6 +87,7 @@ if TYPE_CHECKING:  # what type checkers and editors know; tests compare it with 
     )
     from tfmodels.generation.engine import (
         Engine as Engine,
+        EngineFull as EngineFull,
     )
     from tfmodels.generation.streamers import (
         AsyncTextIteratorStreamer as AsyncTextIteratorStreamer,
@@ -148,7 +149,7 @@ _NAMES = {
     "tfmodels.cache.kv": ("StaticCache",),
     "tfmodels.configs.base": ("ModelConfig",),
     "tfmodels.generation.config": ("GenerationConfig",),
-    "tfmodels.generation.engine": ("Engine",),
+    "tfmodels.generation.engine": ("Engine", "EngineFull"),
     "tfmodels.generation.streamers": ("AsyncTextIteratorStreamer", "TextIteratorStreamer", "TextStreamer"),
     "tfmodels.models.base": ("TFPreTrainedModel",),
     "tfmodels.sentence.encoder": ("SentenceEncoder",),

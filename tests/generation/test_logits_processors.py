@@ -502,8 +502,8 @@ def test_split_and_bind_round_trip(processors):
 def test_keys_tell_static_fields_apart():
     alike = [P.TopK(5), P.TopK(6), P.TopK(5, 2), P.NoRepeatNGram(2), P.NoRepeatNGram(3), P.MinLength(2, (1,))]
     keys = [P.split((processor,))[0] for processor in [*alike, P.MinNewTokens(2, (1,)), P.MinLength(2, (3,))]]
-    assert keys[0] == keys[1] and keys[5] == keys[7]  # numbers and lists of tokens are inputs
-    assert len(set(keys)) == len(keys) - 2
+    assert keys[0] == keys[1] and keys[3] == keys[4] and keys[5] == keys[7]  # numbers and lists of tokens are inputs
+    assert len(set(keys)) == len(keys) - 3
 
 
 def test_other_numbers_share_one_compiled_function():

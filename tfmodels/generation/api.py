@@ -210,6 +210,7 @@ class GenerationMixin:
         rows: int = 8,
         capacity: int | None = None,
         tokenizer: Any = None,
+        logprobs: int | None = None,
         show_progress: bool = False,
         **kwargs: Any,
     ) -> list[Completion]:
@@ -220,12 +221,14 @@ class GenerationMixin:
             generation_config: settings that go before the model's own.
             rows: prompts that are worked on at a time.
             capacity: most tokens of a prompt and its continuation; default: what the longest one needs.
-            tokenizer: reads the text for `stop_strings`.
+            tokenizer: gives the answers their `text`, and reads the text for `stop_strings`.
+            logprobs: as of `tfmodels.Engine.add`.
             show_progress: draw a bar.
             **kwargs: settings of `GenerationConfig`; those that rows have of their own are allowed.
 
         Returns:
-            The answers in the order of the prompts; each has `tokens` and `finish_reason`.
+            The answers in the order of the prompts; each has `tokens`, `finish_reason`, `text` and `logprobs`
+            (`tfmodels.generation.request.Completion`).
 
         Raises:
             ValueError, TypeError: as `tfmodels.Engine.add`.
@@ -257,7 +260,7 @@ class GenerationMixin:
             tokenizer=tokenizer,
             jit_compile=config.jit_compile,
         )
-        ids = [engine.add(prompt, config) for prompt in prompts]
+        ids = [engine.add(prompt, config, logprobs=logprobs) for prompt in prompts]
         answers = engine.run(show_progress=show_progress)
         return [answers[id] for id in ids]
 

@@ -123,6 +123,18 @@ def sequence_bias(name: str, value: Any) -> list | dict:
     return value
 
 
+def logit_bias(name: str, value: Any) -> dict[int, float]:
+    if not isinstance(value, dict) or not all(_is_bias(token, bias) for token, bias in value.items()):
+        raise wrong(name, value, "a dict {token id: bias} of finite numbers")
+    return {int(token): float(bias) for token, bias in value.items()}
+
+
+def _is_bias(token: Any, bias: Any) -> bool:
+    # JSON has no integers as keys.
+    is_id = _is_tokens([token]) or (isinstance(token, str) and token.isascii() and token.isdigit())
+    return is_id and isinstance(bias, numbers.Real) and not isinstance(bias, bool) and math.isfinite(bias)
+
+
 def schedule(name: str, value: Any) -> str:
     if value not in ("constant", "heuristic", "heuristic_transient"):
         raise wrong(name, value, '"constant", "heuristic" or "heuristic_transient"')

@@ -256,6 +256,10 @@ class GenerationConfig(Settings, upload.PushToHub):
         """Tell whether a setting was given, as opposed to left at its default."""
         return name in vars(self)
 
+    def is_from_file(self, name: str) -> bool:
+        """Tell whether a setting was read from a file, and not given since."""
+        return name in self._from_file
+
     @property
     def eos_token_ids(self) -> tuple[int, ...]:
         """The end-of-sequence token ids as a tuple, empty when there is none."""

@@ -8,23 +8,25 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import dataclasses
 import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from keras import ops
 
+from tfmodels.generation import logits_processors as proc
 from tfmodels.generation.config import GenerationConfig
 from tfmodels.generation.prefix_cache import PrefixCache
 from tfmodels.generation.prompt import array_of
-from tfmodels.generation.request import Completion, Event, Request, check_supported
+from tfmodels.generation.request import MOST_LOGPROBS, Completion, EngineFull, Event, Request, check_supported
+from tfmodels.generation.row import Row, ending, token_logprobs
+from tfmodels.generation.row_settings import Kind, RowSettings, kind_of, row_settings
 from tfmodels.generation.run import seed_of
-from tfmodels.generation.slots import Rows, RowSettings, Slots
+from tfmodels.generation.slots import Decoded, Rows, Slots
 from tfmodels.generation.stopping import StopStrings
-from tfmodels.generation.structured import Grammar, Matcher, wants_grammar
+from tfmodels.generation.structured import Grammar, wants_grammar
 from tfmodels.utils.text import quote
 
 # Decoding steps in one call of the device: new requests wait so long, and its overhead is shared by so many.
@@ -32,35 +34,20 @@ _STEPS = 8
 _SMALLEST_CHUNK = 16
 
 
-@dataclasses.dataclass
-class _Row:
-    """A row that works on a request."""
-
-    request: Request
-    seed: int
-    limit: int
-    run: int
-    reused: int
-    stop: StopStrings | None
-    deadline: float | None
-    matcher: Matcher | None = None
-    new: list[int] = dataclasses.field(default_factory=list)
-    finish_reason: str | None = None
-
-
 class Engine:
     """Serves requests with a fixed number of rows.
 
     `add` takes a request, `step` does the next piece of work and tells what is new, `run` steps until all requests are
-    answered. All methods may be called from several threads.
+    answered. All methods may be called from several threads; `add` and `cancel` do not wait for the model.
 
     Args:
         model: a causal language model.
         rows: requests that are worked on at a time.
         capacity: most tokens of a prompt and its continuation.
         prefill_chunk: tokens of a prompt that are run between two decoding steps of the others.
-        tokenizer: reads the text for `stop_strings`.
-        jit_compile: whether programs are compiled by XLA.
+        tokenizer: gives events and answers their text, and reads the text for `stop_strings`.
+        max_waiting: requests at most that wait for a row; None for any number.
+        jit_compile: whether programs are compiled by XLA; default: what the model's `generation_config` says.
 
     Raises:
         ValueError: a size below 1, or a capacity beyond the model's positions.
@@ -84,7 +71,8 @@ class Engine:
         capacity: int | None = None,
         prefill_chunk: int = 256,
         tokenizer: Any = None,
-        jit_compile: bool = True,
+        max_waiting: int | None = None,
+        jit_compile: bool | None = None,
     ):
         limit = model.backbone.position_limit
         capacity = model.config.max_position_embeddings if capacity is None else capacity
@@ -93,19 +81,33 @@ class Engine:
                 raise ValueError(f"{name}={quote(value)}: an integer of at least 1 was expected.")
         if limit is not None and capacity > limit:
             raise ValueError(f"capacity={capacity} is beyond the model's {limit} positions.")
+        if capacity > model.config.max_position_embeddings:
+            warnings.warn(
+                f"capacity={capacity} is beyond max_position_embeddings={model.config.max_position_embeddings}: text "
+                "beyond what the model was trained for may be poor.",
+                stacklevel=2,
+            )
+        if max_waiting is not None and (not isinstance(max_waiting, int) or max_waiting < 0):
+            raise ValueError(f"max_waiting={quote(max_waiting)}: an integer of at least 0, or None, was expected.")
         self.model = model
         self.capacity = capacity
         self.chunk = max(_SMALLEST_CHUNK, prefill_chunk)
         self.tokenizer = tokenizer
         # The last chunk of a prompt is filled up: what it writes beyond needs room, too.
-        self.slots = Slots(model, rows, capacity + self.chunk, jit_compile)
+        self.jit_compile = model.generation_config.jit_compile if jit_compile is None else jit_compile
+        self.slots = Slots(model, rows, capacity + self.chunk, self.jit_compile)
         self.prefixes = PrefixCache(rows)
-        self._rows: list[_Row | None] = [None] * rows
+        self.max_waiting = max_waiting
+        self._rows: list[Row | None] = [None] * rows
         self._waiting: collections.deque[Request] = collections.deque()
-        self._cancelled: list[Event] = []
+        self._ended: list[Event] = []
         self._known: set[Any] = set()
         self._next_id = 0
+        # Who works holds the first lock; the second one guards what other threads change meanwhile.
+        self._work = threading.RLock()
         self._lock = threading.RLock()
+        # Settings of the rows as they were last, and the requests that they belong to.
+        self._last_settings: tuple[Any, ...] = ()
 
     def add(
         self,
@@ -114,6 +116,8 @@ class Engine:
         *,
         id: Any = None,
         response_format: Mapping[str, Any] | None = None,
+        logprobs: int | None = None,
+        skip_special_tokens: bool = True,
         **settings: Any,
     ) -> Any:
         """Take a request.
@@ -123,6 +127,9 @@ class Engine:
             generation_config: settings that go before the model's own.
             id: what events and the answer are called; default: a number.
             response_format: what the answer must look like, as in `generate`; needs the engine's tokenizer.
+            logprobs: tell the log-probability of every new token, and of so many most probable ones, 0 to 20, of the
+                model's own distribution.
+            skip_special_tokens: leave special tokens out of the text.
             **settings: settings of `GenerationConfig` for this request.
 
         Returns:
@@ -132,12 +139,15 @@ class Engine:
             ValueError: an empty prompt, ids outside the vocabulary, a prompt that leaves no room for a token, a
                 setting that the engine's rows do not have, stop strings without a tokenizer, an id that is in use.
             TypeError: an unknown setting.
+            EngineFull: `max_waiting` requests wait already.
         """
         config = self.model.generation_config
         if generation_config is not None:
             config = generation_config.with_defaults(config)
         config = config.update(**settings)
-        check_supported(config)
+        check_supported(config, self.jit_compile)
+        if logprobs is not None and (not isinstance(logprobs, int) or not 0 <= logprobs <= MOST_LOGPROBS):
+            raise ValueError(f"logprobs={quote(logprobs)}: an integer from 0 to {MOST_LOGPROBS} was expected.")
         ids = tuple(array_of(prompt, "the prompt").reshape(-1).tolist())
         vocab_size = self.model.config.vocab_size
         if not ids or not all(isinstance(token, int) and 0 <= token < vocab_size for token in ids):
@@ -146,7 +156,8 @@ class Engine:
             raise ValueError(
                 f"the prompt of {len(ids)} tokens leaves no room for a new one within capacity={self.capacity}."
             )
-        config.new_tokens(len(ids), self.capacity)
+        new = min(config.new_tokens(len(ids), self.capacity), self.capacity - len(ids))
+        processors = proc.build(config, vocab_size=vocab_size, max_new_tokens=new, eos_token_ids=config.eos_token_ids)
         if config.stop_strings is not None:
             StopStrings(self.tokenizer, config.stop_strings)
         grammar = None
@@ -162,8 +173,14 @@ class Engine:
                 id, self._next_id = self._next_id, self._next_id + 1
             if id in self._known:
                 raise ValueError(f"id={quote(id)} is in use: give every request an id of its own.")
+            free = sum(row is None for row in self._rows)
+            if self.max_waiting is not None and len(self._waiting) >= free + self.max_waiting:
+                raise EngineFull(
+                    f"{len(self._waiting)} requests wait for {len(self._rows)} rows, and max_waiting is "
+                    f"{self.max_waiting}: try again later."
+                )
             self._known.add(id)
-            self._waiting.append(Request(ids, config, id, grammar))
+            self._waiting.append(Request(ids, config, id, grammar, processors, logprobs, skip_special_tokens))
         return id
 
     def cancel(self, id: Any) -> bool:
@@ -171,14 +188,12 @@ class Engine:
         with self._lock:
             for row in self._rows:
                 if row is not None and row.request.id == id:
-                    row.finish_reason = "cancelled"
+                    row.cancelled = True
                     return True
             for request in self._waiting:
                 if request.id == id:
                     self._waiting.remove(request)
-                    self._known.discard(id)
-                    completion = Completion(id, request.prompt, (), "cancelled")
-                    self._cancelled.append(Event(id, (), completion))
+                    self._end(request, "cancelled")
                     return True
         return False
 
@@ -204,7 +219,7 @@ class Engine:
         """Work until all requests are answered. Returns the answers that came, by id."""
         answers: dict[Any, Completion] = {}
         with _progress(self.pending, show_progress) as advance:
-            while self.pending or self._cancelled:
+            while self.pending or self._ended:
                 new = {event.id: event.completion for event in self.step() if event.completion is not None}
                 answers |= new
                 advance(len(new))
@@ -212,43 +227,60 @@ class Engine:
 
     def step(self) -> list[Event]:
         """Give free rows to waiting requests, run one chunk of a prompt, and make a few tokens in every other row."""
-        with self._lock:
-            events, self._cancelled = self._cancelled, []
+        with self._work:
+            with self._lock:
+                events, self._ended = self._ended, []
+                for row in self._rows:
+                    if row is not None and row.cancelled:
+                        row.finish_reason = "cancelled"
             self._admit()
-            started = self._prefill()
-            events += self._decode(started)
-            return events
+            self._prefill()
+            self._decode()
+            with self._lock:
+                return events + self._events()
 
     # Prompts ---------------------------------------------------------------------------------------------------
 
     def _admit(self) -> None:
-        while self._waiting and None in self._rows:
-            request = self._waiting.popleft()
-            free = [index for index, row in enumerate(self._rows) if row is None]
-            source, reused = self.prefixes.best(request.prompt)
-            index = source if source in free else self.prefixes.oldest(free)
+        while True:
+            with self._lock:
+                free = [index for index, row in enumerate(self._rows) if row is None]
+                if not self._waiting or not free:
+                    return
+                request = self._waiting.popleft()
+                source, reused = self.prefixes.best(request.prompt)
+                index = source if source in free else self.prefixes.oldest(free)
+                try:
+                    row = self._row(request, reused)
+                except Exception as error:  # of this request's grammar or the tokenizer
+                    self._end(request, "error", error)
+                    continue
+                self._rows[index] = row
             if source is not None and source != index:
                 self.slots.copy_row(source, index)
-            content = self.prefixes.rows[index]
-            content.tokens = list(request.prompt[:reused])
+            self.prefixes.rows[index].tokens = list(request.prompt[:reused])
             self.prefixes.touch(index)
             self.prefixes.count(request.prompt, reused)
-            config, length = request.config, len(request.prompt)
-            limit = min(config.new_tokens(length, self.capacity), self.capacity - length)
-            stop = None if config.stop_strings is None else StopStrings(self.tokenizer, config.stop_strings)
-            deadline = None if config.max_time is None else time.monotonic() + config.max_time
-            matcher = None if request.grammar is None else request.grammar.matcher()
-            self._rows[index] = _Row(request, seed_of(config.seed), limit, reused, reused, stop, deadline, matcher)
 
-    def _prefill(self) -> dict[int, list[int]]:
-        """Run a chunk of the prompt that waits longest. Returns its row's first token where it is complete."""
+    def _row(self, request: Request, reused: int) -> Row:
+        config, length = request.config, len(request.prompt)
+        limit = min(config.new_tokens(length, self.capacity), self.capacity - length)
+        return Row(request, seed=seed_of(config.seed), limit=limit, reused=reused, tokenizer=self.tokenizer)
+
+    def _end(self, request: Request, reason: str, error: Exception | None = None) -> None:
+        """End a request that has no row."""
+        self._known.discard(request.id)
+        self._ended.append(ending(request, reason, has_text=self.tokenizer is not None, error=error))
+
+    def _prefill(self) -> None:
+        """Run a chunk of the prompt that waits longest; where it is complete, choose its row's first token."""
         index = min(
-            (i for i, row in enumerate(self._rows) if row is not None and row.run < len(row.request.prompt)),
+            (i for i, row in enumerate(self._rows) if row is not None and row.wants_prompt and not row.finish_reason),
             key=lambda i: self.prefixes.rows[i].used,
             default=None,
         )
-        if index is None or self._rows[index].finish_reason is not None:
-            return {}
+        if index is None:
+            return
         row = self._rows[index]
         tokens = list(row.request.prompt[row.run : row.run + self.chunk])
         size = _SMALLEST_CHUNK
@@ -257,123 +289,105 @@ class Engine:
         logits = self.slots.prefill(index, tokens, row.run, size)
         self.prefixes.rows[index].tokens += tokens
         row.run += len(tokens)
-        if row.run < len(row.request.prompt):
-            return {}
-        made = ops.zeros((1,), "int32")
-        token = self.slots.choose(logits, self._settings([row]), made)
-        return {index: self._note(row, [token])}
+        if row.wants_prompt:
+            return
+        request = row.request
+        kind, text = kind_of([request]), None
+        if kind is Kind.EVERYTHING:
+            text = self.slots.text(self._ids([row]), np.asarray([len(request.prompt)], "int32"), 1)
+        settings = row_settings([request], [row.seed], kind, self.model.config.vocab_size)
+        settings = settings._replace(allowed=self._allowed([row]))
+        if row.finish_reason is None:
+            self._note([index], self.slots.choose(logits, settings, kind, text), [0])
 
     # Tokens ----------------------------------------------------------------------------------------------------
 
-    def _settings(self, rows: Sequence[_Row | None]) -> RowSettings:
-        configs = [GenerationConfig() if row is None else row.request.config for row in rows]
-        # Two rows' lists of ends may differ in length; a few more columns change nothing.
-        width = max(4, *(len(config.eos_token_ids) + 1 for config in configs))
-        eos = np.full((len(rows), width), -1, "int32")
-        for index, config in enumerate(configs):
-            eos[index, : len(config.eos_token_ids)] = config.eos_token_ids
-        vocab_size = self.model.config.vocab_size
+    def _decode(self) -> None:
+        """Make tokens in every row that has its prompt."""
+        active = [i for i, row in enumerate(self._rows) if row is not None and row.new and not row.finish_reason]
+        if not active:
+            return
+        waiting = any(row is not None and row.wants_prompt for row in self._rows)
+        # Prompts that wait are run after fewer steps; a grammar says anew after every token what may follow.
+        limited = any(self._rows[index].matcher is not None for index in active)
+        steps = 1 if limited else _STEPS // 4 if waiting else _STEPS
+        kind, settings = self._settings([row if i in active else None for i, row in enumerate(self._rows)])
+        settings = settings._replace(allowed=self._allowed(self._rows))
+        before = {index: self._rows[index].new[-1] for index in active}
+        decoded = self.slots.decode(self._state(active, kind), settings, kind, steps)
+        for index in active:
+            # The last token has not been run yet.
+            made = decoded.tokens[index, : decoded.made[index]].tolist()
+            self.prefixes.rows[index].tokens += [before[index], *made[:-1]] if made else []
+        self._note(active, decoded, active)
 
-        def column(values: Iterable[Any], dtype: str) -> Any:
-            return ops.convert_to_tensor(np.asarray(list(values), dtype)[:, None])
+    def _settings(self, rows: Sequence[Row | None]) -> tuple[Kind, RowSettings]:
+        """The rows' kind of programs and their settings, which stay the same while the rows do."""
+        if not self._last_settings or self._last_settings[0] != rows:
+            requests = [None if row is None else row.request for row in rows]
+            kind = kind_of(requests)
+            seeds = [0 if row is None else row.seed for row in rows]
+            settings = row_settings(requests, seeds, kind, self.model.config.vocab_size)
+            self._last_settings = (list(rows), kind, settings)
+        return self._last_settings[1:]
 
-        return RowSettings(
-            do_sample=ops.convert_to_tensor(np.asarray([config.do_sample for config in configs])),
-            seeds=ops.convert_to_tensor(np.asarray([0 if row is None else row.seed for row in rows], "int32")),
-            temperature=column((config.temperature or 1.0 for config in configs), "float64"),
-            top_k=column((config.top_k or vocab_size for config in configs), "int32"),
-            top_p=column((config.top_p for config in configs), "float64"),
-            min_p=column((config.min_p or 0.0 for config in configs), "float64"),
-            eos=ops.convert_to_tensor(eos),
-            allowed=self._allowed(rows),
-        )
-
-    def _allowed(self, rows: Sequence[_Row | None]) -> Any:
+    def _allowed(self, rows: Sequence[Row | None]) -> Any:
         """Which tokens may come next in each row, bool (rows, vocab_size); None where nothing is limited."""
         if all(row is None or row.matcher is None for row in rows):
             return None
         allowed = np.ones((len(rows), self.model.config.vocab_size), bool)
         for index, row in enumerate(rows):
-            if row is not None and row.matcher is not None:
-                allowed[index] = row.matcher.allowed()
+            if row is not None and row.matcher is not None and row.finish_reason is None:
+                try:
+                    allowed[index] = row.matcher.allowed()
+                except Exception as error:  # of this request's grammar; the other rows go on
+                    row.fail(error)
         return ops.convert_to_tensor(allowed)
 
-    def _decode(self, started: dict[int, list[int]]) -> list[Event]:
-        """Make tokens in every row that has its prompt; `started` are the rows that got their first one just now."""
-        news = {index: list(tokens) for index, tokens in started.items()}
-        active = [
-            index for index, row in enumerate(self._rows) if row is not None and row.new and row.finish_reason is None
-        ]
-        if active:
-            waiting = any(row is not None and row.run < len(row.request.prompt) for row in self._rows)
-            # Prompts that wait are run after fewer steps; a grammar says anew after every token what may follow.
-            limited = any(self._rows[index].matcher is not None for index in active)
-            steps = 1 if limited else _STEPS // 4 if waiting else _STEPS
-            rows = self._state(active)
-            sampling = any(self._rows[index].request.config.do_sample for index in active)
-            output, made = self.slots.decode(
-                rows,
-                self._settings(self._rows),
-                steps,
-                sampling=sampling,
-            )
-            for index in active:
-                row, tokens = self._rows[index], output[index, : made[index]].tolist()
-                # The last token has not been run yet.
-                self.prefixes.rows[index].tokens += [row.new[-1], *tokens[:-1]] if tokens else []
-                news.setdefault(index, []).extend(self._note(row, tokens))
-        return self._events(news)
-
-    def _state(self, active: Sequence[int]) -> Rows:
+    def _state(self, active: Sequence[int], kind: Kind) -> Rows:
         count = len(self._rows)
-        tokens, made, left = (np.zeros(count, "int32") for _ in range(3))
+        tokens, made, left, prompt_lengths = (np.zeros(count, "int32") for _ in range(4))
         lengths = np.asarray([len(content.tokens) for content in self.prefixes.rows], "int32")
         for index in active:
             row = self._rows[index]
             tokens[index], made[index], left[index] = row.new[-1], len(row.new), row.limit - len(row.new)
+            prompt_lengths[index] = len(row.request.prompt)
         parts = [ops.convert_to_tensor(part) for part in (tokens, lengths, made, left)]
-        return Rows(None, *parts, ops.zeros((count, _STEPS), "int32"), ops.convert_to_tensor(0, "int32"))
+        text = None
+        if kind is Kind.EVERYTHING:
+            rows = [row if index in active else None for index, row in enumerate(self._rows)]
+            text = self.slots.text(self._ids(rows), prompt_lengths, _STEPS)
+        return Rows(None, *parts, ops.zeros((count, _STEPS), "int32"), ops.convert_to_tensor(0, "int32"), text)
 
-    def _note(self, row: _Row, tokens: Sequence[int]) -> list[int]:
-        """Add tokens to a row's answer until one of them ends it. Returns those that were added."""
-        for count, token in enumerate(tokens):
-            row.finish_reason = self._end(row, token)
-            if row.finish_reason == "error":
-                return list(tokens[:count])
-            row.new.append(token)
-            if row.matcher is not None:
-                row.matcher = row.matcher.after(token)
-            if row.finish_reason is None and row.stop is not None:
-                row.finish_reason = "stop" if row.stop([[*row.request.prompt, *row.new]])[0] else None
-            if row.finish_reason is not None:
-                return list(tokens[: count + 1])
-        if row.deadline is not None and time.monotonic() > row.deadline:
-            row.finish_reason = "time"
-        return list(tokens)
+    def _ids(self, rows: Sequence[Row | None]) -> np.ndarray:
+        """The tokens of rows so far, int32 (rows, capacity), from column 0 on."""
+        ids = np.zeros((len(rows), self.capacity), "int32")
+        for of_row, row in zip(ids, rows, strict=True):
+            tokens = () if row is None else (*row.request.prompt, *row.new)
+            of_row[: len(tokens)] = tokens
+        return ids
 
-    def _end(self, row: _Row, token: int) -> str | None:
-        """The reason for which a row ends with a token, or None."""
-        if token < 0:
-            return "error"
-        if token in row.request.config.eos_token_ids:
-            return "stop"
-        return "length" if len(row.new) + 1 >= row.limit else None
+    def _note(self, rows: Sequence[int], decoded: Decoded, places: Sequence[int]) -> None:
+        """Hand new tokens to their rows; `places` are the rows' in what was decoded."""
+        for index, place in zip(rows, places, strict=True):
+            row, logprobs = self._rows[index], ()
+            tokens = decoded.tokens[place, : decoded.made[place]].tolist()
+            if row.request.logprobs is not None:
+                records = (records[place] for records in (decoded.logprobs, decoded.top_ids, decoded.top))
+                logprobs = token_logprobs(tokens, *records, row.request.logprobs)
+            row.note(tokens, logprobs)
 
-    def _events(self, news: dict[int, list[int]]) -> list[Event]:
+    def _events(self) -> list[Event]:
         events = []
         for index, row in enumerate(self._rows):
-            if row is None:
+            event = None if row is None else row.event()
+            if event is None:
                 continue
-            request, tokens = row.request, tuple(news.get(index, ()))
-            if row.finish_reason is None:
-                if tokens:
-                    events.append(Event(request.id, tokens))
-                continue
-            answer = Completion(request.id, request.prompt, tuple(row.new), row.finish_reason, row.reused)
-            events.append(Event(request.id, tokens, answer))
-            self._known.discard(request.id)
-            self._rows[index] = None
-            self.prefixes.touch(index)
+            events.append(event)
+            if event.completion is not None:
+                self._known.discard(event.id)
+                self._rows[index] = None
+                self.prefixes.touch(index)
         return events
 
 

@@ -6,29 +6,37 @@ import dataclasses
 from typing import Any
 
 from tfmodels.generation.config import GenerationConfig
+from tfmodels.generation.logits_processors import Processor
+from tfmodels.generation.settings import OUTPUT_OBJECT, SETTINGS
 from tfmodels.generation.structured import Grammar
 from tfmodels.utils.text import quote
 
-# Settings that rows of the engine have of their own; others that change the result are refused.
-SUPPORTED = frozenset(
-    {
-        "max_length",
-        "max_new_tokens",
-        "do_sample",
-        "seed",
-        "temperature",
-        "top_k",
-        "top_p",
-        "min_p",
-        "eos_token_id",
-        "bos_token_id",
-        "pad_token_id",
-        "stop_strings",
-        "max_time",
-        "jit_compile",
-        "use_cache",
-    }
+MOST_LOGPROBS = 20
+"""Tokens at most whose log-probabilities a request may ask for."""
+
+# Settings that change how `generate` searches, or what it returns: a row cannot have them of its own.
+_REFUSED = {
+    "num_beams": "use model.generate for it",
+    "num_return_sequences": "add the prompt several times; what it has in common is computed once",
+    "guidance_scale": "use model.generate for it",
+    "prompt_lookup_num_tokens": "use model.generate for it",
+    "num_assistant_tokens": "use model.generate for it",
+    "assistant_confidence_threshold": "use model.generate for it",
+    "use_cache": "rows always keep a cache",
+    "return_dict_in_generate": "ask for logprobs, or use model.generate",
+    "output_scores": "ask for logprobs, or use model.generate",
+    "output_logits": "ask for logprobs, or use model.generate",
+    "output_attentions": "use model.generate for it",
+    "output_hidden_states": "use model.generate for it",
+}
+# Those of them that leave the tokens as they are: a model's file may hold them.
+_NEUTRAL_IN_FILES = frozenset(
+    {"use_cache", "return_dict_in_generate"} | {name for name, one in SETTINGS.items() if one.only is OUTPUT_OBJECT}
 )
+
+
+class EngineFull(RuntimeError):
+    """As many requests wait as may: try again later."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,12 +48,33 @@ class Request:
         config: settings of this request, complete.
         id: what the answer is called.
         grammar: what the answer must look like, or None.
+        processors: the score processors that the settings ask for.
+        logprobs: how many of the most probable tokens are told with each new token, or None.
+        skip_special_tokens: leave special tokens out of the text.
     """
 
     prompt: tuple[int, ...]
     config: GenerationConfig
     id: Any
     grammar: Grammar | None = None
+    processors: tuple[Processor, ...] = ()
+    logprobs: int | None = None
+    skip_special_tokens: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenLogprobs:
+    """Log-probabilities at one new token, of the model's own distribution: before penalties, biases and temperature.
+
+    Fields:
+        token: the new token's id.
+        logprob: its natural logarithm of the probability.
+        top: pairs (token id, log-probability) of the most probable tokens, the best first.
+    """
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +86,11 @@ class Completion:
         prompt: token ids of the prompt.
         tokens: new token ids, the one that ended the text included.
         finish_reason: "stop" (an end-of-sequence token or a stop string), "length" (`max_new_tokens` or the engine's
-            capacity), "time" (`max_time`), "cancelled", or "error" (the model's scores were NaN).
+            capacity), "time" (`max_time`), "cancelled", or "error".
         reused: tokens of the prompt that were not run, because a row had them already.
+        text: the new tokens as text, which ends before a stop string; None where the engine has no tokenizer.
+        logprobs: one `TokenLogprobs` for each new token where the request asks for them, else None.
+        error: what went wrong where `finish_reason` is "error", else None.
     """
 
     id: Any
@@ -66,6 +98,9 @@ class Completion:
     tokens: tuple[int, ...]
     finish_reason: str
     reused: int = 0
+    text: str | None = None
+    logprobs: tuple[TokenLogprobs, ...] | None = None
+    error: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,19 +111,31 @@ class Event:
         id: of the request.
         tokens: token ids since the last event.
         completion: the whole answer where this is the last event, else None.
+        text: text since the last event, of whole characters and without what may become a stop string, so the pieces
+            of all events joined are the completion's text; None where the engine has no tokenizer.
+        logprobs: of `tokens`, as in `Completion`.
     """
 
     id: Any
     tokens: tuple[int, ...]
     completion: Completion | None = None
+    text: str | None = None
+    logprobs: tuple[TokenLogprobs, ...] | None = None
 
 
-def check_supported(config: GenerationConfig) -> None:
-    """Raise ValueError for a setting that changes the result and that the engine does not have."""
-    neutral = GenerationConfig()
-    for name in config.to_dict():
+def check_supported(config: GenerationConfig, jit_compile: bool) -> None:
+    """Raise ValueError for a setting that the engine's rows cannot have of their own.
+
+    Args:
+        config: settings of a request, complete.
+        jit_compile: whether the engine's programs are compiled by XLA.
+    """
+    for name, way in _REFUSED.items():
         value = getattr(config, name)
-        if hasattr(type(config), name) and name not in SUPPORTED and value != getattr(neutral, name):
-            raise ValueError(
-                f"{name}={quote(value)} is not a setting of the engine's rows: use model.generate for it."
-            )
+        if value not in SETTINGS[name].neutral and not (name in _NEUTRAL_IN_FILES and config.is_from_file(name)):
+            raise ValueError(f"{name}={quote(value)} is not a setting of the engine's rows: {way}.")
+    if config.is_given("jit_compile") and config.jit_compile != jit_compile:
+        raise ValueError(
+            f"jit_compile={config.jit_compile} is not a setting of one request: give it to the engine, which has "
+            f"{jit_compile}."
+        )

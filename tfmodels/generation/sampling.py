@@ -10,6 +10,9 @@ from tfmodels.generation.logits_processors.arithmetic import Tensor, row_count
 # Up to so many places are found one after the other; beyond, one sort is the smaller program.
 _FEW = 32
 
+# More of them are taken in a loop, which is the smaller program; fewer without one, which is the faster one.
+_UNROLLED = 12
+
 # Below every score but -inf; TensorFlow's argmax does not tell the lowest float32 from -inf.
 _LOWEST = -1e38
 
@@ -146,15 +149,24 @@ def highest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
     grid = ops.reshape(grid, (batch, blocks, block))
     best = ops.max(grid, axis=2)
     columns = ops.expand_dims(ops.arange(block, dtype="int32"), 0)
-    places = []
-    for _ in range(count):
-        chosen = ops.argmax(best, axis=1, keepdims=True)
+    numbers = ops.expand_dims(ops.arange(blocks, dtype="int32"), 0)
+
+    def take(turn: Tensor, best: Tensor, places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Move the highest of what is left to `places`, int32 (batch, count)."""
+        chosen = ops.cast(ops.argmax(best, axis=1, keepdims=True), "int32")
         inside = ops.squeeze(ops.take_along_axis(grid, ops.expand_dims(chosen, 2), axis=1), 1)
-        for place in places:
-            inside = ops.where(chosen * block + columns == place, -np.inf, inside)
-        column = ops.argmax(inside, axis=1, keepdims=True)
-        places.append(chosen * block + column)
+        taken = ops.expand_dims(chosen * block + columns, 1) == ops.expand_dims(places, 2)
+        inside = ops.where(ops.any(taken, axis=1), -np.inf, inside)
+        column = ops.cast(ops.argmax(inside, axis=1, keepdims=True), "int32")
         rest = ops.max(ops.where(columns == column, -np.inf, inside), axis=1, keepdims=True)
-        best = ops.where(ops.expand_dims(ops.arange(blocks, dtype="int32"), 0) == chosen, rest, best)
-    places = ops.cast(ops.concatenate(places, axis=1), "int32")
+        places = ops.slice_update(places, (0, turn), chosen * block + column)
+        return turn + 1, ops.where(numbers == chosen, rest, best), places
+
+    state = (ops.convert_to_tensor(0, "int32"), best, ops.full((batch, count), -1, "int32"))
+    if count <= _UNROLLED:
+        for _ in range(count):
+            state = take(*state)
+    else:
+        state = ops.while_loop(lambda turn, best, places: turn < count, take, state)
+    places = state[2]
     return ops.take_along_axis(values, places, axis=1), places

@@ -175,6 +175,12 @@ class Settings:
     repetition_penalty: float = setting(
         1.0, checks.positive, "above 1 makes tokens that have occurred less likely.", section="Scores"
     )
+    presence_penalty: float = setting(
+        0.0,
+        checks.finite,
+        "subtracted from the scores of tokens that were generated before; tokens of the prompt do not count.",
+    )
+    frequency_penalty: float = setting(0.0, checks.finite, "the same for each time that a token was generated.")
     no_repeat_ngram_size: int = setting(0, checks.natural, "n-grams of this length occur only once; 0 for no limit.")
     bad_words_ids: list[list[int]] | None = setting(
         None, checks.bad_words, "token sequences that are never generated, a list of lists."
@@ -184,6 +190,9 @@ class Settings:
         checks.sequence_bias,
         "score added to the last token of a sequence, a list of `[[token ids], bias]` or a dict "
         "`{(token ids): bias}`.",
+    )
+    logit_bias: dict[int, float] | None = setting(
+        None, checks.logit_bias, "what is added to the scores of tokens, a dict `{token id: bias}`."
     )
     suppress_tokens: list[int] | None = setting(None, checks.tokens, "token ids that are never generated.")
     begin_suppress_tokens: list[int] | None = setting(None, checks.tokens, "token ids that are not generated first.")

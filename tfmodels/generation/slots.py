@@ -16,31 +16,11 @@ from keras import ops
 
 from tfmodels.cache import kv
 from tfmodels.generation import logits_processors as proc
-from tfmodels.generation.sampling import choose_tokens
+from tfmodels.generation.request import MOST_LOGPROBS
+from tfmodels.generation.row_settings import Kind, RowSettings
+from tfmodels.generation.sampling import choose_tokens, highest
 from tfmodels.generation.step import lowering_for, traced, while_loop
 from tfmodels.layers.tokens import TokenInputs
-
-
-class RowSettings(NamedTuple):
-    """Sampling settings of every row; those of rows that take the best token do not count.
-
-    Fields:
-        do_sample: bool (rows,).
-        seeds: int32 (rows,).
-        temperature, top_p, min_p: float64 (rows, 1).
-        top_k: int32 (rows, 1).
-        eos: int32 (rows, n), -1 where there is none.
-        allowed: bool (rows, vocab_size), tokens that may come next; None for all.
-    """
-
-    do_sample: Any
-    seeds: Any
-    temperature: Any
-    top_k: Any
-    top_p: Any
-    min_p: Any
-    eos: Any
-    allowed: Any = None
 
 
 class Rows(NamedTuple):
@@ -54,6 +34,7 @@ class Rows(NamedTuple):
         left: int32 (rows,), new tokens still to make; 0 for rows that rest.
         output: int32 (rows, steps), the tokens of this call.
         step: int32 scalar, steps of this call so far.
+        text: what `Kind.EVERYTHING` knows beside, or None.
     """
 
     layers: Any
@@ -63,6 +44,40 @@ class Rows(NamedTuple):
     left: Any
     output: Any
     step: Any
+    text: Any = None
+
+
+class Text(NamedTuple):
+    """The tokens of every row, and the log-probabilities of those of this call.
+
+    Fields:
+        ids: int32 (rows, columns), prompt and new tokens from column 0 on.
+        prompt_lengths: int32 (rows,).
+        logprobs: float32 (rows, steps), of the tokens of this call.
+        top_ids, top: int32 and float32 (rows, steps, n), the most probable tokens and their log-probabilities.
+    """
+
+    ids: Any
+    prompt_lengths: Any
+    logprobs: Any
+    top_ids: Any
+    top: Any
+
+
+class Decoded(NamedTuple):
+    """What a call has made, as arrays.
+
+    Fields:
+        tokens: int32 (rows, columns).
+        made: int (rows,), how many each row has made.
+        logprobs, top_ids, top: as in `Text`; None where the kind of programs knows none.
+    """
+
+    tokens: np.ndarray
+    made: np.ndarray
+    logprobs: np.ndarray | None = None
+    top_ids: np.ndarray | None = None
+    top: np.ndarray | None = None
 
 
 class Slots:
@@ -144,53 +159,76 @@ class Slots:
             for pair in layers
         )
 
-    def choose(self, logits: Any, settings: RowSettings, made: Any) -> int:
-        """Choose the first token of one row from logits (1, vocab_size)."""
-        arguments = (logits, settings, made)
-        return int(self._run("choose", self._choose, *arguments, key=True)[0])
+    def text(self, ids: np.ndarray, prompt_lengths: np.ndarray, steps: int) -> Text:
+        """What programs of `Kind.EVERYTHING` are given beside.
 
-    def _choose(self, logits: Any, settings: RowSettings, made: Any, sampling: bool = True) -> Any:
+        Args:
+            ids, prompt_lengths: as in `Text`.
+            steps: at most of the call.
+        """
+        rows, most = len(ids), min(MOST_LOGPROBS, self.model.config.vocab_size)
+        return Text(
+            ops.convert_to_tensor(ids),
+            ops.convert_to_tensor(prompt_lengths),
+            logprobs=ops.zeros((rows, steps), "float32"),
+            top_ids=ops.zeros((rows, steps, most), "int32"),
+            top=ops.zeros((rows, steps, most), "float32"),
+        )
+
+    def choose(self, logits: Any, settings: RowSettings, kind: Kind, text: Text | None) -> Decoded:
+        """Choose the first token of one row from logits (1, vocab_size)."""
+        made = ops.zeros((1,), "int32")
+
+        def run(logits: Any, settings: RowSettings, made: Any, text: Text | None) -> Any:
+            tokens = self._choose(logits, settings, made, text, kind)
+            return tokens, None if text is None else _recorded(text, logits, tokens, text.prompt_lengths, 0)
+
+        tokens, text = self._run("choose", run, logits, settings, made, text, key=kind)
+        return _decoded(ops.expand_dims(tokens, 1), np.ones(1, int), text)
+
+    def _choose(self, logits: Any, settings: RowSettings, made: Any, text: Text | None, kind: Kind) -> Any:
+        """The next token of every row, int32 (rows,), from logits (rows, vocab_size)."""
+        scores, context = logits, None
+        rules, warpers = kind.processors
+        bound = proc.bind((*rules, *warpers), settings.processors)
+        if settings.bias is not None:
+            scores = scores + settings.bias
         if settings.allowed is not None:
-            logits = ops.where(settings.allowed, logits, -np.inf)
-        best = choose_tokens(logits, do_sample=False, seed=0, step=0)
-        if not sampling:
+            scores = ops.where(settings.allowed, scores, -np.inf)
+        if text is not None:
+            prompt_lengths = ops.expand_dims(text.prompt_lengths, 1)
+            end = prompt_lengths + ops.expand_dims(made, 1)
+            context = proc.Context(text.ids, start=0, end=end, prompt_end=prompt_lengths, attended=None)
+        for processor in bound[: len(rules)]:
+            scores = processor(context, scores)
+        best = choose_tokens(scores, do_sample=False, seed=0, step=0)
+        if not warpers:
             return best
-        context, scores = None, logits
-        for warper in (
-            proc.Temperature(settings.temperature),
-            proc.TopK(settings.top_k),
-            proc.TopP(settings.top_p),
-            proc.MinP(settings.min_p),
-        ):
-            scores = warper(context, scores)
+        for processor in bound[len(rules) :]:
+            scores = processor(context, scores)
         drawn = choose_tokens(scores, do_sample=True, seed=settings.seeds, step=made)
         return ops.where(settings.do_sample, drawn, best)
 
-    def decode(
-        self, rows: Rows, settings: RowSettings, steps: int, *, sampling: bool
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def decode(self, rows: Rows, settings: RowSettings, kind: Kind, steps: int) -> Decoded:
         """Make up to `steps` tokens in every row that does not rest.
 
         Args:
             rows: without `layers`.
             settings: of every row.
+            kind: of programs.
             steps: at most the columns of `rows.output`.
-            sampling: whether any row samples.
-
-        Returns:
-            The tokens (rows, columns) and how many each row has made, int (rows,).
         """
 
         def run(rows: Rows, settings: RowSettings, steps: Any) -> Rows:
-            return self._decode(rows, settings, steps, sampling)
+            return self._decode(rows, settings, steps, kind)
 
         before = np.asarray(rows.made)
         arguments = (rows._replace(layers=self.layers), settings, ops.convert_to_tensor(steps, "int32"))
-        rows = self._run("decode", run, *arguments, key=sampling)
+        rows = self._run("decode", run, *arguments, key=kind)
         self.layers = rows.layers
-        return ops.convert_to_numpy(rows.output), ops.convert_to_numpy(rows.made) - before
+        return _decoded(rows.output, ops.convert_to_numpy(rows.made) - before, rows.text)
 
-    def _decode(self, rows: Rows, settings: RowSettings, steps: Any, sampling: bool) -> Rows:
+    def _decode(self, rows: Rows, settings: RowSettings, steps: Any, kind: Kind) -> Rows:
         def wants_more(rows: Rows) -> Any:
             return ops.logical_and(rows.step < steps, ops.any(rows.left > 0))
 
@@ -202,9 +240,13 @@ class Slots:
             hidden, cache = self.model.backbone.step(inputs, cache, lowering=self.lowering)
             logits = ops.cast(self.model.to_logits(hidden, self.lowering)[:, -1], "float32")
             active = rows.left > 0
-            tokens = ops.where(active, self._choose(logits, settings, rows.made, sampling), rows.tokens)
+            chosen = self._choose(logits, settings, rows.made, rows.text, kind)
+            tokens = ops.where(active, chosen, rows.tokens)
             ended = ops.any(ops.equal(ops.expand_dims(tokens, 1), settings.eos), axis=1)
             one = ops.cast(active, "int32")
+            text = rows.text
+            if text is not None:
+                text = _recorded(text, logits, tokens, text.prompt_lengths + rows.made, rows.step)
             return Rows(
                 layers=kv.merge_rows(cache).layers,
                 tokens=tokens,
@@ -213,11 +255,32 @@ class Slots:
                 left=ops.where(ended, 0, rows.left - one),
                 output=ops.slice_update(rows.output, (0, rows.step), ops.expand_dims(tokens, 1)),
                 step=rows.step + 1,
+                text=text,
             )
 
         merged = kv.merge_rows(kv.StaticCache(rows.layers, rows.lengths)).layers
         rows = while_loop(wants_more, turn, rows._replace(layers=merged))
         return rows._replace(layers=kv.split_rows(kv.StaticCache(rows.layers, rows.lengths), self.rows).layers)
+
+
+def _recorded(text: Text, logits: Any, tokens: Any, columns: Any, step: Any) -> Text:
+    """The text with one token more per row, at each row's own column, and the log-probabilities there."""
+    logs = ops.log_softmax(logits, axis=-1)
+    logs = ops.where(ops.isnan(logs), -np.inf, logs)
+    own = ops.take_along_axis(logs, ops.expand_dims(ops.maximum(tokens, 0), 1), axis=1)
+    top, top_ids = highest(logs, text.top.shape[2])
+    is_new = ops.arange(text.ids.shape[1], dtype="int32") == ops.expand_dims(columns, 1)
+    return text._replace(
+        ids=ops.where(is_new, ops.expand_dims(tokens, 1), text.ids),
+        logprobs=ops.slice_update(text.logprobs, (0, step), own),
+        top_ids=ops.slice_update(text.top_ids, (0, step, 0), ops.expand_dims(top_ids, 1)),
+        top=ops.slice_update(text.top, (0, step, 0), ops.expand_dims(top, 1)),
+    )
+
+
+def _decoded(tokens: Any, made: np.ndarray, text: Text | None) -> Decoded:
+    records = () if text is None else (text.logprobs, text.top_ids, text.top)
+    return Decoded(ops.convert_to_numpy(tokens), made, *map(ops.convert_to_numpy, records))
 
 
 _ITEMSIZE = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}

@@ -11,12 +11,7 @@ from typing import Any
 
 import numpy as np
 
-# What a decoder writes for bytes that are no character (yet).
-_UNDECODABLE = "\N{REPLACEMENT CHARACTER}"
-# A character has at most four bytes, a token at least one: longer tails are wrong bytes, no unfinished character.
-_LONGEST_CHARACTER = 4
-# Decoders look at neighbours (leading spaces, runs of bytes): how much of the prompt the first new token is given.
-_PROMPT_CONTEXT = 8
+from tfmodels.generation.detokenizer import Detokenizer
 
 
 def write_to_stdout(text: str) -> None:
@@ -28,9 +23,7 @@ def write_to_stdout(text: str) -> None:
 class TextStreamer:
     """Turns the tokens that `generate(..., streamer=...)` hands over into text, piece by piece.
 
-    The pieces joined are the text of all tokens. A character whose bytes span several tokens comes once it is whole,
-    and every piece costs the same however long the text is: only the tokens since the last piece are decoded, with
-    those of that piece as context.
+    The pieces joined are the text of all tokens, each of whole characters (`Detokenizer`).
 
     Args:
         tokenizer: anything with `decode(ids, skip_special_tokens=...)`.
@@ -68,15 +61,11 @@ class TextStreamer:
         self.skip_prompt = skip_prompt
         self.skip_special_tokens = skip_special_tokens
         self.write = write
-        self._prompt = [int(token) for token in prompt_ids or ()][-_PROMPT_CONTEXT:]
+        self._prompt = [int(token) for token in prompt_ids or ()]
         self._reset()
 
     def _reset(self) -> None:
-        self._context = list(self._prompt)
-        self._new: list[int] = []
-
-    def _decode(self, ids: list[int]) -> str:
-        return self.tokenizer.decode(ids, skip_special_tokens=self.skip_special_tokens)
+        self._text = Detokenizer(self.tokenizer, self._prompt, skip_special_tokens=self.skip_special_tokens)
 
     def put_prompt(self, ids: Any) -> None:
         """Receive the prompt, int (1, length), before the first new tokens."""
@@ -89,27 +78,16 @@ class TextStreamer:
         if ids.ndim != 2 or ids.shape[0] != 1:
             raise ValueError(f"TextStreamer writes one text: ids of shape (1, new) were expected; got {ids.shape}.")
         for token in ids[0].tolist():
-            self._new.append(token)
-            self._flush(whole_characters=True)
+            self._write(self._text.add([token]))
 
     def end(self) -> None:
         """Write what was held back; the streamer is as new afterwards."""
-        self._flush(whole_characters=False)
+        self._write(self._text.finish())
         self._reset()
 
-    def _flush(self, whole_characters: bool) -> None:
-        if not self._new:
-            return
-        text = self._decode(self._context + self._new)
-        if whole_characters and text.endswith(_UNDECODABLE) and len(self._new) < _LONGEST_CHARACTER:
-            return
-        piece = text[len(self._decode(self._context)) :]
+    def _write(self, piece: str) -> None:
         if piece:
             self.write(piece)
-            self._context, self._new = self._new, []
-        else:
-            # Nothing to see (a skipped token): keep what gives the next token its neighbours.
-            self._context, self._new = (self._context + self._new)[-_PROMPT_CONTEXT:], []
 
 
 class TextIteratorStreamer(TextStreamer):

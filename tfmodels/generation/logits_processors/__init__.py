@@ -2,8 +2,8 @@
 
 A processor is a frozen dataclass called as `processor(context, scores)`. It works on a token buffer of fixed shape
 with traced bounds, so that one compiled program serves every prompt length. Its numbers and token ids are inputs of
-that program: `split` takes them out and `bind` puts tensors in their place. N-gram sizes shape the program and are
-part of the key.
+that program: `split` takes them out and `bind` puts tensors in their place. Rows that differ in their settings share a
+program by `stack`, which gives every number once per row.
 
 Scores are (batch, vocab) float32 and a banned token's is -inf. Rows without a finite score stay without one.
 
@@ -16,10 +16,12 @@ Scores are (batch, vocab) float32 and a banned token's is -inf. Rows without a f
 
 from tfmodels.generation.logits_processors.build import Inputs, bind, build, split
 from tfmodels.generation.logits_processors.context import Context, Processor
+from tfmodels.generation.logits_processors.rows import CUTOFFS, RULES, WARPERS, bias_of, stack
 from tfmodels.generation.logits_processors.rules import (
     BadWords,
     BeginSuppressTokens,
     Callback,
+    CountPenalty,
     ExponentialDecay,
     ForcedBOS,
     ForcedEOS,
@@ -43,10 +45,14 @@ from tfmodels.generation.logits_processors.warpers import (
 )
 
 __all__ = [
+    "CUTOFFS",
+    "RULES",
+    "WARPERS",
     "BadWords",
     "BeginSuppressTokens",
     "Callback",
     "Context",
+    "CountPenalty",
     "EpsilonCutoff",
     "EtaCutoff",
     "ExponentialDecay",
@@ -67,7 +73,9 @@ __all__ = [
     "TopK",
     "TopP",
     "TypicalP",
+    "bias_of",
     "bind",
     "build",
     "split",
+    "stack",
 ]

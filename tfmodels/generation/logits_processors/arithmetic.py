@@ -14,9 +14,11 @@ from keras import ops
 
 Tensor = Any
 Number = Any
-"""Annotation of the fields that are inputs of the compiled program: a Python number, or a scalar tensor in a trace."""
+"""Annotation of the fields that are inputs of the compiled program: a Python number, or in a trace a scalar tensor or
+one number per row, (batch, 1)."""
 Tokens = Any
-"""The same for token ids: a tuple of ints, or in a trace an int32 (n,) tensor in which -1 stands for no token."""
+"""The same for token ids: a tuple of ints, or in a trace an int32 (n,) tensor, or one list per row, (batch, n), in
+which -1 stands for no token."""
 
 # Up to so many ids given as a tensor are compared one by one; more are scattered.
 _FEW_TOKENS = 8
@@ -38,20 +40,21 @@ def ban(scores: Tensor, tokens: Tensor) -> Tensor:
     return ops.where(tokens, -np.inf, scores)
 
 
-def force(scores: Tensor, token_ids: Tokens, condition: Tensor) -> Tensor:
-    forced = ops.where(among(token_ids, scores), 0.0, ops.full_like(scores, -np.inf))
+def force(scores: Tensor, tokens: Tensor, condition: Tensor) -> Tensor:
+    forced = ops.where(tokens, 0.0, ops.full_like(scores, -np.inf))
     return ops.where(condition, forced, scores)
 
 
 def among(token_ids: Tokens, scores: Tensor) -> Tensor:
-    """(vocab,) bool: is a token one of these."""
+    """bool (vocab,), or (batch, vocab) where every row has a list of its own: is a token one of these."""
     vocab_size = scores.shape[-1]
     if isinstance(token_ids, tuple):
         return ops.convert_to_tensor(np.isin(np.arange(vocab_size), token_ids))
-    if token_ids.shape[0] <= _FEW_TOKENS:
-        return ops.any(ops.arange(vocab_size, dtype="int32") == ops.expand_dims(token_ids, 1), axis=0)
-    ones = ops.ones((1, token_ids.shape[0]), "int32")
-    return scatter(ops.expand_dims(token_ids, 0), ones, vocab_size)[0] > 0
+    if token_ids.shape[-1] <= _FEW_TOKENS:
+        return ops.any(ops.arange(vocab_size, dtype="int32") == ops.expand_dims(token_ids, -1), axis=-2)
+    if len(token_ids.shape) == 2:
+        return scatter(token_ids, ops.ones(token_ids.shape, "int32"), vocab_size) > 0
+    return among(ops.expand_dims(token_ids, 0), scores)[0]
 
 
 def scatter(tokens: Tensor, values: Tensor, vocab_size: int) -> Tensor:

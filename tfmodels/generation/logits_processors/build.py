@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ from tfmodels.generation.logits_processors.rules import (
     BadWords,
     BeginSuppressTokens,
     Callback,
+    CountPenalty,
     ExponentialDecay,
     ForcedBOS,
     ForcedEOS,
@@ -72,13 +73,12 @@ def build(
     """
     eos = tuple(eos_token_ids)
     found: list[Processor] = []
-    if config.sequence_bias:
-        pairs = config.sequence_bias.items() if isinstance(config.sequence_bias, dict) else config.sequence_bias
-        biases = {tuple(tokens): float(bias) for tokens, bias in pairs}
-        _check_tokens("sequence_bias", (token for tokens in biases for token in tokens), vocab_size)
+    if biases := _biases(config, vocab_size):
         found.append(SequenceBias(tuple(biases.items())))
     if config.repetition_penalty != 1.0:
         found.append(RepetitionPenalty(config.repetition_penalty))
+    if config.presence_penalty or config.frequency_penalty:
+        found.append(CountPenalty(config.presence_penalty, config.frequency_penalty))
     if config.no_repeat_ngram_size:
         found.append(NoRepeatNGram(config.no_repeat_ngram_size))
     if config.bad_words_ids:
@@ -136,12 +136,23 @@ def build(
     return tuple(found)
 
 
+def _biases(config: GenerationConfig, vocab_size: int) -> dict[tuple[int, ...], float]:
+    """What `sequence_bias` and `logit_bias` add to scores, by sequence."""
+    bias = config.sequence_bias or ()
+    biases = {tuple(tokens): float(value) for tokens, value in (bias.items() if isinstance(bias, dict) else bias)}
+    _check_tokens("sequence_bias", (token for tokens in biases for token in tokens), vocab_size)
+    _check_tokens("logit_bias", config.logit_bias or (), vocab_size)
+    for token, value in (config.logit_bias or {}).items():
+        biases[token,] = biases.get((token,), 0.0) + value
+    return biases
+
+
 class Inputs(NamedTuple):
     """The inputs of processors beside the scores; inputs of the compiled programs, too.
 
     Fields:
-        numbers: float64 (m,): temperatures, penalties, lengths. float32 would round `1 - top_p` differently from
-            transformers.
+        numbers: float64 (m,), or (m, batch, 1) where rows have numbers of their own: temperatures, penalties, lengths.
+            float32 would round `1 - top_p` differently from transformers.
         tokens: nested arrays: token ids, and sequences of them with their biases.
     """
 
@@ -210,7 +221,7 @@ def bind(processors: Sequence[Processor], inputs: Inputs) -> tuple[Processor, ..
     return tuple(bound)
 
 
-def _check_tokens(name: str, token_ids: Sequence[int] | Iterator[int], vocab_size: int) -> None:
+def _check_tokens(name: str, token_ids: Iterable[int], vocab_size: int) -> None:
     outside = sorted({token for token in token_ids if token >= vocab_size})
     if outside:
         raise ValueError(f"{name} has token ids {outside}: they should be below the vocabulary size, {vocab_size}")

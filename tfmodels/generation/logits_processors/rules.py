@@ -38,40 +38,72 @@ class RepetitionPenalty:
 
     def __call__(self, context: Context, scores: Tensor) -> Tensor:
         columns = ops.arange(context.ids.shape[1], dtype="int32")
-        in_prompt = ops.logical_and(columns >= context.start, columns < context.prompt_end)
-        attended = ops.cast(ops.logical_and(context.attended, in_prompt), "int32")
-        # A row without attended tokens gives column 0: all its tokens count.
-        first = ops.argmax(attended, axis=-1, keepdims=True)
-        counts = ops.logical_and(columns >= ops.maximum(first, context.start), columns < context.end)
+        counts = columns < context.end
+        if context.attended is not None:
+            in_prompt = ops.logical_and(columns >= context.start, columns < context.prompt_end)
+            attended = ops.cast(ops.logical_and(context.attended, in_prompt), "int32")
+            # A row without attended tokens gives column 0: all its tokens count.
+            first = ops.argmax(attended, axis=-1, keepdims=True)
+            counts = ops.logical_and(counts, columns >= ops.maximum(first, context.start))
         occurred = occurring(context.ids, counts, scores.shape[-1])
         penalty = cast(self.penalty, scores.dtype)
         return ops.where(occurred, ops.where(scores < 0, scores * penalty, scores / penalty), scores)
 
 
 @dataclass(frozen=True)
-class NoRepeatNGram:
-    """Ban the tokens that would complete an n-gram that has occurred."""
+class CountPenalty:
+    """Lower the scores of generated tokens: by `presence`, and by `frequency` for each time they were generated.
 
-    ngram_size: int
+    Tokens of the prompt do not count. Negative numbers raise the scores. See "Frequency and presence penalties" of
+    OpenAI's API, https://platform.openai.com/docs/advanced-usage.
+    """
+
+    presence: Number
+    frequency: Number
 
     def __call__(self, context: Context, scores: Tensor) -> Tensor:
-        prefix_length = self.ngram_size - 1
-        windows = context.ids.shape[1] - prefix_length
-        if windows <= 0:
-            return scores
-        # Window w holds columns [w, w + ngram_size); it matches when all but its last token equal the last tokens.
-        window = ops.arange(windows, dtype="int32")
-        matches = ops.logical_and(window >= context.start, window + self.ngram_size <= context.end)
-        matches = ops.broadcast_to(matches, (ops.shape(context.ids)[0], windows))
-        prefix = last_tokens(context, prefix_length)
-        for offset in range(prefix_length):
-            equal = context.ids[:, offset : offset + windows] == prefix[:, offset : offset + 1]
-            matches = ops.logical_and(matches, equal)
-        return ban(scores, occurring(context.ids[:, prefix_length:], matches, scores.shape[-1]))
+        columns = ops.arange(context.ids.shape[1], dtype="int32")
+        is_new = ops.logical_and(columns >= context.prompt_end, columns < context.end)
+        is_new = ops.cast(ops.broadcast_to(is_new, context.ids.shape), scores.dtype)
+        counts = scatter(context.ids, is_new, scores.shape[-1])
+        presence, frequency = cast(self.presence, scores.dtype), cast(self.frequency, scores.dtype)
+        return scores - ops.where(counts > 0, presence, 0.0) - frequency * counts
+
+
+@dataclass(frozen=True)
+class NoRepeatNGram:
+    """Ban the tokens that would complete an n-gram that has occurred; a size of 0 bans none."""
+
+    ngram_size: Number
+
+    def __call__(self, context: Context, scores: Tensor) -> Tensor:
+        batch, columns = context.ids.shape
+        size = cast(self.ngram_size, "int32")
+        # Column c ends an n-gram that counts when the tokens before it equal the last tokens.
+        column = ops.arange(columns, dtype="int32")
+        matches = ops.logical_and(column >= context.start + size - 1, column < context.end)
+        matches = ops.broadcast_to(ops.logical_and(matches, size > 0), (batch, columns))
+        padded = ops.pad(context.ids, ((0, 0), (columns, 0)), constant_values=-1)
+
+        def compared(distance: Tensor, matches: Tensor) -> tuple[Tensor, Tensor]:
+            """Compare the tokens that stand `distance` before each column with the one that does so before the end."""
+            last = last_tokens(context._replace(end=context.end - distance + 1), 1)
+            earlier = ops.slice(padded, (0, columns - distance), (batch, columns))
+            equal = ops.logical_or(earlier == last, distance >= size)
+            return distance + 1, ops.logical_and(matches, equal)
+
+        longest = ops.minimum(ops.max(size), columns)
+        start = (ops.convert_to_tensor(1, "int32"), matches)
+        _, matches = ops.while_loop(lambda distance, matches: distance < longest, compared, start)
+        return ban(scores, occurring(context.ids, matches, scores.shape[-1]))
+
+
+ANY = -3
+"""In a prefix: any token matches, or none."""
 
 
 class Group(NamedTuple):
-    """Sequences of one length, as inputs of a compiled program.
+    """Sequences of one length, as inputs of a compiled program; with a first axis more, each row's own.
 
     Fields:
         prefixes: int32 (n, length - 1), all tokens but the last; -2, which no token is, fills rows up.
@@ -124,14 +156,15 @@ class SequenceBias:
         total = ops.zeros_like(scores)
         # Sequences of one length are compared with the last tokens all at once, so thousands of them stay cheap.
         for prefixes, completing, biases in grouped(self.sequences):
-            prefix_length = prefixes.shape[1]
-            if prefix_length >= context.ids.shape[1]:
+            prefix_length = prefixes.shape[-1]
+            if prefix_length >= context.ids.shape[1] and not context.is_per_row:
                 continue
-            matches = context.length >= prefix_length
+            matches = context.is_per_row or context.length >= prefix_length
             if prefix_length:
                 equal = last_tokens(context, prefix_length)[:, None] == prefixes
+                equal = ops.logical_or(equal, prefixes == ANY)
                 matches = ops.logical_and(ops.all(equal, axis=-1), matches)
-            shape = (ops.shape(scores)[0], completing.shape[0])
+            shape = (ops.shape(scores)[0], completing.shape[-1])
             values = ops.where(ops.broadcast_to(matches, shape), biases, 0.0)
             total = total + scatter(ops.broadcast_to(completing, shape), values, scores.shape[-1])
         return scores + total
@@ -180,12 +213,14 @@ class MinNewTokens:
 
 @dataclass(frozen=True)
 class ForcedBOS:
-    """Force a token after the first one."""
+    """Force a token after the first one; -1 forces none."""
 
-    token_id: int
+    token_id: Number
 
     def __call__(self, context: Context, scores: Tensor) -> Tensor:
-        return force(scores, (self.token_id,), context.length == 1)
+        token = cast(self.token_id, "int32")
+        chosen = ops.arange(scores.shape[-1], dtype="int32") == token
+        return force(scores, chosen, ops.logical_and(context.length == 1, token >= 0))
 
 
 @dataclass(frozen=True)
@@ -197,16 +232,19 @@ class ForcedEOS:
 
     def __call__(self, context: Context, scores: Tensor) -> Tensor:
         last = context.new_tokens + 1 == cast(self.max_new_tokens, "int32")
-        return force(scores, self.token_ids, last)
+        return force(scores, among(self.token_ids, scores), last)
 
 
 @dataclass(frozen=True)
 class RemoveInvalid:
-    """Replace NaN by 0 and infinities by the largest finite numbers."""
+    """Replace NaN by 0 and infinities by the largest finite numbers, where `on` is not 0."""
+
+    on: Number = 1.0
 
     def __call__(self, context: Context, scores: Tensor) -> Tensor:
         largest = float(np.finfo(np.float32).max)
-        return ops.clip(ops.where(ops.isnan(scores), 0.0, scores), -largest, largest)
+        cleaned = ops.clip(ops.where(ops.isnan(scores), 0.0, scores), -largest, largest)
+        return ops.where(cast(self.on, scores.dtype) > 0, cleaned, scores)
 
 
 @dataclass(frozen=True)
@@ -240,12 +278,11 @@ class BeginSuppressTokens:
     """Ban some tokens as the first generated one, or the second after a forced first one."""
 
     token_ids: Tokens
-    bos_is_forced: bool = False
+    bos_is_forced: Number = 0
 
     def __call__(self, context: Context, scores: Tensor) -> Tensor:
-        first = 0
-        if self.bos_is_forced:
-            first = ops.cast(context.prompt_end - context.start <= 1, "int32")
+        of_one = ops.cast(context.prompt_end - context.start <= 1, "int32")
+        first = of_one * cast(self.bos_is_forced, "int32")
         return ban(scores, ops.logical_and(context.new_tokens == first, among(self.token_ids, scores)))
 
 

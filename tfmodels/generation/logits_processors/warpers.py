@@ -102,7 +102,9 @@ class TypicalP:
         distance = ops.abs(-logs - entropy)
         mass = cast(self.typical_p, scores.dtype)
         farthest = threshold(distance, lambda limit: row_sum(ops.where(distance < limit, probabilities, 0.0)) < mass)
-        return ban(scores, except_highest(distance > farthest, -distance, self.min_tokens_to_keep))
+        dropped = except_highest(distance > farthest, -distance, self.min_tokens_to_keep)
+        # Rounded sums must not drop anything where all the mass is kept.
+        return ban(scores, ops.logical_and(dropped, mass < 1.0))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,91 @@
+"""Settings of the engine's rows as inputs of its programs, of which there are three kinds."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from tfmodels.generation import logits_processors as proc
+from tfmodels.generation.request import Request
+from tfmodels.runtime.buckets import power_of_two
+
+_FEWEST_ENDS = 4
+
+
+class Kind(enum.Enum):
+    """What the programs of a set of rows can do; each kind can do what the ones before can.
+
+    `GREEDY` takes the best token, `SAMPLING` draws one, `EVERYTHING` has all score processors and log-probabilities.
+    """
+
+    GREEDY = 1
+    SAMPLING = 2
+    EVERYTHING = 3
+
+    @property
+    def processors(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """Score processors with neutral numbers: those of every row, and those of rows that sample."""
+        if self is Kind.EVERYTHING:
+            return proc.RULES, (*proc.WARPERS, *proc.CUTOFFS)
+        return (), proc.WARPERS if self is Kind.SAMPLING else ()
+
+
+class RowSettings(NamedTuple):
+    """Settings of every row.
+
+    Fields:
+        do_sample: bool (rows,).
+        seeds: int32 (rows,).
+        eos: int32 (rows, n), -1 where there is none.
+        processors: inputs of the kind's processors, each with an axis of rows.
+        bias: float32 (rows, vocab_size), added to the model's scores; None for the kinds that have none.
+        allowed: bool (rows, vocab_size), tokens that may come next; None for all.
+    """
+
+    do_sample: Any
+    seeds: Any
+    eos: Any
+    processors: Any
+    bias: Any = None
+    allowed: Any = None
+
+
+def kind_of(requests: Sequence[Request | None]) -> Kind:
+    """The simplest kind of programs that serves some requests; None stands for a row that rests."""
+    kinds = [Kind.GREEDY]
+    simple = {type(processor) for processor in proc.WARPERS} | {proc.Renormalize}  # which changes no choice
+    for request in requests:
+        if request is None:
+            continue
+        if request.logprobs is not None or any(type(processor) not in simple for processor in request.processors):
+            return Kind.EVERYTHING
+        if request.config.do_sample:
+            kinds.append(Kind.SAMPLING)
+    return kinds[-1]
+
+
+def row_settings(requests: Sequence[Request | None], seeds: Sequence[int], kind: Kind, vocab_size: int) -> RowSettings:
+    """The settings of rows, by their requests; None stands for a row that rests."""
+    ends = [() if request is None else request.config.eos_token_ids for request in requests]
+    # A few more columns change nothing, and lists of similar lengths share programs.
+    eos = np.full((len(requests), power_of_two(max(_FEWEST_ENDS, *(len(ids) + 1 for ids in ends)))), -1, "int32")
+    for row, ids in zip(eos, ends, strict=True):
+        row[: len(ids)] = ids
+    rows = [() if request is None else request.processors for request in requests]
+    rules, warpers = kind.processors
+    bias = None
+    if kind is Kind.EVERYTHING:
+        bias = ops.convert_to_tensor(np.stack([proc.bias_of(row, vocab_size) for row in rows]))
+    do_sample = [request is not None and request.config.do_sample for request in requests]
+    return RowSettings(
+        do_sample=ops.convert_to_tensor(np.asarray(do_sample)),
+        seeds=ops.convert_to_tensor(np.asarray(seeds, "int32")),
+        eos=ops.convert_to_tensor(eos),
+        processors=keras.tree.map_structure(ops.convert_to_tensor, proc.stack(rows, (*rules, *warpers))),
+        bias=bias,
+    )
