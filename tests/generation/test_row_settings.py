@@ -13,7 +13,7 @@ PROMPT = [5, 9, 2, 44, 9, 2]
 SETTINGS = [
     ([11], {"forced_bos_token_id": 33, "begin_suppress_tokens": [20], "forced_eos_token_id": [8, 9]}),
     (PROMPT, {"repetition_penalty": 1.6, "presence_penalty": 0.4, "frequency_penalty": 0.9, "suppress_tokens": [44]}),
-    (PROMPT, {"no_repeat_ngram_size": 2, "bad_words_ids": [[31], [9, 2, 44], [2, 9]], "logit_bias": {17: 2.5, 40: -1}}),
+    (PROMPT, {"no_repeat_ngram_size": 2, "bad_words_ids": [[31], [9, 2, 44], [2, 9]], "logit_bias": {17: 2, 40: -1}}),
     (
         PROMPT[:3],
         {"sequence_bias": [[[6], 3.0], [[6, 6], -8.0]], "eos_token_id": [EOS, 6], "min_new_tokens": 3}
