@@ -61,6 +61,7 @@ def products_of_a_step(model):
     return step.experimental_get_compiler_ir(ids)(stage="optimized_hlo").count(" dot(")
 
 
+@pytest.mark.slow
 def test_xla_keeps_the_second_run():
     """A compiler that took the first run's results for the second would keep them all: memory would not shrink."""
     model = small.make("llama", "ForCausalLM")
