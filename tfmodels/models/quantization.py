@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from tfmodels.checkpoints.weight_map import walk
+from tfmodels.runtime.gc import quick_collections
 from tfmodels.runtime.sub_layers import all_layers
 
 
@@ -37,7 +38,7 @@ class QuantizedModel(keras.Model):
             raise ValueError(
                 f"{self.name} has adapters: quantise it before add_lora, which then leaves them as they are."
             )
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), quick_collections():
             # Keras warns of every norm and dropout, which have nothing to quantise.
             warnings.filterwarnings("ignore", message=".*does not have a `quantize` method")
             super().quantize(*arguments, **options)
