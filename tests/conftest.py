@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import os
 from pathlib import Path
 
@@ -22,6 +23,24 @@ if hypothesis is not None:
     # A first call may compile; time is no property of what is tested.
     hypothesis.settings.register_profile("tfmodels", deadline=None, max_examples=30)
     hypothesis.settings.load_profile("tfmodels")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let XLA compile the default tests in half the time; slow tests run what users run."""
+    if config.option.markexpr == "not slow and not gpu":
+        os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the cases beyond the first N of a test that is marked quick(N) as slow, before markers are looked at."""
+    seen: collections.Counter[str] = collections.Counter()
+    for item in items:
+        if (marker := item.get_closest_marker("quick")) is not None:
+            test = item.nodeid.partition("[")[0]
+            seen[test] += 1
+            if seen[test] > marker.args[0]:
+                item.add_marker("slow")
 
 
 def find_checkpoint(name: str) -> Path | None:

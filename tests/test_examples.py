@@ -47,6 +47,7 @@ def test_help_needs_no_backend():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_generate_text(capsys):
     texts = load("generate_text").main(["--max-new-tokens", "12"])
     out = capsys.readouterr().out

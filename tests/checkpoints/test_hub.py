@@ -255,6 +255,7 @@ def test_patterns_name_what_the_reader_reads():
     assert WEIGHT_FILES.groups[7] == ("flax_model.msgpack.index.json", "flax_model-*-of-*.msgpack")
 
 
+@pytest.mark.slow
 def test_a_model_asks_once_for_each_file(hub, tmp_path, stories260k):
     """And config.json is parsed once."""
     hub.repositories["org/model"] = {path.name: path.read_bytes() for path in stories260k.iterdir() if path.is_file()}

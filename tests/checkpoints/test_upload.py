@@ -28,6 +28,7 @@ model.push_to_hub("me/shards", token="hf_x", max_shard_size="500KB", use_temp_di
 """
 
 
+@pytest.mark.slow
 def test_what_is_pushed_arrives(hub, tmp_path):
     result = hub.run(PUSH.replace("FOLDER", str(tmp_path)), tmp_path / "home")
     assert result.returncode == 0, result.stderr
@@ -51,6 +52,7 @@ def test_what_is_pushed_arrives(hub, tmp_path):
     assert {request.authorization for request in hub.requests if request.method == "POST"} == {"Bearer hf_x"}
 
 
+@pytest.mark.slow
 def test_a_refusal_says_what_to_do(hub, tmp_path):
     hub.read_only.add("me/locked")
     code = "from tfmodels import LlamaConfig; LlamaConfig().push_to_hub('me/locked', token='hf_x')"

@@ -30,6 +30,7 @@ def functional(name):
     return model
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", HEADS)
 def test_onnx(name, tmp_path):
     model = functional(name)

@@ -76,6 +76,7 @@ def assert_same(name, head, tmp_path):
         np.testing.assert_array_equal(runner.generate(ids, 20 - length), continued(model, ids, 20 - length))
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(("name", "head"), FEW)
 def test_outputs_equal_the_models(name, head, tmp_path):
     assert_same(name, head, tmp_path)
@@ -172,6 +173,7 @@ def test_forward_signatures_reach_the_longest_input(tmp_path):
         runner.run({"input_ids": np.ones((1, longest + 1), "int32")})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "share", "allowed"),
     [

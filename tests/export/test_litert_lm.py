@@ -57,6 +57,7 @@ def metadata_of(path, folder):
     return text_format.Parse(next(Path(folder).glob("*LlmMetadata*")).read_text(), llm_metadata_pb2.LlmMetadata())
 
 
+@pytest.mark.slow
 def test_engine_writes_the_same_story(stories, tokenizer, tmp_path):
     pytest.importorskip("litert_lm")
     tokenizer.chat_template = CHAT

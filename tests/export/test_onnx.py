@@ -28,6 +28,7 @@ def stories_file(stories, tmp_path_factory):
     return export(stories, tmp_path_factory.mktemp("onnx") / "stories.onnx", "onnx")
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(("name", "head"), FEW)
 def test_outputs_equal_the_models(name, head, tmp_path):
     model = small_models.make(name, head)
@@ -48,6 +49,7 @@ def test_sentence_encoder(tmp_path):
     assert report.differences.keys() == {"sentence_embedding"}
 
 
+@pytest.mark.slow
 def test_a_trained_model_decodes_with_its_cache(stories, stories_file):
     ids = np.array([[1, 403, 407, 261]])
     expected = stories.generate(ids, max_new_tokens=64, jit_compile=False).numpy()

@@ -64,6 +64,7 @@ QUICK = [("mpnet", head) for _, head in small_models.EVERY if _ == "mpnet"] + [
 ]
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(("name", "head"), QUICK)
 def test_head(tmp_path, name, head):
     _, report = check(name, head, tmp_path)
@@ -109,6 +110,7 @@ def test_sentence_encoder(tmp_path):
     assert signature(report, "serving_default").outputs == {"sentence_embedding": ("float32", (None, 16))}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "limit"), [("float16", 5e-3), ("bfloat16", 5e-2)])
 def test_half_precision(tmp_path, dtype, limit):
     model = small_models.make("mpnet", "ForTokenClassification")
@@ -164,6 +166,7 @@ def test_decode_takes_several_tokens(runner):
         np.testing.assert_allclose(rest[name], values, atol=2e-5, err_msg=name)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("rows", [1, 7])
 def test_generate_batches(runner, stories, rows):
     """Rows of different lengths; 7 rows take three turns of 3."""
@@ -178,6 +181,7 @@ def test_generate_batches(runner, stories, rows):
     np.testing.assert_array_equal(got, expected)
 
 
+@pytest.mark.slow
 def test_sampling_draws_what_the_model_draws(runner, stories):
     expected = stories.generate(PROMPT, do_sample=True, jit_compile=False, **GENERATE_SAMPLE).numpy()
     inputs = {"input_ids": PROMPT, "attention_mask": np.ones_like(PROMPT)}
@@ -310,6 +314,7 @@ print(json.dumps({name: value.numpy().tolist() for name, value in output.items()
 """
 
 
+@pytest.mark.slow
 def test_loads_without_tfmodels_and_keras(exported, stories):
     inputs = {"input_ids": PROMPT.tolist(), "attention_mask": [[1] * 5], "max_new_tokens": 12, "eos_token_id": [2]}
     command = [sys.executable, "-c", ALONE, str(exported.path), json.dumps(inputs), "generate"]
@@ -395,6 +400,7 @@ def through_c_api(folder, name, inputs, output):
     return np.load(io.BytesIO(done.stdout))
 
 
+@pytest.mark.slow
 def test_c_api_runs_the_forward_pass(tmp_path):
     model, report = check("mpnet", "ForSequenceClassification", tmp_path)
     inputs = small_models.inputs_of("mpnet", "ForSequenceClassification")
@@ -402,6 +408,7 @@ def test_c_api_runs_the_forward_pass(tmp_path):
     np.testing.assert_allclose(got, model(**inputs).logits, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_c_api_generates(exported, stories):
     """The loop, compiled by XLA inside a session; inputs that are left out take their defaults."""
     inputs = {"input_ids": PROMPT, "attention_mask": np.ones_like(PROMPT), "max_new_tokens": 16}
@@ -456,6 +463,7 @@ def test_warmup_requests_are_tensorflow_servings(exported, runner):
     assert seen[4:] == [("serving_default", 1), ("serving_int64", 1)]
 
 
+@pytest.mark.slow
 def test_predict_request_maps_onto_the_signature(exported, runner, stories):
     """The gRPC request of the README: its code is run, up to the server."""
     pytest.importorskip("tensorflow_serving.apis.predict_pb2")
@@ -475,6 +483,7 @@ def test_predict_request_maps_onto_the_signature(exported, runner, stories):
     np.testing.assert_array_equal(got, expected.numpy())
 
 
+@pytest.mark.slow
 def test_rest_requests_of_the_readme(exported, runner):
     bodies = re.findall(r"stories:predict -d '(.*)'", (exported.path / "README.md").read_text())
     assert [json.loads(body)["signature_name"] for body in bodies] == [

@@ -130,6 +130,7 @@ def generated(model):
 
 
 class TestGenerate:
+    @pytest.mark.quick(1)
     def test_left_padded_and_batched_as_alone(self, model, generated):
         for index, row in enumerate(PROMPTS):
             alone = model.generate([row], **GREEDY)

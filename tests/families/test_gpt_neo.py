@@ -136,6 +136,7 @@ class TestAttention:
         with pytest.raises(ValueError, match="a cache that keeps 3 positions takes one token at a time; got 2"):
             model(IDS[:, :2], past_key_values=static._replace(length=tf.constant(2)))
 
+    @pytest.mark.slow
     def test_all_layers_local(self):
         config = GPTNeoConfig(**{**TINY, "num_layers": 3, "attention_types": [[["local"], 3]]}, initializer_range=0.3)
         model = TFGPTNeoForCausalLM(config)

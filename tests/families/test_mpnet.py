@@ -113,6 +113,7 @@ class TestPadding:
             base(IDS[:1, :2], position_ids=np.array([[2, 40]]))
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
 def test_compiled_as_eager(model, jit_compile):
     options = {"output_attentions": True, "output_hidden_states": True}
@@ -175,6 +176,7 @@ def test_learns_with_every_weight(model):
         assert shared or np.abs(tf.convert_to_tensor(gradient)).max() > 0, weight.path
 
 
+@pytest.mark.quick(2)
 def test_fit(model):
     if type(model) is TFMPNetModel:
         pytest.skip("a bare model has no loss")

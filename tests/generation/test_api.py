@@ -59,6 +59,7 @@ class TestExpectedText:
     def test_compiled(self, stories, expected, jit_compile):
         continuations_agree(stories, expected, jit_compile=jit_compile)
 
+    @pytest.mark.slow
     def test_eager(self, stories, expected):
         tf.config.run_functions_eagerly(True)
         try:
@@ -257,6 +258,7 @@ class TestCompilation:
             model.generate(PROMPT, max_new_tokens=1, **options)
             assert model.programs.compilations == 1
 
+    @pytest.mark.quick(1)
     @pytest.mark.parametrize("error", [tf.errors.ResourceExhaustedError(None, None, "full"), ValueError("no program")])
     def test_what_fails_aside_is_said_unless_memory_was_short(self, error, monkeypatch):
         run = ProgramCache.run
@@ -394,6 +396,7 @@ def broken(model):
     return model
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("options", [{}, {"do_sample": True}, {"jit_compile": False}, {"use_cache": False}])
 def test_scores_that_are_no_numbers_are_an_error(model, options):
     with pytest.raises(FloatingPointError, match=r"scores are NaN in row 0 at new token 0: .* float32 overflows\.$"):

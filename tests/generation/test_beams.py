@@ -47,6 +47,7 @@ def test_enough_beams_find_the_best_of_all_sequences(model):
     np.testing.assert_allclose(output.sequences_scores, scores[best], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_beams_and_sampling_repeat_and_do_not_depend_on_other_prompts(model):
     options = {"num_beams": 3, "do_sample": True, "max_new_tokens": 6, "num_return_sequences": 2, **GRAPH}
     one, again, other = (np.asarray(model.generate(PROMPT, seed=seed, **options)) for seed in (1, 1, 2))
@@ -55,6 +56,7 @@ def test_beams_and_sampling_repeat_and_do_not_depend_on_other_prompts(model):
     np.testing.assert_array_equal(model.generate(PROMPT[:1], seed=1, **options), one[:2])
 
 
+@pytest.mark.slow
 def test_without_a_cache_and_padded_prompts_give_the_same(model):
     options = {"num_beams": 3, "max_new_tokens": 6, **GRAPH}
     want = np.asarray(model.generate(PROMPT, **options))
@@ -63,6 +65,7 @@ def test_without_a_cache_and_padded_prompts_give_the_same(model):
     np.testing.assert_array_equal(np.asarray(model.generate(padded, attention_mask=mask, **options))[:, 4:], want)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("options", [GRAPH, {}, {**GRAPH, "do_sample": True}, {**GRAPH, "early_stopping": True}])
 @pytest.mark.parametrize("end", [None, 2])
 def test_scores_that_are_no_numbers_are_an_error(options, end):

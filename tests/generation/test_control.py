@@ -84,6 +84,7 @@ class TestStops:
         with pytest.raises(ValueError, match=r"returned shape \(3,\)"):
             ids_of(model, PROMPT, stopping_criteria=[lambda ids, _: np.ones(3)])
 
+    @pytest.mark.slow
     def test_beams_end_where_a_criterion_says_so(self, model):
         options = {"max_new_tokens": 8, "num_beams": 2, "pad_token_id": 1}
         stop = int(ids_of(model, PROMPT, **options)[0, 5])

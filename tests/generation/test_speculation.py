@@ -45,6 +45,7 @@ class TestSameTokens:
         got = ids_of(model, PROMPT, prompt_lookup_num_tokens=4, **settings)
         np.testing.assert_array_equal(got, want)
 
+    @pytest.mark.quick(1)
     @pytest.mark.parametrize("schedule", ["constant", "heuristic"])
     def test_assistant(self, model, settings, schedule):
         want = ids_of(model, PROMPT, **settings)
@@ -74,6 +75,7 @@ def test_ends_and_limits():
     np.testing.assert_allclose(np.stack(output.logits, axis=1), want, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_compiled_on_a_text_that_repeats_itself(stories260k):
     model, tokenizer = TFLlamaForCausalLM.from_pretrained(stories260k), AutoTokenizer.from_pretrained(stories260k)
     prompt = [tokenizer.encode("Lily and Tom went to the park. They played with a ball. Lily and Tom went")]

@@ -222,6 +222,7 @@ def test_what_is_dropped_is_drawn_evenly_and_by_the_seed():
     assert related(one[..., upper], np.swapaxes(one, 2, 3)[..., upper]) < 4
 
 
+@pytest.mark.slow
 def test_attend_drops_in_blocks_by_the_layers_seeds():
     rng = np.random.default_rng(5)
     x = rng.normal(size=(1, 2, 300, 8)).astype("float32")

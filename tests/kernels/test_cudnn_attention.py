@@ -77,6 +77,7 @@ CASES = {
 }
 
 
+@pytest.mark.quick(9)
 @pytest.mark.parametrize("compiled", ["eager", "graph", "xla"])
 @pytest.mark.parametrize("case", CASES)
 def test_equals_the_plain_form(gpu, case, compiled):

@@ -214,6 +214,7 @@ class TestKeras:
 
 
 class TestTraining:
+    @pytest.mark.quick(1)
     @pytest.mark.parametrize("model_class", LABELS, ids=lambda c: c.__name__)
     @pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
     def test_fit_with_the_models_own_loss(self, model_class, jit_compile):

@@ -48,6 +48,7 @@ def first(output):
     return np.asarray(output[0])
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     "convert, dtype", [(np.asarray, "int64"), (tf.constant, "int32")], ids=["numpy-int64", "tensor-int32"]
 )
@@ -309,6 +310,7 @@ def test_a_backbone_is_a_layer(name):
     assert sum(changed) >= 0.8 * len(changed)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("name", small.SMALL)
 def test_masks_of_data_pipelines_and_tensors_that_are_not_dense(name):
     model, inputs = small.make(name, "ForSequenceClassification"), small.inputs_of(name, "ForSequenceClassification")

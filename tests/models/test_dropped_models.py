@@ -52,6 +52,7 @@ def live_weights(name, use, **options):
     return [weakref.ref(variable.value) for variable in model.variables]
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("use", [predict, generate, gradient_from_outside, fit, checkpointed_fit])
 @pytest.mark.parametrize(
     "name", [n if n in ("llama", "mpnet") else pytest.param(n, marks=pytest.mark.slow) for n in HEADS]

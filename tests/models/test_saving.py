@@ -129,6 +129,7 @@ def test_every_weight_comes_back(name, head, tmp_path):
             np.testing.assert_array_equal(got, right, err_msg=way)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("kind", ["frozen", "adapted", "int8"])
 @pytest.mark.parametrize("name", [n if n == "llama" else pytest.param(n, marks=pytest.mark.slow) for n in small.SMALL])
 def test_frozen_weights_adapters_and_quantised_weights_too(name, kind, tmp_path):

@@ -42,6 +42,7 @@ model(ids)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no fork")
 def test_a_child_says_so():
     root = Path(__file__).parents[2]

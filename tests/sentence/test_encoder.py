@@ -145,6 +145,7 @@ class TestFolders:
         got = SentenceEncoder.from_pretrained(tmp_path).encode(TEXTS[3])
         np.testing.assert_allclose(got, by_hand(plain, TEXTS[3], longest=5).mean(0), atol=2e-5)
 
+    @pytest.mark.slow
     def test_from_the_hub(self, plain, tmp_path):
         encoder = SentenceEncoder(
             TFAutoModel.from_pretrained(plain),

@@ -68,6 +68,7 @@ CASES = [
 ]
 
 
+@pytest.mark.quick(12)
 @pytest.mark.parametrize("layout", ["json", "slow"])
 @pytest.mark.parametrize(("name", "option", "value", "text", "ids"), CASES)
 def test_options_count(folders, tmp_path, name, option, value, text, ids, layout):
@@ -201,6 +202,7 @@ def test_added_tokens_say_themselves_how_they_are_found(prepending):
     assert prepending.tokenize("a<x>b<y>c") == ["▁a", "<", "x", ">", "b", "<y>", "▁c"]
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", sorted(CLASSES))
 def test_added_tokens_of_every_kind(folders, tmp_path, name):
     """Ids and text come back, and a saved tokenizer does the same; the library alone says what is found where."""

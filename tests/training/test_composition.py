@@ -18,6 +18,7 @@ def mean_pooled(backbone, ids):
     return keras.layers.GlobalAveragePooling1D()(backbone(ids, **options).last_hidden_state)
 
 
+@pytest.mark.slow
 def test_two_towers_share_one_encoder(tmp_path):
     backbone = small.make("mpnet", "Model", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0).backbone
     left, right = keras.Input((None,), dtype="int32", name="left"), keras.Input((None,), dtype="int32", name="right")
@@ -68,6 +69,7 @@ def test_a_plot_shows_the_parts(tmp_path):
     assert isinstance(graph, pydot.Dot) and "LlamaBackbone" in graph.to_string()
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("name, head", small.EVERY)
 def test_copies_are_exact(name, head, tmp_path):
     model = small.make(name, head)

@@ -97,6 +97,7 @@ def watched(attention, **settings):
     return model
 
 
+@pytest.mark.slow
 def test_compiled_steps_know_their_shapes():
     """Attention in blocks raises where it does not; the numbers are those without XLA."""
     results = []
@@ -110,6 +111,7 @@ def test_compiled_steps_know_their_shapes():
     assert model.shapes == [(4, 6), (4, 9), (2, 9), (4, 6)]  # on_batch's is another structure
 
 
+@pytest.mark.slow
 def test_several_steps_of_unknown_shapes_are_one_to_callbacks():
     ends, losses = [], []
     for model in (watched("eager", steps_per_execution=2), watched("eager", steps_per_execution=2, jit_compile=True)):
@@ -233,6 +235,7 @@ class TestCallbacks:
             **options,
         )
 
+    @pytest.mark.slow
     def test_early_stopping_restores_the_best(self):
         model = small.make("llama", "ForSequenceClassification")
         start = float(model(IDS, labels=CLASSES).loss)
@@ -242,6 +245,7 @@ class TestCallbacks:
         assert len(history) == 4 and min(history) < start
         assert float(model(IDS, labels=CLASSES).loss) == pytest.approx(min(history), rel=1e-5)
 
+    @pytest.mark.quick(1)
     @pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
     def test_model_checkpoint(self, suffix, tmp_path):
         model = small.make("llama", "ForSequenceClassification")
@@ -311,6 +315,7 @@ class TestOptimizers:
 
 
 class TestPrecision:
+    @pytest.mark.quick(1)
     @pytest.mark.parametrize(
         "name", ["llama", *(pytest.param(name, marks=pytest.mark.slow) for name in small.SMALL if name != "llama")]
     )

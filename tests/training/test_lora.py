@@ -75,6 +75,7 @@ def test_an_adapter_is_a_change_of_the_kernel(name):
     np.testing.assert_allclose(first(model), want, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_compiled_programs_are_made_anew():
     model = small.make("llama", "ForCausalLM")
     model.compile("sgd", jit_compile=False)
@@ -94,6 +95,7 @@ def test_dropout_is_for_training():
     assert np.abs(np.asarray(model(IDS, training=True)[0]) - first(model)).max() > 1e-4
 
 
+@pytest.mark.slow
 def test_lower_precision_keeps_adapters_wide():
     model = small.make("llama", "ForCausalLM", dtype="bfloat16")
     add_lora(model, "_proj$")

@@ -71,6 +71,7 @@ def test_xla_keeps_the_second_run():
     assert products_of_a_step(model) >= plain + 5 * model.config.num_hidden_layers
 
 
+@pytest.mark.slow
 def test_attention_in_blocks_that_runs_twice_drops_the_same():
     inputs = {
         **small.inputs_of("llama", "ForTokenClassification"),
@@ -140,6 +141,7 @@ def test_fit_with_checkpointing_reaches_the_same_weights():
     np.testing.assert_allclose(*results, atol=1e-5)
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("name", small.SMALL)
 def test_resizing_keeps_what_stays(name, tied, tmp_path):

@@ -158,6 +158,7 @@ def test_question_answering(tokenizer):
     assert tokenizer.decode(inputs["input_ids"][0, start : end + 1]).strip() == "Tom"
 
 
+@pytest.mark.slow
 def test_causal_language_modelling(tokenizer):
     set_seed(0)
     eli5 = datasets.Dataset.from_dict({"text": SENTENCES})
@@ -193,6 +194,7 @@ def mpnet_tokenizer():
     return tfmodels.PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", **special)
 
 
+@pytest.mark.slow
 def test_masked_language_modelling():
     set_seed(0)
     tokenizer = mpnet_tokenizer()
@@ -205,6 +207,7 @@ def test_masked_language_modelling():
     assert np.mean(losses[-5:]) < 0.5 * losses[0]
 
 
+@pytest.mark.slow
 def test_multiple_choice():
     set_seed(0)
     tokenizer = mpnet_tokenizer()

@@ -27,8 +27,8 @@ def pause_gc() -> Iterator[None]:
 def quick_collections() -> Iterator[None]:
     """Hide the objects that exist so far from the garbage collector for the duration of a `with` block.
 
-    Keras collects garbage after every weight that it replaces. Each collection then looks at new objects alone, instead
-    of all of TensorFlow's. A process that has frozen objects of its own keeps them frozen: there nothing is done.
+    Keras collects garbage after every weight that it replaces. Each collection then looks at new objects alone and not
+    at all of TensorFlow's. Nothing is done in a process that has frozen objects of its own.
     """
     if gc.get_freeze_count():
         yield
