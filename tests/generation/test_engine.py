@@ -57,6 +57,14 @@ def test_rows_answer_as_alone(any_model):
     assert engine.pending == 0
 
 
+def test_a_last_chunk_that_would_pass_the_room(model):
+    """The chunks of 46 tokens end at 20, 40 and 46; filled up to 16 tokens, the last one would end at 56 of 48."""
+    (prompt,) = prompts_of(model, (46,))
+    engine = Engine(model, rows=1, capacity=47, prefill_chunk=20, **GRAPH)
+    id = engine.add(prompt, max_new_tokens=1)
+    assert engine.run()[id].tokens == alone(model, prompt, max_new_tokens=1)
+
+
 def test_every_row_has_its_own_settings(model):
     prompts = prompts_of(model, (6, 6, 6, 6))
     settings = [

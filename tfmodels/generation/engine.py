@@ -31,7 +31,10 @@ from tfmodels.utils.text import quote
 
 # Decoding steps in one call of the device: new requests wait so long, and its overhead is shared by so many.
 _STEPS = 8
+# Chunks of prompts between two calls that decode.
+_CHUNKS = 2
 _SMALLEST_CHUNK = 16
+_ALIGNED = 16
 
 
 class Engine:
@@ -91,11 +94,12 @@ class Engine:
             raise ValueError(f"max_waiting={quote(max_waiting)}: an integer of at least 0, or None, was expected.")
         self.model = model
         self.capacity = capacity
-        self.chunk = max(_SMALLEST_CHUNK, prefill_chunk)
+        # A resting row writes at the slot after its last token, which is one beyond the capacity at most.
+        room = _ALIGNED * -(-(capacity + 1) // _ALIGNED)
+        self.chunk = min(max(_SMALLEST_CHUNK, prefill_chunk), room)
         self.tokenizer = tokenizer
-        # The last chunk of a prompt is filled up: what it writes beyond needs room, too.
         self.jit_compile = model.generation_config.jit_compile if jit_compile is None else jit_compile
-        self.slots = Slots(model, rows, capacity + self.chunk, self.jit_compile)
+        self.slots = Slots(model, rows, room, self.jit_compile)
         self.prefixes = PrefixCache(rows)
         self.max_waiting = max_waiting
         self._rows: list[Row | None] = [None] * rows
@@ -234,7 +238,8 @@ class Engine:
                     if row is not None and row.cancelled:
                         row.finish_reason = "cancelled"
             self._admit()
-            self._prefill()
+            for _ in range(_CHUNKS):
+                self._prefill()
             self._decode()
             with self._lock:
                 return events + self._events()
@@ -282,13 +287,15 @@ class Engine:
         if index is None:
             return
         row = self._rows[index]
-        tokens = list(row.request.prompt[row.run : row.run + self.chunk])
+        prompt, end = row.request.prompt, min(row.run + self.chunk, len(row.request.prompt))
         size = _SMALLEST_CHUNK
-        while size < len(tokens):
+        while size < end - row.run:
             size = min(2 * size, self.chunk)
-        logits = self.slots.prefill(index, tokens, row.run, size)
-        self.prefixes.rows[index].tokens += tokens
-        row.run += len(tokens)
+        # A chunk is filled up to its size. One that would pass the room begins earlier and runs some tokens again.
+        start = min(row.run, self.slots.room - size)
+        logits = self.slots.prefill(index, list(prompt[start:end]), start, size)
+        self.prefixes.rows[index].tokens += prompt[row.run : end]
+        row.run = end
         if row.wants_prompt:
             return
         request = row.request

@@ -102,7 +102,8 @@ class Slots:
         """Zeros, of the shapes that the model's own cache has."""
         cache = self.model(input_ids=np.zeros((1, 1), "int32"), use_cache=True, return_dict=True).past_key_values
         return tuple(
-            tuple(ops.zeros((self.rows, x.shape[1], self.room, x.shape[3]), x.dtype) for x in pair) for pair in cache
+            tuple(_held(ops.zeros((self.rows, x.shape[1], self.room, x.shape[3]), x.dtype)) for x in pair)
+            for pair in cache
         )
 
     @property
@@ -120,6 +121,19 @@ class Slots:
             ("engine", name, key), traced(function), *arguments, jit_compile=self.jit_compile, variables=variables
         )
 
+    def _update(self, name: str, function: Callable, *arguments: Any, key: Any = ()) -> Any:
+        """Run a program that takes the cache and `arguments`, and returns the new cache and a result. Returns that."""
+        if keras.backend.backend() != "tensorflow":
+            self.layers, result = self._run(name, function, self.layers, *arguments, key=key)
+            return result
+
+        def run(variables: Any, *arguments: Any) -> Any:
+            layers, result = function(keras.tree.map_structure(lambda x: x.read_value(), variables), *arguments)
+            keras.tree.map_structure(lambda x, new: x.assign(new, read_value=False), variables, layers)
+            return result
+
+        return self._run(name, run, self.layers, *arguments, key=key)
+
     def prefill(self, row: int, tokens: list[int], start: int, size: int) -> np.ndarray:
         """Run tokens of a prompt that stand at `start`. Returns the logits after the last, float32 (vocab_size,).
 
@@ -129,9 +143,7 @@ class Slots:
         ids = np.zeros((1, size), "int32")
         ids[0, : len(tokens)] = tokens
         scalars = [ops.convert_to_tensor(value, "int32") for value in (row, start, len(tokens) - 1)]
-        arguments = (self.layers, ops.convert_to_tensor(ids), *scalars)
-        self.layers, logits = self._run("prefill", self._prefill, *arguments)
-        return logits
+        return self._update("prefill", self._prefill, ops.convert_to_tensor(ids), *scalars)
 
     def _prefill(self, layers: Any, ids: Any, row: Any, start: Any, last: Any) -> tuple[Any, Any]:
         own = tuple(tuple(ops.slice(x, (row, 0, 0, 0), (1, *x.shape[1:])) for x in pair) for pair in layers)
@@ -148,16 +160,17 @@ class Slots:
     def copy_row(self, source: int, target: int) -> None:
         """Copy a row's keys and values to another row."""
         scalars = [ops.convert_to_tensor(value, "int32") for value in (source, target)]
-        self.layers = self._run("copy", self._copy, self.layers, *scalars)
+        self._update("copy", self._copy, *scalars)
 
-    def _copy(self, layers: Any, source: Any, target: Any) -> Any:
-        return tuple(
+    def _copy(self, layers: Any, source: Any, target: Any) -> tuple[Any, None]:
+        copied = tuple(
             tuple(
                 ops.slice_update(x, (target, 0, 0, 0), ops.slice(x, (source, 0, 0, 0), (1, *x.shape[1:])))
                 for x in pair
             )
             for pair in layers
         )
+        return copied, None
 
     def text(self, ids: np.ndarray, prompt_lengths: np.ndarray, steps: int) -> Text:
         """What programs of `Kind.EVERYTHING` are given beside.
@@ -219,13 +232,12 @@ class Slots:
             steps: at most the columns of `rows.output`.
         """
 
-        def run(rows: Rows, settings: RowSettings, steps: Any) -> Rows:
-            return self._decode(rows, settings, steps, kind)
+        def run(layers: Any, rows: Rows, settings: RowSettings, steps: Any) -> tuple[Any, Rows]:
+            rows = self._decode(rows._replace(layers=layers), settings, steps, kind)
+            return rows.layers, rows._replace(layers=None)
 
         before = np.asarray(rows.made)
-        arguments = (rows._replace(layers=self.layers), settings, ops.convert_to_tensor(steps, "int32"))
-        rows = self._run("decode", run, *arguments, key=kind)
-        self.layers = rows.layers
+        rows = self._update("decode", run, rows, settings, ops.convert_to_tensor(steps, "int32"), key=kind)
         return _decoded(rows.output, ops.convert_to_numpy(rows.made) - before, rows.text)
 
     def _decode(self, rows: Rows, settings: RowSettings, steps: Any, kind: Kind) -> Rows:
@@ -284,3 +296,12 @@ def _decoded(tokens: Any, made: np.ndarray, text: Text | None) -> Decoded:
 
 
 _ITEMSIZE = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
+
+
+def _held(layer: Any) -> Any:
+    """A part of the cache as programs take it: on TensorFlow a variable, whose memory XLA writes in place."""
+    if keras.backend.backend() != "tensorflow":
+        return layer
+    import tensorflow as tf
+
+    return tf.Variable(layer, trainable=False)
