@@ -116,7 +116,6 @@ def test_an_unknown_name_is_an_attribute_error():
         ("TFTrainer", "; use model.compile"),
         ("DataCollatorForSeq2Seq", "; DataCollator has DataCollatorForLanguageModeling, "),
         ("StoppingCriteriaList", "; use a list: generate(..., stopping_criteria=[...])."),
-        ("pipeline", "; use AutoTokenizer with a TFAutoModelFor... class"),
     ],
 )
 def test_names_of_transformers_get_a_hint(name, hint):

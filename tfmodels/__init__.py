@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # what type checkers and editors know; tests compare it with 
         export as export,
         generation as generation,
         models as models,
+        pipelines as pipelines,
         sentence as sentence,
         tokenization as tokenization,
         training as training,
@@ -97,6 +98,19 @@ if TYPE_CHECKING:  # what type checkers and editors know; tests compare it with 
     from tfmodels.models.base import (
         TFPreTrainedModel as TFPreTrainedModel,
     )
+    from tfmodels.pipelines import (
+        FeatureExtractionPipeline as FeatureExtractionPipeline,
+        FillMaskPipeline as FillMaskPipeline,
+        NerPipeline as NerPipeline,
+        Pipeline as Pipeline,
+        QuestionAnsweringPipeline as QuestionAnsweringPipeline,
+        SentenceSimilarityPipeline as SentenceSimilarityPipeline,
+        TextClassificationPipeline as TextClassificationPipeline,
+        TextGenerationPipeline as TextGenerationPipeline,
+        TokenClassificationPipeline as TokenClassificationPipeline,
+        ZeroShotClassificationPipeline as ZeroShotClassificationPipeline,
+        pipeline as pipeline,
+    )
     from tfmodels.sentence.encoder import (
         SentenceEncoder as SentenceEncoder,
     )
@@ -152,6 +166,19 @@ _NAMES = {
     "tfmodels.generation.engine": ("Engine", "EngineFull"),
     "tfmodels.generation.streamers": ("AsyncTextIteratorStreamer", "TextIteratorStreamer", "TextStreamer"),
     "tfmodels.models.base": ("TFPreTrainedModel",),
+    "tfmodels.pipelines": (
+        "FeatureExtractionPipeline",
+        "FillMaskPipeline",
+        "NerPipeline",
+        "Pipeline",
+        "QuestionAnsweringPipeline",
+        "SentenceSimilarityPipeline",
+        "TextClassificationPipeline",
+        "TextGenerationPipeline",
+        "TokenClassificationPipeline",
+        "ZeroShotClassificationPipeline",
+        "pipeline",
+    ),
     "tfmodels.sentence.encoder": ("SentenceEncoder",),
     "tfmodels.training.callbacks": ("BackupAndRestore", "KerasMetricCallback", "PushToHubCallback"),
     "tfmodels.training.collators": (
@@ -188,6 +215,7 @@ _PACKAGES = (
     "export",
     "generation",
     "models",
+    "pipelines",
     "sentence",
     "tokenization",
     "training",

@@ -118,7 +118,6 @@ OTHER_NAMES = {
     "TFLogitsProcessor": "a function (input_ids, scores) in generate(..., logits_processor=[...])",
     "TFLogitsProcessorList": "a list: generate(..., logits_processor=[...])",
     "DynamicCache": "StaticCache",
-    "pipeline": "AutoTokenizer with a TFAutoModelFor... class, or SentenceEncoder",
     "BitsAndBytesConfig": 'model.quantize("int8") after loading',
 }
 _MODEL_NAME = re.compile(r"(TF|Flax|)(\w+?)(Model|PreTrainedModel|For\w+|LMHeadModel|DoubleHeadsModel|WithLMHead)")

@@ -27,6 +27,7 @@ from tfmodels.models.quantization import QuantizedModel
 from tfmodels.models.scripts import ScriptMethods
 from tfmodels.models.sharding import Sharding
 from tfmodels.models.training import TaskModel
+from tfmodels.runtime.compile import ProgramCache
 from tfmodels.runtime.fork import note_process
 from tfmodels.utils.arguments import SAVING, old_name, settle
 from tfmodels.utils.files import Staged, staged
@@ -69,8 +70,8 @@ class TFPreTrainedModel(ScriptMethods, CallingConvention, QuantizedModel, TaskMo
     finds_last_token: bool = False
     # The settings of the adapters that `tfmodels.training.lora.add_lora` made, or None.
     lora_config: Any = None
-    # The programs that `generate` has compiled (`tfmodels.runtime.compile.ProgramCache`).
-    _programs: Any = None
+    # The programs that `generate` and pipelines have compiled.
+    _programs: ProgramCache | None = None
 
     def __init_subclass__(cls, **kwargs: Any):
         if hasattr(cls, "backbone_class"):
@@ -113,6 +114,13 @@ class TFPreTrainedModel(ScriptMethods, CallingConvention, QuantizedModel, TaskMo
     def backbone(self) -> Backbone:
         """The model without its head, a layer of its own."""
         return getattr(self, self.base_model_prefix)
+
+    @property
+    def programs(self) -> ProgramCache:
+        """The compiled programs of `generate` and of pipelines."""
+        if self._programs is None:
+            self._programs = ProgramCache()
+        return self._programs
 
     def make_head(self) -> None:
         """Create the head's layers; heads override it."""

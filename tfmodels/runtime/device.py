@@ -1,10 +1,21 @@
-"""Whether this process has an NVIDIA GPU that the fused kernels support."""
+"""Whether this process has a GPU, and one that the fused kernels support."""
 
 from __future__ import annotations
 
 import functools
 
+from keras import backend
+
 _MIN_CAPABILITY = (8, 0)
+
+
+def has_gpu() -> bool:
+    """Whether TensorFlow is the backend and sees a GPU."""
+    if backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    return bool(tf.config.get_visible_devices("GPU"))
 
 
 @functools.cache

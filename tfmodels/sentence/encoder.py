@@ -24,6 +24,7 @@ from tfmodels.models.outputs import SentenceEmbeddingOutput
 from tfmodels.models.training import TrainedModel
 from tfmodels.runtime.buckets import bucket_batch, bucket_length
 from tfmodels.runtime.compile import ProgramCache
+from tfmodels.runtime.device import has_gpu
 from tfmodels.runtime.gc import pause_gc
 from tfmodels.runtime.lowering import PLAIN, Lowering
 from tfmodels.sentence.config import MODULES_NAME, Dense, Dropout, SentenceFolder, part_of, read_folder, write_folder
@@ -223,7 +224,7 @@ class SentenceEncoder(CallingConvention, TrainedModel):
             from rich.progress import track
 
             starts = track(starts, description="Encoding")
-        jit_compile = _has_gpu() if jit_compile is None else jit_compile
+        jit_compile = has_gpu() if jit_compile is None else jit_compile
         width = min(self._width, _checked_dim(truncate_dim) or self.dimension)
         vectors = np.zeros((len(rows), width), "float32")
         for start in starts:
@@ -392,14 +393,6 @@ def _save(layer: keras.layers.Dense, folder: Path) -> None:
         spec = TensorSpec(values.shape, dtype_name(variable.dtype))
         tensors.append((name, spec, lambda values=values: np.ascontiguousarray(values)))
     write_checkpoint(folder, tensors)
-
-
-def _has_gpu() -> bool:
-    if keras.backend.backend() != "tensorflow":
-        return False
-    import tensorflow as tf
-
-    return bool(tf.config.get_visible_devices("GPU"))
 
 
 keras.saving.register_keras_serializable("tfmodels")(SentenceEncoder)
