@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # what type checkers and editors know; tests compare it with 
         sentence as sentence,
         tokenization as tokenization,
         training as training,
+        visualize as visualize,
     )
     from tfmodels.auto import (
         AutoConfig as AutoConfig,
@@ -146,6 +147,9 @@ if TYPE_CHECKING:  # what type checkers and editors know; tests compare it with 
         create_optimizer as create_optimizer,
         set_seed as set_seed,
     )
+    from tfmodels.visualize import (
+        AttentionMaskVisualizer as AttentionMaskVisualizer,
+    )
 
 __version__ = "0.1.0"
 
@@ -190,6 +194,7 @@ _NAMES = {
         "default_data_collator",
     ),
     "tfmodels.training.optimizers": ("AdamWeightDecay", "WarmUp", "create_optimizer", "set_seed"),
+    "tfmodels.visualize": ("AttentionMaskVisualizer",),
     "tfmodels.tokenization": (
         "AutoTokenizer",
         "BatchEncoding",
@@ -219,6 +224,7 @@ _PACKAGES = (
     "sentence",
     "tokenization",
     "training",
+    "visualize",
 )
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
 
