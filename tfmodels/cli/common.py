@@ -76,9 +76,14 @@ class Place(NamedTuple):
     options: dict[str, Any]
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
-    """Add the argument that names a model, and the options that say where to look for it."""
-    parser.add_argument("model", help="folder, GGUF file, hub id, or the bundled stories260K")
+def add_model(parser: argparse.ArgumentParser, more: str = "") -> None:
+    """Add the argument that names a model, and the options that say where to look for it.
+
+    Args:
+        parser: gets the arguments.
+        more: what else the model may be, for the help.
+    """
+    parser.add_argument("model", help=f"folder, GGUF file, hub id, or the bundled stories260K{more}")
     parser.add_argument("--revision", help="branch, tag or commit on the hub")
     parser.add_argument("--gguf-file", metavar="NAME", help="read this GGUF file of the folder or repository")
     parser.add_argument("--local-files-only", action="store_true", help="take what was downloaded before, ask no hub")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import re
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from tfmodels.cli.common import (
@@ -22,13 +25,15 @@ from tfmodels.cli.common import (
 from tfmodels.utils.text import quote
 
 HELP = "continue a text, printing it as it is written"
-_SETTINGS = ("max_new_tokens", "temperature", "top_k", "top_p", "seed", "repetition_penalty")
+_SETTINGS = ("max_new_tokens", "temperature", "top_k", "top_p", "seed", "repetition_penalty", "num_beams")
+# What --stop understands, so that a line's end can be written in any shell.
+_ESCAPES = {r"\n": "\n", r"\t": "\t", r"\r": "\r", r"\\": "\\"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `tfmodels generate`."""
     add_model(parser)
-    parser.add_argument("prompt", help="text to continue; - reads it from standard input")
+    parser.add_argument("prompt", nargs="?", default="-", help="text to continue; default and -: of standard input")
     parser.add_argument(
         "--max-new-tokens", type=int, default=128, metavar="N", help="tokens to add at most (%(default)s)"
     )
@@ -42,6 +47,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, metavar="N", help="makes sampling repeat itself")
     parser.add_argument("--repetition-penalty", type=float, metavar="R", help="above 1 avoids what was said")
+    parser.add_argument("--num-beams", type=int, metavar="N", help="search with N beams; the text comes at the end")
+    parser.add_argument(
+        "--stop",
+        action="append",
+        metavar="TEXT",
+        help=r"end at this text; \n is a new line; may be given several times",
+    )
+    parser.add_argument(
+        "--json-schema", metavar="FILE", help="write JSON of this schema; a file, or the schema itself"
+    )
     parser.add_argument("--dtype", choices=(*DTYPES, "auto"), default="float32", help="of the weights (%(default)s)")
     parser.add_argument("--no-jit", action="store_true", help="run as a plain graph instead of compiling with XLA")
 
@@ -53,6 +68,13 @@ def run(options: argparse.Namespace) -> None:
     settings = {name: getattr(options, name) for name in _SETTINGS if getattr(options, name) is not None}
     settings["do_sample"] = options.do_sample or not settings.keys().isdisjoint({"temperature", "top_k", "top_p"})
     GenerationConfig().update(**settings)
+    if options.stop:
+        settings["stop_strings"] = [
+            re.sub(r"\\.", lambda found: _ESCAPES.get(found[0], found[0]), stop) for stop in options.stop
+        ]
+    schema = None if options.json_schema is None else read_schema(options.json_schema)
+    if options.prompt == "-" and sys.stdin.isatty():
+        print("type the text to continue, then Ctrl-D ...", file=sys.stderr)
     # `echo text |` ends in a newline that is no part of the text.
     prompt = read_text("-").removesuffix("\n").removesuffix("\r") if options.prompt == "-" else options.prompt
     if any("\ud800" <= letter <= "\udfff" for letter in prompt):
@@ -62,8 +84,30 @@ def run(options: argparse.Namespace) -> None:
     if sys.stderr.isatty():  # a person waits, no program
         print("loading TensorFlow and the model, then compiling; the text comes after that ...", file=sys.stderr)
     model = load_model(place, options.dtype)
+    if schema is not None:
+        settings["response_format"] = {"type": "json_schema", "json_schema": {"schema": schema}}
     statistics = write_story(model, tokenizer, prompt, jit_compile=not options.no_jit, **settings)
     print(statistics, file=sys.stderr)
+
+
+def read_schema(given: str) -> dict[str, Any]:
+    """The JSON schema of a file, or that an argument is.
+
+    Raises:
+        CommandError: it is no JSON object, there is no such file, or `llguidance` is missing.
+    """
+    from tfmodels.utils.json_files import parse_object, read_object
+
+    try:
+        if given.lstrip().startswith("{"):
+            schema = parse_object(given.encode(), "--json-schema")
+        else:
+            schema = read_object(Path(given).expanduser())
+    except (OSError, ValueError) as error:
+        raise CommandError(f"--json-schema: {error}") from error
+    if importlib.util.find_spec("llguidance") is None:
+        raise CommandError("--json-schema needs llguidance: pip install 'tfmodels[structured]'.")
+    return schema
 
 
 def check_model(place: Place) -> Any:
@@ -111,7 +155,14 @@ def write_story(model: Any, tokenizer: Any, prompt: str, **settings: Any) -> str
     inputs = tokenizer([prompt], return_tensors="np")
     streamer = Timed(prompt_ids=inputs["input_ids"][0].tolist())
     start = time.perf_counter()
-    model.generate(**inputs, streamer=streamer, **settings)
+    if {"stop_strings", "response_format"} & settings.keys():
+        settings["tokenizer"] = tokenizer
+    if settings.get("num_beams", 1) == 1:
+        model.generate(**inputs, streamer=streamer, **settings)
+    else:  # which tokens are first is known at the end
+        ids = np.asarray(model.generate(**inputs, **settings))
+        streamer.put(ids[:, inputs["input_ids"].shape[1] :])
+        streamer.end()
     write_to_stdout("\n")
     return describe_speed(start, streamer.arrivals)
 

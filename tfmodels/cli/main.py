@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 
 from tfmodels import __version__
-from tfmodels.cli import demo, embed, export, generate, inspect
+from tfmodels.cli import chat, demo, embed, export, generate, inspect
 from tfmodels.cli.common import CommandError
 from tfmodels.utils.text import did_you_mean, quote
 
@@ -33,6 +33,7 @@ class Command(NamedTuple):
 COMMANDS: dict[str, Command] = {
     name: Command(module.HELP, module.add_arguments, module.run)
     for name, module in (
+        ("chat", chat),
         ("demo", demo),
         ("embed", embed),
         ("export", export),
