@@ -49,6 +49,8 @@ def test_type_checkers_know_every_public_name():
 
 
 SCRIPT = """
+from typing_extensions import assert_type
+
 import tfmodels
 from tfmodels import AutoTokenizer, GenerationConfig, LlamaConfig, TFAutoModelForCausalLM, TFLlamaForCausalLM
 
@@ -70,6 +72,15 @@ model.generation_config = changed
 print(model.generate(inputs["input_ids"], max_new_tokens=4))
 model.save_pretrained("folder", max_shard_size="1GB")
 print(tfmodels.configs.base.ModelConfig, tfmodels.__version__)
+assert_type(LlamaConfig.from_pretrained("stories260K"), LlamaConfig)
+assert_type(config.replace(hidden_size=16), LlamaConfig)
+assert_type(TFLlamaForCausalLM.from_pretrained("stories260K", dtype="bfloat16"), TFLlamaForCausalLM)
+trained, information = TFLlamaForCausalLM.from_pretrained("stories260K", output_loading_info=True)
+assert_type(trained, TFLlamaForCausalLM)
+assert_type(tfmodels.LlamaTokenizer.from_pretrained("stories260K"), tfmodels.LlamaTokenizer)
+write = tfmodels.pipeline("text-generation", trained, tokenizer=tokenizer, max_new_tokens=4)
+assert_type(write, tfmodels.Pipeline)
+print(write(["Once"], batch_size=2), tfmodels.AttentionMaskVisualizer("stories260K"))
 """
 
 

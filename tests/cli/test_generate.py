@@ -80,3 +80,39 @@ def test_a_gguf_file_by_itself(tmp_path, capsys):
     assert "tokenizer" in capsys.readouterr().err
     assert cli.main(["generate", str(tmp_path / "tinny.gguf"), "x"]) == 2
     assert f"did you mean {file}?" in capsys.readouterr().err
+
+
+def test_a_pipe_needs_no_name_and_stop_strings_end_the_text(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"Once upon a time\r\n"), "utf-8"))
+    assert cli.main(["generate", "stories260K", "--stop", "xyz", "--stop", " there", "--no-jit"]) == 0
+    assert capsys.readouterr().out == "Once upon a time, there\n"
+
+
+def test_beams_and_json(tmp_path, capsys):
+    pytest.importorskip("llguidance")
+    schema = {"enum": ["yes", "no"]}
+    (tmp_path / "schema.json").write_text(json.dumps(schema))
+    for given in (json.dumps(schema), str(tmp_path / "schema.json")):
+        arguments = [
+            "generate",
+            "stories260K",
+            "Is it? ",
+            "--json-schema",
+            given,
+            "--no-jit",
+            "--max-new-tokens",
+            "12",
+        ]
+        assert cli.main(arguments) == 0
+        assert json.loads(capsys.readouterr().out.removeprefix("Is it? ")) in schema["enum"]
+    assert cli.main(["generate", "stories260K", "x", "--json-schema", "[1]"]) == 2
+    assert "--json-schema: " in capsys.readouterr().err
+
+    from tfmodels import AutoTokenizer, TFLlamaForCausalLM
+
+    tokenizer, model = (kind.from_pretrained("stories260K") for kind in (AutoTokenizer, TFLlamaForCausalLM))
+    prompt = "Once upon a time"
+    ids = model.generate(**tokenizer([prompt], return_tensors="np"), num_beams=3, max_new_tokens=6, jit_compile=False)
+    flags = ["--num-beams", "3", "--max-new-tokens", "6", "--no-jit"]
+    assert cli.main(["generate", "stories260K", prompt, *flags]) == 0
+    assert capsys.readouterr().out == tokenizer.decode(ids[0], skip_special_tokens=True) + "\n"

@@ -211,6 +211,11 @@ def test_mistakes_of_questions(folder):
         pipe(question="what?", context="my day", top_k=0)
     with pytest.raises(ValueError, match="larger than max_seq_len"):
         pipe(question="what?", context="my day", doc_stride=30, max_seq_len=20)
+    with pytest.raises(ValueError, match="doc_stride=18: windows of 20 tokens have room for 14"):
+        pipe(question="what?", context="my day " * 40, doc_stride=18, max_seq_len=20)
+    with pytest.raises(ValueError, match="the question has 30 tokens, which leaves no room"):
+        pipe(question="day " * 30, context="my day")
+    assert pipe(question="what day is my good day in the city?", context="my day " * 40)["answer"]
     found = pipe(question="what?", context="the city is good. " * 9, top_k=2)
     assert [set(one) for one in found] == [{"score", "start", "end", "answer"}] * 2
     streamed = pipe({"question": "what?", "context": text} for text in TEXTS)

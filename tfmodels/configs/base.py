@@ -13,7 +13,7 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
 
 from tfmodels.checkpoints import hub, upload
 from tfmodels.checkpoints.formats import gguf
@@ -25,6 +25,9 @@ from tfmodels.utils.files import check_finished
 from tfmodels.utils.json_files import read_object, write_object
 from tfmodels.utils.plain import plain
 from tfmodels.utils.text import did_you_mean, quote
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 CONFIG_NAME = "config.json"
 MAX_LAYERS = 1 << 16
@@ -291,6 +294,18 @@ class ModelConfig(ConfigPart, upload.PushToHub):
         """Read a JSON file."""
         return cls.from_dict(read_object(json_file))
 
+    @overload
+    @classmethod
+    def from_dict(
+        cls, config_dict: dict[str, Any], *, return_unused_kwargs: Literal[False] = False, **overrides: Any
+    ) -> Self: ...
+
+    @overload
+    @classmethod
+    def from_dict(
+        cls, config_dict: dict[str, Any], *, return_unused_kwargs: Literal[True], **overrides: Any
+    ) -> tuple[Self, dict[str, Any]]: ...
+
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], *, return_unused_kwargs: bool = False, **overrides: Any) -> Any:
         """Build a configuration from a dict such as `config.json` holds.
@@ -337,6 +352,22 @@ class ModelConfig(ConfigPart, upload.PushToHub):
         else:
             hint = did_you_mean(name, known) or "."
         raise TypeError(f"unknown argument {quote(name)}: {cls.__name__} has no such field{hint}")
+
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike,
+        *,
+        return_unused_kwargs: Literal[False] = False,
+        **overrides: Any,
+    ) -> Self: ...
+
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike, *, return_unused_kwargs: Literal[True], **overrides: Any
+    ) -> tuple[Self, dict[str, Any]]: ...
 
     @classmethod
     @old_name("folder", "pretrained_model_name_or_path")
@@ -394,7 +425,7 @@ class ModelConfig(ConfigPart, upload.PushToHub):
         write_object(Path(save_directory, CONFIG_NAME), values, sort_keys=True)
         push()
 
-    def replace(self, **changes: Any) -> Any:
+    def replace(self, **changes: Any) -> Self:
         """A copy with some values changed; an unknown name raises TypeError with the closest known ones."""
         changed = type(self).from_dict(self.to_dict(), **changes)
         if self.name_or_path:

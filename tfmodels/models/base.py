@@ -10,7 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
 
 import keras
 
@@ -31,6 +31,9 @@ from tfmodels.runtime.compile import ProgramCache
 from tfmodels.runtime.fork import note_process
 from tfmodels.utils.arguments import SAVING, old_name, settle
 from tfmodels.utils.files import Staged, staged
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class TFPreTrainedModel(ScriptMethods, CallingConvention, QuantizedModel, TaskModel):
@@ -301,6 +304,24 @@ class TFPreTrainedModel(ScriptMethods, CallingConvention, QuantizedModel, TaskMo
         )
 
     # Checkpoints --------------------------------------------------------------------------------------------
+
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike,
+        *,
+        config: ModelConfig | Mapping[str, Any] | str | os.PathLike | None = None,
+        dtype: Any = None,
+        output_loading_info: Literal[False] = False,
+        **kwargs: Any,
+    ) -> Self: ...
+
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike, *, output_loading_info: Literal[True], **kwargs: Any
+    ) -> tuple[Self, dict[str, Any]]: ...
 
     @classmethod
     def from_pretrained(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -15,6 +15,9 @@ from tfmodels.models import vocabulary
 from tfmodels.runtime.sub_layers import all_layers
 from tfmodels.utils.arguments import LOADING, settle
 from tfmodels.utils.text import quote
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 # Methods of PyTorch models -> what users of these models do instead.
 _OTHER_WAYS = {
@@ -45,7 +48,7 @@ class ScriptMethods(PushToHub):
     framework = "tf"
 
     @classmethod
-    def _from_config(cls, config: ModelConfig, **kwargs: Any) -> Any:
+    def _from_config(cls, config: ModelConfig, **kwargs: Any) -> Self:
         kwargs = settle(kwargs, LOADING, cls.__name__)
         torch_dtype = kwargs.pop("torch_dtype", None)
         return cls(config, **{"dtype": torch_dtype, **kwargs})  # type: ignore[call-arg]

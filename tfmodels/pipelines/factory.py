@@ -44,7 +44,7 @@ def pipeline(
     video_processor: None = None,
     processor: None = None,
     **kwargs: Any,
-) -> Any:
+) -> Pipeline:
     """Make a pipeline: strings in, plain dicts out.
 
     Args:

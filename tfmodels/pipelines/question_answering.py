@@ -117,22 +117,38 @@ class QuestionAnsweringPipeline(Pipeline):
         length = settings.max_seq_len
         if length is None:
             length = min(self.tokenizer.model_max_length, _LONGEST)
-        overlap = min(length // 2, _OVERLAP) if settings.doc_stride is None else settings.doc_stride
+        question_length = len(self.tokenizer(question, add_special_tokens=False)["input_ids"])
+        room = length - question_length - self.tokenizer.num_special_tokens_to_add(pair=True)
+        if room < 1:
+            raise ValueError(
+                f"the question has {question_length} tokens, which leaves no room for a context in windows of "
+                f"{length}: ask a shorter one, or pass a larger max_seq_len."
+            )
+        overlap = settings.doc_stride
+        if overlap is None:
+            overlap = min(length // 2, _OVERLAP, room - 1)
         if overlap > length:
             raise ValueError(f"doc_stride={overlap} is larger than max_seq_len={length}.")
-        limit = settings.max_question_len
-        if limit is not None and len(self.tokenizer(question, add_special_tokens=False)["input_ids"]) > limit:
-            warnings.warn(f"max_question_len={limit}: a longer question is not cut.", stacklevel=2)
+        if settings.max_question_len is not None and question_length > settings.max_question_len:
+            warnings.warn(f"max_question_len={settings.max_question_len}: a longer question is not cut.", stacklevel=2)
         question_first = self.tokenizer.padding_side == "right"
-        encoding = self.tokenizer(
-            [question if question_first else context],
-            [context if question_first else question],
-            padding=settings.padding,
-            truncation="only_second" if question_first else "only_first",
-            max_length=length,
-            stride=overlap,
-            return_overflowing_tokens=True,
-        )
+        try:
+            encoding = self.tokenizer(
+                [question if question_first else context],
+                [context if question_first else question],
+                padding=settings.padding,
+                truncation="only_second" if question_first else "only_first",
+                max_length=length,
+                stride=overlap,
+                return_overflowing_tokens=True,
+            )
+        except ValueError as error:
+            if overlap < room:
+                raise
+            raise ValueError(
+                f"doc_stride={overlap}: windows of {length} tokens have room for {room} of the context beside this "
+                "question, and can overlap by less than that."
+            ) from error
         for index in range(len(encoding["input_ids"])):
             own = {
                 name: values[index] for name, values in encoding.items() if name in self.tokenizer.model_input_names

@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tokenizers import AddedToken, Tokenizer
 
@@ -21,6 +21,9 @@ from tfmodels.tokenization.retrain import retrained
 from tfmodels.tokenization.rows import NO_MAX_LENGTH, SIDES
 from tfmodels.tokenization.saving import NOT_SAVED, SavedTokenizer
 from tfmodels.tokenization.vocabulary import added_tokens, as_added_token, one_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 # Options in tokenizer_config.json that go before a tokenizer.json, as in transformers.
 _CONFIG_COUNTS = ("add_prefix_space", "do_lower_case", "strip_accents", "tokenize_chinese_chars")
@@ -102,7 +105,7 @@ class PreTrainedTokenizerFast(SavedTokenizer):
     # Loading and saving
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | os.PathLike, **options: Any) -> PreTrainedTokenizerFast:
+    def from_pretrained(cls, name_or_path: str | os.PathLike, **options: Any) -> Self:
         """Load a tokenizer from a checkpoint folder or the hub.
 
         Args:
