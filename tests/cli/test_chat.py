@@ -308,18 +308,18 @@ def speaker(folder):
 
 
 def test_a_model_answers_as_generate_does_and_keeps_what_it_has_read(speaker):
-    talk = Conversation(speaker, settings={"temperature": 0, "max_new_tokens": 5})
+    talk = Conversation(speaker, settings={"temperature": 0, "max_new_tokens": 2})
     expected = []
-    for text in ("hi", "day"):
+    for text in ("a", "b"):
         asked = [*talk.messages, {"role": "user", "content": text}]
         ids = speaker.tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=False)
-        new = speaker.model.generate([ids], max_new_tokens=5, do_sample=False, jit_compile=False).numpy()[
+        new = speaker.model.generate([ids], max_new_tokens=2, do_sample=False, jit_compile=False).numpy()[
             0, len(ids) :
         ]
         expected.append(speaker.tokenizer.decode(new, skip_special_tokens=True))
         chat.answer(talk, text, terminal.Writer(None))
         assert talk.messages[-1]["content"] == expected[-1]
-    assert speaker.engine.stats["reused_tokens"] >= 10
+    assert speaker.engine.stats["reused_tokens"] >= 5
     assert re.fullmatch(r"\d+ of 48 tokens", speaker.count(talk.whole()))
     with pytest.raises(CommandError, match="room for 48: /undo or /clear"):
         chat.answer(talk, "day " * 40, terminal.Writer(None))
@@ -363,7 +363,7 @@ def test_a_template_of_a_file(folder, tmp_path, capsys, monkeypatch):
         "--no-jit",
     ]
     assert cli.main(["chat", "stories260K", *flags, "--context", "64"]) == 0
-    assert capsys.readouterr().out.strip() == ", there was a"
+    assert capsys.readouterr().out.strip() == ", there was a little"
     assert cli.main(["chat", str(folder), "--context", "999"]) == 2
     assert "the model was trained for 48 tokens" in capsys.readouterr().err
     assert cli.main(["chat", str(folder), "--api-key", "x"]) == 2

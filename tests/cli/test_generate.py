@@ -88,6 +88,7 @@ def test_a_pipe_needs_no_name_and_stop_strings_end_the_text(capsys, monkeypatch)
     assert capsys.readouterr().out == "Once upon a time, there\n"
 
 
+@pytest.mark.slow
 def test_beams_and_json(tmp_path, capsys):
     pytest.importorskip("llguidance")
     schema = {"enum": ["yes", "no"]}
