@@ -310,7 +310,7 @@ def speaker(folder):
 def test_a_model_answers_as_generate_does_and_keeps_what_it_has_read(speaker):
     talk = Conversation(speaker, settings={"temperature": 0, "max_new_tokens": 2})
     expected = []
-    for text in ("a", "b"):
+    for text in ("a good day", "b"):
         asked = [*talk.messages, {"role": "user", "content": text}]
         ids = speaker.tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=False)
         new = speaker.model.generate([ids], max_new_tokens=2, do_sample=False, jit_compile=False).numpy()[
@@ -318,8 +318,8 @@ def test_a_model_answers_as_generate_does_and_keeps_what_it_has_read(speaker):
         ]
         expected.append(speaker.tokenizer.decode(new, skip_special_tokens=True))
         chat.answer(talk, text, terminal.Writer(None))
-        assert talk.messages[-1]["content"] == expected[-1]
-    assert speaker.engine.stats["reused_tokens"] >= 5
+        assert talk.messages[-1]["content"].strip() == expected[-1].strip()
+    assert speaker.engine.stats["reused_tokens"] >= 16
     assert re.fullmatch(r"\d+ of 48 tokens", speaker.count(talk.whole()))
     with pytest.raises(CommandError, match="room for 48: /undo or /clear"):
         chat.answer(talk, "day " * 40, terminal.Writer(None))

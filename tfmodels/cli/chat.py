@@ -42,9 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top-k", type=int, metavar="K", help="draw among the K likeliest")
     parser.add_argument("--top-p", type=float, metavar="P", help="draw among the likeliest that sum to P")
     parser.add_argument("--min-p", type=float, metavar="P", help="leave out tokens less likely than P times the best")
-    parser.add_argument(
-        "--repetition-penalty", type=float, metavar="R", help="above 1 avoids what was said; servers only"
-    )
+    parser.add_argument("--repetition-penalty", type=float, metavar="R", help="above 1 avoids what was said")
     parser.add_argument("--seed", type=int, metavar="N", help="makes sampling repeat itself")
     parser.add_argument(
         "--chat-template", metavar="FILE", help="jinja2 template of a model that has none or a wrong one"

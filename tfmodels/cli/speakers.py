@@ -83,17 +83,14 @@ class LocalSpeaker(Speaker):
         return self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
 
     def answer(self, messages: Messages, settings: Mapping[str, Any]) -> Iterator[str]:
-        from tfmodels.generation.streamers import TextStreamer
-
         self.tokens = 0
-        prompt, pieces = self.prompt(messages), []
+        prompt = self.prompt(messages)
         if len(prompt) >= self.context:
             raise CommandError(
                 f"the conversation has {len(prompt)} tokens, and there is room for {self.context}: /undo or /clear, "
                 "or start with a larger --context."
             )
         request = self.engine.add(prompt, **self.config(settings))
-        streamer = TextStreamer(self.tokenizer, write=pieces.append)
         with _interrupts() as interrupted:
             completion = None
             while completion is None:
@@ -101,13 +98,9 @@ class LocalSpeaker(Speaker):
                     self.engine.cancel(request)
                 for event in self.engine.step():
                     self.tokens += len(event.tokens)
-                    if event.tokens:
-                        streamer.put([list(event.tokens)])
                     completion = event.completion
-                    if completion is not None:
-                        streamer.end()
-                while pieces:
-                    yield pieces.pop(0)
+                    if event.text:
+                        yield event.text
         if completion.finish_reason == "error":
             raise CommandError("the model's scores were not numbers (NaN): try another --dtype.")
         if interrupted.is_set():

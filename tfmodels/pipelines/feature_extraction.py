@@ -63,15 +63,20 @@ class FeatureExtractionPipeline(Pipeline):
 
     def encode(self, item: Any, settings: Any) -> Iterable[Row]:
         arguments = {**settings.tokenizer, **(settings.tokenize_kwargs or {})}
-        if not arguments.get("is_split_into_words"):
-            text_of(item)
-        return [row_of(self.model, self.tokenizer(item, **arguments))]
+        if arguments.get("is_split_into_words"):
+            texts = [item]
+        else:  # an inner list is one input of several rows
+            texts = [text_of(text) for text in (item if isinstance(item, (list, tuple)) else [item])]
+        return [row_of(self.model, self.tokenizer(text, **arguments)) for text in texts]
 
     def forward(self, rows: Sequence[Row], settings: Any) -> list[Any]:
         return [output["features"] for output in super().forward(rows, settings)]
 
     def decode(self, item: Any, rows: Sequence[Row], outputs: Sequence[Any], settings: Any) -> Any:
-        features = outputs[0]
-        if features is None:
-            features = np.zeros((0, self.model.config.hidden_size), "float32")
-        return ops.convert_to_tensor(features[None]) if settings.return_tensors else features[None].tolist()
+        empty = np.zeros((0, self.model.config.hidden_size), "float32")
+        features = [empty if output is None else output for output in outputs]
+        if not settings.return_tensors:
+            return [one.tolist() for one in features]
+        if len({one.shape for one in features}) > 1:
+            raise ValueError("return_tensors=True: the texts of an inner list have different lengths; pad them.")
+        return ops.convert_to_tensor(np.stack(features))

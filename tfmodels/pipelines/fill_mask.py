@@ -108,6 +108,8 @@ class FillMaskPipeline(Pipeline):
         return super().run(kind, items, _Call(settings, tokens), *options)
 
     def encode(self, item: Any, settings: Any) -> Iterable[Row]:
+        if isinstance(item, (list, tuple)) and len(item) == 1:
+            item = item[0]
         row = row_of(self.model, self.tokenizer(text_of(item), **(settings.given.tokenizer_kwargs or {})))
         positions = [
             index for index, token in enumerate(row.inputs["input_ids"]) if token == self.tokenizer.mask_token_id

@@ -91,6 +91,9 @@ class QuestionAnsweringPipeline(Pipeline):
     def __call__(
         self, inputs: Any = None, *more: Any, question: Any = None, context: Any = None, **parameters: Any
     ) -> Any:
+        for name in ("data", "X"):  # as older versions had it
+            if parameters.get(name) is not None and inputs is None:
+                inputs = parameters.pop(name)
         if question is not None or context is not None:
             if inputs is not None or more:
                 raise TypeError("the question was given twice: in the inputs and as question= and context=.")
