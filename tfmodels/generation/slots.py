@@ -146,7 +146,7 @@ class Slots:
         return self._update("prefill", self._prefill, ops.convert_to_tensor(ids), *scalars)
 
     def _prefill(self, layers: Any, ids: Any, row: Any, start: Any, last: Any) -> tuple[Any, Any]:
-        own = tuple(tuple(ops.slice(x, (row, 0, 0, 0), (1, *x.shape[1:])) for x in pair) for pair in layers)
+        own = tuple(tuple(_row(x, row) for x in pair) for pair in layers)
         positions = start + ops.expand_dims(ops.arange(ids.shape[1], dtype="int32"), 0)
         tokens = TokenInputs(ids, positions=positions)
         hidden, cache = self.model.backbone.step(tokens, kv.StaticCache(own, start), lowering=self.lowering)
@@ -163,13 +163,7 @@ class Slots:
         self._update("copy", self._copy, *scalars)
 
     def _copy(self, layers: Any, source: Any, target: Any) -> tuple[Any, None]:
-        copied = tuple(
-            tuple(
-                ops.slice_update(x, (target, 0, 0, 0), ops.slice(x, (source, 0, 0, 0), (1, *x.shape[1:])))
-                for x in pair
-            )
-            for pair in layers
-        )
+        copied = tuple(tuple(ops.slice_update(x, (target, 0, 0, 0), _row(x, source)) for x in pair) for pair in layers)
         return copied, None
 
     def text(self, ids: np.ndarray, prompt_lengths: np.ndarray, steps: int) -> Text:
@@ -305,3 +299,8 @@ def _held(layer: Any) -> Any:
     import tensorflow as tf
 
     return tf.Variable(layer, trainable=False)
+
+
+def _row(layer: Any, index: Any) -> Any:
+    """One row of a layer, (1, ...). XLA would compile a slice anew for every index."""
+    return ops.take(layer, ops.reshape(index, (1,)), axis=0)

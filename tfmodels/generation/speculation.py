@@ -19,6 +19,7 @@ from tfmodels.generation.sampling import choose_tokens
 from tfmodels.generation.step import Decoder, Prompt, State
 from tfmodels.generation.strategies import Sampling, SamplingInputs
 from tfmodels.kernels.masks import positions_from_mask
+from tfmodels.layers.columns import take_columns
 from tfmodels.layers.tokens import TokenInputs
 
 # Stands for "no draft": no token, and not what stands for scores that are no numbers.
@@ -202,7 +203,7 @@ class SpeculativeDecoder(Decoder):
 
         start = (zero + 1, ids, cache, sure)
         made, ids, cache, _ = ops.while_loop(wants_more, more, start)
-        drafts = ops.slice(ids, (0, end), (1, tokens))[0]
+        drafts = take_columns(ids, end, tokens)[0]
         return ops.where(ops.arange(tokens, dtype="int32") < made, drafts, _NONE), cache
 
 
@@ -211,7 +212,7 @@ def _tokens(ids: Any, state: State, first: Any, length: int) -> TokenInputs:
     first_position = ops.expand_dims(state.position, 1) + first - state.prompt_end
     positions = first_position + ops.expand_dims(ops.arange(length, dtype="int32"), 0)
     return TokenInputs(
-        ops.maximum(ops.slice(ids, (0, first), (1, length)), 0),
+        ops.maximum(take_columns(ids, first, length), 0),
         mask=state.attended,
         positions=ops.maximum(positions, 0),
     )
@@ -245,11 +246,11 @@ def looked_up(ids: Any, start: Any, end: Any, tokens: int, ngram: int) -> Any:
         first = ops.arange(capacity - size, dtype="int32")
         matches = ops.logical_and(first >= start, first + size < end)
         for offset in range(size):
-            last = ops.slice(row, (ops.maximum(end - size + offset, 0),), (1,))
+            last = take_columns(ids, ops.maximum(end - size + offset, 0), 1)[0]
             matches = ops.logical_and(matches, row[offset : offset + capacity - size] == last)
         found = ops.min(ops.where(matches, first + size, capacity))
         place = ops.where(place < capacity, place, found)
-    # Padded, so that a slice near the end is not moved.
-    drafts = ops.slice(ops.pad(row, (0, tokens)), (ops.minimum(place, capacity),), (tokens,))
+    # Padded, so that all of the columns exist.
+    drafts = take_columns(ops.pad(ids, ((0, 0), (0, tokens))), ops.minimum(place, capacity), tokens)[0]
     inside = place + ops.arange(tokens, dtype="int32") < end
     return ops.where(ops.logical_and(inside, place < capacity), drafts, _NONE)

@@ -18,6 +18,7 @@ from tfmodels.generation import logits_processors as proc
 from tfmodels.generation.strategies import SamplingInputs, Strategy, Tokens
 from tfmodels.kernels import decoding
 from tfmodels.kernels.masks import positions_from_mask
+from tfmodels.layers.columns import take_columns
 from tfmodels.layers.tokens import TokenInputs
 from tfmodels.runtime.gc import pause_gc
 from tfmodels.runtime.lowering import PLAIN, Lowering
@@ -169,7 +170,7 @@ class Decoder:
             last = state.prompt_end + state.step - 1
             tokens = TokenInputs(
                 # A row whose scores were no numbers holds -1.
-                ids=ops.maximum(ops.slice(state.ids, (0, last), (state.ids.shape[0], 1)), 0),
+                ids=ops.maximum(take_columns(state.ids, last, 1), 0),
                 mask=state.attended,
                 positions=ops.expand_dims(state.position + state.step - 1, 1),
             )

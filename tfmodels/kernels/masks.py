@@ -78,9 +78,11 @@ class AttentionMask:
         rest = ops.logical_and(past, ops.logical_xor(near, self._given))
         return ops.logical_and(rest, ops.logical_not(ops.any(self.allowed, axis=-1, keepdims=True)))
 
-    @functools.cached_property
     def sees(self) -> Any:
-        """Whether a query sees any key, bool (batch or 1, heads or 1, queries, 1); None where every query does."""
+        """Whether a query sees any key, bool (batch or 1, heads or 1, queries, 1); None where every query does.
+
+        Few layers ask, so nothing is kept: XLA makes one of equal results.
+        """
         if self.pairs is None and self.keys is None:
             return None
         if self.pairs is not None or self._offset_per_row:
@@ -137,7 +139,7 @@ class AttentionMask:
 
     def make_whole(self) -> None:
         """Make the whole tensors now: before functions are traced, of which each would make its own."""
-        _ = self.allowed, self.filled, self.sees
+        _ = self.allowed, self.filled
 
     def with_window(self, window: int) -> AttentionMask:
         """The same mask, further limited to the last `window` keys; one object for all layers that ask."""

@@ -264,12 +264,13 @@ def _shrink(query: Any, scale: float) -> tuple[Any, float]:
 
 def _with_unseeing(output: Any, value: Any, mask: AttentionMask) -> Any:
     """An output (batch, heads, queries, head_dim) with what queries get that see no key."""
-    if mask.sees is None:
+    sees = mask.sees()
+    if sees is None:
         return output
     others = mask.unseeing(value)
     heads, kv_heads = output.shape[1], value.shape[1]
     others = others if heads == kv_heads else ops.repeat(others, heads // kv_heads, axis=1)
-    return ops.where(mask.sees, output, ops.cast(others, output.dtype))
+    return ops.where(sees, output, ops.cast(others, output.dtype))
 
 
 def _flash(query: Any, key: Any, value: Any, *, mask: AttentionMask, bias: Any, scale: float) -> Any:

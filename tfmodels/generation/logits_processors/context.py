@@ -8,6 +8,7 @@ from typing import NamedTuple
 from keras import ops
 
 from tfmodels.generation.logits_processors.arithmetic import Tensor
+from tfmodels.layers.columns import take_columns
 
 
 class Context(NamedTuple):
@@ -54,5 +55,4 @@ def last_tokens(context: Context, count: int) -> Tensor:
         columns = context.end - count + ops.expand_dims(ops.arange(count, dtype="int32"), 0)
         tokens = ops.take_along_axis(context.ids, ops.maximum(columns, 0), axis=1)
         return ops.where(columns >= context.start, tokens, -1)
-    start = ops.maximum(context.end - count, 0)
-    return ops.slice(context.ids, (0, start), (ops.shape(context.ids)[0], count))
+    return take_columns(context.ids, ops.maximum(context.end - count, 0), count)

@@ -8,6 +8,7 @@ from keras import ops
 
 from tfmodels.cache import kv
 from tfmodels.kernels.masks import AttentionMask, make_mask, positions_from_mask
+from tfmodels.layers.columns import take_columns
 from tfmodels.layers.tokens import TokenInputs
 from tfmodels.models.backbone.base import Backbone
 from tfmodels.models.backbone.context import BlockContext, Pass
@@ -181,5 +182,4 @@ class DecoderBackbone(Backbone):
         """Positions of this call's tokens where none are given, int32 (batch or 1, length): on from those cached."""
         if not self.positions_skip_padding or mask.keys is None:
             return ops.expand_dims(ops.arange(mask.query_length, dtype="int32") + mask.offset, 0)
-        positions = positions_from_mask(mask.keys)
-        return ops.slice(positions, (0, mask.offset), (ops.shape(positions)[0], mask.query_length))
+        return take_columns(positions_from_mask(mask.keys), mask.offset, mask.query_length)
