@@ -45,6 +45,7 @@ GENERATE = parameters("generate")
 MODEL = [p for p in parameters("forward") if p.values[0].name == "model"]
 
 
+@pytest.mark.quick(10)
 @pytest.mark.parametrize("folder, call", slow_but_for_llama(GENERATE, quick=("greedy", "greedy_nocache", "combo")))
 def test_generate(folder, call):
     cases.run_generate(folder, call)
@@ -54,6 +55,7 @@ def compiled(jit_compile):
     return lambda model: tf.function(lambda **inputs: model(**inputs), jit_compile=jit_compile)
 
 
+@pytest.mark.quick(6)
 @pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
 @pytest.mark.parametrize("folder, call", slow_but_for_llama(MODEL))
 def test_forward_compiled(folder, call, jit_compile):

@@ -71,6 +71,7 @@ def first(output):
     return next(np.asarray(value.detach()) for value in output.to_tuple() if value is not None)
 
 
+@pytest.mark.quick(8)
 @pytest.mark.parametrize("name, head", CASES)
 def test_both_ways(name, head, tmp_path):
     family = FAMILIES[name]

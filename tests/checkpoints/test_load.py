@@ -56,6 +56,7 @@ def lm_head(name):
 
 
 class TestTiedHeads:
+    @pytest.mark.quick(4)
     @pytest.mark.parametrize(("name", "head"), LM)
     @pytest.mark.parametrize("form", ["safetensors", "bin"])
     def test_a_head_of_its_own_wins_over_a_tied_configuration(self, name, head, form, tmp_path):
@@ -75,6 +76,7 @@ class TestTiedHeads:
         again = class_of(name, head).from_pretrained(tmp_path / "again")
         np.testing.assert_array_equal(logits(again, name, head), logits(untied, name, head))
 
+    @pytest.mark.quick(6)
     @pytest.mark.parametrize(("name", "head"), LM)
     @pytest.mark.parametrize("keep", ["table", "head", "both", "alias"])
     def test_either_name_stands_for_the_tied_matrix(self, name, head, keep, tmp_path, recwarn):

@@ -26,6 +26,7 @@ def test_generate_writes_the_text_as_expected(capsys):
     assert "tokens/s" in captured.err
 
 
+@pytest.mark.slow
 def test_generate_from_standard_input_samples_again_with_the_same_seed(capsys, monkeypatch):
     texts = []
     for seed in ("7", "7", "8"):

@@ -95,6 +95,7 @@ def test_the_file_alone(stories, stories_file):
         cache = {name: outputs[name.replace("past_key_values", "present")] for name in cache}
 
 
+@pytest.mark.slow
 def test_order_and_names_are_the_signatures(tmp_path):
     """Two exports of one model are the same bytes, whatever was made in the process before."""
     import onnx as library

@@ -191,6 +191,7 @@ def test_sampling_draws_what_the_model_draws(runner, stories):
     assert other.tolist() != expected.tolist()
 
 
+@pytest.mark.slow
 def test_temperature_zero_is_greedy(runner, stories):
     inputs = {"input_ids": PROMPT, "attention_mask": np.ones_like(PROMPT), "max_new_tokens": 12}
     got = runner.run({**inputs, "temperature": 0.0, "seed": 5}, "generate_sample")["sequences"]

@@ -206,6 +206,7 @@ def test_requests_share_a_batch(example, app, model):
         np.testing.assert_allclose(answer["start_logits"], expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_prompts_share_a_batch(example, tmp_path):
     """Rows of other lengths and with other ends: each sequence is as long as it would be alone."""
     from tfmodels.export import saved_model

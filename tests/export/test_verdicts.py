@@ -50,6 +50,7 @@ def slow_unless(quick, *case):
     return pytest.param(*case, marks=() if quick else pytest.mark.slow)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("quantised", "adapted", "length"), [slow_unless(case in QUICK, *case) for case in SAVED_MODELS]
 )
@@ -63,6 +64,7 @@ def test_saved_model(models, tmp_path, quantised, adapted, length):
         assert report.equal_tokens == report.greedy_tokens
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("options", "adapted", "length"),
     [slow_unless(case[1] and case[2] == 8 and "dtype" not in case[0], *case) for case in LITERT],
@@ -75,6 +77,7 @@ def test_litert(models, tmp_path, options, adapted, length):
     assert ("required" if not options else "not required") in dict(report.rows())["greedy tokens"]
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("adapted", [False, True])
 def test_onnx(models, tmp_path, adapted):
     pytest.importorskip("tf2onnx")

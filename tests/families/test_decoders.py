@@ -139,6 +139,7 @@ class TestGenerate:
                 np.stack(generated.scores)[:, index], np.stack(alone.scores)[:, 0], atol=1e-4, rtol=1e-4
             )
 
+    @pytest.mark.quick(1)
     def test_compiled_with_cache_as_by_hand_without(self, model, generated):
         ids = np.array([PROMPTS[1]])
         for _ in range(8):
@@ -147,6 +148,7 @@ class TestGenerate:
         np.testing.assert_array_equal(generated.sequences[1], ids[0])
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
 def test_compiled_as_eager(model, jit_compile):
     inputs = {"input_ids": IDS, "attention_mask": MASK, "labels": IDS}
@@ -190,6 +192,7 @@ class TestHeads:
         for got, want in zip(one, other, strict=True):
             np.testing.assert_array_equal(got, want)
 
+    @pytest.mark.quick(8)
     def test_files_keep_everything(self, name, head, tmp_path):
         model = make(name, head)
         model.save_pretrained(tmp_path)
@@ -199,6 +202,7 @@ class TestHeads:
         model.save(tmp_path / "model.keras")
         self.assert_same(keras.models.load_model(tmp_path / "model.keras"), model)
 
+    @pytest.mark.quick(6)
     @pytest.mark.filterwarnings("ignore:.*did not come from the checkpoint")
     def test_files_carry_the_backbone_to_every_head(self, name, head, tmp_path):
         model = make(name, head)
@@ -219,6 +223,7 @@ def test_learns_with_every_weight(name, head):
         assert gradient is not None and np.abs(tf.convert_to_tensor(gradient)).max() > 0, weight.path
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("dtype", ["float16", "mixed_float16"])
 @pytest.mark.parametrize("name", ["llama", "gpt_neox", "gpt_neo", "mpt"])
 def test_logits_are_finite_where_queries_and_keys_are_large(name, dtype):

@@ -125,6 +125,7 @@ def test_compiled_as_eager(model, jit_compile):
         np.testing.assert_allclose(one, other, atol=5e-5, rtol=1e-4)
 
 
+@pytest.mark.quick(3)
 def test_symbolic_call_as_eager(model):
     inputs = inputs_of(type(model))
     symbols = {n: keras.Input((None,) * (value.ndim - 1), dtype="int32", name=n) for n, value in inputs.items()}
@@ -132,6 +133,7 @@ def test_symbolic_call_as_eager(model):
     np.testing.assert_allclose(symbolic(inputs), model(**inputs)[0], atol=2e-5)
 
 
+@pytest.mark.quick(8)
 @pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16", "float16", "bfloat16"])
 def test_lower_precision(model, dtype):
     lower = type(model)(model.config, dtype=dtype)

@@ -55,6 +55,7 @@ class TestSameTokens:
             np.testing.assert_array_equal(ids_of(model, PROMPT, **options, **settings), want)
 
 
+@pytest.mark.slow
 def test_ends_and_limits():
     model = restless(small.make("llama", "ForCausalLM"))
     free = ids_of(model, PROMPT, max_new_tokens=12)

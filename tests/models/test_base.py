@@ -183,6 +183,7 @@ class TestStrictness:
 
 
 class TestKeras:
+    @pytest.mark.quick(2)
     @pytest.mark.parametrize("model_class", CLASSES, ids=lambda c: c.__name__)
     def test_serialisation_is_exact(self, model_class, tmp_path):
         model = model_class(CONFIG, name="mine")
@@ -229,6 +230,7 @@ class TestTraining:
         assert model.evaluate(inputs, verbose=0, batch_size=4) == pytest.approx(after, rel=1e-4)
         assert "past_key_values" not in model.predict({"input_ids": IDS}, verbose=0)
 
+    @pytest.mark.slow
     def test_labels_as_targets(self):
         model = TFLlamaForSequenceClassification(CONFIG)
         targets = LABELS[TFLlamaForSequenceClassification]["labels"]

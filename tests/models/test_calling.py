@@ -228,6 +228,7 @@ def as_ragged(ids, inputs):
     return tf.RaggedTensor.from_tensor(ids.reshape(-1, ids.shape[-1]), lengths=lengths.ravel())
 
 
+@pytest.mark.quick(20)
 @pytest.mark.parametrize("name, head, spelling, values, mode, integers, given", list(matrix()))
 def test_matrix(every_model, name, head, spelling, values, mode, integers, given):
     model = every_model(name, head)

@@ -63,6 +63,7 @@ LABELS = {
 }
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("kind", LABELS)
 def test_labels_of_every_kind(kind):
     settings, labels = LABELS[kind]
@@ -208,6 +209,7 @@ def test_datasets_of_unknown_rank(options):
 class TestColumns:
     EXTRA: ClassVar = {"idx": np.arange(8), "token_type_ids": np.zeros_like(IDS), "sentence": np.array(["a"] * 8)}
 
+    @pytest.mark.quick(3)
     @pytest.mark.parametrize("labels", ["labels", "label", "label_ids"])
     @pytest.mark.parametrize("as_dataset", [True, False])
     def test_what_no_model_takes_is_left_out_with_a_warning(self, as_dataset, labels):

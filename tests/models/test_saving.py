@@ -114,6 +114,7 @@ WAYS = {
 }
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("name, head", CASES)
 def test_every_weight_comes_back(name, head, tmp_path):
     model, want = made(name, head), None
@@ -213,6 +214,7 @@ OTHER_PROCESS = """
 """
 
 
+@pytest.mark.slow
 def test_the_same_in_another_process(tmp_path):
     cases = {
         f"{kind}-{name}": (name, FIRST.get(name, "ForCausalLM"), kind) for name in small.SMALL for kind in ("plain",)

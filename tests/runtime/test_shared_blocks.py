@@ -56,6 +56,7 @@ def several(name):
     return small.make(name, "Model", **SEVERAL.get(name, {"num_hidden_layers": 4}))
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("name", ["llama", "gpt_neox", "mpt", "mpnet", "gpt_neo"])
 def test_those_alike_are_traced_once(name, traced):
     model = several(name)

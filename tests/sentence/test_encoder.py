@@ -75,6 +75,7 @@ def unit(vector):
 
 
 class TestFolders:
+    @pytest.mark.quick(3)
     @pytest.mark.parametrize(
         ("pooling", "want"),
         [

@@ -68,7 +68,7 @@ CASES = [
 ]
 
 
-@pytest.mark.quick(12)
+@pytest.mark.quick(6)
 @pytest.mark.parametrize("layout", ["json", "slow"])
 @pytest.mark.parametrize(("name", "option", "value", "text", "ids"), CASES)
 def test_options_count(folders, tmp_path, name, option, value, text, ids, layout):

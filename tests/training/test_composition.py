@@ -107,6 +107,7 @@ def test_time_distributed_over_a_model_around_a_backbone():
         np.testing.assert_allclose(vectors[:, side], model(texts[:, side]), atol=1e-6)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("name, head", [("llama", "Model"), ("mpnet", "ForSequenceClassification")])
 @pytest.mark.parametrize("symbolic", [False, True])
 @pytest.mark.parametrize("part", ["model", "backbone"])

@@ -134,6 +134,7 @@ def test_known_shapes_stay_with_keras():
     assert model.train_function.programs.compilations == 0 and model.optimizer.iterations == 8
 
 
+@pytest.mark.quick(6)
 @pytest.mark.parametrize("loss", [None, sparse_loss()], ids=["own loss", "compiled loss"])
 @pytest.mark.parametrize("way", WAYS)
 def test_every_way_to_give_data_trains_alike(way, loss):

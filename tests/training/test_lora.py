@@ -105,6 +105,7 @@ def test_lower_precision_keeps_adapters_wide():
     assert losses[-1] < 0.95 * losses[0] and model(IDS).logits.dtype == "bfloat16"
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("activations", ["default", None])
 def test_beside_quantised_kernels(activations, tmp_path):
     model = small.make("llama", "ForSequenceClassification")

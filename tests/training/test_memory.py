@@ -28,6 +28,7 @@ def gradients(model, inputs, compiled=None):
     return [loss, *(tf.convert_to_tensor(one) for one in found)]
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     "mode", [pytest.param(None, id="eager"), False, pytest.param(True, id="xla", marks=pytest.mark.slow)], ids=str
 )

@@ -77,6 +77,7 @@ def test_sequence_classification(tokenizer):
     assert model.config.id2label[int(tf.math.argmax(model(**inputs).logits, axis=-1)[0])] == "POSITIVE"
 
 
+@pytest.mark.slow
 def test_token_classification(tokenizer):
     set_seed(0)
     words = [text.split(" ") for text in SENTENCES]
@@ -112,6 +113,7 @@ def test_token_classification(tokenizer):
     assert predicted[0, 1] == 1
 
 
+@pytest.mark.slow
 def test_question_answering(tokenizer):
     set_seed(0)
     contexts = [f"{name} has a {thing}." for name in NAMES for thing in ("ball", "kite", "dog", "cat")]
