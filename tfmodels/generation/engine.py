@@ -31,7 +31,7 @@ from tfmodels.utils.text import quote
 
 # Decoding steps in one call of the device: new requests wait so long, and its overhead is shared by so many.
 _STEPS = 8
-# Chunks of prompts between two calls that decode.
+# Prompts are run for so many chunks' worth of tokens between two calls that decode.
 _CHUNKS = 2
 _SMALLEST_CHUNK = 16
 _ALIGNED = 16
@@ -238,8 +238,7 @@ class Engine:
                     if row is not None and row.cancelled:
                         row.finish_reason = "cancelled"
             self._admit()
-            for _ in range(_CHUNKS):
-                self._prefill()
+            self._prefill()
             self._decode()
             with self._lock:
                 return events + self._events()
@@ -278,14 +277,24 @@ class Engine:
         self._ended.append(ending(request, reason, has_text=self.tokenizer is not None, error=error))
 
     def _prefill(self) -> None:
-        """Run a chunk of the prompt that waits longest; where it is complete, choose its row's first token."""
-        index = min(
-            (i for i, row in enumerate(self._rows) if row is not None and row.wants_prompt and not row.finish_reason),
-            key=lambda i: self.prefixes.rows[i].used,
-            default=None,
-        )
-        if index is None:
-            return
+        """Run chunks of the prompts that wait longest, `_CHUNKS` whole ones or more that are shorter."""
+        left = _CHUNKS * self.chunk
+        while left > 0:
+            index = min(
+                (
+                    i
+                    for i, row in enumerate(self._rows)
+                    if row is not None and row.wants_prompt and not row.finish_reason
+                ),
+                key=lambda i: self.prefixes.rows[i].used,
+                default=None,
+            )
+            if index is None:
+                return
+            left -= self._run_chunk(index)
+
+    def _run_chunk(self, index: int) -> int:
+        """Run a chunk of a row's prompt; where that ends it, choose the first token. Returns the chunk's size."""
         row = self._rows[index]
         prompt, end = row.request.prompt, min(row.run + self.chunk, len(row.request.prompt))
         size = _SMALLEST_CHUNK
@@ -297,7 +306,7 @@ class Engine:
         self.prefixes.rows[index].tokens += prompt[row.run : end]
         row.run = end
         if row.wants_prompt:
-            return
+            return size
         request = row.request
         kind, text = kind_of([request]), None
         if kind is Kind.EVERYTHING:
@@ -306,6 +315,7 @@ class Engine:
         settings = settings._replace(allowed=self._allowed([row]))
         if row.finish_reason is None:
             self._note([index], self.slots.choose(logits, settings, kind, text), [0])
+        return size
 
     # Tokens ----------------------------------------------------------------------------------------------------
 
