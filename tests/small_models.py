@@ -35,7 +35,7 @@ MASK = np.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
 
 def class_of(name: str, head: str) -> Any:
     """The public class of a family and head."""
-    return getattr(tfmodels, f"TF{FAMILIES[name].stem}{head}")
+    return getattr(tfmodels, FAMILIES[name].class_name(head))
 
 
 def config_of(name: str, **changes: Any) -> Any:

@@ -42,6 +42,25 @@ if TYPE_CHECKING:  # what type checkers and editors know; tests compare it with 
     from tfmodels.configs.base import (
         ModelConfig as ModelConfig,
     )
+    from tfmodels.families.bert import (
+        BertConfig as BertConfig,
+        TFBertForMaskedLM as TFBertForMaskedLM,
+        TFBertForMultipleChoice as TFBertForMultipleChoice,
+        TFBertForNextSentencePrediction as TFBertForNextSentencePrediction,
+        TFBertForPreTraining as TFBertForPreTraining,
+        TFBertForQuestionAnswering as TFBertForQuestionAnswering,
+        TFBertForSequenceClassification as TFBertForSequenceClassification,
+        TFBertForTokenClassification as TFBertForTokenClassification,
+        TFBertModel as TFBertModel,
+    )
+    from tfmodels.families.gpt2 import (
+        GPT2Config as GPT2Config,
+        TFGPT2ForQuestionAnswering as TFGPT2ForQuestionAnswering,
+        TFGPT2ForSequenceClassification as TFGPT2ForSequenceClassification,
+        TFGPT2ForTokenClassification as TFGPT2ForTokenClassification,
+        TFGPT2LMHeadModel as TFGPT2LMHeadModel,
+        TFGPT2Model as TFGPT2Model,
+    )
     from tfmodels.families.gpt_neo import (
         GPTNeoConfig as GPTNeoConfig,
         TFGPTNeoForCausalLM as TFGPTNeoForCausalLM,
@@ -58,6 +77,11 @@ if TYPE_CHECKING:  # what type checkers and editors know; tests compare it with 
         TFGPTNeoXForTokenClassification as TFGPTNeoXForTokenClassification,
         TFGPTNeoXModel as TFGPTNeoXModel,
     )
+    from tfmodels.families.granite import (
+        GraniteConfig as GraniteConfig,
+        TFGraniteForCausalLM as TFGraniteForCausalLM,
+        TFGraniteModel as TFGraniteModel,
+    )
     from tfmodels.families.llama import (
         LlamaConfig as LlamaConfig,
         TFLlamaForCausalLM as TFLlamaForCausalLM,
@@ -65,6 +89,14 @@ if TYPE_CHECKING:  # what type checkers and editors know; tests compare it with 
         TFLlamaForSequenceClassification as TFLlamaForSequenceClassification,
         TFLlamaForTokenClassification as TFLlamaForTokenClassification,
         TFLlamaModel as TFLlamaModel,
+    )
+    from tfmodels.families.mistral import (
+        MistralConfig as MistralConfig,
+        TFMistralForCausalLM as TFMistralForCausalLM,
+        TFMistralForQuestionAnswering as TFMistralForQuestionAnswering,
+        TFMistralForSequenceClassification as TFMistralForSequenceClassification,
+        TFMistralForTokenClassification as TFMistralForTokenClassification,
+        TFMistralModel as TFMistralModel,
     )
     from tfmodels.families.mpnet import (
         MPNetConfig as MPNetConfig,
@@ -83,6 +115,30 @@ if TYPE_CHECKING:  # what type checkers and editors know; tests compare it with 
         TFMptForSequenceClassification as TFMptForSequenceClassification,
         TFMptForTokenClassification as TFMptForTokenClassification,
         TFMptModel as TFMptModel,
+    )
+    from tfmodels.families.qwen2 import (
+        Qwen2Config as Qwen2Config,
+        TFQwen2ForCausalLM as TFQwen2ForCausalLM,
+        TFQwen2ForQuestionAnswering as TFQwen2ForQuestionAnswering,
+        TFQwen2ForSequenceClassification as TFQwen2ForSequenceClassification,
+        TFQwen2ForTokenClassification as TFQwen2ForTokenClassification,
+        TFQwen2Model as TFQwen2Model,
+    )
+    from tfmodels.families.qwen3 import (
+        Qwen3Config as Qwen3Config,
+        TFQwen3ForCausalLM as TFQwen3ForCausalLM,
+        TFQwen3ForQuestionAnswering as TFQwen3ForQuestionAnswering,
+        TFQwen3ForSequenceClassification as TFQwen3ForSequenceClassification,
+        TFQwen3ForTokenClassification as TFQwen3ForTokenClassification,
+        TFQwen3Model as TFQwen3Model,
+    )
+    from tfmodels.families.smollm3 import (
+        SmolLM3Config as SmolLM3Config,
+        TFSmolLM3ForCausalLM as TFSmolLM3ForCausalLM,
+        TFSmolLM3ForQuestionAnswering as TFSmolLM3ForQuestionAnswering,
+        TFSmolLM3ForSequenceClassification as TFSmolLM3ForSequenceClassification,
+        TFSmolLM3ForTokenClassification as TFSmolLM3ForTokenClassification,
+        TFSmolLM3Model as TFSmolLM3Model,
     )
     from tfmodels.generation.config import (
         GenerationConfig as GenerationConfig,
@@ -118,6 +174,8 @@ if TYPE_CHECKING:  # what type checkers and editors know; tests compare it with 
     from tfmodels.tokenization import (
         AutoTokenizer as AutoTokenizer,
         BatchEncoding as BatchEncoding,
+        BertTokenizer as BertTokenizer,
+        BertTokenizerFast as BertTokenizerFast,
         GPT2Tokenizer as GPT2Tokenizer,
         GPT2TokenizerFast as GPT2TokenizerFast,
         GPTNeoXTokenizer as GPTNeoXTokenizer,
@@ -127,6 +185,8 @@ if TYPE_CHECKING:  # what type checkers and editors know; tests compare it with 
         MPNetTokenizer as MPNetTokenizer,
         MPNetTokenizerFast as MPNetTokenizerFast,
         PreTrainedTokenizerFast as PreTrainedTokenizerFast,
+        Qwen2Tokenizer as Qwen2Tokenizer,
+        Qwen2TokenizerFast as Qwen2TokenizerFast,
     )
     from tfmodels.training.callbacks import (
         BackupAndRestore as BackupAndRestore,
@@ -198,6 +258,8 @@ _NAMES = {
     "tfmodels.tokenization": (
         "AutoTokenizer",
         "BatchEncoding",
+        "BertTokenizer",
+        "BertTokenizerFast",
         "GPT2Tokenizer",
         "GPT2TokenizerFast",
         "GPTNeoXTokenizer",
@@ -207,6 +269,8 @@ _NAMES = {
         "MPNetTokenizer",
         "MPNetTokenizerFast",
         "PreTrainedTokenizerFast",
+        "Qwen2Tokenizer",
+        "Qwen2TokenizerFast",
     ),
 }
 startup.install()

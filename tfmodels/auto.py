@@ -19,6 +19,10 @@ ENCODER_HEADS = (
     *("Model", "ForMaskedLM", "ForSequenceClassification", "ForMultipleChoice", "ForTokenClassification"),
     "ForQuestionAnswering",
 )
+BERT_HEADS = (
+    *("Model", "ForPreTraining", "ForMaskedLM", "ForNextSentencePrediction", "ForSequenceClassification"),
+    *("ForMultipleChoice", "ForTokenClassification", "ForQuestionAnswering"),
+)
 DECODER_HEADS = ("Model", "ForCausalLM", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
 
 
@@ -27,7 +31,8 @@ class Family:
     """An architecture: the module below `tfmodels.families`, the stem of its class names, its heads, its tokenizer.
 
     `others` are public classes of the module beside its models and configuration. `gguf` is the module whose `GGUF`
-    says how GGUF files name the family's weights; it needs no backend.
+    says how GGUF files name the family's weights; it needs no backend. `named` holds the heads whose class has another
+    name in transformers than stem and head together.
     """
 
     module: str
@@ -36,6 +41,16 @@ class Family:
     tokenizer: str
     others: tuple[str, ...] = ()
     gguf: str | None = None
+    named: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def class_name(self, head: str) -> str:
+        """The name of the public class with a head.
+
+        Example:
+            >>> FAMILIES["llama"].class_name("ForCausalLM")
+            'TFLlamaForCausalLM'
+        """
+        return "TF" + self.named.get(head, self.stem + head)
 
     def load(self, name: str) -> Any:
         """An attribute of the family's module."""
@@ -45,9 +60,18 @@ class Family:
 # One line per architecture, under its `model_type`.
 FAMILIES: dict[str, Family] = {
     "llama": Family("llama", "Llama", DECODER_HEADS, "LlamaTokenizer", gguf="llama_gguf"),
+    "mistral": Family("mistral", "Mistral", DECODER_HEADS, "LlamaTokenizer"),
+    "qwen2": Family("qwen2", "Qwen2", DECODER_HEADS, "Qwen2Tokenizer", gguf="qwen2_gguf"),
+    "qwen3": Family("qwen3", "Qwen3", DECODER_HEADS, "Qwen2Tokenizer", gguf="qwen3_gguf"),
+    "granite": Family("granite", "Granite", DECODER_HEADS[:2], "GPT2Tokenizer", gguf="granite_gguf"),
+    "smollm3": Family("smollm3", "SmolLM3", DECODER_HEADS, "PreTrainedTokenizer", gguf="smollm3_gguf"),
+    "gpt2": Family(
+        "gpt2", "GPT2", DECODER_HEADS, "GPT2Tokenizer", gguf="gpt2_gguf", named={"ForCausalLM": "GPT2LMHeadModel"}
+    ),
     "gpt_neox": Family("gpt_neox", "GPTNeoX", DECODER_HEADS, "GPTNeoXTokenizer"),
     "gpt_neo": Family("gpt_neo", "GPTNeo", DECODER_HEADS, "GPT2Tokenizer"),
     "mpt": Family("mpt", "Mpt", DECODER_HEADS, "GPTNeoXTokenizer", others=("MptAttentionConfig",)),
+    "bert": Family("bert", "Bert", BERT_HEADS, "BertTokenizer"),
     "mpnet": Family("mpnet", "MPNet", ENCODER_HEADS, "MPNetTokenizer"),
 }
 
@@ -56,8 +80,8 @@ def gguf_maps() -> dict[str, GGUFMap]:
     """The architectures that GGUF files may hold: `general.architecture` -> how such files name things.
 
     Example:
-        >>> list(gguf_maps())
-        ['llama']
+        >>> "llama" in gguf_maps()
+        True
     """
     modules = [family.gguf for family in FAMILIES.values() if family.gguf is not None]
     maps = [importlib.import_module(f"tfmodels.families.{module}").GGUF for module in modules]
@@ -68,7 +92,7 @@ def public_names() -> dict[str, tuple[Family, str]]:
     """Every public class of every family: its name -> (family, name)."""
     names = {}
     for family in FAMILIES.values():
-        models = (f"TF{family.stem}{head}" for head in family.heads)
+        models = map(family.class_name, family.heads)
         for name in (f"{family.stem}Config", *family.others, *models):
             names[name] = (family, name)
     return names
@@ -87,7 +111,7 @@ def family_of(config: ModelConfig | dict[str, Any]) -> Family:
     if model_type is None and isinstance(architectures, (list, tuple)):
         for architecture in architectures:
             for family in FAMILIES.values():
-                if str(architecture).removeprefix("TF") in {family.stem + head for head in family.heads}:
+                if f"TF{str(architecture).removeprefix('TF')}" in map(family.class_name, family.heads):
                     return family
     raise ValueError(
         f"model_type={quote(model_type)} (architectures={quote(architectures)}) is not an architecture of "
@@ -138,7 +162,6 @@ def name_hint(name: str, known: Collection[str]) -> str:
         prefix, stem, head = matched.groups()
         if stem == "AutoModel":  # such as AutoModelForCausalLM
             stem, head = "Auto", f"Model{head}"
-        head = {"LMHeadModel": "ForCausalLM", "DoubleHeadsModel": "ForCausalLM"}.get(head, head)
         stems = {family.stem: family for family in FAMILIES.values()}
         if stem not in stems and stem != "Auto":
             near = [one for one in stems if one.lower() == stem.lower()]
@@ -149,7 +172,9 @@ def name_hint(name: str, known: Collection[str]) -> str:
             if not near:
                 return f"; the architectures here are {', '.join(stems)}."
             stem = near[0]
-        wanted = f"TF{stem}{head}"
+        if stem == "Auto" or head not in stems[stem].heads:
+            head = {"LMHeadModel": "ForCausalLM", "DoubleHeadsModel": "ForCausalLM"}.get(head, head)
+        wanted = f"TF{stem}{head}" if stem == "Auto" else stems[stem].class_name(head)
         if wanted not in known:
             others = [one for one in known if one.startswith(f"TF{stem}") and one != name]
             near = difflib.get_close_matches(wanted, others, n=1, cutoff=0.85)
@@ -205,9 +230,9 @@ class _AutoModel:
         if cls.head not in family.heads:
             raise ValueError(
                 f"{family.stem} has no {cls.__name__.removeprefix('TFAutoModel')} model; it has "
-                f"{', '.join(f'TF{family.stem}{head}' for head in family.heads)}."
+                f"{', '.join(map(family.class_name, family.heads))}."
             )
-        return family.load(f"TF{family.stem}{cls.head}")
+        return family.load(family.class_name(cls.head))
 
     def __init__(self, *_: Any, **__: Any):
         raise TypeError(

@@ -117,7 +117,7 @@ def register_with_keras() -> None:
         "tfmodels.training.optimizers": ["WarmUp", "AdamWeightDecay"],
     }
     for family in FAMILIES.values():
-        heads = [f"TF{family.stem}{head}" for head in family.heads]
+        heads = map(family.class_name, family.heads)
         modules[f"tfmodels.families.{family.module}"] = [*heads, f"{family.stem}Backbone"]
     for module, names in modules.items():
         for name in names:

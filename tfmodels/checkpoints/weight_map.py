@@ -13,7 +13,7 @@ from typing import Any
 
 import keras
 
-# Keras's name of a variable -> the name in checkpoints. Dense kernels lie transposed there.
+# Keras's name of a variable -> the name in checkpoints. Dense kernels lie transposed there, unless a layer says not.
 _VARIABLE_NAMES = {
     "kernel": "weight",
     "embeddings": "weight",
@@ -26,7 +26,10 @@ _VARIABLE_NAMES = {
 # The layers that each kind of head adds to a backbone, by the end of its class name.
 HEAD_LAYERS = {
     "ForCausalLM": ("lm_head", "embed_out"),
+    "LMHeadModel": ("lm_head",),
     "ForMaskedLM": ("lm_head",),
+    "ForPreTraining": ("lm_head", "seq_relationship"),
+    "ForNextSentencePrediction": ("seq_relationship",),
     "ForSequenceClassification": ("score", "classifier"),
     "ForTokenClassification": ("score", "classifier"),
     "ForMultipleChoice": ("classifier",),
@@ -152,5 +155,6 @@ def slots_of(model: keras.layers.Layer) -> dict[str, WeightSlot]:
             if getattr(layer, "quantization_mode", None) and variable.name not in _VARIABLE_NAMES:  # scales
                 continue
             name = _VARIABLE_NAMES[variable.name]
-            slots[f"{path}.{name}" if path else name] = WeightSlot(variable, transposed=variable.name == "kernel")
+            transposed = variable.name == "kernel" and getattr(layer, "transposed_in_files", True)
+            slots[f"{path}.{name}" if path else name] = WeightSlot(variable, transposed)
     return slots

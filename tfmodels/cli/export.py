@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> None:
     import tfmodels
     from tfmodels.export import export
 
-    kind = getattr(tfmodels, head if head == SENTENCE_ENCODER else f"TF{family.stem}{head}")
+    kind = getattr(tfmodels, head if head == SENTENCE_ENCODER else family.class_name(head))
     with Console(stderr=True).status("loading the model") as status:
         model = kind.from_pretrained(place.name, **place.options)
         report = export(
@@ -137,8 +137,8 @@ def check_model(place: Place, options: argparse.Namespace) -> tuple[Family, str]
     if head is None and encodes:
         head = SENTENCE_ENCODER
     if head is None:
-        saved_as = [str(name).removeprefix("TF") for name in config.get("architectures") or ()]
-        head = next((head for head in family.heads if family.stem + head in saved_as), "Model")
+        saved_as = [f"TF{str(name).removeprefix('TF')}" for name in config.get("architectures") or ()]
+        head = next((head for head in family.heads if family.class_name(head) in saved_as), "Model")
     if head not in (*family.heads, SENTENCE_ENCODER):
         raise CommandError(f"--head {head}: {family.stem} models have {', '.join(family.heads)}.")
     if options.to == "litert_lm" and head != "ForCausalLM":

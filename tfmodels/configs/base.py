@@ -64,6 +64,8 @@ class ModelConfig(ConfigPart, upload.PushToHub):
     parts: ClassVar[dict[str, type[ConfigPart]]] = {}
     # The factor on a language model's logits; a family whose file names one makes it a property.
     logit_factor: ClassVar[float] = 1.0
+    # The bound that tanh keeps these logits within (softcapping), or None; likewise.
+    logit_cap: ClassVar[float | None] = None
 
     architectures: list[str] | None = None
     dtype: str | None = None
@@ -140,14 +142,18 @@ class ModelConfig(ConfigPart, upload.PushToHub):
 
     def validate(self) -> None:
         """Raise ValueError where values contradict each other. Called again when a model is built."""
-        layers = getattr(self, "num_hidden_layers", None)
-        if isinstance(layers, int) and layers > MAX_LAYERS:
-            name = type(self).aliases.get("num_hidden_layers", "num_hidden_layers")
-            raise ValueError(f"{name}={quote(layers)} in {type(self).__name__}; at most {MAX_LAYERS} were expected.")
+        self.check_layers()
         if self.problem_type is not None and self.problem_type not in PROBLEM_TYPES:
             raise ValueError(
                 f"problem_type={quote(self.problem_type)} is unknown; it is one of {', '.join(PROBLEM_TYPES)}."
             )
+
+    def check_layers(self) -> None:
+        """Raise ValueError where there are more layers than any model has."""
+        layers = getattr(self, "num_hidden_layers", None)
+        if isinstance(layers, int) and layers > MAX_LAYERS:
+            name = type(self).aliases.get("num_hidden_layers", "num_hidden_layers")
+            raise ValueError(f"{name}={quote(layers)} in {type(self).__name__}; at most {MAX_LAYERS} were expected.")
 
     def check_positive(self, *names: str) -> None:
         """Raise ValueError unless every named field is a positive integer."""

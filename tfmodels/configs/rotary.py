@@ -138,6 +138,11 @@ class RotaryConfig(ModelConfig):
                     )
 
     @property
+    def rotary_parameters(self) -> dict[str, dict[str, Any]]:
+        """The rotary parameters by their kind: one for all layers, unless a family's layers differ."""
+        return {"default": self.rope_parameters}
+
+    @property
     def rotary_dim(self) -> int:
         """Size of the rotated part of a head. An odd one is turned as if it had one more dimension."""
         head_dim = getattr(self, "head_dim", None) or self.hidden_size // self.num_attention_heads

@@ -10,28 +10,23 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, ClassVar
 
-import keras
 from keras import ops
 
 from tfmodels.checkpoints.weight_map import WeightMap
 from tfmodels.configs.base import ModelConfig
 from tfmodels.configs.part import configuration
-from tfmodels.layers.activations import gelu
-from tfmodels.layers.attention import split_heads
 from tfmodels.layers.classifiers import FirstTokenClassifier
-from tfmodels.layers.feed_forward import FeedForward
-from tfmodels.layers.linear import build_all, embedding, linear, unembed
-from tfmodels.layers.norms import layer_norm
+from tfmodels.layers.linear import build_all
 from tfmodels.layers.relative_bias import RelativeBias
-from tfmodels.models.backbone import BlockContext, EncoderBackbone, TokenInputs, as_rows
+from tfmodels.models.backbone import BlockContext
 from tfmodels.models.base import TFPreTrainedModel
 from tfmodels.models.heads import (
-    MaskedLMHead,
     MultipleChoiceHead,
     QuestionAnsweringHead,
     SequenceClassificationHead,
     TokenClassificationHead,
 )
+from tfmodels.models.post_norm_encoder import PostNormEncoder, TransformedMaskedLMHead
 from tfmodels.models.sharding import Sharding
 from tfmodels.runtime.lowering import PLAIN, Lowering
 
@@ -92,155 +87,32 @@ class MPNetConfig(ModelConfig):
         super().validate()
 
 
-class MPNetAttention(keras.layers.Layer):
-    """Self-attention of all tokens over all."""
-
-    def __init__(self, config: MPNetConfig, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.heads = config.num_attention_heads
-        self.width = config.hidden_size
-        options = {"std": config.initializer_range, "use_bias": True, "dtype": self.dtype_policy}
-        self.q, self.k, self.v, self.o = (linear(self.width, name=name, **options) for name in "qkvo")
-        self.dropout = keras.layers.Dropout(
-            config.attention_probs_dropout_prob, dtype=self.dtype_policy, name="dropout"
-        )
-
-    def build(self, input_shape: Any = None) -> None:
-        build_all(self.width, self.q, self.k, self.v, self.o)
-
-    def call(self, hidden: Any, *, context: BlockContext) -> tuple[Any, Any]:
-        lowering = context.lowering
-        query, key, value = (
-            split_heads(layer(hidden, lowering=lowering), self.heads) for layer in (self.q, self.k, self.v)
-        )
-        scale = (self.width // self.heads) ** -0.5
-        output, _, weights = context.attend(query, key, value, scale=scale, dropout=self.dropout)
-        return self.o(output, lowering=lowering), weights
-
-
-class MPNetBlock(keras.layers.Layer):
-    """Attention and feed-forward, each added to what came in and normalised after."""
-
-    def __init__(self, config: MPNetConfig, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.width = config.hidden_size
-        dtype = self.dtype_policy
-        self.self_attn = MPNetAttention(config, dtype=dtype, name="self_attn")
-        self.dropout = keras.layers.Dropout(config.hidden_dropout_prob, dtype=dtype, name="dropout")
-        self.attention_norm = layer_norm(config.layer_norm_eps, dtype=dtype, name="attention_norm")
-        self.feed_forward = FeedForward(
-            config.hidden_size,
-            config.intermediate_size,
-            config.hidden_act,
-            use_bias=True,
-            std=config.initializer_range,
-            dropout=config.hidden_dropout_prob,
-            dtype=dtype,
-            name="feed_forward",
-        )
-        self.output_norm = layer_norm(config.layer_norm_eps, dtype=dtype, name="output_norm")
-
-    def build(self, input_shape: Any = None) -> None:
-        build_all(self.width, self.self_attn, self.dropout, self.attention_norm, self.feed_forward, self.output_norm)
-
-    def call(self, hidden: Any, *, context: BlockContext) -> tuple[Any, None, Any]:
-        options = {"training": context.training, "lowering": context.lowering}
-        attended, weights = self.self_attn(hidden, context=context)
-        hidden = self.attention_norm(hidden + self.dropout(attended, training=context.training))
-        return self.output_norm(hidden + self.feed_forward(hidden, **options)), None, weights
-
-
-class MPNetBackbone(EncoderBackbone):
-    """Token ids (or embeddings) to hidden states.
-
-    Args:
-        config, attn_implementation: as in `Backbone`.
-        add_pooling_layer: whether `pooler_output` is made from the first token.
-    """
+class MPNetBackbone(PostNormEncoder):
+    """Token ids (or embeddings) to hidden states; arguments as in `PostNormEncoder`."""
 
     config_class = MPNetConfig
 
-    def __init__(self, config: MPNetConfig, *, add_pooling_layer: bool = True, **kwargs: Any):
-        super().__init__(config, **kwargs)
-        dtype, std = self.dtype_policy, config.initializer_range
-        width, positions = config.hidden_size, config.max_position_embeddings
-        self.position_limit = positions
-        options = {"std": std, "dtype": dtype, "padding_id": PADDING_ID}
-        self.embed_tokens = embedding(config.vocab_size, width, name="embed_tokens", **options)
-        self.embed_positions = embedding(positions, width, name="embed_positions", **options)
-        self.embed_norm = layer_norm(config.layer_norm_eps, dtype=dtype, name="embed_norm")
-        self.dropout = keras.layers.Dropout(config.hidden_dropout_prob, dtype=dtype, name="dropout")
-        self.layers = [
-            MPNetBlock(config, dtype=dtype, name=f"layers_{index}") for index in range(config.num_hidden_layers)
-        ]
+    def __init__(self, config: MPNetConfig, **kwargs: Any):
+        super().__init__(config, padding_id=PADDING_ID, skipped_id=PADDING_ID, **kwargs)
         rows = config.relative_attention_num_buckets
         self.relative_bias = RelativeBias(
             config.num_attention_heads,
             rows,
             buckets=min(rows, MAX_BUCKETS),
             max_distance=MAX_DISTANCE,
-            std=std,
-            dtype=dtype,
+            std=config.initializer_range,
+            dtype=self.dtype_policy,
             name="relative_bias",
         )
-        self.pooler = linear(width, std=std, use_bias=True, dtype=dtype, name="pooler") if add_pooling_layer else None
 
     def build(self, input_shape: Any = None) -> None:
-        embeddings = (self.embed_tokens, self.embed_positions, self.embed_norm, self.dropout)
-        build_all(self.config.hidden_size, *embeddings, *self.layers, self.relative_bias, self.pooler)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "add_pooling_layer": self.pooler is not None}
-
-    @property
-    def longest_input(self) -> int:
-        return self.position_limit - PADDING_ID - 1
-
-    def positions(self, position_ids: Any, input_ids: Any, length: Any) -> tuple[Any, Any]:
-        if position_ids is not None:
-            return as_rows(position_ids), None
-        if input_ids is None:
-            counted = ops.expand_dims(ops.arange(1, length + 1, dtype="int32"), 0)
-        else:
-            tokens = ops.cast(ops.not_equal(input_ids, PADDING_ID), "int32")
-            counted = ops.cumsum(tokens, axis=1) * tokens
-        return counted + PADDING_ID, length + PADDING_ID + 1
-
-    def embed(self, tokens: TokenInputs, context: BlockContext) -> Any:
-        positions = self.embed_positions(context.positions, lowering=context.lowering)
-        hidden = self.embed_norm(super().embed(tokens, context) + positions)
-        return self.dropout(hidden, training=context.training)
+        super().build(input_shape)
+        build_all(self.config.hidden_size, self.relative_bias)
 
     def position_context(self, context: BlockContext) -> BlockContext:
         # Distances are counted in columns: padding and given positions do not move them.
         columns = ops.arange(context.mask.query_length, dtype="int32")
         return dataclasses.replace(context, bias=self.relative_bias(columns, lowering=context.lowering))
-
-    def pool(self, hidden: Any, lowering: Lowering) -> Any:
-        return None if self.pooler is None else ops.tanh(self.pooler(hidden[:, 0], lowering=lowering))
-
-
-class MPNetLMHead(keras.layers.Layer):
-    """Prepares hidden states for the comparison with the embeddings, always by exact GELU.
-
-    With tied embeddings it also holds the output's `bias`; otherwise `decoder`, the output layer.
-    """
-
-    def __init__(self, config: MPNetConfig, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.config = config
-        options = {"std": config.initializer_range, "use_bias": True, "dtype": self.dtype_policy}
-        self.dense = linear(config.hidden_size, name="dense", **options)
-        self.layer_norm = layer_norm(config.layer_norm_eps, dtype=self.dtype_policy, name="layer_norm")
-        self.decoder = None if config.tie_word_embeddings else linear(config.vocab_size, name="decoder", **options)
-
-    def build(self, input_shape: Any = None) -> None:
-        build_all(self.config.hidden_size, self.dense, self.layer_norm, self.decoder)
-        if self.decoder is None:
-            self.bias = self.add_weight(shape=(self.config.vocab_size,), initializer="zeros", name="bias")
-
-    def call(self, hidden: Any, lowering: Lowering = PLAIN) -> Any:
-        return self.layer_norm(gelu(self.dense(hidden, lowering=lowering)))
 
 
 class TFMPNetPreTrainedModel(TFPreTrainedModel):
@@ -289,26 +161,10 @@ class TFMPNetModel(TFMPNetPreTrainedModel):
     backbone_options: ClassVar[dict[str, Any]] = {"add_pooling_layer": True}
 
 
-class TFMPNetForMaskedLM(MaskedLMHead, TFMPNetPreTrainedModel):
+class TFMPNetForMaskedLM(TransformedMaskedLMHead, TFMPNetPreTrainedModel):
     """MPNet that fills in masked tokens."""
 
-    def make_head(self) -> None:
-        self.lm_head = MPNetLMHead(self.config, dtype=self.dtype_policy, name="lm_head")
-
-    def build_head(self) -> None:
-        build_all(self.config.hidden_size, self.lm_head)
-
-    def to_logits(self, hidden: Any, lowering: Lowering = PLAIN) -> Any:
-        """Scores over the vocabulary, (batch, length, vocab_size), from hidden states (batch, length, hidden_size)."""
-        hidden = self.lm_head(hidden, lowering=lowering)
-        if self.lm_head.decoder is not None:
-            return self.lm_head.decoder(hidden, lowering=lowering)
-        scores = unembed(hidden, self.get_input_embeddings(), lowering)
-        return scores + ops.cast(self.lm_head.bias, hidden.dtype)
-
-    def get_output_embeddings(self) -> keras.layers.Layer:
-        """The layer that gives logits: the decoder, or the input embeddings where they are tied."""
-        return self.lm_head.decoder or self.get_input_embeddings()
+    head_activation = "gelu"  # whatever the configuration says
 
 
 class TFMPNetForSequenceClassification(SequenceClassificationHead, TFMPNetPreTrainedModel):

@@ -52,6 +52,7 @@ class FeedForward(keras.layers.Layer):
         std: standard deviation of the initial weights.
         names: what checkpoints call the two projections; they become this layer's attributes.
         dropout: share of the output's elements that training drops.
+        transposed_in_files: whether checkpoints hold the projections' weights as (out, in).
 
     Example:
         >>> import numpy as np
@@ -70,12 +71,14 @@ class FeedForward(keras.layers.Layer):
         *,
         names: tuple[str, str] = ("up_proj", "down_proj"),
         dropout: float = 0.0,
+        transposed_in_files: bool = True,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.names = names
+        options = {"std": std, "use_bias": use_bias, "transposed_in_files": transposed_in_files}
         for name, units in zip(names, (intermediate_size, hidden_size), strict=True):
-            setattr(self, name, linear(units, std=std, use_bias=use_bias, dtype=self.dtype_policy, name=name))
+            setattr(self, name, linear(units, dtype=self.dtype_policy, name=name, **options))
         self.activation = get_activation(activation)
         self.dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy, name="dropout")
 

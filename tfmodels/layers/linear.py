@@ -21,9 +21,11 @@ class Linear(keras.layers.Dense):
 
     Attributes:
         adapter: a layer whose output is added unless its `merged` is true, or None; see `set_adapter`.
+        transposed_in_files: whether checkpoints hold the kernel as (out, in).
     """
 
     adapter: Any = None
+    transposed_in_files: bool = True
 
     def call(self, inputs: Any, training: bool | None = None, lowering: Lowering = PLAIN) -> Any:
         if decoding.serves_matvec(inputs, self.kernel, target=lowering.xla_target):
@@ -108,15 +110,19 @@ def _read_once(inputs: Any, layers: Sequence[Linear]) -> list[Any]:
     return outputs
 
 
-def linear(units: int, *, std: float, use_bias: bool, dtype: Any, name: str) -> Linear:
+def linear(
+    units: int, *, std: float, use_bias: bool, dtype: Any, name: str, transposed_in_files: bool = True
+) -> Linear:
     """A dense layer over the last axis, weights drawn from a normal distribution of standard deviation `std`."""
-    return Linear(
+    layer = Linear(
         units,
         use_bias=use_bias,
         kernel_initializer=keras.initializers.RandomNormal(stddev=std),
         dtype=dtype,
         name=name,
     )
+    layer.transposed_in_files = transposed_in_files
+    return layer
 
 
 class Embedding(keras.layers.Embedding):

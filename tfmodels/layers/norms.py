@@ -15,6 +15,7 @@ class RMSNorm(keras.layers.Layer):
 
     Args:
         epsilon: added to the mean square.
+        offset: added to the weight. With one, the product with the weight is in float32 too, as in Gemma.
 
     Example:
         >>> import numpy as np
@@ -23,16 +24,20 @@ class RMSNorm(keras.layers.Layer):
         True
     """
 
-    def __init__(self, epsilon: float, **kwargs: Any):
+    def __init__(self, epsilon: float, *, offset: float = 0.0, **kwargs: Any):
         super().__init__(**kwargs)
         self.epsilon = epsilon
+        self.offset = offset
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        self.weight = self.add_weight(shape=(input_shape[-1],), initializer="ones", name="weight")
+        initializer = "zeros" if self.offset else "ones"
+        self.weight = self.add_weight(shape=(input_shape[-1],), initializer=initializer, name="weight")
 
     def call(self, inputs: Any) -> Any:
         x = ops.cast(inputs, "float32")
         x = x * ops.rsqrt(ops.mean(ops.square(x), axis=-1, keepdims=True) + self.epsilon)
+        if self.offset:
+            return ops.cast(x * (ops.cast(self.weight, "float32") + self.offset), inputs.dtype)
         return ops.cast(x, inputs.dtype) * self.weight
 
 

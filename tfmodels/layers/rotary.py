@@ -16,10 +16,11 @@ from tfmodels.configs.rotary import RotaryConfig
 
 
 class RotaryEmbedding:
-    """Angles of a configuration's `rope_parameters`.
+    """Angles of a configuration's rotary parameters.
 
     Args:
-        config: its `rope_parameters`, head size and `max_position_embeddings` are used.
+        config: its `rotary_parameters`, head size and `max_position_embeddings` are used.
+        kind: which of them, in families whose layers differ.
 
     Source:
         Su et al., https://arxiv.org/abs/2104.09864. Scalings: linear and dynamic (NTK-aware), as published by their
@@ -35,14 +36,14 @@ class RotaryEmbedding:
         True
     """
 
-    def __init__(self, config: RotaryConfig):
-        self.parameters = config.rope_parameters
+    def __init__(self, config: RotaryConfig, kind: str = "default"):
+        self.parameters = config.rotary_parameters[kind]
         self.dim = config.rotary_dim
         self.max_length = config.max_position_embeddings
         self.scale = 1.0  # multiplies cosine and sine
-        kind = self.parameters["rope_type"]
+        rope_type = self.parameters["rope_type"]
         self.exponents = np.arange(0, self.dim, 2, dtype=np.float64) / self.dim
-        getattr(self, f"_init_{kind}")(1.0 / float(self.parameters["rope_theta"]) ** self.exponents)
+        getattr(self, f"_init_{rope_type}")(1.0 / float(self.parameters["rope_theta"]) ** self.exponents)
 
     def _init_default(self, plain: np.ndarray) -> None:
         self.frequencies = plain

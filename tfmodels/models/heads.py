@@ -18,6 +18,8 @@ from tfmodels.models.outputs import (
     CausalLMOutput,
     MaskedLMOutput,
     MultipleChoiceOutput,
+    NextSentencePredictorOutput,
+    PreTrainingOutput,
     QuestionAnsweringOutput,
     SequenceClassifierOutput,
     TokenClassifierOutput,
@@ -55,7 +57,9 @@ class CausalLMHead:
             logits = unembed(hidden, self.get_input_embeddings(), lowering)
         else:
             logits = self.lm_head(hidden, lowering=lowering)
-        return logits if self.config.logit_factor == 1 else logits * self.config.logit_factor
+        factor, cap = self.config.logit_factor, self.config.logit_cap
+        logits = logits if factor == 1 else logits * factor
+        return logits if cap is None else ops.tanh(logits / cap) * cap
 
     def forward(
         self,
@@ -131,6 +135,90 @@ class MaskedLMHead:
         return losses.cross_entropy(outputs["logits"], labels["labels"])
 
 
+class NextSentenceHead:
+    """Whether the second of two texts follows the first (class 0) or is a random one (class 1).
+
+    `labels`, or `next_sentence_label` as TensorFlow scripts call them, are int (batch,).
+    """
+
+    label_names = ("labels",)
+    head_inputs = ("labels", "next_sentence_label")
+    takes_one_text = False
+
+    def make_head(self) -> None:
+        self.seq_relationship = self.make_linear(2, use_bias=True, name="seq_relationship")
+
+    def build_head(self) -> None:
+        build_all(self.config.hidden_size, self.seq_relationship)
+
+    def forward(
+        self,
+        *,
+        labels: Any,
+        next_sentence_label: Any,
+        return_dict: bool | None,
+        lowering: Lowering = PLAIN,
+        **inputs: Any,
+    ) -> Any:
+        if labels is not None and next_sentence_label is not None:
+            raise ValueError("labels and next_sentence_label are two names of the same labels; give one of them.")
+        labels = next_sentence_label if labels is None else labels
+        outputs = self.backbone(**inputs, return_dict=True, lowering=lowering)
+        logits = self.seq_relationship(outputs.pooler_output, lowering=lowering)
+        return self.head_output(NextSentencePredictorOutput, outputs, return_dict, {"labels": labels}, logits=logits)
+
+    def loss_of(self, outputs: Mapping[str, Any], labels: Mapping[str, Any]) -> losses.Loss:
+        """Cross-entropy of the two classes."""
+        return losses.cross_entropy(outputs["logits"], ops.reshape(labels["labels"], (-1,)))
+
+
+class PreTrainingHead:
+    """Scores of masked tokens beside those of the next sentence; the loss is the sum of both.
+
+    `labels` are int (batch, length) with -100 where nothing is asked, `next_sentence_label` int (batch,). A family's
+    head for masked tokens comes before this one and makes the layers that `to_logits` uses.
+    """
+
+    label_names = ("labels", "next_sentence_label")
+    head_inputs = ("labels", "next_sentence_label")
+    main_outputs = ("prediction_logits", "seq_relationship_logits")
+    ties_embeddings = True
+    takes_one_text = False
+
+    def make_head(self) -> None:
+        super().make_head()
+        self.seq_relationship = self.make_linear(2, use_bias=True, name="seq_relationship")
+
+    def build_head(self) -> None:
+        super().build_head()
+        build_all(self.config.hidden_size, self.seq_relationship)
+
+    def forward(
+        self,
+        *,
+        labels: Any,
+        next_sentence_label: Any,
+        return_dict: bool | None,
+        lowering: Lowering = PLAIN,
+        **inputs: Any,
+    ) -> Any:
+        outputs = self.backbone(**inputs, return_dict=True, lowering=lowering)
+        scores = {
+            "prediction_logits": self.to_logits(outputs.last_hidden_state, lowering),
+            "seq_relationship_logits": self.seq_relationship(outputs.pooler_output, lowering=lowering),
+        }
+        given = {"labels": labels, "next_sentence_label": next_sentence_label}
+        return self.head_output(PreTrainingOutput, outputs, return_dict, given, **scores)
+
+    def loss_of(self, outputs: Mapping[str, Any], labels: Mapping[str, Any]) -> losses.Loss:
+        """Sum of the cross-entropies of masked tokens and of the next sentence."""
+        tokens = losses.cross_entropy(outputs["prediction_logits"], labels["labels"])
+        sentences = ops.reshape(labels["next_sentence_label"], (-1,))
+        pairs = losses.cross_entropy(outputs["seq_relationship_logits"], sentences)
+        # The mean of a loss of two parts is that of their means.
+        return losses.Loss(ops.stack([2 * tokens.total, 2 * pairs.total]), ops.stack([tokens.count, pairs.count]))
+
+
 class SequenceClassificationHead:
     """Classification or regression of whole sequences, here at each row's last token that is not padding.
 
@@ -190,6 +278,21 @@ class SequenceClassificationHead:
         return losses.sequence_classification_loss(outputs["logits"], given, problem_type)
 
 
+class PooledClassificationHead(SequenceClassificationHead):
+    """Classification or regression of whole sequences by their pooled output."""
+
+    def make_head(self) -> None:
+        self.dropout = keras.layers.Dropout(_classifier_dropout(self.config), dtype=self.dtype_policy, name="dropout")
+        self.classifier = self.make_linear(self.config.num_labels, use_bias=True, name="classifier")
+
+    def build_head(self) -> None:
+        build_all(self.config.hidden_size, self.dropout, self.classifier)
+
+    def classify(self, hidden: Any, input_ids: Any, training: bool | None, lowering: Lowering = PLAIN) -> Any:
+        pooled = self.dropout(self.backbone.pool(hidden, lowering), training=training)
+        return self.classifier(pooled, lowering=lowering)
+
+
 class MultipleChoiceHead:
     """Choice among several texts, each read alone and scored by its pooled output.
 
@@ -218,9 +321,9 @@ class MultipleChoiceHead:
         **inputs: Any,
     ) -> Any:
         choices = None
-        for name, rank in (("input_ids", 3), ("attention_mask", 3), ("position_ids", 3), ("inputs_embeds", 4)):
-            if inputs[name] is not None:
-                inputs[name], choices = _fold_choices(name, inputs[name], rank)
+        for name in ("input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds"):
+            if inputs.get(name) is not None:
+                inputs[name], choices = _fold_choices(name, inputs[name], 4 if name == "inputs_embeds" else 3)
         outputs = self.backbone(**inputs, return_dict=True, training=training, lowering=lowering)
         pooled = self.dropout(outputs.pooler_output, training=training)
         logits = ops.reshape(self.classifier(pooled, lowering=lowering), (-1, choices))

@@ -13,7 +13,9 @@ __all__ = [
     "MaskedLMOutput",
     "ModelOutput",
     "MultipleChoiceOutput",
+    "NextSentencePredictorOutput",
     "PastKeyValues",
+    "PreTrainingOutput",
     "QuestionAnsweringOutput",
     "SentenceEmbeddingOutput",
     "SequenceClassifierOutput",
@@ -50,6 +52,25 @@ class MaskedLMOutput(ModelOutput):
     """Output of a masked language model; `loss` is a scalar, `logits` (batch, length, vocab_size)."""
 
     fields = ("loss", "logits", "hidden_states", "attentions")
+
+
+class NextSentencePredictorOutput(ModelOutput):
+    """Output of a next-sentence predictor; `logits` is (batch, 2): the second text follows, or is a random one."""
+
+    fields = ("loss", "logits", "hidden_states", "attentions")
+
+
+class PreTrainingOutput(ModelOutput):
+    """Output of BERT's pretraining heads.
+
+    Fields:
+        loss: scalar.
+        prediction_logits: of masked tokens, (batch, length, vocab_size).
+        seq_relationship_logits: of the next sentence, (batch, 2).
+        hidden_states, attentions: as in `BaseModelOutputWithPooling`.
+    """
+
+    fields = ("loss", "prediction_logits", "seq_relationship_logits", "hidden_states", "attentions")
 
 
 class SequenceClassifierOutput(ModelOutput):

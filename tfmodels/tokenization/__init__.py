@@ -3,6 +3,8 @@
 from tfmodels.tokenization.auto_tokenizer import AutoTokenizer
 from tfmodels.tokenization.batch_encoding import BatchEncoding, CharSpan, TokenSpan
 from tfmodels.tokenization.families import (
+    BertTokenizer,
+    BertTokenizerFast,
     GPT2Tokenizer,
     GPT2TokenizerFast,
     GPTNeoXTokenizer,
@@ -11,6 +13,8 @@ from tfmodels.tokenization.families import (
     LlamaTokenizerFast,
     MPNetTokenizer,
     MPNetTokenizerFast,
+    Qwen2Tokenizer,
+    Qwen2TokenizerFast,
 )
 from tfmodels.tokenization.fast import PreTrainedTokenizerFast
 from tfmodels.tokenization.tool_schemas import get_json_schema
@@ -18,6 +22,8 @@ from tfmodels.tokenization.tool_schemas import get_json_schema
 __all__ = [
     "AutoTokenizer",
     "BatchEncoding",
+    "BertTokenizer",
+    "BertTokenizerFast",
     "CharSpan",
     "GPT2Tokenizer",
     "GPT2TokenizerFast",
@@ -28,6 +34,8 @@ __all__ = [
     "MPNetTokenizer",
     "MPNetTokenizerFast",
     "PreTrainedTokenizerFast",
+    "Qwen2Tokenizer",
+    "Qwen2TokenizerFast",
     "TokenSpan",
     "get_json_schema",
 ]

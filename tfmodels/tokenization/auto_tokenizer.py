@@ -10,9 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from tfmodels.auto import FAMILIES
+from tfmodels.checkpoints.formats.gguf import read_header
 from tfmodels.configs.base import ModelConfig
 from tfmodels.tokenization.conversions.reading import read_json
-from tfmodels.tokenization.families import GPT2Tokenizer, GPTNeoXTokenizer, LlamaTokenizer, MPNetTokenizer
+from tfmodels.tokenization.families import (
+    BertTokenizer,
+    GPT2Tokenizer,
+    GPTNeoXTokenizer,
+    LlamaTokenizer,
+    MPNetTokenizer,
+    Qwen2Tokenizer,
+)
 from tfmodels.tokenization.fast import PreTrainedTokenizerFast, load
 from tfmodels.tokenization.tokenizer_files import CLASS_KEY, TOKENIZER_FILE, read_config
 from tfmodels.utils.text import quote
@@ -25,6 +33,8 @@ TOKENIZERS = {
     "GPT2Tokenizer": GPT2Tokenizer,
     "GPTNeoXTokenizer": GPTNeoXTokenizer,
     "MPNetTokenizer": MPNetTokenizer,
+    "Qwen2Tokenizer": Qwen2Tokenizer,
+    "BertTokenizer": BertTokenizer,
 }
 
 
@@ -71,15 +81,15 @@ class AutoTokenizer:
         if trust_remote_code:
             warnings.warn("trust_remote_code=True has no effect: code in a checkpoint is never run.", stacklevel=2)
         if options.get("gguf_file") is not None:
-            return load(name_or_path, _of_gguf, options)
+            return load(name_or_path, functools.partial(_of_gguf, file=options["gguf_file"]), options)
         if config is not None and not isinstance(config, (ModelConfig, Mapping)):
             raise TypeError(f"config={quote(config)}; a configuration or a dict was expected.")
         values = config.to_dict() if isinstance(config, ModelConfig) else config
         return load(name_or_path, functools.partial(_pick, model_config=values), options)
 
 
-def _of_gguf(folder: Path) -> type[PreTrainedTokenizerFast]:
-    return LlamaTokenizer  # the one architecture that is read from such files
+def _of_gguf(folder: Path, file: str) -> type[PreTrainedTokenizerFast]:
+    return TOKENIZERS[FAMILIES[read_header(folder / file).config["model_type"]].tokenizer]
 
 
 def _pick(folder: Path, model_config: Mapping[str, Any] | None) -> type[PreTrainedTokenizerFast]:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from tokenizers import AddedToken, Tokenizer, processors
 
-from tfmodels.tokenization.conversions.byte_level import byte_level_backend
+from tfmodels.tokenization.conversions.byte_level import QWEN2_PATTERN, byte_level_backend
 from tfmodels.tokenization.conversions.values import byte_level_values, word_piece_values
 from tfmodels.tokenization.conversions.word_piece import word_piece_backend
 from tfmodels.tokenization.fast import PreTrainedTokenizerFast
@@ -69,6 +69,8 @@ class GPT2Tokenizer(PreTrainedTokenizerFast):
     vocab_files_names: ClassVar[dict[str, str]] = {"vocab_file": "vocab.json", "merges_file": "merges.txt"}
     pipeline_options = ("add_prefix_space", "trim_offsets")
     trim_offsets = PipelineOption()
+    # How text is cut before merging; None is GPT-2's way.
+    pattern: ClassVar[str | None] = None
     _cleans_bpe = True
     default_special_tokens: ClassVar[dict[str, str | AddedToken]] = {
         "bos_token": "<|endoftext|>",
@@ -79,11 +81,12 @@ class GPT2Tokenizer(PreTrainedTokenizerFast):
 
     @classmethod
     def _from_vocabulary(cls, vocab: Any, merges: Any) -> Tokenizer:
-        return byte_level_values(vocab, merges, nfc=cls._nfc)
+        return byte_level_values(vocab, merges, nfc=cls._nfc, pattern=cls.pattern)
 
     @classmethod
     def _convert(cls, files: dict[str, Path], config: dict[str, Any]) -> tuple[Tokenizer, dict]:
-        return byte_level_backend(files["vocab_file"], files["merges_file"], nfc=cls._nfc), {}
+        options = {"nfc": cls._nfc, "pattern": cls.pattern}
+        return byte_level_backend(files["vocab_file"], files["merges_file"], **options), {}
 
 
 class GPTNeoXTokenizer(GPT2Tokenizer):
@@ -100,7 +103,85 @@ class GPTNeoXTokenizer(GPT2Tokenizer):
     _nfc = True
 
 
-class MPNetTokenizer(PreTrainedTokenizerFast):
+class Qwen2Tokenizer(GPT2Tokenizer):
+    """Byte-level BPE of Qwen 2 and 3 (Yang et al. 2024, https://arxiv.org/abs/2407.10671).
+
+    As GPT-2's, but characters are composed (NFC) first, text is cut by other rules, digits one by one, and
+    <|endoftext|> also pads.
+    """
+
+    default_special_tokens: ClassVar[dict[str, str | AddedToken]] = {
+        "eos_token": "<|endoftext|>",
+        "unk_token": "<|endoftext|>",
+        "pad_token": "<|endoftext|>",
+    }
+    pattern = QWEN2_PATTERN
+    _nfc = True
+
+
+class WordPieceTokenizer(PreTrainedTokenizerFast):
+    """Base of the tokenizers with WordPiece (Devlin et al. 2019, https://arxiv.org/abs/1810.04805)."""
+
+    vocab_files_names: ClassVar[dict[str, str]] = {"vocab_file": "vocab.txt"}
+    pipeline_options = ("do_lower_case", "strip_accents", "tokenize_chinese_chars")
+    do_lower_case = PipelineOption()
+    strip_accents = PipelineOption(None)
+    tokenize_chinese_chars = PipelineOption()
+
+    @classmethod
+    def _from_vocabulary(cls, vocab: Any, merges: Any) -> Tokenizer:
+        return word_piece_values(vocab, str(cls.default_special_tokens["unk_token"]))
+
+    @classmethod
+    def _convert(cls, files: dict[str, Path], config: dict[str, Any]) -> tuple[Tokenizer, dict]:
+        return word_piece_backend(files["vocab_file"], str(cls.default_special_tokens["unk_token"])), {}
+
+    def update_post_processor(self) -> None:
+        """Put the present cls and sep tokens around texts."""
+        self._set_post_processor({})
+
+
+class BertTokenizer(WordPieceTokenizer):
+    """WordPiece of BERT, from a tokenizer.json or a vocab.txt (Devlin et al. 2019, https://arxiv.org/abs/1810.04805).
+
+    Texts become [CLS] text [SEP], pairs [CLS] text [SEP] text_pair [SEP], with the token type 1 from `text_pair` on.
+
+    Args:
+        vocab_file: a vocab.txt.
+        tokenizer_file: a tokenizer.json.
+        do_lower_case: default True.
+        strip_accents: default: as `do_lower_case`.
+        tokenize_chinese_chars: whether each Chinese character is a word; default True.
+        options: as for `PreTrainedTokenizerFast`.
+
+    Example:
+        >>> tokenizer = BertTokenizer(vocab=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "play", "##ing"])
+        >>> tokenizer("Playing", "play")
+        {'input_ids': [2, 5, 6, 3, 5, 3], 'token_type_ids': [0, 0, 0, 0, 1, 1], 'attention_mask': [1, 1, 1, 1, 1, 1]}
+    """
+
+    model_input_names = ("input_ids", "token_type_ids", "attention_mask")
+    default_special_tokens: ClassVar[dict[str, str | AddedToken]] = {
+        "unk_token": "[UNK]",
+        "sep_token": "[SEP]",
+        "pad_token": "[PAD]",
+        "cls_token": "[CLS]",
+        "mask_token": "[MASK]",
+    }
+
+    def _set_post_processor(self, config: dict[str, Any]) -> None:
+        first, last = "$CLS:0 $A:0 $SEP:0", "$B:1 $SEP:1"
+        names = {"$CLS": self.cls_token, "$SEP": self.sep_token}
+        for name, token in names.items():
+            first, last = first.replace(name, token), last.replace(name, token)
+        self._tokenizer.post_processor = processors.TemplateProcessing(
+            single=first,
+            pair=f"{first} {last}",
+            special_tokens=[(self.cls_token, self.cls_token_id), (self.sep_token, self.sep_token_id)],
+        )
+
+
+class MPNetTokenizer(WordPieceTokenizer):
     """WordPiece of MPNet, from a tokenizer.json or a vocab.txt (Song et al. 2020, https://arxiv.org/abs/2004.09297).
 
     Texts become <s> text </s>, pairs <s> text </s></s> text_pair </s>. The unknown token is [UNK], although the
@@ -115,11 +196,6 @@ class MPNetTokenizer(PreTrainedTokenizerFast):
         options: as for `PreTrainedTokenizerFast`.
     """
 
-    vocab_files_names: ClassVar[dict[str, str]] = {"vocab_file": "vocab.txt"}
-    pipeline_options = ("do_lower_case", "strip_accents", "tokenize_chinese_chars")
-    do_lower_case = PipelineOption()
-    strip_accents = PipelineOption(None)
-    tokenize_chinese_chars = PipelineOption()
     default_special_tokens: ClassVar[dict[str, str | AddedToken]] = {
         "bos_token": "<s>",
         "eos_token": "</s>",
@@ -129,18 +205,6 @@ class MPNetTokenizer(PreTrainedTokenizerFast):
         "cls_token": "<s>",
         "mask_token": AddedToken("<mask>", lstrip=True, special=True, normalized=False),
     }
-
-    @classmethod
-    def _from_vocabulary(cls, vocab: Any, merges: Any) -> Tokenizer:
-        return word_piece_values(vocab, str(cls.default_special_tokens["unk_token"]))
-
-    @classmethod
-    def _convert(cls, files: dict[str, Path], config: dict[str, Any]) -> tuple[Tokenizer, dict]:
-        return word_piece_backend(files["vocab_file"], str(cls.default_special_tokens["unk_token"])), {}
-
-    def update_post_processor(self) -> None:
-        """Put the present cls and sep tokens around texts."""
-        self._set_post_processor({})
 
     def _set_post_processor(self, config: dict[str, Any]) -> None:
         self._tokenizer.post_processor = processors.RobertaProcessing(
@@ -152,3 +216,5 @@ LlamaTokenizerFast = LlamaTokenizer
 GPT2TokenizerFast = GPT2Tokenizer
 GPTNeoXTokenizerFast = GPTNeoXTokenizer
 MPNetTokenizerFast = MPNetTokenizer
+Qwen2TokenizerFast = Qwen2Tokenizer
+BertTokenizerFast = BertTokenizer

@@ -78,7 +78,7 @@ def layout_map(
         if size % shards:
             raise ValueError(f"{name}={size} does not split over {shards} devices.")
     family = family_of(config)
-    sharding = family.load(f"TF{family.stem}Model").sharding
+    sharding = family.load(family.class_name("Model")).sharding
     layouts = keras.distribution.LayoutMap(device_mesh)
 
     def put(names: str, layout: tuple[str | None, ...]) -> None:

@@ -68,7 +68,7 @@ def model_class(shape: Shape) -> tuple[Any, Any]:
     model_type, head, changes = shape
     config = tfmodels.AutoConfig.for_model(model_type, **changes)
     family = tfmodels.auto.family_of(config)
-    return family.load(f"TF{family.stem}{head}"), config
+    return family.load(family.class_name(head)), config
 
 
 def write_random(folder: str | Path, shape: Shape, dtype: str = "float32") -> tuple[int, Any]:

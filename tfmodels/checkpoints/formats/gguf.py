@@ -73,7 +73,8 @@ class GGUFFile(TensorFile):
                 raise CheckpointError(f"{path}: tensor {quote(stored)} has {entry.shape[0]} rows for {heads} heads.")
             dtype = _PLAIN.get(entry.kind, "float32")
             nbytes = math.prod(entry.shape) * DTYPES[dtype].itemsize
-            self.tensors[name] = TensorInfo(name, entry.shape, dtype, nbytes, file.path.name)
+            shape = entry.shape[::-1] if name.endswith(self._map.turned) else entry.shape
+            self.tensors[name] = TensorInfo(name, shape, dtype, nbytes, file.path.name)
             self._entries[name] = stored
 
     def _heads(self, name: str) -> int | None:
@@ -86,6 +87,11 @@ class GGUFFile(TensorFile):
         array = self._elements(self._entries[name])
         if heads:
             array = _unpermute(array, heads)
+        for end, added in self._map.shifted.items():
+            if name.endswith(end):
+                array = array - array.dtype.type(added)
+        if name.endswith(self._map.turned):
+            array = array.T
         array.flags.writeable = False
         return array
 

@@ -26,6 +26,7 @@ _FREE_ITEMS, _BYTES_PER_ITEM = 10_000, 64
 # Places and sizes in bits of the sign, the exponent (2) and the mantissa (2).
 _BFLOAT16_FIELDS = (15, 7, 8, 0, 7)
 _LIST = "_._"  # stands between a list's name and an index in the names of Keras layers
+_RENAMED = "___"  # stands before the name in PyTorch files of a layer that was called otherwise
 
 
 class TensorFlowFile(TensorFile):
@@ -125,7 +126,10 @@ class TensorFlowFile(TensorFile):
             raise CheckpointError(
                 f"{self.path} is cut short: weight {quote(path)} ends at byte {offset + nbytes} of {self._file.size}."
             )
-        transposed = len(shape) == 2 and path.split("/")[-1].startswith("kernel")
+        parameter = path.split("/")[-1]
+        if parameter.startswith("bias") and len(shape) == 2 and shape[0] == 1:
+            shape = shape[1:]  # as the former GPT-2 had them
+        transposed = len(shape) == 2 and parameter.startswith("kernel")
         info = TensorInfo(name, shape[::-1] if transposed else shape, dtype.name, nbytes, self.path.name)
         # Embeddings that a head shares with the model are stored with both.
         if self.tensors.setdefault(name, info) != info:
@@ -177,4 +181,5 @@ def torch_name(name: str) -> str:
     """
     _, slash, inner = name.removesuffix(":0").partition("/")
     *layers, parameter = (inner if slash else name.removesuffix(":0")).replace(_LIST, "/").split("/")
+    layers = [layer.split(_RENAMED)[-1] for layer in layers]
     return ".".join([*layers, _PARAMETERS.get(parameter, parameter)])

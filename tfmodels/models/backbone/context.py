@@ -21,7 +21,8 @@ class BlockContext:
     Fields:
         mask: which keys each query sees.
         positions: of the tokens, int (batch or 1, length).
-        rotary: cosine and sine of the positions, for families with rotary embeddings.
+        rotary: cosine and sine of the positions, for families with rotary embeddings; None in a block without.
+        rotaries: `rotary` by its kind, where blocks differ in it.
         bias: float scores added in every block (ALiBi, relative positions), or None.
         cache_length: int32 scalar where a static cache is written; None for growing caches.
         return_weights: whether to return attention weights.
@@ -36,6 +37,7 @@ class BlockContext:
     mask: AttentionMask
     positions: Any = None
     rotary: tuple[Any, Any] | None = None
+    rotaries: dict[str, tuple[Any, Any]] | None = None
     bias: Any = None
     cache_length: Any = None
     return_weights: bool = False

@@ -42,10 +42,11 @@ class EncoderBackbone(Backbone):
         output_hidden_states: bool | None,
         return_dict: bool | None,
         training: bool | None,
+        token_type_ids: Any = None,
         lowering: Lowering = PLAIN,
     ) -> Any:
         exactly_one_input(input_ids, inputs_embeds, self.config.vocab_size)
-        tokens = TokenInputs(input_ids, inputs_embeds, attention_mask)
+        tokens = TokenInputs(input_ids, inputs_embeds, attention_mask, types=token_type_ids)
         length = tokens.length
         positions, end = self.positions(position_ids, input_ids, length)
         self.check_positions(positions, end)

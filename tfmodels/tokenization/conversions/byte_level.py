@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from tfmodels.tokenization.conversions.reading import check_ids, library_errors, read_json, read_text
 from tfmodels.utils.text import quote
+
+# Of tokenizer.json in the Qwen 2 and 3 checkpoints.
+QWEN2_PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 
 
 def byte_characters() -> list[str]:
@@ -25,13 +30,16 @@ def byte_characters() -> list[str]:
     return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
 
 
-def byte_level_backend(vocab_file: str | Path, merges_file: str | Path, *, nfc: bool = False) -> Tokenizer:
+def byte_level_backend(
+    vocab_file: str | Path, merges_file: str | Path, *, nfc: bool = False, pattern: str | None = None
+) -> Tokenizer:
     """Build a byte-level BPE backend (GPT-2's) from `vocab.json` and `merges.txt`.
 
     Args:
         vocab_file: JSON object, token -> id.
         merges_file: one merge a line, "left right", best first; a first line "#version..." is skipped.
         nfc: compose characters first, as GPT-NeoX does.
+        pattern: regular expression of the pieces that text is cut into before merging; None for GPT-2's.
 
     Raises:
         FileNotFoundError: one of the files is missing.
@@ -47,14 +55,20 @@ def byte_level_backend(vocab_file: str | Path, merges_file: str | Path, *, nfc: 
         raise ValueError(f"{merges_file}: a merge is two tokens with a space between them, got {got}.")
     with library_errors(f"{vocab_file} and {merges_file} do not fit together"):
         backend = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
-    return byte_level_steps(backend, nfc=nfc)
+    return byte_level_steps(backend, nfc=nfc, pattern=pattern)
 
 
-def byte_level_steps(backend: Tokenizer, *, nfc: bool) -> Tokenizer:
-    """Give a BPE backend the steps around its model that make it byte-level; `nfc` as above."""
+def byte_level_steps(backend: Tokenizer, *, nfc: bool, pattern: str | None = None) -> Tokenizer:
+    """Give a BPE backend the steps around its model that make it byte-level; `nfc` and `pattern` as above."""
     if nfc:
         backend.normalizer = normalizers.NFC()
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    if pattern is None:
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    else:
+        cut = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
+        backend.pre_tokenizer = pre_tokenizers.Sequence(
+            [cut, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        )
     backend.post_processor = processors.ByteLevel(trim_offsets=nfc, add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     return backend

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from tfmodels.checkpoints.files import CheckpointError
 from tfmodels.checkpoints.formats.gguf import read_header
 from tfmodels.tokenization.conversions import sentencepiece
+from tfmodels.tokenization.conversions.byte_level import QWEN2_PATTERN
 from tfmodels.tokenization.conversions.tiktoken import LLAMA3_PATTERN
 from tfmodels.utils.text import quote
 
@@ -22,6 +23,10 @@ _LLAMA3 = [
     pre_tokenizers.Split(Regex(LLAMA3_PATTERN), behavior="isolated"),
     pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
 ]
+_QWEN2 = [
+    pre_tokenizers.Split(Regex(QWEN2_PATTERN), behavior="isolated"),
+    pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+]
 # How text is cut before merging, by the name that the file gives.
 _PRE_TOKENIZERS = {
     "default": _GPT2,
@@ -29,6 +34,7 @@ _PRE_TOKENIZERS = {
     "llama3": _LLAMA3,
     "llama-v3": _LLAMA3,
     "llama-bpe": _LLAMA3,
+    "qwen2": _QWEN2,
     "smollm": [pre_tokenizers.Digits(individual_digits=True), *_GPT2],
 }
 
@@ -70,7 +76,7 @@ def read_gguf(path: Path) -> tuple[Tokenizer, dict[str, Any]]:
     config: dict[str, Any] = {
         "add_bos_token": metadata.get(_PREFIX + "add_bos_token", kind == "llama" or cut is _LLAMA3),
         "add_eos_token": metadata.get(_PREFIX + "add_eos_token", False),
-        "model_max_length": metadata.get("llama.context_length"),
+        "model_max_length": metadata.get(f"{metadata.get('general.architecture')}.context_length"),
     }
     for key, role in _SPECIAL_TOKENS.items():
         index = metadata.get(f"{_PREFIX}{key}_token_id")
@@ -116,6 +122,8 @@ def _byte_level(
     except Exception as error:  # the library raises plain Exception, or TypeError for a merge that is no pair
         raise CheckpointError(f"{path}: tokens and merges do not fit together: {error}") from error
     backend = Tokenizer(model)
+    if cut is _QWEN2:
+        backend.normalizer = normalizers.NFC()
     backend.pre_tokenizer = pre_tokenizers.Sequence(cut)
     backend.post_processor = processors.ByteLevel(trim_offsets=False)
     backend.decoder = decoders.ByteLevel()

@@ -25,9 +25,9 @@ def spaced_bpe_backend(vocab: Any, merges: Any) -> Tokenizer:
     return backend
 
 
-def byte_level_values(vocab: Any, merges: Any, *, nfc: bool) -> Tokenizer:
-    """Byte-level BPE; arguments as for `PreTrainedTokenizerFast`."""
-    return byte_level_steps(Tokenizer(_bpe(_vocabulary(vocab), merges)), nfc=nfc)
+def byte_level_values(vocab: Any, merges: Any, *, nfc: bool, pattern: str | None = None) -> Tokenizer:
+    """Byte-level BPE; arguments as for `PreTrainedTokenizerFast` and `byte_level_backend`."""
+    return byte_level_steps(Tokenizer(_bpe(_vocabulary(vocab), merges)), nfc=nfc, pattern=pattern)
 
 
 def word_piece_values(vocab: Any, unk_token: str) -> Tokenizer:

@@ -1,0 +1,191 @@
+"""Decoders of Llama's kind in GGUF files: names of weights and settings, see `tfmodels.checkpoints.gguf_map`.
+
+A family's own module, `<family>_gguf`, makes a map of these and says what is its own. These modules lie beside the
+families' files rather than in them, so that configurations and tokenizers of GGUF files are read without a backend.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import numpy as np
+
+from tfmodels.checkpoints.files import CheckpointError
+from tfmodels.checkpoints.gguf_map import GGUFMap, GGUFSettings, short
+from tfmodels.utils.text import quote
+
+_ROPE_FACTORS = "rope_freqs.weight"
+
+# Settings without which most families would compute something else; 0 or false turns them off.
+_UNSUPPORTED = (
+    *("expert_count", "use_parallel_residual", "attention.sliding_window", "attention.scale", "embedding_scale"),
+    *("residual_scale", "logit_scale", "attention.clamp_kqv", "attention.max_alibi_bias"),
+)
+_SCALING = "rope.scaling."
+_SCALING_KEYS = ("type", "factor", "original_context_length", "finetuned")
+
+# Llama 3's frequency scaling; files hold the resulting factors alone.
+_LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+
+
+# Names of layers, and projections to heads whose rows llama.cpp reorders in some architectures.
+NAMES = {
+    "token_embd": "model.embed_tokens",
+    "output_norm": "model.norm",
+    "output": "lm_head",
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+HEAD_NORMS = {"attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm"}
+ROTATED = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}
+
+
+def decoder_map(
+    architecture: str,
+    family: str,
+    more: Callable[[GGUFSettings], Mapping[str, Any]] = lambda settings: {},
+    *,
+    names: Mapping[str, str] = NAMES,
+    rotated: Mapping[str, str] = ROTATED,
+    supported: Collection[str] = (),
+    model_type: str | None = None,
+    class_name: str | None = None,
+    shifted: Mapping[str, float] | None = None,
+) -> GGUFMap:
+    """The map of an architecture.
+
+    Args:
+        architecture: `general.architecture`.
+        family: the stem of the family's class names, and its name in messages.
+        more: gives what the configuration has beside the fields that all have.
+        names, rotated, shifted: as in `GGUFMap`.
+        supported: settings that `more` reads, which other families do not know.
+        model_type: default: as `architecture`.
+        class_name: of the language model; default: as the stem says.
+
+    Example:
+        >>> decoder_map("llama", "Llama").stored_name("blk.3.attn_q.weight")
+        'model.layers.3.self_attn.q_proj.weight'
+    """
+
+    def config(settings: GGUFSettings) -> dict[str, Any]:
+        values = _decoder_config(settings, supported)
+        about = {"model_type": model_type or architecture, "architectures": [class_name or f"{family}ForCausalLM"]}
+        return {**about, **values, **more(settings)}
+
+    return GGUFMap(
+        architecture=architecture,
+        family=family,
+        names=names,
+        rotated=rotated,
+        shifted=shifted or {},
+        settings=(_ROPE_FACTORS,),
+        positive=(
+            *("attention.head_count", "attention.head_count_kv", "attention.key_length", "embedding_length"),
+            *("block_count", "vocab_size", "feed_forward_length", "context_length", "rope.freq_base"),
+        ),
+        config=config,
+    )
+
+
+def biases(settings: GGUFSettings) -> dict[str, bool]:
+    """Whether a file has biases in attention and in its feed-forward blocks, as configurations say it."""
+    names = {"attention_bias": "blk.0.attn_q.bias", "mlp_bias": "blk.0.ffn_gate.bias"}
+    return {field: name in settings.tensors for field, name in names.items()}
+
+
+def _decoder_config(settings: GGUFSettings, supported: Collection[str]) -> dict[str, Any]:
+    """The fields of a `config.json` that a file's settings stand for.
+
+    Raises:
+        CheckpointError: a setting is missing or unusable, or the model computes something that the family does not.
+    """
+    number, where = settings.number, settings.where
+    refused = [name for name in _UNSUPPORTED if settings.stored(name) and name not in supported]
+    scaling = settings.key(_SCALING)
+    others = [key.removeprefix(scaling) for key in settings.metadata if key.startswith(scaling)]
+    refused += [_SCALING + name for name in others if name not in _SCALING_KEYS]
+    if refused:
+        values = ", ".join(f"{settings.key(name)} = {short(settings.stored(name))}" for name in refused)
+        raise CheckpointError(f"{where} asks for what no {settings.gguf_map.family} model here does: {values}.")
+    heads, width = number("attention.head_count"), number("embedding_length")
+    head_dim = number("attention.key_length", width // heads)
+    for name in ("attention.value_length", "rope.dimension_count"):
+        if number(name, head_dim) != head_dim:
+            raise CheckpointError(
+                f"{where}: {settings.key(name)} is {number(name)}; only the head size, {head_dim}, can be used."
+            )
+    tokens = settings.metadata.get("tokenizer.ggml.tokens")
+    values = {
+        "vocab_size": number("vocab_size", len(tokens) if isinstance(tokens, list) else None),
+        "hidden_size": width,
+        "intermediate_size": number("feed_forward_length"),
+        "num_hidden_layers": number("block_count"),
+        "num_attention_heads": heads,
+        "num_key_value_heads": number("attention.head_count_kv", heads),
+        "head_dim": head_dim,
+        "max_position_embeddings": number("context_length"),
+        # Stored in single precision: the shortest decimal that means the same there is what was meant.
+        "rms_norm_eps": float(str(np.float32(number("attention.layer_norm_rms_epsilon", kind=float)))),
+        "rope_theta": number("rope.freq_base", 10000.0, float),
+        "tie_word_embeddings": "output.weight" not in settings.tensors,
+        "bos_token_id": settings.token_id("bos"),
+        "eos_token_id": settings.token_id("eos"),
+        "pad_token_id": settings.token_id("padding"),
+    }
+    scaling = _stored_scaling(settings)
+    if _ROPE_FACTORS in settings.tensors:
+        if scaling is not None:
+            raise CheckpointError(f"{where} scales positions twice: {_ROPE_FACTORS}, {scaling}.")
+        scaling = _llama3_scaling(settings.read(_ROPE_FACTORS).astype(np.float64), values["rope_theta"])
+        if scaling is None:
+            raise CheckpointError(
+                f"{where}: {_ROPE_FACTORS} holds frequency factors other than Llama 3's, which no configuration here "
+                f"describes."
+            )
+    return values if scaling is None else {**values, "rope_scaling": scaling}
+
+
+def _stored_scaling(settings: GGUFSettings) -> dict[str, Any] | None:
+    """The `rope_scaling` that the settings name, or None."""
+    old_factor = settings.stored("rope.scale_linear")
+    kind = settings.stored("rope.scaling.type", "none" if old_factor is None else "linear")
+    if kind == "none":
+        return None
+    if kind == "linear":
+        return {"rope_type": "linear", "factor": settings.number("rope.scaling.factor", old_factor, float)}
+    if kind == "yarn":
+        return {
+            "rope_type": "yarn",
+            "factor": settings.number("rope.scaling.factor", kind=float),
+            "original_max_position_embeddings": settings.number("rope.scaling.original_context_length"),
+        }
+    raise CheckpointError(
+        f"{settings.where}: {settings.key('rope.scaling.type')} {quote(kind)} cannot be read; none, linear and yarn "
+        f"can."
+    )
+
+
+def _llama3_scaling(factors: np.ndarray, theta: float) -> dict[str, Any] | None:
+    """The `rope_scaling` of Llama 3 that gives these divisors of the frequencies, or None."""
+    if factors.ndim != 1 or not np.all(np.isfinite(factors)) or not np.all(factors > 0):
+        return None
+    wavelengths = 2 * math.pi * theta ** (np.arange(len(factors)) / max(len(factors), 1))
+    original, low, high = (
+        _LLAMA3[key] for key in ("original_max_position_embeddings", "low_freq_factor", "high_freq_factor")
+    )
+    factor = float(factors.max(initial=1.0))
+    smooth = np.clip((original / wavelengths - low) / (high - low), 0, 1)
+    expected = 1 / ((1 - smooth) / factor + smooth)
+    if not np.allclose(factors, expected, rtol=1e-4):
+        return None
+    return {"rope_type": "llama3", "factor": factor, **_LLAMA3}

@@ -1,0 +1,86 @@
+"""Granite 3 (https://github.com/ibm-granite/granite-3.0-language-models).
+
+A decoder of Llama's kind with factors on embeddings, scores, what blocks add, and logits. Covers the dense Granite 3
+models and everything else whose `model_type` is "granite".
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from tfmodels.configs.decoder import DecoderConfig
+from tfmodels.configs.part import configuration
+from tfmodels.generation.api import GenerationMixin
+from tfmodels.models import heads
+from tfmodels.models.rotary_decoder import RotaryDecoderBackbone, RotaryDecoderModel
+
+
+@configuration
+class GraniteConfig(DecoderConfig):
+    """Configuration of a Granite model; the defaults are those of transformers.
+
+    Fields: as in `DecoderConfig`; `embedding_multiplier` is a factor on the embeddings, `attention_multiplier` on
+    products of queries and keys, `residual_multiplier` on what each part of a block adds; logits are divided by
+    `logits_scaling`.
+
+    Raises:
+        ValueError: values contradict each other.
+
+    Example:
+        >>> from tfmodels import GraniteConfig
+        >>> GraniteConfig(logits_scaling=8.0).logit_factor
+        0.125
+    """
+
+    model_type: ClassVar[str] = "granite"
+    positional: ClassVar[tuple[str, ...]] = (
+        *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
+        *("num_key_value_heads", "hidden_act", "max_position_embeddings", "initializer_range", "rms_norm_eps"),
+        *("use_cache", "pad_token_id", "bos_token_id", "eos_token_id", "tie_word_embeddings", "rope_theta"),
+        *("rope_scaling", "attention_bias", "attention_dropout", "mlp_bias", "embedding_multiplier"),
+        *("logits_scaling", "residual_multiplier", "attention_multiplier"),
+    )
+
+    bos_token_id: int | None = 1
+    eos_token_id: int | list[int] | None = 2
+    attention_bias: bool = False
+    mlp_bias: bool = False
+    embedding_multiplier: float = 1.0
+    logits_scaling: float = 1.0
+    residual_multiplier: float = 1.0
+    attention_multiplier: float = 1.0
+
+    @property
+    def attention_scale(self) -> float:
+        return self.attention_multiplier
+
+    @property
+    def logit_factor(self) -> float:
+        """The factor on the logits, 1 / `logits_scaling`."""
+        return 1 / self.logits_scaling
+
+    def validate(self) -> None:
+        super().validate()
+        if not self.logits_scaling:
+            raise ValueError("logits_scaling=0 in GraniteConfig; logits are divided by it: another number is needed.")
+
+
+class GraniteBackbone(RotaryDecoderBackbone):
+    """Token ids (or embeddings) to hidden states."""
+
+    config_class = GraniteConfig
+
+
+class TFGranitePreTrainedModel(RotaryDecoderModel):
+    """Base of the Granite models."""
+
+    config_class = GraniteConfig
+    backbone_class = GraniteBackbone
+
+
+class TFGraniteModel(TFGranitePreTrainedModel):
+    """The bare Granite decoder: hidden states, no head."""
+
+
+class TFGraniteForCausalLM(GenerationMixin, heads.CausalLMHead, TFGranitePreTrainedModel):
+    """Granite with a language-model head: scores of the next token, and `generate`."""

@@ -1,0 +1,80 @@
+"""Mistral (Jiang et al., https://arxiv.org/abs/2310.06825).
+
+A decoder of Llama's kind whose tokens see the last `sliding_window` tokens in every layer. Covers Mistral 7B, Nemo,
+Small and everything else whose `model_type` is "mistral".
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from tfmodels.configs.decoder import DecoderConfig
+from tfmodels.configs.part import configuration
+from tfmodels.generation.api import GenerationMixin
+from tfmodels.models import heads
+from tfmodels.models.rotary_decoder import RotaryDecoderBackbone, RotaryDecoderModel
+
+
+@configuration
+class MistralConfig(DecoderConfig):
+    """Configuration of a Mistral model: a `DecoderConfig` with a `sliding_window`; the defaults are Mistral-7B's.
+
+    Example:
+        >>> from tfmodels import MistralConfig
+        >>> MistralConfig(num_hidden_layers=2, sliding_window=64).windows
+        (64, 64)
+    """
+
+    model_type: ClassVar[str] = "mistral"
+    positional: ClassVar[tuple[str, ...]] = (
+        *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
+        *("num_key_value_heads", "head_dim", "hidden_act", "max_position_embeddings", "initializer_range"),
+        *("rms_norm_eps", "use_cache", "pad_token_id", "bos_token_id", "eos_token_id", "tie_word_embeddings"),
+        *("rope_theta", "sliding_window", "attention_dropout"),
+    )
+
+    intermediate_size: int = 14336
+    num_key_value_heads: int | None = 8
+    max_position_embeddings: int = 131072
+    bos_token_id: int | None = 1
+    eos_token_id: int | list[int] | None = 2
+    sliding_window: int | None = 4096
+
+    @property
+    def windows(self) -> tuple[int | None, ...]:
+        return (self.sliding_window,) * self.num_hidden_layers
+
+
+class MistralBackbone(RotaryDecoderBackbone):
+    """Token ids (or embeddings) to hidden states."""
+
+    config_class = MistralConfig
+
+
+class TFMistralPreTrainedModel(RotaryDecoderModel):
+    """Base of the Mistral models."""
+
+    config_class = MistralConfig
+    backbone_class = MistralBackbone
+
+
+class TFMistralModel(TFMistralPreTrainedModel):
+    """The bare Mistral decoder: hidden states, no head."""
+
+
+class TFMistralForCausalLM(GenerationMixin, heads.CausalLMHead, TFMistralPreTrainedModel):
+    """Mistral with a language-model head: scores of the next token, and `generate`."""
+
+
+class TFMistralForSequenceClassification(heads.SequenceClassificationHead, TFMistralPreTrainedModel):
+    """Mistral that classifies whole sequences."""
+
+
+class TFMistralForTokenClassification(heads.TokenClassificationHead, TFMistralPreTrainedModel):
+    """Mistral that classifies every token."""
+
+    classifier_name = "score"
+
+
+class TFMistralForQuestionAnswering(heads.QuestionAnsweringHead, TFMistralPreTrainedModel):
+    """Mistral that finds an answer's start and end."""

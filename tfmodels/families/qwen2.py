@@ -1,0 +1,82 @@
+"""Qwen2 (Yang et al., https://arxiv.org/abs/2407.10671) and Qwen2.5 (https://arxiv.org/abs/2412.15115).
+
+A decoder of Llama's kind with biases on queries, keys and values, whose later layers may be windowed. Covers Qwen1.5,
+Qwen2, Qwen2.5, QwQ and everything else whose `model_type` is "qwen2".
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from tfmodels.configs.decoder import QwenConfig
+from tfmodels.configs.part import configuration
+from tfmodels.generation.api import GenerationMixin
+from tfmodels.models import heads
+from tfmodels.models.rotary_decoder import RotaryDecoderBackbone, RotaryDecoderModel
+
+
+@configuration
+class Qwen2Config(QwenConfig):
+    """Configuration of a Qwen2 model; the defaults are those of transformers.
+
+    Fields: as in `QwenConfig`.
+
+    Raises:
+        ValueError: values contradict each other.
+
+    Example:
+        >>> from tfmodels import Qwen2Config
+        >>> Qwen2Config(num_hidden_layers=2).layer_types
+        ['full_attention', 'full_attention']
+    """
+
+    model_type: ClassVar[str] = "qwen2"
+    positional: ClassVar[tuple[str, ...]] = (
+        *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
+        *("num_key_value_heads", "hidden_act", "max_position_embeddings", "initializer_range", "rms_norm_eps"),
+        *("use_cache", "tie_word_embeddings", "rope_theta", "rope_scaling", "use_sliding_window", "sliding_window"),
+        *("max_window_layers", "layer_types", "attention_dropout"),
+    )
+    attention_biases: ClassVar[tuple[bool, bool]] = (True, False)
+
+    vocab_size: int = 151936
+    intermediate_size: int = 22016
+    num_key_value_heads: int | None = 32
+    max_position_embeddings: int = 32768
+
+
+class Qwen2Backbone(RotaryDecoderBackbone):
+    """Token ids (or embeddings) to hidden states."""
+
+    config_class = Qwen2Config
+
+
+class TFQwen2PreTrainedModel(RotaryDecoderModel):
+    """Base of the Qwen2 models."""
+
+    config_class = Qwen2Config
+    backbone_class = Qwen2Backbone
+
+
+class TFQwen2Model(TFQwen2PreTrainedModel):
+    """The bare Qwen2 decoder: hidden states, no head."""
+
+
+class TFQwen2ForCausalLM(GenerationMixin, heads.CausalLMHead, TFQwen2PreTrainedModel):
+    """Qwen2 with a language-model head: scores of the next token, and `generate`."""
+
+
+class TFQwen2ForSequenceClassification(heads.SequenceClassificationHead, TFQwen2PreTrainedModel):
+    """Qwen2 that classifies whole sequences."""
+
+
+class TFQwen2ForTokenClassification(heads.TokenClassificationHead, TFQwen2PreTrainedModel):
+    """Qwen2 that classifies every token."""
+
+    classifier_name = "score"
+
+
+class TFQwen2ForQuestionAnswering(heads.QuestionAnsweringHead, TFQwen2PreTrainedModel):
+    """Qwen2 that finds an answer's start and end."""
+
+    base_model_prefix = "transformer"
