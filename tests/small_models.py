@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -25,8 +26,29 @@ SMALL = {
     "mpt": {"vocab_size": 61, "d_model": 16, "n_layers": 2, "n_heads": 4, "max_seq_len": 32, "pad_token_id": 0},
     "mpnet": {**SIZES, "intermediate_size": 24, "max_position_embeddings": 32},
 }
-# (family, head) of every public model class.
-EVERY = [(name, head) for name, family in FAMILIES.items() for head in family.heads]
+# Families of the same shared layers, which only slow tests go through.
+WINDOWED = {"use_sliding_window": True, "sliding_window": 3}
+FEW = {**SIZES, "intermediate_size": 24, "num_key_value_heads": 2, "pad_token_id": 0, "bos_token_id": 1}
+FEW |= {"eos_token_id": 2, "max_position_embeddings": 32}
+MORE = {
+    "mistral": {**FEW, "sliding_window": 3},
+    "qwen2": {**FEW, **WINDOWED, "max_window_layers": 1},
+    "qwen3": {**FEW, **WINDOWED, "max_window_layers": 1, "head_dim": 6},
+    "granite": {**FEW, "embedding_multiplier": 3.0, "logits_scaling": 2.0, "residual_multiplier": 0.4},
+    "smollm3": {**FEW, **WINDOWED, "no_rope_layer_interval": 2},
+    "gemma3_text": {**FEW, "head_dim": 6, "layer_types": ["sliding_attention", "full_attention"], "sliding_window": 3},
+    "gpt2": {**SIZES, "intermediate_size": 24, "max_position_embeddings": 32, "pad_token_id": 0},
+    "bert": {**SIZES, "intermediate_size": 24, "max_position_embeddings": 32},
+}
+
+
+def heads_of(families: Iterable[str]) -> list[tuple[str, str]]:
+    """(family, head) of every public model class of some families."""
+    return [(name, head) for name in families for head in FAMILIES[name].heads]
+
+
+EVERY = heads_of(SMALL)
+EVERY_SLOW = heads_of([*SMALL, *MORE])
 
 # Two rows, the second shorter: padding is id 0, and for MPNet, whose padding is 1, id 1.
 ROWS = [[5, 9, 2, 44, 17], [7, 3, 58]]
@@ -40,7 +62,7 @@ def class_of(name: str, head: str) -> Any:
 
 def config_of(name: str, **changes: Any) -> Any:
     """The small configuration of a family."""
-    return getattr(tfmodels, f"{FAMILIES[name].stem}Config")(**{**SMALL[name], **changes})
+    return getattr(tfmodels, f"{FAMILIES[name].stem}Config")(**{**(SMALL | MORE)[name], **changes})
 
 
 def make(name: str, head: str, *, seed: int = 0, dtype: Any = None, **changes: Any) -> Any:
@@ -68,8 +90,10 @@ def labels_of(name: str, head: str) -> dict[str, np.ndarray]:
         return {}
     if head == "ForQuestionAnswering":
         return {"start_positions": np.array([1, 0]), "end_positions": np.array([3, 2])}
-    if head == "ForMultipleChoice":
+    if head in ("ForMultipleChoice", "ForNextSentencePrediction"):
         return {"labels": np.array([1, 0])}
+    if head == "ForPreTraining":
+        return {"labels": np.where(MASK == 1, tokens, -100), "next_sentence_label": np.array([1, 0])}
     if head == "ForSequenceClassification":
         return {"labels": np.array([2, 0])}
     labels = tokens % 3 if head == "ForTokenClassification" else tokens

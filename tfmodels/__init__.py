@@ -53,6 +53,12 @@ if TYPE_CHECKING:  # what type checkers and editors know; tests compare it with 
         TFBertForTokenClassification as TFBertForTokenClassification,
         TFBertModel as TFBertModel,
     )
+    from tfmodels.families.gemma3 import (
+        Gemma3TextConfig as Gemma3TextConfig,
+        TFGemma3ForCausalLM as TFGemma3ForCausalLM,
+        TFGemma3TextForSequenceClassification as TFGemma3TextForSequenceClassification,
+        TFGemma3TextModel as TFGemma3TextModel,
+    )
     from tfmodels.families.gpt2 import (
         GPT2Config as GPT2Config,
         TFGPT2ForQuestionAnswering as TFGPT2ForQuestionAnswering,

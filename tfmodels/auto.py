@@ -65,6 +65,14 @@ FAMILIES: dict[str, Family] = {
     "qwen3": Family("qwen3", "Qwen3", DECODER_HEADS, "Qwen2Tokenizer", gguf="qwen3_gguf"),
     "granite": Family("granite", "Granite", DECODER_HEADS[:2], "GPT2Tokenizer", gguf="granite_gguf"),
     "smollm3": Family("smollm3", "SmolLM3", DECODER_HEADS, "PreTrainedTokenizer", gguf="smollm3_gguf"),
+    "gemma3_text": Family(
+        "gemma3",
+        "Gemma3Text",
+        DECODER_HEADS[:3],
+        "PreTrainedTokenizer",
+        gguf="gemma3_gguf",
+        named={"ForCausalLM": "Gemma3ForCausalLM"},
+    ),
     "gpt2": Family(
         "gpt2", "GPT2", DECODER_HEADS, "GPT2Tokenizer", gguf="gpt2_gguf", named={"ForCausalLM": "GPT2LMHeadModel"}
     ),

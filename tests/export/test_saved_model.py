@@ -80,7 +80,7 @@ def test_head(tmp_path, name, head):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "head"), [pair for pair in small_models.EVERY if pair not in QUICK])
+@pytest.mark.parametrize(("name", "head"), [pair for pair in small_models.EVERY_SLOW if pair not in QUICK])
 def test_every_head(tmp_path, name, head):
     check(name, head, tmp_path)
 

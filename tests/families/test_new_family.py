@@ -14,24 +14,20 @@ FAMILY = '''
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, ClassVar
 
 import keras
 from keras import ops
 
+from tfmodels.configs.decoder import DecoderConfig
 from tfmodels.configs.part import configuration
-from tfmodels.families.llama import LlamaAttention, LlamaConfig, TFLlamaPreTrainedModel
 from tfmodels.generation.api import GenerationMixin
-from tfmodels.layers.feed_forward import GatedFeedForward
-from tfmodels.layers.linear import build_all, embedding
-from tfmodels.layers.rotary import RotaryEmbedding
-from tfmodels.models.backbone import DecoderBackbone
 from tfmodels.models.heads import CausalLMHead
+from tfmodels.models.rotary_decoder import RotaryBlock, RotaryDecoderBackbone, RotaryDecoderModel
 
 
 @configuration
-class WispConfig(LlamaConfig):
+class WispConfig(DecoderConfig):
     """Configuration of a Wisp model."""
 
     model_type: ClassVar[str] = "wisp"
@@ -52,54 +48,28 @@ class MeanNorm(keras.layers.Layer):
         return self.gain * inputs / (ops.mean(ops.abs(inputs), axis=-1, keepdims=True) + 1e-6) * self.weight
 
 
-class WispBlock(keras.layers.Layer):
+class WispBlock(RotaryBlock):
     """Attention and feed-forward, each normalised before and added to what came in."""
 
     def __init__(self, config: WispConfig, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.config, dtype = config, self.dtype_policy
+        super().__init__(config, **kwargs)
+        dtype = self.dtype_policy
         self.input_layernorm = MeanNorm(config.norm_gain, dtype=dtype, name="input_layernorm")
-        self.self_attn = LlamaAttention(config, dtype=dtype, name="self_attn")
         self.post_attention_layernorm = MeanNorm(config.norm_gain, dtype=dtype, name="post_attention_layernorm")
-        sizes = (config.hidden_size, config.intermediate_size, config.hidden_act, False, config.initializer_range)
-        self.mlp = GatedFeedForward(*sizes, dtype=dtype, name="mlp")
-
-    def build(self, input_shape: Any = None) -> None:
-        width = self.config.hidden_size
-        build_all(width, self.input_layernorm, self.self_attn, self.post_attention_layernorm, self.mlp)
-
-    def call(self, hidden: Any, *, context: Any) -> Any:
-        attended, cache, weights = self.self_attn(self.input_layernorm(hidden), context=context)
-        hidden = hidden + attended
-        hidden = hidden + self.mlp(self.post_attention_layernorm(hidden), lowering=context.lowering)
-        return hidden, cache, weights
 
 
-class WispBackbone(DecoderBackbone):
+class WispBackbone(RotaryDecoderBackbone):
     """Token ids to hidden states."""
 
     config_class = WispConfig
+    block_class = WispBlock
 
     def __init__(self, config: WispConfig, **kwargs: Any):
         super().__init__(config, **kwargs)
-        options = {"dtype": self.dtype_policy}
-        sizes = (config.vocab_size, config.hidden_size)
-        self.embed_tokens = embedding(*sizes, std=config.initializer_range, name="embed_tokens", **options)
-        self.layers = [WispBlock(config, name=f"layers_{n}", **options) for n in range(config.num_hidden_layers)]
-        self.norm = MeanNorm(config.norm_gain, name="norm", **options)
-        self.rotary = RotaryEmbedding(config)
-
-    def build(self, input_shape: Any = None) -> None:
-        build_all(self.config.hidden_size, self.embed_tokens, *self.layers, self.norm)
-
-    def position_context(self, context: Any) -> Any:
-        return dataclasses.replace(context, rotary=self.rotary(context.positions))
-
-    def final_norm(self, hidden: Any) -> Any:
-        return self.norm(hidden)
+        self.norm = MeanNorm(config.norm_gain, dtype=self.dtype_policy, name="norm")
 
 
-class TFWispModel(TFLlamaPreTrainedModel):
+class TFWispModel(RotaryDecoderModel):
     """The bare decoder."""
 
     config_class = WispConfig

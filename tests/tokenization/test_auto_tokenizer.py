@@ -64,8 +64,8 @@ def test_auto_picks_the_class(vocabularies, tmp_path, source, files, config, mod
 def test_auto_errors(vocabularies, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"No tokenizer in .*it needs tokenizer\.json, tokenizer\.model"):
         AutoTokenizer.from_pretrained(tmp_path)
-    folder = checkpoint(tmp_path, vocabularies / "mpnet", "vocab.txt", config={"tokenizer_class": "BertTokenizer"})
-    with pytest.raises(ValueError, match=r"'BertTokenizer', which does not exist here.*MPNetTokenizer"):
+    folder = checkpoint(tmp_path, vocabularies / "mpnet", "vocab.txt", config={"tokenizer_class": "XLNetTokenizer"})
+    with pytest.raises(ValueError, match=r"'XLNetTokenizer', which does not exist here.*MPNetTokenizer"):
         AutoTokenizer.from_pretrained(folder)
     with pytest.raises(TypeError, match=r"AutoTokenizer\.from_pretrained"):
         AutoTokenizer()

@@ -12,7 +12,7 @@ from tfmodels.configs.decoder import DecoderConfig
 from tfmodels.configs.part import configuration
 from tfmodels.generation.api import GenerationMixin
 from tfmodels.models import heads
-from tfmodels.models.rotary_decoder import RotaryDecoderBackbone, RotaryDecoderModel
+from tfmodels.models.rotary_decoder import RotaryAttention, RotaryBlock, RotaryDecoderBackbone, RotaryDecoderModel
 
 
 @configuration
@@ -49,6 +49,10 @@ class LlamaConfig(DecoderConfig):
     def validate(self) -> None:
         super().validate()
         self.check_divisible("hidden_size", by="num_attention_heads")
+
+
+# What code outside may build from.
+LlamaAttention, LlamaBlock = RotaryAttention, RotaryBlock
 
 
 class LlamaBackbone(RotaryDecoderBackbone):

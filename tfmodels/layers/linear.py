@@ -133,6 +133,7 @@ class Embedding(keras.layers.Embedding):
 
     Args:
         padding_id: the row that does not learn from being looked up, `padding_idx` in PyTorch; None for none.
+        scale: factor on the rows that are looked up, in the dtype of computation; `unembed` takes rows without it.
 
     Example:
         >>> import numpy as np
@@ -144,11 +145,18 @@ class Embedding(keras.layers.Embedding):
         [[0.0], [0.0], [2.0]]
     """
 
-    def __init__(self, *arguments: Any, padding_id: int | None = None, **options: Any):
+    def __init__(self, *arguments: Any, padding_id: int | None = None, scale: float = 1.0, **options: Any):
         super().__init__(*arguments, **options)
         self.padding_id = padding_id
+        self.scale = scale
 
     def call(self, inputs: Any, lowering: Lowering = PLAIN) -> Any:
+        return self._scaled(self._look_up(inputs, lowering))
+
+    def _scaled(self, rows: Any) -> Any:
+        return rows if self.scale == 1 else rows * ops.cast(self.scale, rows.dtype)
+
+    def _look_up(self, inputs: Any, lowering: Lowering) -> Any:
         # Files of tokens often hold uint16, by which TensorFlow looks nothing up.
         is_index = backend.standardize_dtype(inputs.dtype) in ("int32", "int64")
         ids = inputs if is_index else ops.cast(inputs, "int32")
@@ -170,10 +178,10 @@ class Embedding(keras.layers.Embedding):
         return ops.cast(with_gradient(take, ops.reshape(self.embeddings, (size, dim))), self.compute_dtype)
 
     def quantized_call(self, inputs: Any, lowering: Lowering = PLAIN) -> Any:
-        return super().quantized_call(inputs)
+        return self._scaled(super().quantized_call(inputs))
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "padding_id": self.padding_id}
+        return {**super().get_config(), "padding_id": self.padding_id, "scale": self.scale}
 
     def quantize(self, *arguments: Any, **options: Any) -> Any:
         # As in `Linear`: a quantised table learns nothing.
@@ -191,11 +199,11 @@ def _litert_lookup(table: Any, ids: Any) -> Any:
 
 
 def embedding(
-    size: int, dim: int, *, std: float, dtype: Any, name: str, padding_id: int | None = None
-) -> keras.layers.Embedding:
+    size: int, dim: int, *, std: float, dtype: Any, name: str, padding_id: int | None = None, scale: float = 1.0
+) -> Embedding:
     """An embedding table (size, dim), drawn from a normal distribution of standard deviation `std`."""
-    initializer = keras.initializers.RandomNormal(stddev=std)
-    return Embedding(size, dim, embeddings_initializer=initializer, padding_id=padding_id, dtype=dtype, name=name)
+    options = {"embeddings_initializer": keras.initializers.RandomNormal(stddev=std), "dtype": dtype, "name": name}
+    return Embedding(size, dim, padding_id=padding_id, scale=scale, **options)
 
 
 def unembed(hidden: Any, table: keras.layers.Embedding, lowering: Lowering = PLAIN) -> Any:
@@ -216,7 +224,7 @@ def unembed(hidden: Any, table: keras.layers.Embedding, lowering: Lowering = PLA
     if table.quantization_mode and _is_whole(table) and decoding.serves_table(hidden, table.embeddings, target):
         return decoding.table_scores(hidden, table.embeddings, table.embeddings_scale, target=target)
     # A quantised table dequantises its own rows, so they are looked up through the layer.
-    rows = table(ops.arange(table.input_dim)) if table.quantization_mode else table.embeddings
+    rows = table(ops.arange(table.input_dim)) / table.scale if table.quantization_mode else table.embeddings
     embeddings = ops.cast(rows, hidden.dtype)
     if decoding.serves_table(hidden, embeddings, target):
         return decoding.table_scores(hidden, embeddings, target=target)

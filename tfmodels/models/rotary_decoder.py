@@ -124,6 +124,7 @@ class RotaryDecoderBackbone(DecoderBackbone):
             dtype=dtype,
             name="embed_tokens",
             padding_id=config.pad_token_id,
+            scale=config.table_scale,
         )
         self.layers = [
             self.block_class(config, dtype=dtype, name=f"layers_{index}") for index in range(config.num_hidden_layers)

@@ -342,6 +342,41 @@ def multiple_choice(draw: Draw) -> Iterator[Call]:
     yield Call("loss", inputs=inputs)
 
 
+def types_of(mask: np.ndarray) -> np.ndarray:
+    """Token types of two texts in a row."""
+    return (np.arange(mask.shape[-1]) > 3) * mask
+
+
+def token_types(draw: Draw) -> Iterator[Call]:
+    ids, mask = draw.padded("right")
+    inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types_of(mask)}
+    yield Call("token_types", inputs=inputs, kwargs={"output_hidden_states": True})
+    embedded = {"inputs_embeds": draw.embeds(), "attention_mask": mask, "token_type_ids": types_of(mask)}
+    yield Call("token_types_embeds", inputs=embedded)
+    yield Call("token_types_beyond", kind="error", inputs={**inputs, "token_type_ids": types_of(mask) * 7})
+
+
+def pretraining(draw: Draw) -> Iterator[Call]:
+    ids, mask = draw.padded("right")
+    labels = np.where((mask == 1) & (draw.rng.random(ids.shape) < 0.5), ids, -100)
+    inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types_of(mask)}
+    yield Call("loss", inputs={**inputs, "labels": labels, "next_sentence_label": np.array([1, 0])})
+    yield Call("half_labels", inputs={**inputs, "labels": labels}, notes="no loss without both labels")
+
+
+def next_sentence(draw: Draw) -> Iterator[Call]:
+    ids, mask = draw.padded("right")
+    inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types_of(mask)}
+    yield Call("loss", inputs={**inputs, "labels": np.array([1, 0])})
+
+
+def typed_choices(draw: Draw) -> Iterator[Call]:
+    ids, mask = draw.padded("right", (0, 1, 3, 2))
+    values = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types_of(mask)}
+    inputs = {name: value.reshape(2, 2, -1) for name, value in values.items()}
+    yield Call("token_types", inputs={**inputs, "labels": np.array([1, 0])})
+
+
 MakeCalls = Callable[[Draw], Iterator[Call]]
 
 

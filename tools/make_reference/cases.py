@@ -22,7 +22,16 @@ from tools.make_reference.families import CHOICE, QA, SEQUENCE, Case, Family, ol
 from tools.make_reference.running import cast, field_names, random_model, stable_calls
 
 # The cases whose heads are trained; each becomes train_<name>, of the family's tiny configuration.
-TRAINED = ("causal_lm", "masked_lm", "multiple_choice", "qa", "seqcls_single", "token_cls")
+TRAINED = (
+    "causal_lm",
+    "masked_lm",
+    "multiple_choice",
+    "next_sentence",
+    "pretraining",
+    "qa",
+    "seqcls_single",
+    "token_cls",
+)
 STEPS = 5
 ADAMW = {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.1}
 
@@ -40,6 +49,10 @@ def tuple_order(model: Any, draw: Draw) -> dict[str, list[str]]:
         labels = {"labels": sequence_labels(draw, 1)}
         if model.config.problem_type == "multi_label_classification":
             labels = {"labels": np.zeros((1, model.config.num_labels), "float32")}
+    elif kind.endswith("ForNextSentencePrediction"):
+        labels = {"labels": np.array([1])}
+    elif kind.endswith("ForPreTraining"):
+        labels = {"labels": np.ones((1, 5), "int64"), "next_sentence_label": np.array([1])}
     elif not kind.endswith(("Model", CHOICE)):
         labels = {"labels": np.ones((1, 5), "int64")}
     states = {"output_hidden_states": True, "output_attentions": True}
@@ -134,7 +147,7 @@ def start_case(out: Path, arch: str, family: Family, case: Case, seed: int) -> t
 def made_by(family: Family, case: Case) -> dict[str, str]:
     """The class of a case's model, and the versions of the libraries that ran it."""
     return {
-        "class": family.stem + case.head,
+        "class": family.class_name(case.head),
         "transformers": transformers.__version__,
         "torch": torch.__version__,
     }

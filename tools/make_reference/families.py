@@ -7,7 +7,7 @@ of `calls`, and changes that make the configuration tiny for training cases.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from tools.make_reference import calls
@@ -18,6 +18,9 @@ def old_spelling(config: dict[str, Any]) -> dict[str, Any]:
     """A configuration as transformers 4.x wrote it."""
     old = {key: value for key, value in config.items() if key not in ("rope_parameters", "dtype")}
     rotary = dict(config.get("rope_parameters") or {})
+    if "full_attention" in rotary:  # two kinds of layers
+        old["rope_local_base_freq"] = rotary["sliding_attention"]["rope_theta"]
+        rotary = dict(rotary["full_attention"])
     if rotary:
         old["rope_theta"] = rotary.pop("rope_theta")
         old["rope_scaling"] = None if rotary["rope_type"] == "default" else rotary
@@ -64,13 +67,19 @@ class Case:
 class Family:
     """An architecture: the stem of its class names, a small configuration and its cases.
 
-    `tiny` changes the configuration for training cases, which hold every weight three times.
+    `tiny` changes the configuration for training cases, which hold every weight three times. `named` holds the heads
+    whose class is not called by stem and head.
     """
 
     stem: str
     config: dict[str, Any]
     cases: tuple[Case, ...]
-    tiny: dict[str, Any]
+    tiny: dict[str, Any] = dataclasses.field(default_factory=dict)
+    named: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def class_name(self, head: str) -> str:
+        """The name of the class with a head in transformers."""
+        return self.named.get(head, self.stem + head)
 
 
 SEQUENCE, TOKEN, QA = "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering"
@@ -142,6 +151,15 @@ def rotary_cases(small: dict[str, Any]) -> Iterator[Case]:
             yield Case(f"rope_{name}_v4cfg", (calls.rotary,), config=config, respell=old_spelling, notes=notes)
 
 
+def few_decoder_cases(special: dict[str, Any], heads: Sequence[str] = (SEQUENCE, TOKEN, QA)) -> Iterator[Case]:
+    """One case of each kind, for families of shared layers; `special` changes the configuration of some."""
+    for case in DECODER_CASES:
+        if case.name in ("model", "generate"):
+            yield dataclasses.replace(case, config={**case.config, **special})
+        elif case.name in ("causal_lm", "qa", "token_cls", "seqcls_single") and case.head in (*heads, "ForCausalLM"):
+            yield case
+
+
 def case_without(case: Case, *names: str) -> Case:
     """A case for a model that knows no such inputs and settings; see `without`."""
     return dataclasses.replace(case, calls=tuple(calls.without(*names)(make_calls) for make_calls in case.calls))
@@ -161,6 +179,15 @@ MPNET = {**SIZES, "intermediate_size": 28, "max_position_embeddings": 40}
 MPNET |= {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
 TINY_SIZES = {"vocab_size": 37, "hidden_size": 8, "intermediate_size": 12}
 TINY = {**TINY_SIZES, "num_attention_heads": 2}
+# Families whose shared layers others' cases cover have the smallest configuration, and fewer cases.
+FEW = {**TINY, **SPECIAL, "num_hidden_layers": 2, "num_key_value_heads": 1, "max_position_embeddings": 32}
+QWEN = {**FEW, "use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}
+GEMMA_ROTARY = {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6}
+GEMMA_LINEAR = {
+    "tie_word_embeddings": False,
+    "rope_parameters": {"full_attention": GEMMA_ROTARY, "sliding_attention": {"rope_type": "default"}},
+}
+BERT = {**TINY, "num_hidden_layers": 2, "max_position_embeddings": 16, "pad_token_id": 0}
 SMALL_ROTARY = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16, "tie_word_embeddings": True}
 
 FAMILIES: dict[str, Family] = {
@@ -184,6 +211,70 @@ FAMILIES: dict[str, Family] = {
             Case("act_relu", (calls.plain,), config={"hidden_act": "relu"}),
         ),
         {**TINY, "num_key_value_heads": 1},
+    ),
+    "mistral": Family(
+        "Mistral",
+        FEW,
+        (
+            *few_decoder_cases({"sliding_window": 4}),
+            Case("window_1", BOTH, config={"sliding_window": 1}),
+            Case("no_window_tied", BOTH, config={"sliding_window": None, "head_dim": 6, "tie_word_embeddings": True}),
+        ),
+    ),
+    "qwen2": Family(
+        "Qwen2",
+        FEW,
+        (
+            *few_decoder_cases({"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}),
+            Case("layer_types", BOTH, config={**QWEN, "layer_types": ["sliding_attention", "full_attention"]}),
+            Case("tied", BOTH, config={"tie_word_embeddings": True}),
+        ),
+    ),
+    "qwen3": Family(
+        "Qwen3",
+        {**FEW, "head_dim": 6},
+        (
+            *few_decoder_cases({"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}),
+            Case("attention_bias", BOTH, config={"attention_bias": True, "tie_word_embeddings": True}),
+        ),
+    ),
+    "granite": Family(
+        "Granite",
+        {**FEW, "embedding_multiplier": 3.0, "logits_scaling": 2.0, "residual_multiplier": 0.4},
+        (
+            *few_decoder_cases({"attention_multiplier": 0.3}, heads=()),
+            Case("biases", BOTH, config={"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}),
+        ),
+    ),
+    "smollm3": Family(
+        "SmolLM3",
+        {**FEW, "no_rope_layer_interval": 2},
+        (
+            *few_decoder_cases({"use_sliding_window": True, "sliding_window": 4}),
+            Case("no_rope_layers", BOTH, config={"no_rope_layers": [0, 1], "tie_word_embeddings": False}),
+        ),
+    ),
+    "gemma3_text": Family(
+        "Gemma3Text",
+        {**FEW, "head_dim": 6, "query_pre_attn_scalar": 5, "sliding_window": 4}
+        | {"layer_types": ["sliding_attention", "full_attention"]},
+        (
+            *few_decoder_cases({"final_logit_softcapping": 2.0}, heads=(SEQUENCE,)),
+            Case("softcapping", BOTH, config={"final_logit_softcapping": 1.5, "attention_bias": True}),
+            Case("untied_linear", BOTH, config=GEMMA_LINEAR),
+        ),
+        named={"ForCausalLM": "Gemma3ForCausalLM"},
+    ),
+    "gpt2": Family(
+        "GPT2",
+        {**SPECIAL, "vocab_size": 37, "n_embd": 8, "n_layer": 2, "n_head": 2, "n_positions": 32},
+        (
+            *few_decoder_cases({}),
+            Case("scales", BOTH, config={"scale_attn_by_inverse_layer_idx": True, "reorder_and_upcast_attn": True}),
+            Case("unscaled_untied", BOTH, config={"scale_attn_weights": False, "tie_word_embeddings": False}),
+            Case("n_inner", BOTH, config={"n_inner": 12, "activation_function": "relu"}),
+        ),
+        named={"ForCausalLM": "GPT2LMHeadModel"},
     ),
     "gpt_neox": Family(
         "GPTNeoX",
@@ -231,6 +322,27 @@ FAMILIES: dict[str, Family] = {
             Case("untied_eps", BOTH, config={"tie_word_embeddings": False, "layer_norm_epsilon": 0.01}),
         ),
         {"vocab_size": TINY["vocab_size"], "d_model": TINY["hidden_size"], "n_heads": 2},
+    ),
+    "bert": Family(
+        "Bert",
+        BERT,
+        (
+            Case("model", (without_cache(calls.backbone_inputs), calls.token_types), "Model"),
+            Case("token_cls", (without_cache(calls.token_classification),), TOKEN, {"num_labels": 4}),
+            Case("qa", (without_cache(calls.question_answering),), QA),
+            Case("seqcls_single", (without_cache(calls.sequence_classification),), SEQUENCE, {"num_labels": 3}),
+            Case("seqcls_regression", (without_cache(calls.sequence_classification),), SEQUENCE, {"num_labels": 1}),
+            Case("masked_lm", (without_cache(calls.masked_language_model),), "ForMaskedLM"),
+            Case("pretraining", (calls.pretraining,), "ForPreTraining"),
+            Case("next_sentence", (calls.next_sentence,), "ForNextSentencePrediction"),
+            Case("multiple_choice", (calls.multiple_choice, calls.typed_choices), CHOICE),
+            Case(
+                "masked_lm_untied",
+                (without_cache(calls.masked_language_model),),
+                "ForMaskedLM",
+                {"tie_word_embeddings": False, "hidden_act": "relu", "type_vocab_size": 3},
+            ),
+        ),
     ),
     "mpnet": Family(
         "MPNet",

@@ -133,7 +133,7 @@ def initialise(model: Any, rng: np.random.Generator) -> None:
 
 def random_model(family: Family, case: Case, rng: np.random.Generator) -> Any:
     """The model of a case."""
-    model_class = getattr(transformers, family.stem + case.head)
+    model_class = getattr(transformers, family.class_name(case.head))
     # from_dict copies what it is given: transformers writes defaults into nested dicts.
     config = model_class.config_class(**json.loads(json.dumps({**family.config, **case.config})))
     config._attn_implementation = "eager"
