@@ -52,7 +52,7 @@ class DecoderConfig(RotaryConfig):
     normalizes_heads: ClassVar[bool] = False
     # Normalisations multiply by their weight plus this.
     norm_offset: ClassVar[float] = 0.0
-    # Factors on the rows of the embedding table where they are looked up; on all embeddings, given ones included; and on
+    # Factors on the rows of the embedding table where they are looked up; on all embeddings, given ones too; and on
     # what a block's two parts add.
     table_scale: ClassVar[float] = 1.0
     embedding_multiplier: ClassVar[float] = 1.0
