@@ -39,6 +39,7 @@ MORE = {
     "gemma3_text": {**FEW, "head_dim": 6, "layer_types": ["sliding_attention", "full_attention"], "sliding_window": 3},
     "gpt2": {**SIZES, "intermediate_size": 24, "max_position_embeddings": 32, "pad_token_id": 0},
     "bert": {**SIZES, "intermediate_size": 24, "max_position_embeddings": 32},
+    "roberta": {**SIZES, "intermediate_size": 24, "max_position_embeddings": 32},
 }
 
 
@@ -73,7 +74,7 @@ def make(name: str, head: str, *, seed: int = 0, dtype: Any = None, **changes: A
 
 def inputs_of(name: str, head: str) -> dict[str, np.ndarray]:
     """Token ids and mask, (2, 5), or (2, 2, 5) for multiple choice."""
-    pad = 1 if name == "mpnet" else 0
+    pad = 1 if name in ("mpnet", "roberta") else 0
     ids = np.array([row + [pad] * (5 - len(row)) for row in ROWS])
     if head == "ForMultipleChoice":
         return {

@@ -138,6 +138,15 @@ if TYPE_CHECKING:  # what type checkers and editors know; tests compare it with 
         TFQwen3ForTokenClassification as TFQwen3ForTokenClassification,
         TFQwen3Model as TFQwen3Model,
     )
+    from tfmodels.families.roberta import (
+        RobertaConfig as RobertaConfig,
+        TFRobertaForMaskedLM as TFRobertaForMaskedLM,
+        TFRobertaForMultipleChoice as TFRobertaForMultipleChoice,
+        TFRobertaForQuestionAnswering as TFRobertaForQuestionAnswering,
+        TFRobertaForSequenceClassification as TFRobertaForSequenceClassification,
+        TFRobertaForTokenClassification as TFRobertaForTokenClassification,
+        TFRobertaModel as TFRobertaModel,
+    )
     from tfmodels.families.smollm3 import (
         SmolLM3Config as SmolLM3Config,
         TFSmolLM3ForCausalLM as TFSmolLM3ForCausalLM,
@@ -193,6 +202,8 @@ if TYPE_CHECKING:  # what type checkers and editors know; tests compare it with 
         PreTrainedTokenizerFast as PreTrainedTokenizerFast,
         Qwen2Tokenizer as Qwen2Tokenizer,
         Qwen2TokenizerFast as Qwen2TokenizerFast,
+        RobertaTokenizer as RobertaTokenizer,
+        RobertaTokenizerFast as RobertaTokenizerFast,
     )
     from tfmodels.training.callbacks import (
         BackupAndRestore as BackupAndRestore,
@@ -277,6 +288,8 @@ _NAMES = {
         "PreTrainedTokenizerFast",
         "Qwen2Tokenizer",
         "Qwen2TokenizerFast",
+        "RobertaTokenizer",
+        "RobertaTokenizerFast",
     ),
 }
 startup.install()

@@ -15,7 +15,6 @@ from keras import ops
 from tfmodels.checkpoints.weight_map import WeightMap
 from tfmodels.configs.base import ModelConfig
 from tfmodels.configs.part import configuration
-from tfmodels.layers.classifiers import FirstTokenClassifier
 from tfmodels.layers.linear import build_all
 from tfmodels.layers.relative_bias import RelativeBias
 from tfmodels.models.backbone import BlockContext
@@ -23,12 +22,9 @@ from tfmodels.models.base import TFPreTrainedModel
 from tfmodels.models.heads import (
     MultipleChoiceHead,
     QuestionAnsweringHead,
-    SequenceClassificationHead,
     TokenClassificationHead,
 )
-from tfmodels.models.post_norm_encoder import PostNormEncoder, TransformedMaskedLMHead
-from tfmodels.models.sharding import Sharding
-from tfmodels.runtime.lowering import PLAIN, Lowering
+from tfmodels.models.post_norm_encoder import SHARDING, FirstTokenHead, PostNormEncoder, TransformedMaskedLMHead
 
 # The architecture counts positions from here, whatever `pad_token_id` says: this id is padding and has this position.
 PADDING_ID = 1
@@ -144,15 +140,7 @@ class TFMPNetPreTrainedModel(TFPreTrainedModel):
         twins=(("lm_head.decoder.bias", "lm_head.bias"),),
         tied=("lm_head.decoder.weight", "embed_tokens.weight"),
     )
-    sharding = Sharding(
-        queries="self_attn/q",
-        keys_and_values="self_attn/(k|v)",
-        attended="self_attn/o",
-        widened="feed_forward/up_proj",
-        narrowed="feed_forward/down_proj",
-        tokens="embed_tokens",
-        scores="lm_head/decoder",
-    )
+    sharding = SHARDING
 
 
 class TFMPNetModel(TFMPNetPreTrainedModel):
@@ -167,25 +155,8 @@ class TFMPNetForMaskedLM(TransformedMaskedLMHead, TFMPNetPreTrainedModel):
     head_activation = "gelu"  # whatever the configuration says
 
 
-class TFMPNetForSequenceClassification(SequenceClassificationHead, TFMPNetPreTrainedModel):
+class TFMPNetForSequenceClassification(FirstTokenHead, TFMPNetPreTrainedModel):
     """MPNet that classifies whole sequences."""
-
-    def make_head(self) -> None:
-        config = self.config
-        self.classifier = FirstTokenClassifier(
-            config.hidden_size,
-            config.num_labels,
-            dropout=config.hidden_dropout_prob,
-            std=config.initializer_range,
-            dtype=self.dtype_policy,
-            name="classifier",
-        )
-
-    def build_head(self) -> None:
-        build_all(self.config.hidden_size, self.classifier)
-
-    def classify(self, hidden: Any, input_ids: Any, training: bool | None, lowering: Lowering = PLAIN) -> Any:
-        return self.classifier(hidden, training=training, lowering=lowering)
 
 
 class TFMPNetForMultipleChoice(MultipleChoiceHead, TFMPNetPreTrainedModel):

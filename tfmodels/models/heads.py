@@ -282,7 +282,7 @@ class PooledClassificationHead(SequenceClassificationHead):
     """Classification or regression of whole sequences by their pooled output."""
 
     def make_head(self) -> None:
-        self.dropout = keras.layers.Dropout(_classifier_dropout(self.config), dtype=self.dtype_policy, name="dropout")
+        self.dropout = keras.layers.Dropout(classifier_dropout(self.config), dtype=self.dtype_policy, name="dropout")
         self.classifier = self.make_linear(self.config.num_labels, use_bias=True, name="classifier")
 
     def build_head(self) -> None:
@@ -305,7 +305,7 @@ class MultipleChoiceHead:
     takes_one_text = False
 
     def make_head(self) -> None:
-        self.dropout = keras.layers.Dropout(_classifier_dropout(self.config), dtype=self.dtype_policy, name="dropout")
+        self.dropout = keras.layers.Dropout(classifier_dropout(self.config), dtype=self.dtype_policy, name="dropout")
         self.classifier = self.make_linear(1, use_bias=True, name="classifier")
 
     def build_head(self) -> None:
@@ -351,7 +351,7 @@ class TokenClassificationHead:
     classifier_name = "classifier"
 
     def make_head(self) -> None:
-        self.dropout = keras.layers.Dropout(_classifier_dropout(self.config), dtype=self.dtype_policy, name="dropout")
+        self.dropout = keras.layers.Dropout(classifier_dropout(self.config), dtype=self.dtype_policy, name="dropout")
         classifier = self.make_linear(self.config.num_labels, use_bias=True, name=self.classifier_name)
         setattr(self, self.classifier_name, classifier)
 
@@ -378,7 +378,8 @@ class TokenClassificationHead:
         return losses.cross_entropy(outputs["logits"], labels["labels"])
 
 
-def _classifier_dropout(config: Any) -> float:
+def classifier_dropout(config: Any) -> float:
+    """The share that training drops before a classifier, by whichever name the configuration has for it."""
     for name in ("classifier_dropout", "hidden_dropout", "hidden_dropout_prob"):
         value = getattr(config, name, None)
         if value is not None:

@@ -13,13 +13,45 @@ from keras import ops
 
 from tfmodels.layers.activations import get_activation
 from tfmodels.layers.attention import split_heads
+from tfmodels.layers.classifiers import FirstTokenClassifier
 from tfmodels.layers.feed_forward import FeedForward
 from tfmodels.layers.linear import build_all, embedding, linear, unembed
 from tfmodels.layers.norms import layer_norm
 from tfmodels.models import heads
 from tfmodels.models.backbone import BlockContext, EncoderBackbone, TokenInputs, as_rows
 from tfmodels.models.calling import value_range
+from tfmodels.models.sharding import Sharding
 from tfmodels.runtime.lowering import PLAIN, Lowering
+
+# Parts of names in the files of BERT and others -> parts of names here; and what they were called before.
+LAYER_NAMES = (
+    ("embeddings.word_embeddings.", "embed_tokens."),
+    ("embeddings.position_embeddings.", "embed_positions."),
+    ("embeddings.token_type_embeddings.", "embed_types."),
+    ("embeddings.LayerNorm.", "embed_norm."),
+    ("encoder.layer.", "layers."),
+    ("attention.self.query.", "self_attn.q."),
+    ("attention.self.key.", "self_attn.k."),
+    ("attention.self.value.", "self_attn.v."),
+    ("attention.output.dense.", "self_attn.o."),
+    ("attention.output.LayerNorm.", "attention_norm."),
+    ("intermediate.dense.", "feed_forward.up_proj."),
+    ("output.dense.", "feed_forward.down_proj."),
+    ("output.LayerNorm.", "output_norm."),
+    ("pooler.dense.", "pooler."),
+)
+OLD_NAMES = ((r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "LayerNorm.bias"))
+SHARDING = Sharding(
+    queries="self_attn/q",
+    keys_and_values="self_attn/(k|v)",
+    attended="self_attn/o",
+    widened="feed_forward/up_proj",
+    narrowed="feed_forward/down_proj",
+    tokens="embed_tokens",
+    scores="lm_head/decoder",
+)
+# The inputs of families with token types, in the order of the former TensorFlow models.
+TYPED_INPUTS = (*EncoderBackbone.input_names[:2], "token_type_ids", *EncoderBackbone.input_names[2:])
 
 
 class EncoderAttention(keras.layers.Layer):
@@ -211,6 +243,27 @@ class TransformedTokens:
     def get_output_embeddings(self) -> keras.layers.Layer:
         """The layer that gives logits: the decoder, or the input embeddings where they are tied."""
         return self.lm_head.decoder or self.get_input_embeddings()
+
+
+class FirstTokenHead(heads.SequenceClassificationHead):
+    """Classification or regression of whole sequences by two dense layers on the first token's hidden state."""
+
+    def make_head(self) -> None:
+        config = self.config
+        self.classifier = FirstTokenClassifier(
+            config.hidden_size,
+            config.num_labels,
+            dropout=heads.classifier_dropout(config),
+            std=config.initializer_range,
+            dtype=self.dtype_policy,
+            name="classifier",
+        )
+
+    def build_head(self) -> None:
+        build_all(self.config.hidden_size, self.classifier)
+
+    def classify(self, hidden: Any, input_ids: Any, training: bool | None, lowering: Lowering = PLAIN) -> Any:
+        return self.classifier(hidden, training=training, lowering=lowering)
 
 
 class TransformedMaskedLMHead(TransformedTokens, heads.MaskedLMHead):

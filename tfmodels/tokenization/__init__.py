@@ -15,6 +15,8 @@ from tfmodels.tokenization.families import (
     MPNetTokenizerFast,
     Qwen2Tokenizer,
     Qwen2TokenizerFast,
+    RobertaTokenizer,
+    RobertaTokenizerFast,
 )
 from tfmodels.tokenization.fast import PreTrainedTokenizerFast
 from tfmodels.tokenization.tool_schemas import get_json_schema
@@ -36,6 +38,8 @@ __all__ = [
     "PreTrainedTokenizerFast",
     "Qwen2Tokenizer",
     "Qwen2TokenizerFast",
+    "RobertaTokenizer",
+    "RobertaTokenizerFast",
     "TokenSpan",
     "get_json_schema",
 ]

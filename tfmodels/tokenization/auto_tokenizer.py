@@ -20,6 +20,7 @@ from tfmodels.tokenization.families import (
     LlamaTokenizer,
     MPNetTokenizer,
     Qwen2Tokenizer,
+    RobertaTokenizer,
 )
 from tfmodels.tokenization.fast import PreTrainedTokenizerFast, load
 from tfmodels.tokenization.tokenizer_files import CLASS_KEY, TOKENIZER_FILE, read_config
@@ -35,6 +36,7 @@ TOKENIZERS = {
     "MPNetTokenizer": MPNetTokenizer,
     "Qwen2Tokenizer": Qwen2Tokenizer,
     "BertTokenizer": BertTokenizer,
+    "RobertaTokenizer": RobertaTokenizer,
 }
 
 

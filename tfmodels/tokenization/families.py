@@ -119,6 +119,36 @@ class Qwen2Tokenizer(GPT2Tokenizer):
     _nfc = True
 
 
+class RobertaTokenizer(GPT2Tokenizer):
+    """Byte-level BPE of RoBERTa (Liu et al. 2019, https://arxiv.org/abs/1907.11692).
+
+    As GPT-2's, but texts become <s> text </s>, pairs <s> text </s></s> text_pair </s>, and offsets leave out the space
+    before a word.
+    """
+
+    default_special_tokens: ClassVar[dict[str, str | AddedToken]] = {
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+        "sep_token": "</s>",
+        "pad_token": "<pad>",
+        "cls_token": "<s>",
+        "mask_token": AddedToken("<mask>", lstrip=True, special=True, normalized=False),
+    }
+
+    def update_post_processor(self) -> None:
+        """Put the present cls and sep tokens around texts."""
+        self._set_post_processor({})
+
+    def _set_post_processor(self, config: dict[str, Any]) -> None:
+        self._tokenizer.post_processor = processors.RobertaProcessing(
+            (self.sep_token, self.sep_token_id),
+            (self.cls_token, self.cls_token_id),
+            trim_offsets=True,
+            add_prefix_space=bool(config.get("add_prefix_space") or False),
+        )
+
+
 class WordPieceTokenizer(PreTrainedTokenizerFast):
     """Base of the tokenizers with WordPiece (Devlin et al. 2019, https://arxiv.org/abs/1810.04805)."""
 
@@ -218,3 +248,4 @@ GPTNeoXTokenizerFast = GPTNeoXTokenizer
 MPNetTokenizerFast = MPNetTokenizer
 Qwen2TokenizerFast = Qwen2Tokenizer
 BertTokenizerFast = BertTokenizer
+RobertaTokenizerFast = RobertaTokenizer

@@ -344,6 +344,18 @@ FAMILIES: dict[str, Family] = {
             ),
         ),
     ),
+    "roberta": Family(
+        "Roberta",
+        {**BERT, "pad_token_id": 1, "bos_token_id": 0},
+        (
+            Case("model", (without_cache(calls.backbone_inputs), calls.token_types), "Model"),
+            Case("token_cls", (without_cache(calls.token_classification),), TOKEN, {"num_labels": 4}),
+            Case("qa", (without_cache(calls.question_answering),), QA),
+            Case("seqcls_single", (without_cache(calls.sequence_classification),), SEQUENCE, {"num_labels": 3}),
+            Case("masked_lm", (without_cache(calls.masked_language_model),), "ForMaskedLM", {"hidden_act": "relu"}),
+            Case("multiple_choice", (calls.multiple_choice,), CHOICE),
+        ),
+    ),
     "mpnet": Family(
         "MPNet",
         MPNET,

@@ -1,0 +1,118 @@
+"""RoBERTa (Liu et al., https://arxiv.org/abs/1907.11692).
+
+An encoder of BERT's kind whose positions skip padding. Covers RoBERTa base and large, DistilRoBERTa, the sentence
+encoders and cross-encoders built on it, and everything else whose `model_type` is "roberta".
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from tfmodels.checkpoints.weight_map import WeightMap
+from tfmodels.configs.encoder import EncoderConfig
+from tfmodels.configs.part import configuration
+from tfmodels.models import heads
+from tfmodels.models.base import TFPreTrainedModel
+from tfmodels.models.post_norm_encoder import (
+    LAYER_NAMES,
+    OLD_NAMES,
+    SHARDING,
+    TYPED_INPUTS,
+    FirstTokenHead,
+    PostNormEncoder,
+    TransformedMaskedLMHead,
+)
+from tfmodels.utils.text import quote
+
+
+@configuration
+class RobertaConfig(EncoderConfig):
+    """Configuration of a RoBERTa model, an `EncoderConfig`; the defaults are those of transformers.
+
+    Positions begin behind `pad_token_id`: the longest input has `max_position_embeddings - pad_token_id - 1` tokens.
+
+    Example:
+        >>> from tfmodels import RobertaConfig
+        >>> RobertaConfig(num_labels=3).pad_token_id
+        1
+    """
+
+    model_type: ClassVar[str] = "roberta"
+    positional: ClassVar[tuple[str, ...]] = (
+        *EncoderConfig.positional,
+        *("pad_token_id", "bos_token_id", "eos_token_id", "position_embedding_type", "use_cache"),
+        "classifier_dropout",
+    )
+
+    vocab_size: int = 50265
+    pad_token_id: int | None = 1
+    bos_token_id: int | None = 0
+    eos_token_id: int | list[int] | None = 2
+
+    def validate(self) -> None:
+        super().validate()
+        if self.pad_token_id is None or not 0 <= self.pad_token_id < self.max_position_embeddings:
+            raise ValueError(
+                f"pad_token_id={quote(self.pad_token_id)} in RobertaConfig; positions are counted from it: a number "
+                f"below max_position_embeddings={self.max_position_embeddings} was expected."
+            )
+
+
+class RobertaBackbone(PostNormEncoder):
+    """Token ids (or embeddings) to hidden states; arguments as in `PostNormEncoder`."""
+
+    config_class = RobertaConfig
+    input_names = TYPED_INPUTS
+
+    def __init__(self, config: RobertaConfig, **kwargs: Any):
+        super().__init__(config, padding_id=config.pad_token_id, skipped_id=config.pad_token_id, **kwargs)
+
+
+class TFRobertaPreTrainedModel(TFPreTrainedModel):
+    """Base of the RoBERTa models."""
+
+    config_class = RobertaConfig
+    backbone_class = RobertaBackbone
+    backbone_options: ClassVar[dict[str, Any]] = {"add_pooling_layer": False}
+    base_model_prefix = "roberta"
+    weight_map = WeightMap(
+        prefixes=("roberta",),
+        renames=OLD_NAMES,
+        pairs=LAYER_NAMES,
+        drop=(r"\bembeddings\.position_ids$",),
+        optional=(r"^pooler\.",),
+        # One bias: files hold it under one name, the other, or both.
+        twins=(("lm_head.decoder.bias", "lm_head.bias"),),
+        tied=("lm_head.decoder.weight", "embed_tokens.weight"),
+    )
+    sharding = SHARDING
+
+
+class TFRobertaModel(TFRobertaPreTrainedModel):
+    """The bare RoBERTa encoder: hidden states and the pooled first token, no head."""
+
+    backbone_options: ClassVar[dict[str, Any]] = {"add_pooling_layer": True}
+
+
+class TFRobertaForMaskedLM(TransformedMaskedLMHead, TFRobertaPreTrainedModel):
+    """RoBERTa that fills in masked tokens."""
+
+    head_activation = "gelu"  # whatever the configuration says
+
+
+class TFRobertaForSequenceClassification(FirstTokenHead, TFRobertaPreTrainedModel):
+    """RoBERTa that classifies whole sequences, or scores pairs of texts as cross-encoders do."""
+
+
+class TFRobertaForMultipleChoice(heads.MultipleChoiceHead, TFRobertaPreTrainedModel):
+    """RoBERTa that chooses among several texts."""
+
+    backbone_options: ClassVar[dict[str, Any]] = {"add_pooling_layer": True}
+
+
+class TFRobertaForTokenClassification(heads.TokenClassificationHead, TFRobertaPreTrainedModel):
+    """RoBERTa that classifies every token."""
+
+
+class TFRobertaForQuestionAnswering(heads.QuestionAnsweringHead, TFRobertaPreTrainedModel):
+    """RoBERTa that finds an answer's start and end."""
