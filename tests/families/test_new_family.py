@@ -51,11 +51,8 @@ class MeanNorm(keras.layers.Layer):
 class WispBlock(RotaryBlock):
     """Attention and feed-forward, each normalised before and added to what came in."""
 
-    def __init__(self, config: WispConfig, **kwargs: Any):
-        super().__init__(config, **kwargs)
-        dtype = self.dtype_policy
-        self.input_layernorm = MeanNorm(config.norm_gain, dtype=dtype, name="input_layernorm")
-        self.post_attention_layernorm = MeanNorm(config.norm_gain, dtype=dtype, name="post_attention_layernorm")
+    def make_norm(self, name: str) -> keras.layers.Layer:
+        return MeanNorm(self.config.norm_gain, dtype=self.dtype_policy, name=name)
 
 
 class WispBackbone(RotaryDecoderBackbone):
@@ -63,10 +60,7 @@ class WispBackbone(RotaryDecoderBackbone):
 
     config_class = WispConfig
     block_class = WispBlock
-
-    def __init__(self, config: WispConfig, **kwargs: Any):
-        super().__init__(config, **kwargs)
-        self.norm = MeanNorm(config.norm_gain, dtype=self.dtype_policy, name="norm")
+    make_norm = WispBlock.make_norm
 
 
 class TFWispModel(RotaryDecoderModel):

@@ -17,7 +17,7 @@ from tfmodels.generation.api import GenerationMixin
 from tfmodels.layers.linear import build_all
 from tfmodels.models import heads
 from tfmodels.models.backbone import BlockContext
-from tfmodels.models.rotary_decoder import RotaryBlock, RotaryDecoderBackbone, RotaryDecoderModel, norm
+from tfmodels.models.rotary_decoder import RotaryBlock, RotaryDecoderBackbone, RotaryDecoderModel
 from tfmodels.utils.text import quote
 
 
@@ -135,9 +135,8 @@ class Gemma3Block(RotaryBlock):
 
     def __init__(self, config: Gemma3TextConfig, **kwargs: Any):
         super().__init__(config, **kwargs)
-        dtype = self.dtype_policy
-        self.pre_feedforward_layernorm = norm(config, dtype=dtype, name="pre_feedforward_layernorm")
-        self.post_feedforward_layernorm = norm(config, dtype=dtype, name="post_feedforward_layernorm")
+        self.pre_feedforward_layernorm = self.make_norm("pre_feedforward_layernorm")
+        self.post_feedforward_layernorm = self.make_norm("post_feedforward_layernorm")
 
     def build(self, input_shape: Any = None) -> None:
         super().build(input_shape)

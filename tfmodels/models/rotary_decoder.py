@@ -26,12 +26,16 @@ from tfmodels.models.base import TFPreTrainedModel
 from tfmodels.models.sharding import Sharding
 
 
-def norm(config: DecoderConfig, *, dtype: Any, name: str) -> RMSNorm:
-    """Make a normalisation of a configuration's kind."""
-    return RMSNorm(config.rms_norm_eps, offset=config.norm_offset, dtype=dtype, name=name)
+class MakesNorms:
+    """A part of the decoder that makes its normalisations by `make_norm`, which a family may override."""
+
+    def make_norm(self, name: str) -> keras.layers.Layer:
+        """A normalisation, not built yet."""
+        config = self.config
+        return RMSNorm(config.rms_norm_eps, offset=config.norm_offset, dtype=self.dtype_policy, name=name)
 
 
-class RotaryAttention(keras.layers.Layer):
+class RotaryAttention(MakesNorms, keras.layers.Layer):
     """Self-attention with rotary positions; fewer key/value heads than query heads share them in groups."""
 
     def __init__(self, config: DecoderConfig, **kwargs: Any):
@@ -46,7 +50,7 @@ class RotaryAttention(keras.layers.Layer):
         self.o_proj = linear(config.hidden_size, use_bias=outer, name="o_proj", **options)
         self.q_norm = self.k_norm = None
         if config.normalizes_heads:
-            self.q_norm, self.k_norm = (norm(config, dtype=dtype, name=name) for name in ("q_norm", "k_norm"))
+            self.q_norm, self.k_norm = self.make_norm("q_norm"), self.make_norm("k_norm")
         self.dropout = keras.layers.Dropout(config.attention_dropout, dtype=dtype, name="dropout")
 
     def build(self, input_shape: Any = None) -> None:
@@ -69,16 +73,16 @@ class RotaryAttention(keras.layers.Layer):
         return self.o_proj(output, lowering=lowering), cache, weights
 
 
-class RotaryBlock(keras.layers.Layer):
+class RotaryBlock(MakesNorms, keras.layers.Layer):
     """Attention and feed-forward, each normalised before and added to what came in."""
 
     def __init__(self, config: DecoderConfig, **kwargs: Any):
         super().__init__(**kwargs)
         self.config = config
         dtype = self.dtype_policy
-        self.input_layernorm = norm(config, dtype=dtype, name="input_layernorm")
+        self.input_layernorm = self.make_norm("input_layernorm")
         self.self_attn = RotaryAttention(config, dtype=dtype, name="self_attn")
-        self.post_attention_layernorm = norm(config, dtype=dtype, name="post_attention_layernorm")
+        self.post_attention_layernorm = self.make_norm("post_attention_layernorm")
         self.mlp = GatedFeedForward(
             config.hidden_size,
             config.intermediate_size,
@@ -106,7 +110,7 @@ class RotaryBlock(keras.layers.Layer):
         return added if factor == 1 else added * factor
 
 
-class RotaryDecoderBackbone(DecoderBackbone):
+class RotaryDecoderBackbone(MakesNorms, DecoderBackbone):
     """Token ids (or embeddings) to hidden states.
 
     A family sets `config_class`, and `block_class` where its blocks differ in more than data.
@@ -129,7 +133,7 @@ class RotaryDecoderBackbone(DecoderBackbone):
         self.layers = [
             self.block_class(config, dtype=dtype, name=f"layers_{index}") for index in range(config.num_hidden_layers)
         ]
-        self.norm = norm(config, dtype=dtype, name="norm")
+        self.norm = self.make_norm("norm")
         kinds = dict.fromkeys(kind for kind in config.rotaries if kind is not None)
         self.rotary = {kind: RotaryEmbedding(config, kind) for kind in kinds}
         if any(config.windows):

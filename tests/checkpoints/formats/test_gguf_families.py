@@ -1,4 +1,4 @@
-"""GGUF files of the decoders beside Llama, written as llama.cpp's converter does, give the model they were made from."""
+"""GGUF files of other decoders than Llama, written as llama.cpp writes them, give the model they were made from."""
 
 import re
 
