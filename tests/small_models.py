@@ -39,6 +39,7 @@ MORE = {
     "gemma3_text": {**FEW, "head_dim": 6, "layer_types": ["sliding_attention", "full_attention"], "sliding_window": 3},
     "gpt2": {**SIZES, "intermediate_size": 24, "max_position_embeddings": 32, "pad_token_id": 0},
     "bert": {**SIZES, "intermediate_size": 24, "max_position_embeddings": 32},
+    "distilbert": {**SIZES, "intermediate_size": 24, "max_position_embeddings": 32},
     "roberta": {**SIZES, "intermediate_size": 24, "max_position_embeddings": 32},
 }
 

@@ -53,6 +53,15 @@ if TYPE_CHECKING:  # what type checkers and editors know; tests compare it with 
         TFBertForTokenClassification as TFBertForTokenClassification,
         TFBertModel as TFBertModel,
     )
+    from tfmodels.families.distilbert import (
+        DistilBertConfig as DistilBertConfig,
+        TFDistilBertForMaskedLM as TFDistilBertForMaskedLM,
+        TFDistilBertForMultipleChoice as TFDistilBertForMultipleChoice,
+        TFDistilBertForQuestionAnswering as TFDistilBertForQuestionAnswering,
+        TFDistilBertForSequenceClassification as TFDistilBertForSequenceClassification,
+        TFDistilBertForTokenClassification as TFDistilBertForTokenClassification,
+        TFDistilBertModel as TFDistilBertModel,
+    )
     from tfmodels.families.gemma3 import (
         Gemma3TextConfig as Gemma3TextConfig,
         TFGemma3ForCausalLM as TFGemma3ForCausalLM,
@@ -191,6 +200,8 @@ if TYPE_CHECKING:  # what type checkers and editors know; tests compare it with 
         BatchEncoding as BatchEncoding,
         BertTokenizer as BertTokenizer,
         BertTokenizerFast as BertTokenizerFast,
+        DistilBertTokenizer as DistilBertTokenizer,
+        DistilBertTokenizerFast as DistilBertTokenizerFast,
         GPT2Tokenizer as GPT2Tokenizer,
         GPT2TokenizerFast as GPT2TokenizerFast,
         GPTNeoXTokenizer as GPTNeoXTokenizer,
@@ -277,6 +288,8 @@ _NAMES = {
         "BatchEncoding",
         "BertTokenizer",
         "BertTokenizerFast",
+        "DistilBertTokenizer",
+        "DistilBertTokenizerFast",
         "GPT2Tokenizer",
         "GPT2TokenizerFast",
         "GPTNeoXTokenizer",

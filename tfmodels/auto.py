@@ -80,6 +80,7 @@ FAMILIES: dict[str, Family] = {
     "gpt_neo": Family("gpt_neo", "GPTNeo", DECODER_HEADS, "GPT2Tokenizer"),
     "mpt": Family("mpt", "Mpt", DECODER_HEADS, "GPTNeoXTokenizer", others=("MptAttentionConfig",)),
     "bert": Family("bert", "Bert", BERT_HEADS, "BertTokenizer"),
+    "distilbert": Family("distilbert", "DistilBert", ENCODER_HEADS, "DistilBertTokenizer"),
     "roberta": Family("roberta", "Roberta", ENCODER_HEADS, "RobertaTokenizer"),
     "mpnet": Family("mpnet", "MPNet", ENCODER_HEADS, "MPNetTokenizer"),
 }

@@ -30,9 +30,9 @@ HEAD_LAYERS = {
     "ForMaskedLM": ("lm_head",),
     "ForPreTraining": ("lm_head", "seq_relationship"),
     "ForNextSentencePrediction": ("seq_relationship",),
-    "ForSequenceClassification": ("score", "classifier"),
+    "ForSequenceClassification": ("score", "classifier", "pre_classifier"),
     "ForTokenClassification": ("score", "classifier"),
-    "ForMultipleChoice": ("classifier",),
+    "ForMultipleChoice": ("classifier", "pre_classifier"),
     "ForQuestionAnswering": ("qa_outputs",),
 }
 _ALL_HEAD_LAYERS = frozenset(layer for layers in HEAD_LAYERS.values() for layer in layers)

@@ -325,9 +325,13 @@ class MultipleChoiceHead:
             if inputs.get(name) is not None:
                 inputs[name], choices = _fold_choices(name, inputs[name], 4 if name == "inputs_embeds" else 3)
         outputs = self.backbone(**inputs, return_dict=True, training=training, lowering=lowering)
-        pooled = self.dropout(outputs.pooler_output, training=training)
-        logits = ops.reshape(self.classifier(pooled, lowering=lowering), (-1, choices))
+        features = self.choice_features(outputs, training, lowering)
+        logits = ops.reshape(self.classifier(features, lowering=lowering), (-1, choices))
         return self.head_output(MultipleChoiceOutput, outputs, return_dict, {"labels": labels}, logits=logits)
+
+    def choice_features(self, outputs: Any, training: bool | None, lowering: Lowering) -> Any:
+        """What the classifier reads of each text, (batch * choices, hidden_size)."""
+        return self.dropout(outputs.pooler_output, training=training)
 
     def loss_of(self, outputs: Mapping[str, Any], labels: Mapping[str, Any]) -> losses.Loss:
         """Cross-entropy of the right choice."""
@@ -411,18 +415,24 @@ class QuestionAnsweringHead:
         start_positions: Any,
         end_positions: Any,
         return_dict: bool | None,
+        training: bool | None,
         lowering: Lowering = PLAIN,
         **inputs: Any,
     ) -> Any:
         if (start_positions is None) != (end_positions is None):
             raise ValueError("start_positions and end_positions go together; only one was given.")
-        outputs = self.backbone(**self.without_cache(inputs), return_dict=True, lowering=lowering)
-        scores = self.qa_outputs(outputs.last_hidden_state, lowering=lowering)
+        inputs = self.without_cache(inputs)
+        outputs = self.backbone(**inputs, return_dict=True, training=training, lowering=lowering)
+        scores = self.qa_outputs(self.answer_features(outputs.last_hidden_state, training), lowering=lowering)
         start_logits, end_logits = ops.unstack(scores, 2, axis=-1)
         labels = {"start_positions": start_positions, "end_positions": end_positions}
         return self.head_output(
             QuestionAnsweringOutput, outputs, return_dict, labels, start_logits=start_logits, end_logits=end_logits
         )
+
+    def answer_features(self, hidden: Any, training: bool | None) -> Any:
+        """What the scores are made of, from the last hidden states."""
+        return hidden
 
     def loss_of(self, outputs: Mapping[str, Any], labels: Mapping[str, Any]) -> losses.Loss:
         """Mean of the cross-entropies of start and end."""

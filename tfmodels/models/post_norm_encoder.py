@@ -88,7 +88,8 @@ class EncoderBlock(keras.layers.Layer):
         self.width = config.hidden_size
         dtype = self.dtype_policy
         self.self_attn = EncoderAttention(config, dtype=dtype, name="self_attn")
-        self.dropout = keras.layers.Dropout(config.hidden_dropout_prob, dtype=dtype, name="dropout")
+        share = getattr(config, "attention_output_dropout", config.hidden_dropout_prob)
+        self.dropout = keras.layers.Dropout(share, dtype=dtype, name="dropout")
         self.attention_norm = layer_norm(config.layer_norm_eps, dtype=dtype, name="attention_norm")
         self.feed_forward = FeedForward(
             config.hidden_size,

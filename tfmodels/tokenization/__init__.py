@@ -5,6 +5,8 @@ from tfmodels.tokenization.batch_encoding import BatchEncoding, CharSpan, TokenS
 from tfmodels.tokenization.families import (
     BertTokenizer,
     BertTokenizerFast,
+    DistilBertTokenizer,
+    DistilBertTokenizerFast,
     GPT2Tokenizer,
     GPT2TokenizerFast,
     GPTNeoXTokenizer,
@@ -27,6 +29,8 @@ __all__ = [
     "BertTokenizer",
     "BertTokenizerFast",
     "CharSpan",
+    "DistilBertTokenizer",
+    "DistilBertTokenizerFast",
     "GPT2Tokenizer",
     "GPT2TokenizerFast",
     "GPTNeoXTokenizer",

@@ -15,6 +15,7 @@ from tfmodels.configs.base import ModelConfig
 from tfmodels.tokenization.conversions.reading import read_json
 from tfmodels.tokenization.families import (
     BertTokenizer,
+    DistilBertTokenizer,
     GPT2Tokenizer,
     GPTNeoXTokenizer,
     LlamaTokenizer,
@@ -36,6 +37,7 @@ TOKENIZERS = {
     "MPNetTokenizer": MPNetTokenizer,
     "Qwen2Tokenizer": Qwen2Tokenizer,
     "BertTokenizer": BertTokenizer,
+    "DistilBertTokenizer": DistilBertTokenizer,
     "RobertaTokenizer": RobertaTokenizer,
 }
 

@@ -211,6 +211,12 @@ class BertTokenizer(WordPieceTokenizer):
         )
 
 
+class DistilBertTokenizer(BertTokenizer):
+    """WordPiece of DistilBERT: BERT's, without token types (Sanh et al. 2019, https://arxiv.org/abs/1910.01108)."""
+
+    model_input_names = ("input_ids", "attention_mask")
+
+
 class MPNetTokenizer(WordPieceTokenizer):
     """WordPiece of MPNet, from a tokenizer.json or a vocab.txt (Song et al. 2020, https://arxiv.org/abs/2004.09297).
 
@@ -249,3 +255,4 @@ MPNetTokenizerFast = MPNetTokenizer
 Qwen2TokenizerFast = Qwen2Tokenizer
 BertTokenizerFast = BertTokenizer
 RobertaTokenizerFast = RobertaTokenizer
+DistilBertTokenizerFast = DistilBertTokenizer

@@ -188,6 +188,7 @@ GEMMA_LINEAR = {
     "rope_parameters": {"full_attention": GEMMA_ROTARY, "sliding_attention": {"rope_type": "default"}},
 }
 BERT = {**TINY, "num_hidden_layers": 2, "max_position_embeddings": 16, "pad_token_id": 0}
+UNTIED_RELU = {"tie_word_embeddings": False, "activation": "relu"}
 SMALL_ROTARY = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16, "tie_word_embeddings": True}
 
 FAMILIES: dict[str, Family] = {
@@ -342,6 +343,19 @@ FAMILIES: dict[str, Family] = {
                 "ForMaskedLM",
                 {"tie_word_embeddings": False, "hidden_act": "relu", "type_vocab_size": 3},
             ),
+        ),
+    ),
+    "distilbert": Family(
+        "DistilBert",
+        {"vocab_size": 37, "dim": 8, "n_layers": 2, "n_heads": 2, "hidden_dim": 12, "max_position_embeddings": 16},
+        (
+            Case("model", (without_cache(calls.backbone_inputs),), "Model"),
+            Case("token_cls", (without_cache(calls.token_classification),), TOKEN, {"num_labels": 4}),
+            Case("qa", (without_cache(calls.question_answering),), QA),
+            Case("seqcls_single", (without_cache(calls.sequence_classification),), SEQUENCE, {"num_labels": 3}),
+            Case("masked_lm", (without_cache(calls.masked_language_model),), "ForMaskedLM"),
+            Case("masked_lm_untied", (without_cache(calls.masked_language_model),), "ForMaskedLM", UNTIED_RELU),
+            Case("multiple_choice", (calls.multiple_choice,), CHOICE),
         ),
     ),
     "roberta": Family(
