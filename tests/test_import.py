@@ -100,8 +100,8 @@ def test_a_script_passes_the_type_checker(tmp_path):
 
 
 def test_an_unknown_name_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="'tfmodels' has no attribute 'TFBertModel'"):
-        tfmodels.TFBertModel  # noqa: B018
+    with pytest.raises(AttributeError, match="'tfmodels' has no attribute 'TFT5Model'"):
+        tfmodels.TFT5Model  # noqa: B018
 
 
 @pytest.mark.parametrize(
@@ -118,8 +118,10 @@ def test_an_unknown_name_is_an_attribute_error():
         ("FlaxGPTNeoForCausalLM", "; use TFGPTNeoForCausalLM, which runs on JAX where KERAS_BACKEND=jax is set"),
         ("FlaxAutoModelForCausalLM", "; use TFAutoModelForCausalLM, which runs on JAX"),
         ("TFLlamaLMHeadModel", "; did you mean TFLlamaForCausalLM?"),
+        ("TFGPT2ForCausalLM", "; did you mean TFGPT2LMHeadModel?"),
+        ("Gemma3TextForCausalLM", "; did you mean TFGemma3ForCausalLM?"),
         ("TFLlamaForMaskedLM", "; Llama has TFLlamaForCausalLM, TFLlamaForQuestionAnswering"),
-        ("TFBertModel", "; the architectures here are Llama, GPTNeoX, GPTNeo, Mpt, MPNet."),
+        ("TFT5Model", "; the architectures here are Llama, Mistral, Qwen2, "),
         ("TFAutoModelForPreTraining", "; use TFAutoModelForCausalLM or TFAutoModelForMaskedLM."),
         ("TFAutoModelWithLMHead", "; use TFAutoModelForCausalLM or TFAutoModelForMaskedLM."),
         ("TFAutoModelForSeq2SeqLM", "; Auto has TFAutoModel, TFAutoModelForCausalLM"),

@@ -120,10 +120,10 @@ def test_broken_files_say_where(tmp_path):
     path.write_text("[1, 2]")
     with pytest.raises(ValueError, match="holds a JSON list"):
         LlamaConfig.from_pretrained(tmp_path)
-    path.write_text('{"model_type": "bert"}')
-    with pytest.raises(ValueError, match="model_type='bert'; LlamaConfig reads"):
+    path.write_text('{"model_type": "t5"}')
+    with pytest.raises(ValueError, match="model_type='t5'; LlamaConfig reads"):
         LlamaConfig.from_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="model_type='bert'.* is not an architecture of tfmodels; it has llama"):
+    with pytest.raises(ValueError, match="model_type='t5'.* is not an architecture of tfmodels; it has llama"):
         AutoConfig.from_pretrained(tmp_path)
 
 
