@@ -22,7 +22,7 @@ import tfmodels
 from tfmodels import AutoConfig, AutoTokenizer, GenerationConfig
 import tfmodels.cli.main, tfmodels.checkpoints.reader, tfmodels.checkpoints.hub, tfmodels.checkpoints.writer
 import tfmodels.configs.base, tfmodels.configs.rotary
-assert list(tfmodels.auto.gguf_maps()) == ["llama"]
+assert "llama" in tfmodels.auto.gguf_maps()
 heavy = [name for name in ("tensorflow", "keras", "torch", "transformers", "jax") if name in sys.modules]
 assert not heavy, heavy
 """
