@@ -91,7 +91,9 @@ def write_family(root: Path, name: str, like: str, stem: str) -> list[Path]:
     names = re.search(rf"^{re.escape(head)} \(\n.*?^    \)\n", public.read_text(), re.MULTILINE | re.DOTALL)
     insert(public, head, renamed(names[0].replace(f".{family.module} ", f".{name} "), old, new))
     insert(small, f'    "{like}": ', entry_of(small, like).replace(f'"{like}": ', f'"{name}": ', 1))
-    recipe = f'    "{name}": Family("{stem}", FEW, tuple(few_decoder_cases({{}}))),\n'
+    named = {head: stem + there.removeprefix(family.stem) for head, there in family.named.items()}
+    more = f", named={named}".replace("'", '"') if named else ""
+    recipe = f'    "{name}": Family("{stem}", FEW, tuple(few_decoder_cases({{}})){more}),\n'
     if "ForCausalLM" not in family.heads:
         recipe = renamed(entry_of(recipes, like), old, new)
     insert(recipes, f'    "{like}": ', recipe)
