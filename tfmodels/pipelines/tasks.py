@@ -55,14 +55,12 @@ def head_of_architecture(architecture: Any) -> str | None:
     """The head in an architecture's name, as `config.json` has it; None for an unknown one.
 
     Example:
-        >>> head_of_architecture("LlamaForCausalLM"), head_of_architecture("MPNetModel"), head_of_architecture("X")
+        >>> head_of_architecture("GPT2LMHeadModel"), head_of_architecture("MPNetModel"), head_of_architecture("X")
         ('ForCausalLM', 'Model', None)
     """
-    name = str(architecture).removeprefix("TF")
-    for family in FAMILIES.values():
-        if name.startswith(family.stem) and name.removeprefix(family.stem) in family.heads:
-            return name.removeprefix(family.stem)
-    return None
+    name = f"TF{str(architecture).removeprefix('TF')}"
+    heads = (head for family in FAMILIES.values() for head in family.heads if family.class_name(head) == name)
+    return next(heads, None)
 
 
 def head_of(model: Any) -> str | None:
