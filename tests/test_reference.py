@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import reference_cases as cases
 import tensorflow as tf
+from small_models import MORE
 
 
 def parameters(*kinds):
@@ -37,7 +38,7 @@ def slow_but_for_llama(chosen, quick=()):
     """Compiling is what takes the time: of the other families only the calls named `quick` run by default."""
     for parameter in chosen:
         folder, call = parameter.values
-        is_slow = folder.parent.name != "llama" and call["name"] not in quick
+        is_slow = folder.parent.name != "llama" and (call["name"] not in quick or folder.parent.name in MORE)
         yield pytest.param(folder, call, id=parameter.id, marks=[pytest.mark.slow] if is_slow else [])
 
 
