@@ -128,7 +128,8 @@ def test_half_precision(tmp_path, dtype, limit):
 
 def test_signatures_of_a_causal_model(exported):
     names = [found.name for found in exported.signatures]
-    assert names == ["serving_default", "decode", "generate", "generate_sample", "prefill", "serving_int64"]
+    generating = ["decode", "generate", "generate_lengths", "generate_sample", "prefill"]
+    assert names == ["serving_default", *generating, "serving_int64", "serving_lengths"]
     decode = signature(exported, "decode")
     assert decode.inputs["past_key_values.4.value"] == ("float32", (None, 4, None, 8))
     assert list(decode.outputs)[:2] == ["logits", "past_key_values.0.key"]

@@ -5,6 +5,8 @@ Signatures of every model, all with free batch and length and named inputs and o
 - `serving_default`: int32 `input_ids` and `attention_mask` to the head's outputs, which are float32.
 - `serving_int64`: the same for int64 inputs, as many clients send them.
 - `serving_token_types`: with `token_type_ids`, for families in which they mean something.
+- `serving_lengths`: `input_ids` and each row's length instead of the mask, for servers that batch, see
+  `tfmodels.export.saved_model.lengths`.
 
 Causal language models also have
 
@@ -15,6 +17,7 @@ Causal language models also have
   inside, compiled by XLA when it is first called, once for each of a few batch sizes and never for a new prompt,
   length or temperature. Inputs beside the prompt have defaults (`SignatureDef.defaults`); a server too old for those
   needs all of them.
+- `generate_lengths`: the greedy continuation for servers that batch, with each row's length.
 
 With `signatures="text"` there are signatures that take strings, see `tfmodels.export.saved_model.text`.
 """
@@ -39,7 +42,7 @@ from tfmodels.export.models import (
     transformer_of,
     with_dtype,
 )
-from tfmodels.export.saved_model import serving_files, text
+from tfmodels.export.saved_model import lengths, serving_files, text
 from tfmodels.export.saved_model.functions import cache_signatures, defaults_of, forward_signatures
 from tfmodels.export.saved_model.generate import generate_signatures
 from tfmodels.export.saved_model.runner import PROPERTIES_FILE, SavedModelRunner, open, signatures_of, without_warnings
@@ -84,6 +87,7 @@ def write(model: Any, target: Path, options: ExportOptions) -> list[Signature]:
         functions |= generate_signatures(
             model, functions["prefill"], limit, batch_sizes_of(options), options.jit_compile is not False
         )
+    functions |= lengths.signatures(model, functions)
     module = tf.Module()
     if options.signatures == "text":
         options.step("tracing the text signatures")
@@ -128,6 +132,10 @@ def example_requests(model: Any, functions: dict[str, Any], options: ExportOptio
     requests |= text.example_requests(functions)
     requests["serving_default"] = [tokens]
     requests["serving_int64"] = [{key: value.astype("int64") for key, value in tokens.items()}]
+    rows = {"input_ids": tokens["input_ids"], "lengths": np.full(shape[:-1], shape[-1], "int32")}
+    requests["serving_lengths"] = [rows]
+    if "generate_lengths" in functions:
+        requests["generate_lengths"] = [{**rows, "max_new_tokens": np.array([2], "int32")}]
     if "serving_token_types" in functions:
         requests["serving_token_types"] = [{**tokens, "token_type_ids": np.zeros_like(tokens["input_ids"])}]
     return requests
