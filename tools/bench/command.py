@@ -5,6 +5,7 @@
     python -m tools.bench load --peer torch
     python -m tools.bench train --peer torch
     python -m tools.bench export --model stories260K
+    python -m tools.bench serve --model stories260K --clients 32 --crowd 200
     python -m tools.bench gpu train,forward --batch 1,2,4 --length 512,2048 --peer eager,sdpa --compile-threads 6
     python -m tools.bench gpu decode --batch 1,4 --length 2048 --peer static-compile
     python -m tools.bench scale --batch 4 --length 512 --devices 2
@@ -34,7 +35,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tools.bench import before_after, cpu, gpu, processes, report, scale
+from tools.bench import before_after, cpu, gpu, processes, report, scale, serving
 from tools.bench.cpu import Row
 from tools.bench.sides import cores
 
@@ -102,6 +103,15 @@ BENCHMARKS = {
         cpu.run_generate,
         "side|batch:d|prefill_ms:.2f|tokens_per_s=tokens/s:,.0f|total_s:.3f|first_call_s:.2f|ids_equal:.1%"
         "|speed_ratio=tfmodels decodes faster by:.2f|prefill_ratio=prefills faster by:.2f",
+    ),
+    "serve": Benchmark(
+        "a server under a steady load and a crowd, beside the bare engine",
+        serving.add_arguments,
+        serving.run,
+        "side|clients:d|requests:d|refused:d|failed:d|tokens_per_s=tokens/s:,.0f|ratio=of the engine:.2f"
+        "|first_token_ms=first token ms:,.0f|first_token_p95_ms=95 %:,.0f|recovery_s:.2f|memory_mb=MB before:,.0f"
+        "|memory_after_mb=MB after:,.0f",
+        peer=False,
     ),
     "train": Benchmark(
         "a training step: forward pass, gradients and AdamW, float32",
@@ -176,7 +186,8 @@ def main(arguments: list[str] | None = None) -> None:
         return
     options = parser_of_all().parse_args(arguments)
     if getattr(options, "child", None):
-        processes.CHILDREN[options.benchmark](*json.loads(options.child))
+        children = {**processes.CHILDREN, "serve": serving.measure_engine}
+        children[options.benchmark](*json.loads(options.child))
         return
     benchmark = BENCHMARKS[options.benchmark]
     command_line = shlex.join(["tools/benchmark.py", *arguments])

@@ -1,0 +1,207 @@
+"""Load on a server of OpenAI's interface: `tfmodels serve` beside its bare engine, or any server that runs already.
+
+    python -m tools.bench serve --model ../shared/models/stories15M --rows 16 --clients 32 --crowd 200
+    python -m tools.bench serve --url http://127.0.0.1:9000 --name NAME --chat --clients 4
+
+The clients are a closed loop: each sends its next request when the last one is answered, and the number of requests is
+fixed, so that a run ends by itself. A crowd is as many clients at once, each with one request. Servers are of this
+machine alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import time
+import urllib.parse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tools.bench.cpu import Row
+
+_LOCAL = ("127.0.0.1", "localhost", "::1")
+_SECONDS_TO_START = 600
+EMPTY: Row = dict.fromkeys(
+    ("side", "clients", "requests", "refused", "failed", "tokens_per_s", "ratio", "first_token_ms")
+    + ("first_token_p95_ms", "recovery_s", "memory_mb", "memory_after_mb")
+)
+_PROMPT = "Once upon a time there was a little girl named Lily who had a"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default="stories260K", help="folder, or the bundled model (%(default)s)")
+    parser.add_argument("--url", help="measure this server instead of starting one; of this machine")
+    parser.add_argument("--name", help="what the server calls the model")
+    parser.add_argument("--chat", action="store_true", help="ask for conversations instead of completions")
+    parser.add_argument("--rows", type=int, default=16, metavar="N", help="of the engine (%(default)s)")
+    parser.add_argument("--max-waiting", type=int, default=32, metavar="N", help="of the server (%(default)s)")
+    parser.add_argument("--clients", type=int, default=32, metavar="N", help="at a time (%(default)s)")
+    parser.add_argument("--requests", type=int, default=128, metavar="N", help="of all clients (%(default)s)")
+    parser.add_argument(
+        "--crowd", type=int, default=200, metavar="N", help="clients at once; 0 for none (%(default)s)"
+    )
+    parser.add_argument("--max-new-tokens", type=int, default=64, metavar="N", help="of each answer (%(default)s)")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+
+
+def run(options: argparse.Namespace) -> Iterator[Row]:
+    """Rows: the bare engine, the server under a steady load, and a crowd."""
+    bare = None
+    if options.url is None:
+        bare = _bare(options)
+        yield {**EMPTY, "side": "engine", "requests": options.requests, "tokens_per_s": bare}
+    elif urllib.parse.urlsplit(options.url).hostname not in _LOCAL:
+        raise SystemExit(f"--url {options.url}: a server of this machine was expected.")
+    with _server(options) as (url, process):
+        asyncio.run(_load(url, options, 2, 4))  # what is compiled on the way
+        row = {**EMPTY, "side": "server", "clients": options.clients, "memory_mb": _memory(process)}
+        row |= asyncio.run(_load(url, options, options.clients, options.requests))
+        row["memory_after_mb"] = _memory(process)
+        row["ratio"] = row["tokens_per_s"] / bare if bare else None
+        yield row
+        if options.crowd:
+            row = {**EMPTY, "side": "server, crowd", "clients": options.crowd}
+            row |= asyncio.run(_load(url, options, options.crowd, options.crowd))
+            started = time.perf_counter()
+            asyncio.run(_until_served(url, options))
+            row |= {"recovery_s": time.perf_counter() - started, "memory_after_mb": _memory(process)}
+            yield row
+
+
+# The sides -----------------------------------------------------------------------------------------------------------
+
+
+def _bare(options: argparse.Namespace) -> float:
+    """Tokens a second of the engine alone, in a process of its own."""
+    job = json.dumps([options.model, options.rows, options.requests, options.max_new_tokens])
+    command = [sys.executable, "-m", "tools.bench", "serve", "--child", job]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return float(done.stdout.strip().splitlines()[-1])
+
+
+def measure_engine(model: str, rows: int, requests: int, new: int) -> None:
+    """Print tokens a second of an engine that has all requests at once."""
+    from tfmodels import AutoTokenizer, Engine, TFAutoModelForCausalLM
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    engine = Engine(TFAutoModelForCausalLM.from_pretrained(model), rows=rows, tokenizer=tokenizer)
+    prompt, settings = tokenizer.encode(_PROMPT), {"do_sample": True, "top_k": 0, "eos_token_id": None}
+    for count in (rows, requests):  # the first compiles
+        for index in range(count):
+            engine.add(prompt, max_new_tokens=new, seed=index, **settings)
+        started = time.perf_counter()
+        made = sum(len(answer.tokens) for answer in engine.run().values())
+        seconds = time.perf_counter() - started
+    print(made / seconds)
+
+
+@contextlib.contextmanager
+def _server(options: argparse.Namespace) -> Iterator[tuple[str, subprocess.Popen | None]]:
+    """The address of a server that is ready, and its process where it was started here."""
+    if options.url is not None:
+        yield options.url.rstrip("/"), None
+        return
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "tfmodels.cli", "serve", options.model, "--port", str(port)]
+    command += ["--rows", str(options.rows), "--max-waiting", str(options.max_waiting)]
+    with subprocess.Popen(command) as process:
+        try:
+            url = f"http://127.0.0.1:{port}"
+            _wait_for(url, process)
+            yield url, process
+        finally:
+            process.terminate()
+
+
+def _wait_for(url: str, process: subprocess.Popen) -> None:
+    import httpx
+
+    end = time.monotonic() + _SECONDS_TO_START
+    while time.monotonic() < end and process.poll() is None:
+        with contextlib.suppress(httpx.HTTPError):
+            if httpx.get(f"{url}/health").status_code == 200:
+                return
+        time.sleep(0.5)
+    raise SystemExit("the server did not start.")
+
+
+def _memory(process: subprocess.Popen | None) -> float | None:
+    """Resident memory in MB, where /proc tells."""
+    with contextlib.suppress(OSError, AttributeError):
+        pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+    return None
+
+
+# The clients ---------------------------------------------------------------------------------------------------------
+
+
+async def _load(url: str, options: argparse.Namespace, clients: int, requests: int) -> Row:
+    """Send requests from several clients; what came, and how fast."""
+    import httpx
+
+    numbers, found = iter(range(requests)), []
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(base_url=url, timeout=300, limits=limits) as client:
+
+        async def one() -> None:
+            for number in numbers:
+                found.append(await _ask(client, options, number))
+
+        started = time.perf_counter()
+        await asyncio.gather(*(one() for _ in range(min(clients, requests))))
+        seconds = time.perf_counter() - started
+    served = [answer for answer in found if answer["status"] == 200]
+    first = sorted(answer["first_ms"] for answer in served if answer["first_ms"] is not None)
+    return {
+        "requests": requests,
+        "refused": sum(answer["status"] == 429 for answer in found),
+        "failed": sum(answer["status"] not in (200, 429) for answer in found),
+        "tokens_per_s": sum(answer["tokens"] for answer in served) / seconds,
+        "first_token_ms": statistics.median(first) if first else None,
+        "first_token_p95_ms": first[int(0.95 * (len(first) - 1))] if first else None,
+    }
+
+
+async def _ask(client: Any, options: argparse.Namespace, seed: int) -> Row:
+    """One streamed answer: its status, tokens, and milliseconds to its first text."""
+    import httpx
+
+    body = {"stream": True, "stream_options": {"include_usage": True}, "seed": seed}
+    body |= {"max_tokens": options.max_new_tokens} | ({"model": options.name} if options.name else {})
+    path = "/v1/chat/completions" if options.chat else "/v1/completions"
+    body |= {"messages": [{"role": "user", "content": _PROMPT}]} if options.chat else {"prompt": _PROMPT}
+    started, first, tokens = time.perf_counter(), None, 0
+    try:
+        async with client.stream("POST", path, json=body) as response:
+            async for line in response.aiter_lines():
+                if not line.startswith("data: {"):
+                    continue
+                chunk = json.loads(line[6:])
+                if "error" in chunk:
+                    return {"status": 500, "tokens": tokens, "first_ms": None}
+                tokens = (chunk.get("usage") or {}).get("completion_tokens", tokens)
+                for choice in chunk["choices"]:
+                    text = choice["delta"].get("content") if options.chat else choice["text"]
+                    if text and first is None:
+                        first = 1000 * (time.perf_counter() - started)
+            return {"status": response.status_code, "tokens": tokens, "first_ms": first}
+    except httpx.HTTPError:
+        return {"status": 0, "tokens": tokens, "first_ms": None}
+
+
+async def _until_served(url: str, options: argparse.Namespace) -> None:
+    """Ask until an answer comes."""
+    for _ in range(1000):
+        if not (await _load(url, options, 1, 1))["refused"]:
+            return
