@@ -1,59 +1,95 @@
 """examples/ray_serve.py: replicas on Ray answer as the server alone does."""
 
-import json
+from __future__ import annotations
+
+import os
+import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("ray.serve", reason="pip install 'ray[serve]'")
+import httpx
 
-from tfmodels import TFAutoModelForCausalLM
+from tfmodels import AutoTokenizer, TFAutoModelForCausalLM
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "ray_serve.py"
 PROMPT = [1, 403, 407, 261, 378]
 
 
-def answer(url, request=None):
-    data = None if request is None else json.dumps(request).encode()
-    with urllib.request.urlopen(url, data, timeout=60) as response:
-        return json.load(response)
+@pytest.fixture
+def start():
+    """Start the example; a function from its arguments to the server's address."""
+    started = []
+
+    def begin(*arguments):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = str(probe.getsockname()[1])
+        command = [sys.executable, str(EXAMPLE), *map(str, arguments), "--cpus", "0.5", "--port", port]
+        environment = {**os.environ, "RAY_DEDUP_LOGS": "0", "PYTHONPATH": str(EXAMPLE.parents[1])}
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        started.append(subprocess.Popen(command, env=environment, **quiet))
+        return f"http://127.0.0.1:{port}"
+
+    yield begin
+    for server in started:
+        server.terminate()
+        server.wait(60)
+
+
+def until_ready(url, path):
+    """Wait until a path answers 200."""
+    end = time.monotonic() + 240
+    while time.monotonic() < end:
+        try:
+            if httpx.get(url + path, timeout=30).status_code == 200:
+                return
+        except httpx.HTTPError:
+            pass
+        time.sleep(1)
+    raise AssertionError(f"{path} did not become ready")
+
+
+def served(metrics):
+    """Completions that the replica which made this page of metrics has answered."""
+    lines = [line for line in metrics.splitlines() if line.startswith("tfmodels_requests_total{")]
+    return sum(float(line.rpartition(" ")[2]) for line in lines if "/v1/completions" in line)
 
 
 @pytest.mark.slow
-def test_replicas_answer(tmp_path, unused_port):
+def test_two_replicas_of_the_server(start):
+    url = start("stories260K", "--replicas", "2", "--max-replicas", "3", "--rows", "2", "--no-jit")
+    until_ready(url, "/health")
+    model, tokenizer = (auto.from_pretrained("stories260K") for auto in (TFAutoModelForCausalLM, AutoTokenizer))
+    prompt = tokenizer.encode("Once upon a time")
+    ids = model.generate([prompt], max_new_tokens=16).numpy()[0].tolist()
+    expected = tokenizer.decode(ids, skip_special_tokens=True).removeprefix("Once upon a time")
+    body = {"prompt": "Once upon a time", "max_tokens": 16, "temperature": 0}
+    with httpx.Client(base_url=url, timeout=120) as client:
+        for _ in range(40):
+            answer = client.post("/v1/completions", json=body).json()
+            assert answer["choices"][0]["text"] == expected
+        # Every replica counts its own: none has answered all of them.
+        counts = {served(client.get("/metrics").text) for _ in range(40)}
+        assert 0 < max(counts) < 40
+        with client.stream("POST", "/v1/completions", json={**body, "stream": True}) as response:
+            pieces = [line for line in response.iter_lines() if line]
+        assert len(pieces) > 2 and pieces[-1] == "data: [DONE]"
+        assert client.post("/v1/completions", json={"nonsense": 1}).status_code == 400
+
+
+@pytest.mark.slow
+def test_replicas_of_an_export(tmp_path, start):
     model = TFAutoModelForCausalLM.from_pretrained("stories260K")
     model.export(tmp_path / "stories")
-    url = f"http://127.0.0.1:{unused_port}/v1/models/stories"
-    command = [sys.executable, EXAMPLE, tmp_path / "stories", "--cpus", "0.5", "--port", str(unused_port)]
-    server = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        for _ in range(120):
-            try:
-                status = answer(url)
-                break
-            except (urllib.error.URLError, ConnectionError):
-                assert server.poll() is None, "the server ended"
-                time.sleep(1)
-        assert status["model_version_status"][0]["state"] == "AVAILABLE"
-        inputs = {"input_ids": [PROMPT], "attention_mask": [[1] * 5], "max_new_tokens": 4}
-        got = answer(f"{url}:predict", {"signature_name": "generate", "inputs": inputs})["outputs"]
-        assert got == model.generate([PROMPT], max_new_tokens=4).numpy().tolist()
-        with pytest.raises(urllib.error.HTTPError, match="400"):
-            answer(f"{url}:predict", {"nonsense": 1})
-    finally:
-        server.terminate()
-        server.wait(30)
-
-
-@pytest.fixture
-def unused_port():
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    url, path = start(tmp_path / "stories"), "/v1/models/stories"
+    until_ready(url, path)
+    assert httpx.get(url + path).json()["model_version_status"][0]["state"] == "AVAILABLE"
+    inputs = {"input_ids": [PROMPT], "attention_mask": [[1] * 5], "max_new_tokens": 4}
+    answer = httpx.post(f"{url}{path}:predict", json={"signature_name": "generate", "inputs": inputs}, timeout=60)
+    assert answer.json()["outputs"] == model.generate([PROMPT], max_new_tokens=4).numpy().tolist()
+    assert httpx.post(f"{url}{path}:predict", json={"nonsense": 1}).status_code == 400
