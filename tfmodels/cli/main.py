@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 
 from tfmodels import __version__
-from tfmodels.cli import chat, demo, embed, export, generate, inspect
+from tfmodels.cli import chat, demo, embed, export, generate, inspect, serve
 from tfmodels.cli.common import CommandError
 from tfmodels.utils.text import did_you_mean, quote
 
@@ -39,6 +39,7 @@ COMMANDS: dict[str, Command] = {
         ("export", export),
         ("generate", generate),
         ("inspect", inspect),
+        ("serve", serve),
     )
 }
 

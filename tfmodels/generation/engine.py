@@ -119,7 +119,7 @@ class Engine:
         generation_config: GenerationConfig | None = None,
         *,
         id: Any = None,
-        response_format: Mapping[str, Any] | None = None,
+        response_format: Mapping[str, Any] | Grammar | None = None,
         logprobs: int | None = None,
         skip_special_tokens: bool = True,
         **settings: Any,
@@ -130,7 +130,8 @@ class Engine:
             prompt: token ids.
             generation_config: settings that go before the model's own.
             id: what events and the answer are called; default: a number.
-            response_format: what the answer must look like, as in `generate`; needs the engine's tokenizer.
+            response_format: what the answer must look like, as in `generate`; needs the engine's tokenizer. A
+                `Grammar` where it was compiled before.
             logprobs: tell the log-probability of every new token, and of so many most probable ones, 0 to 20, of the
                 model's own distribution.
             skip_special_tokens: leave special tokens out of the text.
@@ -164,8 +165,8 @@ class Engine:
         processors = proc.build(config, vocab_size=vocab_size, max_new_tokens=new, eos_token_ids=config.eos_token_ids)
         if config.stop_strings is not None:
             StopStrings(self.tokenizer, config.stop_strings)
-        grammar = None
-        if wants_grammar(response_format):
+        grammar = response_format if isinstance(response_format, Grammar) else None
+        if grammar is None and wants_grammar(response_format):
             grammar = Grammar(
                 response_format,
                 tokenizer=self.tokenizer,

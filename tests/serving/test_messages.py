@@ -1,0 +1,62 @@
+"""serving/messages.py: messages as templates read them, and what is wrong with others."""
+
+from __future__ import annotations
+
+import pytest
+
+from tfmodels.serving.errors import BadRequest
+from tfmodels.serving.messages import check_messages, for_template
+
+CALL = {"id": "call_1", "type": "function", "function": {"name": "now", "arguments": '{"zone": "UTC"}'}}
+
+
+def test_a_conversation_with_a_tool():
+    parts = [{"type": "text", "text": "What "}, {"type": "text", "text": "time?"}]
+    given = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": parts, "name": "me"},
+        {"role": "assistant", "content": None, "tool_calls": [CALL], "refusal": None, "audio": None},
+        {"role": "tool", "content": "12:00", "tool_call_id": "call_1"},
+    ]
+    call = {"id": "call_1", "type": "function", "function": {"name": "now", "arguments": {"zone": "UTC"}}}
+    assert check_messages(given, "messages") == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "What time?", "name": "me"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "12:00", "tool_call_id": "call_1"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("messages", "param"),
+    [
+        ([], "messages"),
+        ("Hi", "messages"),
+        (["Hi"], "messages[0]"),
+        ([{"role": "user", "content": "a"}, {"role": "wizard", "content": "b"}], "messages[1].role"),
+        ([{"role": ["user"], "content": "a"}], "messages[0].role"),
+        ([{"role": "user"}], "messages[0].content"),
+        ([{"role": "user", "content": None}], "messages[0].content"),
+        ([{"role": "user", "content": 3}], "messages[0].content"),
+        ([{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}], "messages[0].content[0]"),
+        ([{"role": "user", "content": [{"type": "text"}]}], "messages[0].content[0]"),
+        ([{"role": "user", "content": "a", "mood": "good"}], "messages[0].mood"),
+        ([{"role": "user", "content": "a", "tool_calls": [CALL]}], "messages[0].tool_calls"),
+        ([{"role": "assistant", "tool_calls": [{"id": "1"}]}], "messages[0].tool_calls[0]"),
+        (
+            [{"role": "assistant", "tool_calls": [{"function": {"name": "now", "arguments": "{"}}]}],
+            "messages[0].tool_calls[0].function.arguments",
+        ),
+        ([{"role": "tool", "content": "a", "tool_call_id": 3}], "messages[0].tool_call_id"),
+    ],
+)
+def test_wrong_messages_are_named(messages, param):
+    with pytest.raises(BadRequest) as caught:
+        check_messages(messages, "messages")
+    assert caught.value.param == param
+
+
+def test_a_developer_is_the_system_where_the_template_knows_no_developer():
+    message = [{"role": "developer", "content": "a"}]
+    assert for_template(message, "{{ system }}")[0]["role"] == "system"
+    assert for_template(message, "{% if role == 'developer' %}")[0]["role"] == "developer"

@@ -1,0 +1,82 @@
+"""serving/models.py: models as they are loaded, adapters, sentence encoders, restarts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tfmodels import AutoTokenizer, SentenceEncoder, TFAutoModel, TFAutoModelForCausalLM
+from tfmodels.serving.errors import BadRequest
+from tfmodels.serving.models import EngineOptions, Spec, load
+from tfmodels.training.lora import adapted_layers, add_lora, save_adapter
+
+OPTIONS = EngineOptions(rows=2, capacity=64, jit_compile=False, warm_up=False)
+PROMPT = [1, 403, 407, 261, 378]
+
+
+def greedy(served, count=8):
+    id = served.engine.add(PROMPT, max_new_tokens=count, do_sample=False)
+    return served.engine.run()[id].tokens
+
+
+@pytest.mark.slow
+def test_an_adapter_is_a_model_of_its_own(tmp_path, stories_model):
+    model = TFAutoModelForCausalLM.from_pretrained("stories260K")
+    add_lora(model, r"\.(q|v)_proj$", rank=2)
+    draw = np.random.default_rng(0)
+    for layer in adapted_layers(model).values():
+        layer.adapter.lora_b.assign(draw.normal(size=layer.adapter.lora_b.shape))
+    save_adapter(model, tmp_path / "adapter")
+    specs = [
+        Spec("plain", "stories260K", chat_template="{{ messages[0].content }}"),
+        Spec("mine", "stories260K", adapter=str(tmp_path / "adapter")),
+    ]
+    told = []
+    models = load(specs, OPTIONS, told.append)
+    assert list(models) == ["plain", "mine"] and told == ["loading plain", "loading mine"]
+    expected = np.asarray(stories_model.generate([PROMPT], max_new_tokens=8, jit_compile=False))[0, 5:].tolist()
+    assert list(greedy(models["plain"])) == expected
+    adapted = np.asarray(model.generate([PROMPT], max_new_tokens=8, jit_compile=False))[0, 5:].tolist()
+    assert list(greedy(models["mine"])) == adapted != expected
+    assert models["plain"].tasks == ["chat", "completions", "embeddings"] and "chat" not in models["mine"].tasks
+    assert models["plain"].cache_bytes > 0
+    models["plain"].restart()
+    assert list(greedy(models["plain"])) == expected
+    with pytest.raises(ValueError, match="the adapter '/nowhere' does not go with the model"):
+        load([Spec("wrong", "stories260K", adapter="/nowhere")], OPTIONS)
+
+
+@pytest.mark.slow
+def test_warming_up_compiles_what_requests_need(stories_model):
+    from tfmodels.serving.models import LanguageModel
+
+    options = EngineOptions(rows=2, capacity=64, jit_compile=False)
+    served = LanguageModel("stories", stories_model, AutoTokenizer.from_pretrained("stories260K"), options)
+    served.warm_up()
+    before = stories_model.programs.compilations
+    assert served.engine.pending == 0 and served.engine.stats["prompts"] == 0
+    for size in (1, 16, 17, 40, 60):
+        for settings in ({"do_sample": True, "seed": 1, "top_k": 0, "temperature": 0.7}, {"do_sample": False}):
+            served.engine.add([size] * size, max_new_tokens=3, **settings)
+    served.engine.run()
+    assert stories_model.programs.compilations == before
+
+
+def test_a_sentence_encoder(tmp_path):
+    model, tokenizer = (auto.from_pretrained("stories260K") for auto in (TFAutoModel, AutoTokenizer))
+    encoder = SentenceEncoder(model, tokenizer, tail=["normalize"], max_seq_length=16)
+    encoder.save_pretrained(tmp_path / "encoder")
+    (served,) = load([Spec("encoder", str(tmp_path / "encoder"), encoder=True)], EngineOptions()).values()
+    assert served.engine is None and served.tasks == ("embeddings",) and served.capacity == 16
+    texts = ["Once upon a time", "a"]
+    vectors = served.encoder.encode([served.encoder.ids(text) for text in texts])
+    np.testing.assert_allclose(vectors, encoder.encode(texts), atol=1e-5)
+
+
+def test_formats_that_cannot_be_met(stories):
+    served = stories.worker.models["stories"]
+    assert served.grammar({"type": "text"}) is None
+    for wrong in ({"type": "json_schema"}, {"type": "json_schema", "json_schema": {"schema": {"type": "x"}}}, {}):
+        with pytest.raises(BadRequest) as caught:
+            served.grammar(wrong)
+        assert caught.value.param == "response_format"
