@@ -79,8 +79,8 @@ def pipeline(
         >>> write = pipeline(model="stories260K")
         >>> write.task
         'text-generation'
-        >>> write("Once upon", max_new_tokens=3, do_sample=False, jit_compile=False)[0]["generated_text"]
-        'Once upon a time,'
+        >>> write("Once upon a time", max_new_tokens=5, do_sample=False, jit_compile=False)[0]["generated_text"]
+        'Once upon a time, there was a little'
     """
     for name, value in (
         ("feature_extractor", feature_extractor),

@@ -120,7 +120,7 @@ class QuestionAnsweringPipeline(Pipeline):
         length = settings.max_seq_len
         if length is None:
             length = min(self.tokenizer.model_max_length, _LONGEST)
-        question_length = len(self.tokenizer(question, add_special_tokens=False)["input_ids"])
+        question_length = len(self.tokenizer(question, add_special_tokens=False, verbose=False)["input_ids"])
         room = length - question_length - self.tokenizer.num_special_tokens_to_add(pair=True)
         if room < 1:
             raise ValueError(
@@ -203,8 +203,8 @@ def best_spans(
         longest: tokens of a span at most.
 
     Example:
-        >>> best_spans(np.array([0.0, 0.75, 0.25]), np.array([0.0, 0.5, 0.5]), np.array([False, True, True]), 2, 15)
-        [(1, 1, 0.375), (1, 2, 0.375)]
+        >>> best_spans(np.array([0.0, 0.75, 0.25]), np.array([0.0, 0.25, 0.75]), np.array([False, True, True]), 2, 15)
+        [(1, 2, 0.5625), (1, 1, 0.1875)]
     """
     scores = np.tril(np.triu(np.outer(start, end)), longest - 1).ravel()
     if count == 1:
