@@ -103,9 +103,10 @@ class TextGenerationPipeline(Pipeline):
     {"generated_text": ...} with the text and its continuation, or with the chat and the answer as its last message.
 
     Unless the call or the model's generation_config.json says otherwise, at most 256 tokens are drawn at temperature
-    0.7, as in transformers. A model that has no positions for so many gets as many as it has. New tokens are decoded by
-    themselves and put behind the prompt, as in transformers 5: some tokenizers leave the space before a text out, and
-    then there is none where a word follows the prompt.
+    0.7, as in transformers. A model that has no positions for so many gets as many as it has.
+
+    New tokens are decoded by themselves and put behind the prompt, as in transformers 5. Tokenizers that leave out the
+    space before a text also leave it out between the prompt and a word that follows.
 
     Parameters of the constructor and of calls:
         return_full_text: False returns the new text alone.
