@@ -139,6 +139,8 @@ class _Handler(BaseHTTPRequestHandler):
         repository = f"{owner}/{name}"
         if verb == "branch":
             return self._send_json({})
+        if verb == "discussions":
+            return self._send_json({"num": 7})
         if verb == "preupload":
             files = [
                 {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False, "oid": None}
@@ -156,10 +158,13 @@ class _Handler(BaseHTTPRequestHandler):
                 "revision": revision,
                 "message": header["summary"],
                 "description": header["description"],
+                "pull_request": "create_pr=1" in urlsplit(self.path).query or revision.startswith("refs/pr/"),
             }
         )
         commit = hub.commit(repository)
         answer = {"commitUrl": f"{hub.url}/{repository}/commit/{commit}", "commitOid": commit}
+        if hub.commits[-1]["pull_request"]:
+            answer["pullRequestUrl"] = f"{hub.url}/{repository}/discussions/7"
         return self._send_json(answer)
 
     def _body(self) -> bytes:
@@ -195,7 +200,22 @@ class _Handler(BaseHTTPRequestHandler):
         files = hub.repositories[repository]
         verb, _, rest = rest.partition("/")
         revision, _, file = rest.partition("/")
-        if verb and revision not in ("main", commit):
+        if verb == "discussions":
+            details = {
+                "num": 7,
+                "title": "Please",
+                "status": "open",
+                "isPullRequest": True,
+                "events": [],
+                "changes": {"base": "refs/heads/main"},
+                "filesWithConflicts": [],
+                "diff": "",
+                "author": {},
+                "repo": {"name": repository, "type": "model"},
+                "createdAt": "2026-01-01T00:00:00.000Z",
+            }
+            return self._send(200, json.dumps(details).encode(), {"Content-Type": "application/json"}, body)
+        if verb and revision not in ("main", commit, "refs"):
             return self._refuse(404, "RevisionNotFound", body)
         if is_api:
             if verb == "tree":

@@ -22,7 +22,7 @@ PACKAGE = Path(__file__).parents[1] / "tfmodels"
 ATTRIBUTES = {
     "checkpoints/deferred.py": {"_deferred_initialize", "_initialize", "_initializer", "_value"},
     "layers/tracking.py": {"_lookup_dependency", "_trackable_children", "_tracker", "_untrack_variable"},
-    "models/training.py": {"_compile_loss"},
+    "models/training.py": {"_compile_loss", "_maybe_symbolic_build"},
     "runtime/sub_layers.py": {"_flatten_layers"},
     "training/callbacks.py": {"_current_epoch", "_initial_epoch", "_last_batch_seen"},
     "training/data/position.py": {"_initial_epoch", "_iterations"},

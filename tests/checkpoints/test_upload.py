@@ -25,6 +25,7 @@ GenerationConfig(max_new_tokens=4).push_to_hub("settings", token="hf_x", revisio
 model = TFLlamaForCausalLM.from_pretrained("stories260K")
 model.save_pretrained("FOLDER/story", push_to_hub=True, token="hf_x", private=True)
 model.push_to_hub("me/shards", token="hf_x", max_shard_size="500KB", use_temp_dir=True, safe_serialization=True)
+print(config.push_to_hub("me/config", token="hf_x", create_pr=True, commit_message="Please"))
 """
 
 
@@ -32,7 +33,9 @@ model.push_to_hub("me/shards", token="hf_x", max_shard_size="500KB", use_temp_di
 def test_what_is_pushed_arrives(hub, tmp_path):
     result = hub.run(PUSH.replace("FOLDER", str(tmp_path)), tmp_path / "home")
     assert result.returncode == 0, result.stderr
-    first, second = result.stdout.split()
+    first, second, third = result.stdout.split()
+    assert third == f"{hub.url}/me/config/discussions/7"  # of the pull request, not of a commit to the branch
+    assert [one["pull_request"] for one in hub.commits] == [False] * 5 + [True]
     assert first.startswith(f"{hub.url}/me/config/commit/") and second == first
     assert json.loads(hub.repositories["me/config"]["config.json"])["model_type"] == "llama"
     assert json.loads(hub.repositories["me/settings"]["generation_config.json"]) == {"max_new_tokens": 4}
@@ -40,7 +43,7 @@ def test_what_is_pushed_arrives(hub, tmp_path):
     assert {"config.json", "generation_config.json", "model.safetensors"} <= story.keys()
     assert {name: (tmp_path / "story" / name).read_bytes() for name in story} == story
     assert "model.safetensors.index.json" in hub.repositories["me/shards"]
-    said = [(one["repository"], one["revision"], one["message"]) for one in hub.commits]
+    said = [(one["repository"], one["revision"], one["message"]) for one in hub.commits[:5]]
     assert said == [
         ("me/config", "main", "The sizes"),
         ("me/config", "main", "Upload LlamaConfig"),
@@ -70,9 +73,10 @@ def test_wrong_arguments_are_told_before_anything_is_written(tmp_path):
         lambda: config.push_to_hub("a/b", organization="x"),
         lambda: config.push_to_hub("a/b", unknown=1),
         lambda: upload.push_folder(tmp_path, ""),
+        lambda: upload.push_folder(tmp_path, "me/repo", create_pr=True, revision="trial"),
         lambda: config.push_to_hub(None),
     ):
-        with pytest.raises((TypeError, ValueError), match="repo|organization|unknown"):
+        with pytest.raises((TypeError, ValueError), match="repo|organization|unknown|revision"):
             give()
     assert not (tmp_path / "a").exists()
     (tmp_path / "file").write_text("")

@@ -332,3 +332,19 @@ def test_a_function_in_a_configuration_is_not_written(tmp_path):
     with pytest.raises(ValueError, match="hidden_act=.* cannot be written to config.json"):
         LlamaConfig(hidden_act=abs).save_pretrained(tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_numbers_that_are_not_finite(tmp_path):
+    """As in transformers, what is no field, such as a setting of generation, stops no model from loading."""
+    text = LlamaConfig().to_json_string(use_diff=False).rstrip("\n}")
+    (tmp_path / "config.json").write_text(text + ', "temperature": NaN, "repetition_penalty": Infinity, "x": [1e999]}')
+    with pytest.warns(UserWarning, match=r"LlamaConfig leaves out temperature=nan, repetition_penalty=inf, x=\[inf\]"):
+        config = AutoConfig.from_pretrained(tmp_path)
+    assert config == LlamaConfig() and "temperature" not in config.to_dict()
+    config.save_pretrained(tmp_path / "again")
+    (tmp_path / "config.json").write_text(text.replace('"rms_norm_eps": 1e-06', '"rms_norm_eps": NaN') + "}")
+    with pytest.raises(ValueError, match="rms_norm_eps=nan in LlamaConfig; a finite number was expected"):
+        AutoConfig.from_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(text.replace('"eos_token_id": 2', '"eos_token_id": Infinity') + "}")
+    with pytest.warns(UserWarning, match="eos_token_id=inf in LlamaConfig is left out"):
+        assert AutoConfig.from_pretrained(tmp_path).eos_token_id is None

@@ -114,9 +114,10 @@ def test_rotary_scalings(rope, tmp_path):
 
 
 def test_sentence_encoder(tmp_path):
-    encoder = tfmodels.SentenceEncoder(small_models.make("mpnet", "Model"), tail=["normalize"])
+    encoder = tfmodels.SentenceEncoder(small_models.make("mpnet", "Model"), tail=["normalize"], truncate_dim=6)
     runner = convert(encoder, tmp_path, max_length=20)
     assert verify(runner, encoder).differences.keys() == {"sentence_embedding"}
+    assert runner.run(small_models.inputs_of("mpnet", "Model"))["sentence_embedding"].shape == (2, 6)
 
 
 def test_greedy_tokens_of_a_trained_model(stories, stories_file):

@@ -108,6 +108,12 @@ def test_sentence_encoder(tmp_path):
     report = model.export(tmp_path / "encoder", verify=True)
     assert report.largest_difference <= 1e-6
     assert signature(report, "serving_default").outputs == {"sentence_embedding": ("float32", (None, 16))}
+    model.truncate_dim = 6  # as `encode` does
+    report = model.export(tmp_path / "cut", verify=True)
+    assert report.largest_difference <= 1e-6
+    inputs = small_models.inputs_of("mpnet", "Model")
+    got = saved_model.open(report.path).run(inputs)["sentence_embedding"]
+    np.testing.assert_allclose(got, model(**inputs).sentence_embedding[:, :6], atol=1e-6)
 
 
 @pytest.mark.slow

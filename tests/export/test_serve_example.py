@@ -108,6 +108,7 @@ BAD = [
     ({"inputs": INPUTS, "signature_name": "classify"}, 'signature "classify" does not exist'),
     ({"inputs": INPUTS, "signature_name": ["serving_default"]}, "does not exist"),
     ({"inputs": INPUTS, "signature_name": {"a": 1}}, "does not exist"),
+    *(({"inputs": INPUTS, "signature_name": name}, "does not exist") for name in (0, False, None, [], {})),
     ({"instances": []}, "at least one row"),
     ({"instances": {"input_ids": [1]}}, "at least one row"),
     ({"instances": [1, 2]}, "every row must name the same inputs"),

@@ -145,6 +145,31 @@ def test_lower_precision(model, dtype):
     assert error < (0.02 if "float16" in dtype and "b" not in dtype else 0.1) * np.linalg.norm(want)
 
 
+@pytest.mark.parametrize("attn_implementation", ["eager", "blockwise"])
+@pytest.mark.parametrize("dtype", ["float16", "mixed_float16"])
+def test_scores_beyond_float16(dtype, attn_implementation):
+    """|q.k| reaches 9e4; float16 ends at 65504."""
+    plain = make(TFMPNetModel)
+    first = plain.backbone.layers[0].self_attn
+    hidden = plain(PADDED, MASK, output_hidden_states=True).hidden_states[0]
+
+    def largest():
+        query, key = (np.asarray(layer(hidden)).reshape(3, 9, 4, 4) for layer in (first.q, first.k))
+        return np.abs(np.einsum("bqhd,bkhd->bhqk", query, key)).max()
+
+    factor = (9e4 / largest()) ** 0.5
+    for layer in (first.q, first.k):
+        layer.kernel.assign(layer.kernel * factor)
+        layer.bias.assign(layer.bias * factor)
+    assert largest() == pytest.approx(9e4, rel=0.01)
+    half = TFMPNetModel(CONFIG, dtype=dtype, attn_implementation=attn_implementation)
+    half.set_weights(plain.get_weights())
+    got, want = half(PADDED, MASK)[0], plain(PADDED, MASK)[0]
+    off = np.abs(np.asarray(got, "float32") - want)[MASK == 1]
+    # Scores of 9e4 have rounding errors of 40, so a query whose best keys are that close may choose the other.
+    assert np.isfinite(got).all() and np.mean(off > 0.1) < 0.05
+
+
 def test_files_keep_everything(model, tmp_path):
     model.save_pretrained(tmp_path, max_shard_size="4KB")
     again = type(model).from_pretrained(tmp_path)

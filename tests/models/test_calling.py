@@ -354,6 +354,19 @@ def test_token_types_in_a_list_are_not_read_as_positions(convert):
         tf.function(lambda *inputs: model(list(inputs)))(tf.constant(IDS), tf.constant(MASK), tf.constant(TYPES + 5))
 
 
+@pytest.mark.parametrize("method", ["predict", "evaluate"])
+def test_token_types_in_a_list_of_data(method):
+    model = TFMPNetForSequenceClassification(MPNetConfig(**MPNET, intermediate_size=24))
+    model.compile("sgd", run_eagerly=True)
+    call = {"predict": lambda x: first(model.predict(x, verbose=0)), "evaluate": None}[method]
+    call = call or (lambda x: model.evaluate(x, np.array([0, 1]), verbose=0))
+    want = call([IDS, MASK])
+    with pytest.warns(UserWarning, match="third entry holds 0 and 1 only, so it is taken for token_type_ids"):
+        got = call([IDS, MASK, TYPES])
+    np.testing.assert_allclose(got, want, atol=1e-6)
+    assert np.abs(call([IDS, MASK, TYPES + 5]) - want).max() > 1e-4  # positions stay positions
+
+
 def test_token_types_by_name_are_dropped_with_one_warning():
     model = TFMPNetForSequenceClassification(MPNetConfig(**MPNET, intermediate_size=24))
     want = first(model(input_ids=IDS, attention_mask=MASK))

@@ -298,3 +298,82 @@ def test_an_object_with_rows_by_number_is_a_dataset():
     found = list(compiled().prepare_tf_dataset(Rows(), batch_size=2, shuffle=False))
     assert [features["input_ids"].numpy().tolist() for features, _ in found] == [[[0, 1], [1, 2]], [[2, 3], [3, 4]]]
     assert [labels.numpy().tolist() for _, labels in found] == [[0, 1], [2, 3]]
+
+
+class TestLabelsAndIdsOutOfRange:
+    BEYOND: ClassVar = np.where(np.arange(8) == 3, 5, CLASSES)
+
+    @pytest.mark.parametrize("wrong", [5, -1])
+    def test_arrays_are_looked_at_before_a_step(self, wrong):
+        labels = np.where(np.arange(8) == 3, wrong, CLASSES)
+        model = compiled(run_eagerly=False)
+        model.train_step = None  # nothing is traced
+        for data in (({"input_ids": IDS}, labels), ({"input_ids": IDS, "label": labels},), ([IDS], labels.tolist())):
+            for call in (model.fit, model.train_on_batch):
+                with pytest.raises(ValueError, match=r"labels run from .* to .*; classes are numbered in \[0, 3\)"):
+                    call(*data)
+        with pytest.raises(ValueError, match="input_ids run from 99 to 99; the vocabulary has ids 0 to 60"):
+            model.fit(np.full_like(IDS, 99), CLASSES)
+
+    @pytest.mark.parametrize("head, classes", [("ForCausalLM", 61), ("ForTokenClassification", 3)])
+    def test_of_tokens(self, head, classes):
+        with pytest.raises(ValueError, match=rf"labels hold 61; classes are numbered in \[0, {classes}\), and -100"):
+            compiled(head).evaluate(IDS, np.where(MASK, 61, -100), verbose=0)
+        assert compiled(head).evaluate(IDS, np.where(MASK, 2, -100), verbose=0) > 0
+
+    def test_what_a_dataset_gives_is_named_after(self):
+        model = compiled(run_eagerly=False, jit_compile=False)
+        rows = {"input_ids": IDS, "labels": self.BEYOND}
+        with pytest.raises(ValueError, match=r"labels hold 5; classes are numbered in \[0, 3\), and -100 is for pos"):
+            model.fit(tf.data.Dataset.from_tensor_slices(rows).batch(8), verbose=0)
+        rows = {"input_ids": np.full_like(IDS, 99), "labels": CLASSES}
+        with pytest.raises(ValueError, match="input_ids hold 99; the vocabulary has ids 0 to 60"):
+            model.evaluate(tf.data.Dataset.from_tensor_slices(rows).batch(8), verbose=0)
+
+    def test_ignored_labels_of_a_compiled_loss(self):
+        labels = np.where(np.arange(8) == 3, -100, CLASSES)
+        loss = keras.losses.SparseCategoricalCrossentropy
+        model = compiled(loss=loss(from_logits=True), run_eagerly=False, jit_compile=False)
+        with pytest.raises(ValueError, match=r"labels hold -100.*SparseCategoricalCrossentropy\(ignore_class=-100\)"):
+            model.evaluate(IDS, labels, verbose=0)
+        model = compiled(loss=loss(from_logits=True, ignore_class=-100))
+        assert model.evaluate(IDS, labels, verbose=0) > 0
+
+
+@pytest.mark.parametrize("convert", [np.asarray, tf.constant, list, lambda x: np.asarray(x, object)])
+def test_text_in_place_of_numbers(convert):
+    labels, texts = convert(["good", "bad"] * 4), convert(["Once upon a time"] * 8)
+    data = tf.data.Dataset.from_tensor_slices({"input_ids": IDS, "labels": np.array(["good"] * 8)}).batch(8)
+    for call in (
+        lambda: compiled().fit(IDS, labels),
+        lambda: compiled().fit({"input_ids": IDS, "labels": labels}),
+        lambda: compiled(loss="mse").fit(IDS, labels),
+        lambda: compiled().evaluate(data),
+        lambda: small.make("llama", "ForSequenceClassification")(IDS, labels=labels),
+    ):
+        with pytest.raises(TypeError, match="got text as 'labels'; give class numbers, as model.config.label2id has"):
+            call()
+    for call in (lambda: compiled().predict(texts), lambda: compiled()(input_ids=texts)):
+        with pytest.raises(TypeError, match=r"got text as 'input_ids'; make numbers of it first, tokenizer\(texts"):
+            call()
+
+
+def test_ragged_tensors_in_lists_and_columns_of_lists():
+    model = compiled()
+    want = model(IDS * MASK, attention_mask=MASK).logits
+    np.testing.assert_allclose(model.predict([ragged()], verbose=0).logits, want, atol=1e-5)
+    listed = tf.data.Dataset.from_tensors((ragged(), ragged(MASK)))
+    np.testing.assert_allclose(model.predict(listed.map(lambda *x: (x,)), verbose=0).logits, want, atol=1e-5)
+    column = np.empty(8, object)
+    column[:] = [np.arange(4) for _ in range(8)]
+    np.testing.assert_allclose(model.predict(column, verbose=0).logits[0], model([[0, 1, 2, 3]]).logits[0], atol=1e-5)
+    column[0] = [1, 2]
+    with pytest.raises(ValueError, match="rows of 2 to 4 values make no array: pad them"):
+        model.predict(column, verbose=0)
+
+
+@pytest.mark.parametrize("name, head", small.EVERY)
+def test_a_rank_that_is_not_known_is_named(name, head):
+    model = small.make(name, head)
+    with pytest.raises(ValueError, match=r"a tensor of unknown rank as 'input_ids'; say its rank, as tf.ensure_shape"):
+        tf.function(lambda ids: model(ids), input_signature=[tf.TensorSpec(None, "int64")]).get_concrete_function()

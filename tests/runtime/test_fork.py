@@ -26,6 +26,9 @@ calls = [
     lambda: model.generate(ids, max_new_tokens=2, jit_compile=False),
     lambda: model.fit(data, verbose=0),
     lambda: model.predict(ids, verbose=0),
+    lambda: model.quantize("int8"),
+    lambda: TFLlamaForCausalLM(model.config),
+    lambda: TFLlamaForCausalLM.from_pretrained("stories260K"),
 ]
 for number, call in enumerate(calls):
     if number == 1:

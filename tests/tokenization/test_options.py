@@ -119,6 +119,18 @@ def test_config_of_another_kind_is_left_alone(folders, tmp_path):
     assert tokenizer.add_prefix_space is False
 
 
+IDS_OF = {"llama": [1, 15043, 3186], "gpt2": [15496, 995], "neox": [12092, 1533], "mpnet": [0, 7596, 2092, 2]}
+
+
+@pytest.mark.parametrize("name", IDS_OF)
+@pytest.mark.parametrize("option", ["add_bos_token", "add_eos_token", "legacy", "trim_offsets"])
+def test_options_that_a_tokenizer_json_outweighs(folders, tmp_path, name, option):
+    """The ids of 5.24, which takes none of these from tokenizer_config.json where there is a tokenizer.json."""
+    for value in (True, False):
+        folder = with_config(folders / f"{name}_json", tmp_path / str(value), **{option: value})
+        assert AutoTokenizer.from_pretrained(folder)("Hello world")["input_ids"] == IDS_OF[name]
+
+
 def test_legacy_of_the_config_does_not_change_a_tokenizer_json(folders, tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(with_config(folders / "llama_json", tmp_path, legacy=True))
     assert tokenizer.legacy is False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -246,6 +247,38 @@ def mirrored(out: Path) -> dict:
     return results
 
 
+def mirrored_uneven(out: Path) -> dict:
+    """What two devices compute from batches of three rows and of one: two and one, one and none."""
+    import tensorflow as tf
+
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    strategy, results = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]), {}
+    for name, head in HEADS:
+        with strategy.scope():
+            model = compiled(small_models.class_of(name, head).from_pretrained(out / head))
+        results[head] = uneven(model, name, head)
+    return results
+
+
+def uneven(model, name, head) -> list[float]:
+    """Losses of `evaluate` and of two epochs of `fit`, in batches of three rows and of one."""
+    data = unequal(name, head)
+    before = model.evaluate(data, batch_size=3, verbose=0)
+    return [before, *model.fit(data, batch_size=3, epochs=2, shuffle=False, verbose=0).history["loss"]]
+
+
+@pytest.mark.slow
+def test_mirrored_strategy_with_uneven_batches(tmp_path):
+    for name, head in HEADS:
+        small_models.make(name, head).save_pretrained(tmp_path / head)
+    subprocess.run([sys.executable, __file__, "mirrored_uneven", str(tmp_path)], check=True, cwd=ROOT)
+    results = json.loads((tmp_path / "results.json").read_text())
+    for name, head in HEADS:
+        want = uneven(compiled(small_models.make(name, head)), name, head)
+        np.testing.assert_allclose(results[head], want, rtol=1e-4)
+
+
 @pytest.mark.slow
 def test_mirrored_strategy_under_fit(tmp_path):
     for name, head in HEADS:
@@ -293,6 +326,71 @@ def test_mirrored_strategy_generates_predicts_and_evaluates(tmp_path):
     assert two["ids"] == one["ids"]
     np.testing.assert_allclose(two["logits"], one["logits"], atol=1e-5)
     np.testing.assert_allclose(two["loss"], one["loss"], rtol=1e-5)
+
+
+TEXTS = ["Once upon a time", "Hello", "The little dog ran far away from home", "a", "There was a girl"]
+
+
+def vectors(strategy=None) -> dict:
+    """What a sentence encoder gives for texts, and `predict` for their ids: five rows, uneven for any batch size."""
+    from tfmodels import AutoTokenizer, SentenceEncoder, TFAutoModel
+
+    tokenizer = AutoTokenizer.from_pretrained("stories260K")
+    with strategy.scope() if strategy else contextlib.nullcontext():
+        encoder = SentenceEncoder(TFAutoModel.from_pretrained("stories260K"), tokenizer, tail=["normalize"])
+    rows = [tokenizer(text)["input_ids"] for text in TEXTS]
+    mask = np.arange(max(map(len, rows))) < np.array([len(row) for row in rows])[:, None]
+    ids = np.zeros(mask.shape, int)
+    ids[mask] = [token for row in rows for token in row]
+    found = {f"encode {size}": encoder.encode(TEXTS, batch_size=size).tolist() for size in (2, 4)}
+    found["compiled"] = encoder.encode(TEXTS, batch_size=4, jit_compile=True).tolist()
+    data = [ids, mask.astype(int)]
+    if "TF_CONFIG" not in os.environ:  # where every worker would have a part of the rows
+        for size in (3, 4):
+            got = encoder.predict(data, batch_size=size, verbose=0)["sentence_embedding"]
+            found[f"predict {size}"] = np.asarray(got).tolist()
+    return found
+
+
+def mirrored_vectors(out: Path) -> dict:
+    """`vectors` on two devices of one process."""
+    import tensorflow as tf
+
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    return vectors(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
+
+
+def workers_vectors(out: Path) -> dict:
+    """`vectors` in one of two processes, as TF_CONFIG says."""
+    import tensorflow as tf
+
+    return vectors(tf.distribute.MultiWorkerMirroredStrategy())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task, count", [("mirrored_vectors", 1), ("workers_vectors", 2)])
+def test_strategies_encode_what_one_device_does(tmp_path, task, count):
+    ports = []
+    for _ in range(count):
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            ports.append(free.getsockname()[1])
+    processes = []
+    for index in range(count):
+        (tmp_path / str(index)).mkdir()
+        cluster = {"worker": [f"localhost:{port}" for port in ports]}
+        setting = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
+        environment = {**os.environ, **({"TF_CONFIG": setting} if count > 1 else {})}
+        command = [sys.executable, __file__, task, str(tmp_path / str(index))]
+        processes.append(subprocess.Popen(command, env=environment, cwd=ROOT))
+    assert [process.wait(timeout=600) for process in processes] == [0] * count
+    want = np.array(vectors()["encode 2"])
+    for index in range(count):
+        results = json.loads((tmp_path / str(index) / "results.json").read_text())
+        assert len(results) == (5 if count == 1 else 3)
+        for found in results.values():
+            np.testing.assert_allclose(found, want, atol=1e-5)
 
 
 class Workers:
@@ -349,6 +447,12 @@ if __name__ == "__main__":
         results = host(folder, name, head, address, *map(int, numbers))
         (folder / f"results{numbers[-1]}.json").write_text(json.dumps(results))
     else:
-        tasks = {"mirrored": mirrored, "mirrored_calls": mirrored_calls}
+        tasks = {
+            "mirrored": mirrored,
+            "mirrored_calls": mirrored_calls,
+            "mirrored_uneven": mirrored_uneven,
+            "mirrored_vectors": mirrored_vectors,
+            "workers_vectors": workers_vectors,
+        }
         results = tasks[task](folder) if task in tasks else work(task, folder)
         (folder / "results.json").write_text(json.dumps(results))

@@ -36,7 +36,7 @@ class PushToHub:
             private: whether a new repository is private; None is the account's default.
             token: access token; None or True use the one stored by `hf auth login`.
             revision: branch to commit to, made if need be; None is the default branch.
-            create_pr: open a pull request instead of committing to the branch.
+            create_pr: open a pull request against the default branch instead of committing.
             **kwargs: arguments of `save_pretrained`, such as `max_shard_size`.
 
         Returns:
@@ -44,6 +44,7 @@ class PushToHub:
 
         Raises:
             HubError: the Hub refused or could not be reached; the message says what to do.
+            ValueError: a pull request is to be opened against another branch than the default one.
         """
         rest = settle({"use_temp_dir": None, **kwargs}, PUSHING, "push_to_hub")
         token = rest.pop("token", token)
@@ -77,6 +78,11 @@ def push_folder(
 
     if not isinstance(repo_id, str) or not repo_id:
         raise ValueError(f"repo_id={quote(repo_id)}: the name of a repository was expected, such as 'owner/name'.")
+    if create_pr and revision not in (None, "main"):
+        raise ValueError(
+            f"revision={quote(revision)} goes with a commit to a branch; a pull request (create_pr=True) is always "
+            f"opened against the default branch: leave one of them out."
+        )
     api = HfApi(token=token)
     try:
         name = api.create_repo(repo_id, private=private, exist_ok=True).repo_id

@@ -22,7 +22,7 @@ from tfmodels.configs.part import ConfigPart, configuration, field_types
 from tfmodels.dtypes import dtype_name
 from tfmodels.utils.arguments import MODELS_ALONE, SAVING, old_name, settle
 from tfmodels.utils.files import check_finished
-from tfmodels.utils.json_files import read_object, write_object
+from tfmodels.utils.json_files import read_object, without_nonfinite, write_object
 from tfmodels.utils.plain import plain
 from tfmodels.utils.text import did_you_mean, quote
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 CONFIG_NAME = "config.json"
+TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 MAX_LAYERS = 1 << 16
 """Far more than any model has; a larger number is a mistake that would take hours to build."""
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
@@ -182,7 +183,7 @@ class ModelConfig(ConfigPart, upload.PushToHub):
 
     def _check_token_ids(self) -> None:
         """Drop invalid token ids with a warning: a setting of generation never stops a model from loading."""
-        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        for name in TOKEN_IDS:
             value = getattr(self, name)
             ids = value if isinstance(value, list) else [] if value is None else [value]
             ids = [int(one) if isinstance(one, float) and one.is_integer() else one for one in ids]
@@ -334,6 +335,8 @@ class ModelConfig(ConfigPart, upload.PushToHub):
                 f"this configuration has model_type={quote(stored)}; {cls.__name__} reads "
                 f"model_type={quote(cls.model_type)}."
             )
+        fields = {*field_types(cls), *cls.other_names, *cls.aliases, *cls.positional}
+        config_dict = without_nonfinite(config_dict, fields - set(TOKEN_IDS), TOKEN_IDS, cls.__name__)
         known = cls.known_names(config_dict)
         unused = {name: value for name, value in overrides.items() if name not in known}
         if unused and not return_unused_kwargs:
@@ -481,4 +484,5 @@ def read_config_file(pretrained_model_name_or_path: str | os.PathLike, **hub_opt
     if not path.is_file():
         raise FileNotFoundError(f"{path.parent} holds no {CONFIG_NAME}: is it a model folder?")
     check_finished(path.parent)
-    return read_object(path)
+    # Old files hold settings of generation, which never stop a model from loading; `from_dict` looks at the values.
+    return read_object(path, nonfinite=True)

@@ -93,14 +93,17 @@ def forward(model: Any, *, lowering: Lowering = PLAIN, **inputs: Any) -> dict[st
         **inputs: by name.
 
     Returns:
-        The outputs by name, in float32, without caches and states.
+        The outputs by name, in float32, without caches and states; sentence embeddings cut to `truncate_dim`.
     """
     off = ("use_cache", "output_attentions", "output_hidden_states")
     flags = {name: False for name in off if name in model.input_names}
     if "return_dict" in model.input_names:
         flags["return_dict"] = True
     outputs = model(**inputs, **flags, training=False, lowering=lowering)
-    return {name: ops.cast(value, "float32") for name, value in outputs.items()}
+    outputs = {name: ops.cast(value, "float32") for name, value in outputs.items()}
+    if getattr(model, "truncate_dim", None) is not None:  # as `encode` cuts what a `SentenceEncoder` gives
+        outputs["sentence_embedding"] = outputs["sentence_embedding"][:, : model.dimension]
+    return outputs
 
 
 def tokenizer_of(model: Any, given: Any) -> Any:

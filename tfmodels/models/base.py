@@ -28,7 +28,8 @@ from tfmodels.models.scripts import ScriptMethods
 from tfmodels.models.sharding import Sharding
 from tfmodels.models.training import TaskModel
 from tfmodels.runtime.compile import ProgramCache
-from tfmodels.runtime.fork import note_process
+from tfmodels.runtime.device import check_device_map
+from tfmodels.runtime.fork import check_not_forked
 from tfmodels.utils.arguments import SAVING, old_name, settle
 from tfmodels.utils.files import Staged, staged
 
@@ -97,7 +98,7 @@ class TFPreTrainedModel(ScriptMethods, CallingConvention, QuantizedModel, TaskMo
                 f"{type(self).__name__} takes a {self.config_class.__name__}; got {type(config).__name__}. To read a "
                 f"checkpoint use {type(self).__name__}.from_pretrained(...)."
             )
-        note_process()  # making weights starts the backend's threads
+        check_not_forked()  # making weights starts the backend's threads
         super().__init__(name=name, dtype=to_policy(dtype), **kwargs)
         # The layers inside cast what they are given; here it would round float labels to the compute dtype.
         self.autocast = False
@@ -361,7 +362,8 @@ class TFPreTrainedModel(ScriptMethods, CallingConvention, QuantizedModel, TaskMo
             variant: the variant in the files' names, as "fp16" in `model.fp16.safetensors`.
             **kwargs: fields of the configuration to change (`num_labels=5`); `revision`, `token`, `cache_dir`,
                 `local_files_only`, `force_download`, `subfolder` for the hub; `gguf_file`, the name of a GGUF file in
-                the folder, to read that one (it holds the configuration too).
+                the folder, to read that one (it holds the configuration too);
+                `device_map`, which must name where TensorFlow places the model anyway, or "auto".
 
         Returns:
             The model. Weights of a head that the checkpoint lacks are drawn at random, with a warning that names them.
@@ -380,6 +382,7 @@ class TFPreTrainedModel(ScriptMethods, CallingConvention, QuantizedModel, TaskMo
             >>> model.count_params()
             260032
         """
+        check_device_map(kwargs.get("device_map"))
         hub_options, overrides = hub.split_options(kwargs)
         if overrides.pop("return_unused_kwargs", False):
             raise ValueError(

@@ -81,7 +81,12 @@ def check_names(names: tuple[str, ...], given: Mapping[str, Any], owner: str) ->
 
 
 def check_dense(names: tuple[str, ...], args: tuple, kwargs: Mapping[str, Any], owner: str) -> None:
-    """Raise TypeError if an argument is a ragged or sparse tensor, naming it and how to make it dense."""
+    """Check that arguments are dense tensors whose rank is known.
+
+    Raises:
+        TypeError: one is a ragged or sparse tensor, or text; the message names it and says what to give.
+        ValueError: the rank of one is not known while a graph is traced.
+    """
     first = args[0] if args else None
     listed = (*first, *args[1:]) if isinstance(first, (list, tuple)) else args
     given = dict(first) if isinstance(first, Mapping) else dict(zip(names, listed, strict=False))
@@ -94,6 +99,44 @@ def check_dense(names: tuple[str, ...], args: tuple, kwargs: Mapping[str, Any], 
             )
         if kind == "SparseTensor":
             raise TypeError(f"{owner} got a sparse tensor as {quote(name)}; give tf.sparse.to_dense({name}).")
+        if is_text(value):
+            raise TypeError(text_message(owner, name))
+        if kind == "SymbolicTensor" and value.shape.rank is None:
+            raise ValueError(
+                f"{owner} got a tensor of unknown rank as {quote(name)}; say its rank, as "
+                f"tf.ensure_shape({name}, (None, None)) does for two axes."
+            )
+
+
+def is_text(value: Any) -> bool:
+    """Whether a value, or the first of a list of values, is text; also a tensor of texts and its spec.
+
+    Example:
+        >>> import numpy as np
+        >>> [is_text(value) for value in ("a", ["a", "b"], np.array(["a"]), [[1, 2]], np.array([1]))]
+        [True, True, True, False, False]
+    """
+    if isinstance(value, (str, bytes)):
+        return True
+    if isinstance(value, (list, tuple)):
+        return bool(value) and isinstance(value[0], (str, bytes))
+    if _holds_objects(value):
+        return any(isinstance(one, (str, bytes)) for one in np.ravel(np.asarray(value))[:1])
+    dtype = getattr(value, "dtype", None)
+    return getattr(dtype, "kind", "") in ("U", "S") or getattr(dtype, "name", "") == "string"
+
+
+def _holds_objects(value: Any) -> bool:
+    return getattr(getattr(value, "dtype", None), "kind", "") == "O"
+
+
+def text_message(owner: str, name: str) -> str:
+    """The message of an error where text came as the input `name`."""
+    if name in ("labels", "start_positions", "end_positions"):
+        what = "give class numbers, as model.config.label2id has them" if name == "labels" else "give token numbers"
+    else:
+        what = "make numbers of it first, tokenizer(texts, padding=True, return_tensors='tf')"
+    return f"{owner} got text as {quote(name)}; {what}."
 
 
 class OutputShapes(dict):
@@ -163,7 +206,7 @@ class CallingConvention:
             args = (typed_in(args[0]), *args[1:])
         elif args:
             values = (*args[0], *args[1:]) if isinstance(args[0], (list, tuple)) else args
-            values = self._without_token_types(values)
+            values = self.without_token_types(values)
             flags = {name: value for name, value in zip(names, values, strict=False) if isinstance(value, (bool, int))}
             if flags or len(values) > 1:
                 args = ([None if isinstance(value, (bool, int)) else typed_in(value) for value in values],)
@@ -230,7 +273,7 @@ class CallingConvention:
             if name not in self.ignored_inputs
         }
 
-    def _without_token_types(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
+    def without_token_types(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
         """A list of inputs whose third entry is no token types: old documents gave `[ids, mask, token_type_ids]`."""
         values = tuple(value.pairs if isinstance(value, PastKeyValues) else value for value in values)
         place = 2
@@ -260,6 +303,8 @@ class CallingConvention:
 def typed_in(value: Any) -> Any:
     """Python lists of numbers, as one types them in, as an array; anything else as it is.
 
+    Arrays and columns of Python lists (dtype object) count as lists.
+
     Raises:
         ValueError: rows of different lengths.
 
@@ -267,6 +312,8 @@ def typed_in(value: Any) -> Any:
         >>> typed_in([[5, 9], [7, 1]]).shape
         (2, 2)
     """
+    if _holds_objects(value) and all(isinstance(row, (list, np.ndarray)) for row in value):
+        value = [row.tolist() if isinstance(row, np.ndarray) else row for row in value]
     if isinstance(value, list) and value and all(isinstance(row, (int, float, list)) for row in value):
         try:
             return np.asarray(value)

@@ -15,7 +15,8 @@ from typing import Any
 
 import keras
 
-from tfmodels.models.calling import check_names, typed_in
+from tfmodels.models.calling import check_names, is_text, typed_in
+from tfmodels.models.fit_checks import check_data
 from tfmodels.models.losses import IGNORED
 from tfmodels.runtime.fork import check_not_forked
 
@@ -71,15 +72,28 @@ def prepared(model: Any, x: Any, y: Any, *, apart: bool = False) -> tuple[Any, A
         return _dataset(model, x, apart), y
     if inspect.isgenerator(x):
         return _batches(model, x, apart), y
-    x, y = _arrays(x), _arrays(y)
-    if not isinstance(x, Mapping) and not _is_ragged(x):
-        return x, y
-    x = _padded(model, as_inputs(model, x))
-    if _is_ragged(y) or (isinstance(y, Mapping) and any(map(_is_ragged, y.values()))):
-        y = _padded(model, y if isinstance(y, Mapping) else {"labels": y})
+    x, y = _by_name(model, _without_token_types(model, _arrays(x))), _arrays(y)
+    if isinstance(x, Mapping) or _is_ragged(x):
+        x = _padded(model, as_inputs(model, x))
+    if _any_ragged(y):
+        y = _padded(model, by_label_name(model, y))
     if apart and y is None:
         x, y = split_labels(model, x)
+    check_data(model, *_named(model, x, y))
     return x, y
+
+
+def _named(model: Any, x: Any, y: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Inputs and labels by name, as far as they tell their names or come in order."""
+    inputs = dict(x) if isinstance(x, Mapping) else dict(zip(model.input_names, _listed(x), strict=False))
+    labels = {name: inputs.pop(name) for name in model.label_names if name in inputs}
+    if y is not None:
+        labels |= y if isinstance(y, Mapping) else dict(zip(model.label_names, _listed(y), strict=False))
+    return inputs, labels
+
+
+def _listed(values: Any) -> tuple[Any, ...]:
+    return tuple(values) if isinstance(values, (list, tuple)) and not is_text(values) else (values,)
 
 
 def _arrays(data: Any) -> Any:
@@ -87,6 +101,23 @@ def _arrays(data: Any) -> Any:
     if isinstance(data, Mapping):
         return {name: typed_in(value) for name, value in data.items()}
     return typed_in(data)
+
+
+def _without_token_types(model: Any, x: Any) -> Any:
+    """A list `[ids, mask, token_type_ids]` of old scripts by name, without the types that the model does not take."""
+    if not isinstance(x, (list, tuple)) or len(x) < 3:
+        return x
+    values = model.without_token_types(tuple(x))
+    if values[2] is x[2]:
+        return x
+    return {name: value for name, value in zip(model.input_names, values, strict=False) if value is not None}
+
+
+def _by_name(model: Any, x: Any) -> Any:
+    """A list of inputs that holds ragged tensors as a dict by their names; anything else as it is."""
+    if isinstance(x, (list, tuple)) and _any_ragged(x):
+        return {name: value for name, value in zip(model.input_names, x, strict=False) if value is not None}
+    return x
 
 
 def prepared_validation(model: Any, data: Any) -> Any:
@@ -111,12 +142,14 @@ def _dataset(model: Any, data: Any, apart: bool) -> Any:
     spec = data.element_spec
     parts = spec if isinstance(spec, tuple) else (spec,)
     features = parts[0]
-    changes = _is_ragged(features) or any(map(_is_ragged, _values(parts[1:2])))
+    changes = _any_ragged(features) or any(map(_any_ragged, parts[1:2]))
     if isinstance(features, Mapping):
         kept = accepted(model, features)
-        changes |= set(kept) != set(features) or any(map(_is_ragged, features.values()))
+        changes |= set(kept) != set(features)
     else:
         kept = None
+    known = features if kept is None else {name: features[column] for column, name in kept.items()}
+    check_data(model, *_named(model, known, parts[1] if len(parts) > 1 else None))
     apart = apart and len(parts) == 1 and kept is not None and any(name in kept.values() for name in model.label_names)
     if not changes and not apart:
         return data
@@ -125,9 +158,9 @@ def _dataset(model: Any, data: Any, apart: bool) -> Any:
         x, *rest = element
         if kept is not None:
             x = {name: x[column] for column, name in kept.items()}
-        x = _padded(model, x)
-        if rest and any(map(_is_ragged, _values(rest[:1]))):
-            rest[0] = _padded(model, rest[0] if isinstance(rest[0], Mapping) else {"labels": rest[0]})
+        x = _padded(model, _by_name(model, x))
+        if rest and _any_ragged(rest[0]):
+            rest[0] = _padded(model, by_label_name(model, rest[0]))
         if apart:
             return split_labels(model, x)
         return (x, *rest) if rest else x
@@ -218,7 +251,7 @@ def _padded(model: Any, x: Any) -> Any:
     """Features with ragged tensors padded to the right, and an attention mask where there was none."""
     if _is_ragged(x):
         x = {model.input_names[0]: x}
-    if not isinstance(x, Mapping) or not any(map(_is_ragged, x.values())):
+    if not isinstance(x, Mapping) or not _any_ragged(x):
         return x
     dense = {}
     for name, value in x.items():
@@ -243,12 +276,10 @@ def _is_ragged(value: Any) -> bool:
     return tf is not None and isinstance(value, (tf.RaggedTensor, tf.RaggedTensorSpec))
 
 
-def _values(parts: Any) -> list[Any]:
-    """The leaves of labels, without looking into ragged tensors."""
-    found = []
-    for part in parts:
-        found += list(part.values()) if isinstance(part, Mapping) else [part]
-    return found
+def _any_ragged(data: Any) -> bool:
+    """Whether data, or a part of a dict or list of it, is a ragged tensor."""
+    parts = data.values() if isinstance(data, Mapping) else data if isinstance(data, (list, tuple)) else (data,)
+    return any(map(_is_ragged, parts))
 
 
 def _kind(column: Any) -> str:

@@ -76,6 +76,9 @@ class CausalLMHead:
         logits = self.to_logits(keep_positions(outputs.last_hidden_state, logits_to_keep), lowering)
         return self.head_output(CausalLMOutput, outputs, return_dict, {"labels": labels}, logits=logits)
 
+    def label_classes(self, labels: Any) -> int:
+        return self.config.vocab_size
+
     def loss_of(self, outputs: Mapping[str, Any], labels: Mapping[str, Any]) -> losses.Loss:
         """Cross-entropy of each next token."""
         return losses.causal_lm_loss(outputs["logits"], labels["labels"])
@@ -129,6 +132,9 @@ class MaskedLMHead:
         outputs = self.backbone(**inputs, return_dict=True, lowering=lowering)
         logits = self.to_logits(outputs.last_hidden_state, lowering)
         return self.head_output(MaskedLMOutput, outputs, return_dict, {"labels": labels}, logits=logits)
+
+    def label_classes(self, labels: Any) -> int:
+        return self.config.vocab_size
 
     def loss_of(self, outputs: Mapping[str, Any], labels: Mapping[str, Any]) -> losses.Loss:
         """Cross-entropy of the tokens that were asked for."""
@@ -274,8 +280,15 @@ class SequenceClassificationHead:
     def loss_of(self, outputs: Mapping[str, Any], labels: Mapping[str, Any]) -> losses.Loss:
         """Cross-entropy, binary cross-entropy or squared error, by the kind of problem."""
         given = labels["labels"]
-        problem_type = self.config.problem_type or losses.infer_problem_type(self.config.num_labels, given)
-        return losses.sequence_classification_loss(outputs["logits"], given, problem_type)
+        return losses.sequence_classification_loss(outputs["logits"], given, self._problem_type(given))
+
+    def label_classes(self, labels: Any) -> int | None:
+        single = self._problem_type(labels) == "single_label_classification"
+        one_hot = len(labels.shape) == 2 and labels.shape[1] > 1  # which the loss refuses
+        return self.config.num_labels if single and not one_hot else None
+
+    def _problem_type(self, labels: Any) -> str:
+        return self.config.problem_type or losses.infer_problem_type(self.config.num_labels, labels)
 
 
 class PooledClassificationHead(SequenceClassificationHead):
@@ -376,6 +389,9 @@ class TokenClassificationHead:
         hidden = self.dropout(outputs.last_hidden_state, training=training)
         logits = getattr(self, self.classifier_name)(hidden, lowering=lowering)
         return self.head_output(TokenClassifierOutput, outputs, return_dict, {"labels": labels}, logits=logits)
+
+    def label_classes(self, labels: Any) -> int:
+        return self.config.num_labels
 
     def loss_of(self, outputs: Mapping[str, Any], labels: Mapping[str, Any]) -> losses.Loss:
         """Cross-entropy of the tokens that count."""

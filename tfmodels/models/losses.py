@@ -73,14 +73,24 @@ def cross_entropy(logits: Any, labels: Any, ignored: int = IGNORED) -> Loss:
     counts = ops.not_equal(labels, ignored)
     safe = ops.where(counts, labels, 0)
     classes = logits.shape[-1]
-    found = value_range(safe)
-    if found and (found[0] < 0 or found[1] >= classes):
-        raise ValueError(
-            f"labels run from {found[0]} to {found[1]}; classes are numbered in [0, {classes}), and {ignored} is for "
-            f"positions that do not count."
-        )
+    check_classes(value_range(safe), classes, ignored)
     losses = ops.sparse_categorical_crossentropy(safe, logits, from_logits=True)
     return _loss(losses, counts)
+
+
+def check_classes(found: tuple[int, int] | None, classes: int, ignored: int = IGNORED) -> None:
+    """Raise ValueError where labels are known to lie beyond the classes.
+
+    Args:
+        found: least and largest label that counts, or None where they are not known.
+        classes: their number.
+        ignored: label of positions that do not count, for the message.
+    """
+    if found and (found[0] < 0 or found[1] >= classes):
+        given = f"labels run from {found[0]} to {found[1]}" if found[0] != found[1] else f"labels hold {found[0]}"
+        raise ValueError(
+            f"{given}; classes are numbered in [0, {classes}), and {ignored} is for positions that do not count."
+        )
 
 
 def check_shape(name: str, labels: Any, expected: Any) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from tfmodels.checkpoints.weight_map import walk
+from tfmodels.runtime.fork import check_not_forked
 from tfmodels.runtime.gc import quick_collections
 from tfmodels.runtime.sub_layers import all_layers
 
@@ -26,6 +27,7 @@ class QuantizedModel(keras.Model):
 
         Raises:
             ValueError: the model has adapters (quantise it before `add_lora`), or computes in float16.
+            RuntimeError: this process was forked from one that has made or used a model.
 
         Example:
             >>> from tfmodels import TFLlamaForCausalLM
@@ -34,6 +36,7 @@ class QuantizedModel(keras.Model):
             >>> model.quantization, model.get_input_embeddings().embeddings.dtype
             ('int8', 'int8')
         """
+        check_not_forked()
         if self.lora_config is not None:
             raise ValueError(
                 f"{self.name} has adapters: quantise it before add_lora, which then leaves them as they are."

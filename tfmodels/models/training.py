@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import keras
 from keras import ops
 
-from tfmodels.models import fit_data
+from tfmodels.models import fit_checks, fit_data
 from tfmodels.models.outputs import ModelOutput
 from tfmodels.runtime.compile import ProgramCache
 from tfmodels.utils.files import staged
@@ -31,6 +31,17 @@ class TrainedModel(keras.Model):
     Keras creates the optimizer's variables while it traces the first step, which TensorFlow then has to trace again;
     here they exist before. (Metrics given by name cause a second trace too; metrics given as objects do not.)
     """
+
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        # Private: under tf.distribute Keras builds metrics by the first batch, averaged over the replicas, which fails
+        # where their parts differ in size, as those of an odd batch do. The first replica's part serves as well.
+        strategy = self.distribute_strategy
+        if iterator is not None and strategy.num_replicas_in_sync > 1:
+            for _, _, steps in iterator:
+                data_batch = keras.tree.map_structure(lambda x: strategy.experimental_local_results(x)[0], next(steps))
+                break
+            iterator = None
+        super()._maybe_symbolic_build(iterator, data_batch)
 
     def make_train_function(self, force: bool = False) -> Any:
         if keras.backend.backend() == "tensorflow" and self.optimizer is not None and not self.optimizer.built:
@@ -132,6 +143,15 @@ class TaskModel(TrainedModel):
         self._compile_loss = self.loss = None
         super().compile(optimizer, loss, *args, **kwargs)
 
+    @property
+    def own_loss(self) -> bool:
+        """Whether the model computes its own loss: none was compiled."""
+        return self._compile_loss is None
+
+    def label_classes(self, labels: Any) -> int | None:
+        """The number of classes that integers in `labels` name, or None where they name none; heads override it."""
+        return None
+
     def _is_own_loss(self, loss: Any) -> bool:
         if isinstance(loss, str):
             return loss in _OWN_LOSS
@@ -180,46 +200,52 @@ class TaskModel(TrainedModel):
             shuffle = fit_data.can_shuffle(x)  # Keras warns where it was asked to and cannot
         weighted = class_weight is not None or sample_weight is not None
         x, y = fit_data.prepared(self, x, y, apart=weighted)
-        return super().fit(
-            x,
-            y,
-            batch_size=batch_size,
-            epochs=epochs,
-            verbose=verbose,
-            callbacks=callbacks,
-            validation_split=validation_split,
-            validation_data=fit_data.prepared_validation(self, validation_data),
-            shuffle=shuffle,
-            class_weight=class_weight,
-            sample_weight=sample_weight,
-            **options,
-        )
+        with fit_checks.errors_named(self):
+            return super().fit(
+                x,
+                y,
+                batch_size=batch_size,
+                epochs=epochs,
+                verbose=verbose,
+                callbacks=callbacks,
+                validation_split=validation_split,
+                validation_data=fit_data.prepared_validation(self, validation_data),
+                shuffle=shuffle,
+                class_weight=class_weight,
+                sample_weight=sample_weight,
+                **options,
+            )
 
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Loss and metrics on data; arguments as in `keras.Model.evaluate`, data as in `fit`."""
         weighted = kwargs.get("sample_weight") is not None or (len(args) > 2 and args[2] is not None)
         x, y = fit_data.prepared(self, x, y, apart=weighted)
-        return super().evaluate(x, y, *args, **kwargs)
+        with fit_checks.errors_named(self):
+            return super().evaluate(x, y, *args, **kwargs)
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """Outputs for data; arguments as in `keras.Model.predict`, data as in `fit`, labels ignored."""
         x, _ = fit_data.prepared(self, x, None)
-        return super().predict(x, *args, **kwargs)
+        with fit_checks.errors_named(self):
+            return super().predict(x, *args, **kwargs)
 
     def train_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, *args: Any, **kwargs: Any) -> Any:
         """One step; arguments as in `keras.Model.train_on_batch`, data as in `fit`."""
         weighted = sample_weight is not None or kwargs.get("class_weight") is not None or bool(args)
         x, y = fit_data.prepared(self, x, y, apart=weighted)
-        return super().train_on_batch(x, y, sample_weight, *args, **kwargs)
+        with fit_checks.errors_named(self):
+            return super().train_on_batch(x, y, sample_weight, *args, **kwargs)
 
     def test_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, **kwargs: Any) -> Any:
         """Loss and metrics of one batch; arguments as in `keras.Model.test_on_batch`, data as in `fit`."""
         x, y = fit_data.prepared(self, x, y, apart=sample_weight is not None)
-        return super().test_on_batch(x, y, sample_weight, **kwargs)
+        with fit_checks.errors_named(self):
+            return super().test_on_batch(x, y, sample_weight, **kwargs)
 
     def predict_on_batch(self, x: Any) -> Any:
         """Outputs for one batch, data as in `fit`, labels ignored."""
-        return super().predict_on_batch(fit_data.prepared(self, x, None)[0])
+        with fit_checks.errors_named(self):
+            return super().predict_on_batch(fit_data.prepared(self, x, None)[0])
 
     # Steps ----------------------------------------------------------------------------------------------------
 
@@ -248,7 +274,7 @@ class TaskModel(TrainedModel):
         x = fit_data.as_inputs(self, x)
         if not self.label_names:
             return x, y, sample_weight
-        if self._compile_loss is not None:
+        if not self.own_loss:
             x, inside = fit_data.split_labels(self, x)
             return x, self._as_targets(inside if y is None else y), sample_weight
         if y is None:
@@ -276,7 +302,7 @@ class TaskModel(TrainedModel):
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Any:
         """The compiled loss on the main output, or, where none was compiled, the model's own."""
-        if self._compile_loss is not None:
+        if not self.own_loss:
             return super().compute_loss(x, y, self._main_output(y_pred), sample_weight, training=training)
         if not isinstance(y_pred, Mapping) or "loss" not in y_pred:
             raise ValueError(
@@ -295,7 +321,7 @@ class TaskModel(TrainedModel):
             loss = own.mean(_mean_over_replicas(own.count))
         for penalty in self.losses:
             loss = loss + ops.sum(ops.cast(penalty, "float32"))
-        return loss / _replicas()
+        return _as_keras_weighs(loss / _replicas(), x)
 
     def hf_compute_loss(self, labels: Any, logits: Any) -> Any:
         """The model's own loss of outputs that are there already, float32 scalar; a name of older scripts.
@@ -333,6 +359,20 @@ def _replicas() -> int:
     import tensorflow as tf
 
     return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def _as_keras_weighs(loss: Any, x: Any) -> Any:
+    """A replica's share of a loss, of a value such that the loss that Keras reports is the sum of the shares.
+
+    Keras reports the mean of `replicas * share`, weighted by each replica's rows, whose number may differ. The
+    gradients are those of the share.
+    """
+    if _replicas() == 1:
+        return loss
+    first = next(part for part in keras.tree.flatten(x) if part is not None)  # whose rows Keras counts
+    rows = ops.cast(ops.shape(first)[0], "float32")
+    weighed = loss * (_mean_over_replicas(rows) / ops.maximum(rows, 1.0))
+    return loss + ops.stop_gradient(weighed - loss)
 
 
 def _mean_over_replicas(value: Any) -> Any:

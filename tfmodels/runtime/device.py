@@ -1,10 +1,13 @@
-"""Whether this process has a GPU, and one that the fused kernels support."""
+"""Devices of this process: its GPU, whether that runs the fused kernels, and whether it is what a script asks for."""
 
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 from keras import backend
+
+from tfmodels.utils.text import quote
 
 _MIN_CAPABILITY = (8, 0)
 
@@ -33,3 +36,37 @@ def missing() -> str | None:
         if capability < _MIN_CAPABILITY:
             return f"compute capability 8.0; {device.name} has {'.'.join(map(str, capability))}"
     return None
+
+
+def check_device_map(device_map: Any) -> None:
+    """Make sure that a model lies where the `device_map` of a script for transformers wants it.
+
+    TensorFlow places weights on the first GPU that it sees, or else on the CPU. Which device that is can be chosen
+    before a model is made, but not by this argument.
+
+    Args:
+        device_map: None, or "auto", "balanced", "balanced_low_0" or "sequential", which leave the choice; "cpu",
+            "cuda", "cuda:0" or 0, or a dict whose values are one of these.
+
+    Raises:
+        ValueError: it names another device than the one that TensorFlow takes; the message says how to choose.
+
+    Example:
+        >>> check_device_map("auto")
+        >>> check_device_map({"": "cuda:1"})
+        Traceback (most recent call last):
+        ...
+        ValueError: device_map={'': 'cuda:1'} names a device that TensorFlow would not take: it places a model on ...
+    """
+    places = set(map(str, device_map.values() if isinstance(device_map, dict) else (device_map,)))
+    if not places or places <= {"None", "auto", "balanced", "balanced_low_0", "sequential"}:
+        return
+    import tensorflow as tf
+
+    taken = {"cuda", "cuda:0", "gpu", "gpu:0", "0"} if tf.config.get_visible_devices("GPU") else {"cpu", "cpu:0"}
+    if not {place.lower() for place in places} <= taken:
+        raise ValueError(
+            f"device_map={quote(device_map)} names a device that TensorFlow would not take: it places a model on "
+            f"{'the first GPU' if 'gpu' in taken else 'the CPU, as it sees no GPU'}. Choose devices with "
+            f"CUDA_VISIBLE_DEVICES (empty for the CPU) or `with tf.device(...)`, or leave device_map out."
+        )

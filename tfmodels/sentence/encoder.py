@@ -51,8 +51,8 @@ class SentenceEncoder(CallingConvention, TrainedModel):
         lower_case: whether texts become lower case before they are tokenized.
         prompts: texts to put in front, by name.
         default_prompt_name: the prompt that is put in front where none is asked for.
-        truncate_dim: `encode` returns so many of the first values of each vector; None: all. Calling the model
-            returns all of them.
+        truncate_dim: `encode` and exports return so many of the first values of each vector; None: all. Calling the
+            model returns all of them.
         similarity_fn_name: how `similarity` compares: "cosine" (default), "dot", "euclidean" or "manhattan".
         more_settings, more_sentence: further content of sentence_bert_config.json and
             config_sentence_transformers.json, written again.

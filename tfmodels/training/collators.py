@@ -137,6 +137,7 @@ class DataCollatorForLanguageModeling:
         mask_replace_prob: share of those that become the mask.
         random_replace_prob: share of those that become another token; the rest stay.
         pad_to_multiple_of: make lengths a multiple of this.
+        tf_experimental_compile: of older scripts; tokens are drawn by NumPy, where there is nothing to compile.
         return_tensors: "np" (default) or "tf".
         seed: makes the choice repeat; None draws from NumPy's global generator, which `set_seed` sets.
 
@@ -161,6 +162,7 @@ class DataCollatorForLanguageModeling:
     mask_replace_prob: float = 0.8
     random_replace_prob: float = 0.1
     pad_to_multiple_of: int | None = None
+    tf_experimental_compile: bool = False
     return_tensors: str = "np"
     seed: int | None = None
 

@@ -8,8 +8,10 @@ twice.
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Mapping
+import warnings
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from tfmodels.utils.files import read_bytes, write_text
@@ -174,6 +176,50 @@ def check_kinds(values: Mapping[str, Any], kinds: Mapping[str, type | tuple[type
         if value is not None and (not fits or (isinstance(value, bool) and bool not in wanted)):
             expected = " or ".join(_KIND_NAMES.get(kind, kind.__name__) for kind in wanted)
             raise ValueError(f"{what}: {key} is {quote(value)}; {expected} was expected.")
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a parsed value holds neither NaN nor infinities.
+
+    Example:
+        >>> is_finite({"a": [1, 2.5]}), is_finite({"a": [float("nan")]})
+        (True, False)
+    """
+    level = [value]
+    for _ in range(MAX_DEPTH):  # a value made in Python may contain itself
+        if any(isinstance(item, float) and not math.isfinite(item) for item in level):
+            return False
+        level = [
+            child
+            for item in level
+            if isinstance(item, (dict, list))
+            for child in (item.values() if isinstance(item, dict) else item)
+        ]
+    return True
+
+
+def without_nonfinite(
+    values: Mapping[str, Any], fields: Collection[str], checked: Collection[str], owner: str
+) -> dict[str, Any]:
+    """The values of a file without those that are NaN or infinite and no field, such as old settings of generation.
+
+    Args:
+        values: by name.
+        fields: names that must be finite.
+        checked: names that pass whatever they are, as they are looked at later.
+        owner: the class's name, for messages.
+
+    Raises:
+        ValueError: a field is NaN or infinite.
+    """
+    wrong = [name for name, value in values.items() if name not in checked and not is_finite(value)]
+    for name in wrong:
+        if name in fields:
+            raise ValueError(f"{name}={quote(values[name])} in {owner}; a finite number was expected.")
+    if wrong:
+        told = ", ".join(f"{name}={quote(values[name])}" for name in wrong)
+        warnings.warn(f"{owner} leaves out {told}: the values are not finite.", stacklevel=5)
+    return {name: value for name, value in values.items() if name not in wrong}
 
 
 def to_text(value: Any, what: str, *, sort_keys: bool = False, default: Any = None) -> str:

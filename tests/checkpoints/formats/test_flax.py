@@ -96,6 +96,29 @@ def test_pieces_and_half_precision(tmp_path, family):
             np.testing.assert_array_equal(got.numpy(), convert(want.numpy()).astype("float32"))
 
 
+@pytest.mark.parametrize("family", MODELS)
+@pytest.mark.parametrize("change", [0.5, 0.0, None])
+def test_a_tied_configuration_and_a_head_in_the_file(tmp_path, family, change, recwarn):
+    """The head's matrix differs from the table, or repeats it, or the configuration wants one that is not there."""
+    config = MODELS[family]().config.replace(tie_word_embeddings=change is not None)
+    model = type(MODELS[family]())(config.replace(tie_word_embeddings=True))
+    config.save_pretrained(tmp_path)
+    leaves = {path: packed(array) for path, array in flax_leaves(model).items()}
+    table = np.asarray(model.get_input_embeddings().embeddings)
+    if change is not None:
+        leaves["lm_head/kernel"] = packed((table + np.float32(change)).T.copy())
+    (tmp_path / "flax_model.msgpack").write_bytes(nested(leaves))
+    loaded = type(model).from_pretrained(tmp_path)
+    told = " ".join(str(one.message) for one in recwarn)
+    if change is None:
+        assert "lm_head.weight did not come from the checkpoint and starts at random; train it before use" in told
+    else:
+        assert loaded.config.tie_word_embeddings is (change == 0)
+        assert ("lm_head.weight differs from the embeddings" in told) == (change != 0)
+        hidden = model(IDS, output_hidden_states=True).hidden_states[-1]
+        np.testing.assert_allclose(loaded(IDS).logits, np.asarray(hidden) @ (table + change).T, atol=1e-4)
+
+
 def test_a_backbone_alone_and_missing_weights(tmp_path):
     model = MODELS["llama"]()
     write(tmp_path, model)

@@ -108,6 +108,15 @@ class TestModel:
             assert loaded.config.tie_word_embeddings is tied
             np.testing.assert_array_equal(loaded(IDS).logits, model(IDS).logits)
 
+    def test_a_configuration_that_says_otherwise(self, tmp_path):
+        for tied in (False, True):
+            write(tmp_path / "m.gguf", tiny(tie_word_embeddings=tied))
+            with pytest.warns(UserWarning, match="lm_head.weight|output.weight") as told:
+                loaded = TFLlamaForCausalLM.from_pretrained(tmp_path, gguf_file="m.gguf", tie_word_embeddings=not tied)
+            assert loaded.config.tie_word_embeddings is False
+            said = "did not come from the checkpoint and starts at random" if tied else "differs from the embeddings"
+            assert [one for one in told if said in str(one.message)]
+
     @pytest.mark.parametrize(
         ("kind", "error"), [("F16", 1e-3), ("BF16", 1e-2), ("Q8_0", 1e-2), ("Q4_0", 0.2), ("Q4_1", 0.2)]
     )

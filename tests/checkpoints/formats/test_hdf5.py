@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
+from tfmodels import TFMPNetForMaskedLM
 from tfmodels.checkpoints import CheckpointError, open_checkpoint
 from tfmodels.checkpoints.formats.hdf5 import TensorFlowFile
 
@@ -180,6 +181,48 @@ class TestRefused:
                 file[group].create_dataset("m/dense/bias:0", data=np.zeros(3 + number, "float32"))
 
         self.refuse(tmp_path, fill, r"there twice, of shape \(3,\) and \(4,\)")
+
+    def test_two_values_for_one_name(self, tmp_path):
+        def fill(file):
+            for number, group in enumerate("ab"):
+                file.create_group(group).attrs["weight_names"] = ["m/dense/bias:0"]
+                file[group].create_dataset("m/dense/bias:0", data=np.arange(3, dtype="float32") + number)
+
+        self.refuse(tmp_path, fill, r"weight 'b/m/dense/bias:0' is there twice, with different values")
+
+
+class TestTiedHeads:
+    """The old TensorFlow classes stored no matrix of the head; files that were changed since may hold one."""
+
+    @pytest.fixture
+    def folder(self, tmp_path):
+        for name in ("config.json", "tf_model.h5"):
+            (tmp_path / name).write_bytes((REFERENCE / "tf_h5_masked_lm" / name).read_bytes())
+        return tmp_path
+
+    def add_head(self, folder, change):
+        with h5py.File(folder / "tf_model.h5", "r+") as file:
+            group = next(iter(file["lm_head"]))
+            table = file["lm_head"][group]["mpnet/embeddings/word_embeddings/weight:0"][()]
+            name = f"{group}/lm_head/decoder/weight:0"
+            file["lm_head"].create_dataset(name, data=table + np.float32(change))
+        return table + np.float32(change)
+
+    def test_a_head_of_its_own(self, folder):
+        stored = self.add_head(folder, 0.5)
+        with pytest.warns(UserWarning, match=r"lm_head.decoder.weight differs from the embeddings; loaded with tie_w"):
+            model = TFMPNetForMaskedLM.from_pretrained(folder)
+        assert model.config.tie_word_embeddings is False
+        np.testing.assert_array_equal(model.get_output_embeddings().kernel, stored.T)
+
+    def test_the_table_once_more(self, folder, recwarn):
+        self.add_head(folder, 0.0)
+        assert TFMPNetForMaskedLM.from_pretrained(folder).config.tie_word_embeddings is True
+        assert not [one for one in recwarn if "differs" in str(one.message)]
+
+    def test_an_untied_configuration_whose_file_has_no_head(self, folder):
+        with pytest.warns(UserWarning, match=r"lm_head.decoder.weight did not come from the checkpoint and starts at"):
+            TFMPNetForMaskedLM.from_pretrained(folder, tie_word_embeddings=False)
 
 
 def write_floats(path: Path, change) -> None:

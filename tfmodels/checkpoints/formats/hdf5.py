@@ -134,7 +134,9 @@ class TensorFlowFile(TensorFile):
         # Embeddings that a head shares with the model are stored with both.
         if self.tensors.setdefault(name, info) != info:
             raise CheckpointError(f"{where} is there twice, of shape {self.tensors[name].shape} and {info.shape}.")
-        self._places.setdefault(name, (offset or 0, shape, dtype, transposed))
+        first = self._places.setdefault(name, (offset or 0, shape, dtype, transposed))[0]
+        if not np.array_equal(*(self._file.array((nbytes,), np.dtype("uint8"), at or 0) for at in (first, offset))):
+            raise CheckpointError(f"{where} is there twice, with different values: remove the wrong one.")
 
 
 def _stored_dtype(dataset: Any) -> np.dtype | None:

@@ -93,7 +93,8 @@ def read_request(body: bytes, signatures: dict[str, Any]) -> tuple[str, dict[str
         raise BadRequest(f"JSON Parse error: {reason[:200]}") from error
     if not isinstance(request, dict) or ("instances" in request) == ("inputs" in request):
         raise BadRequest('one of "instances" and "inputs" is expected in a JSON object')
-    name = request.get("signature_name") or DEFAULT_SIGNATURE
+    name = request.get("signature_name", "")
+    name = DEFAULT_SIGNATURE if name == "" else name
     if not isinstance(name, str) or name not in signatures:
         raise BadRequest(f"signature {cut(name)} does not exist; there are {', '.join(signatures)}")
     signature = signatures[name]

@@ -41,6 +41,11 @@ def exactly_one_input(input_ids: Any, inputs_embeds: Any, vocab_size: int) -> No
         return
     if len(input_ids.shape) != 2:
         raise ValueError(f"input_ids has shape {tuple(input_ids.shape)}; (batch, length) was expected.")
+    check_ids(input_ids, vocab_size)
+
+
+def check_ids(input_ids: Any, vocab_size: int) -> None:
+    """Raise ValueError where ids are known to lie outside the vocabulary."""
     lowest, highest = value_range(input_ids) or (0, 0)
     if lowest < 0 or highest >= vocab_size:
         raise ValueError(f"input_ids run from {lowest} to {highest}; the vocabulary has ids 0 to {vocab_size - 1}.")
