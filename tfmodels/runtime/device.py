@@ -49,7 +49,8 @@ def check_device_map(device_map: Any) -> None:
             "cuda", "cuda:0" or 0, or a dict whose values are one of these.
 
     Raises:
-        ValueError: it names another device than the one that TensorFlow takes; the message says how to choose.
+        ValueError: it names another device than the one that TensorFlow takes, or the backend is another one; the
+            message says how to choose.
 
     Example:
         >>> check_device_map("auto")
@@ -61,9 +62,9 @@ def check_device_map(device_map: Any) -> None:
     places = set(map(str, device_map.values() if isinstance(device_map, dict) else (device_map,)))
     if not places or places <= {"None", "auto", "balanced", "balanced_low_0", "sequential"}:
         return
-    import tensorflow as tf
-
-    taken = {"cuda", "cuda:0", "gpu", "gpu:0", "0"} if tf.config.get_visible_devices("GPU") else {"cpu", "cpu:0"}
+    if backend.backend() != "tensorflow":
+        raise ValueError(f"device_map={quote(device_map)}: on {backend.backend()} choose devices by its own means.")
+    taken = {"cuda", "cuda:0", "gpu", "gpu:0", "0"} if has_gpu() else {"cpu", "cpu:0"}
     if not {place.lower() for place in places} <= taken:
         raise ValueError(
             f"device_map={quote(device_map)} names a device that TensorFlow would not take: it places a model on "
