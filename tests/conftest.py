@@ -9,6 +9,8 @@ from pathlib import Path
 # Before anything imports TensorFlow: its start-up lines say nothing that a test run needs.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+# Tests compile what they test, and leave nothing in the user's cache.
+os.environ.setdefault("TFMODELS_XLA_CACHE", "0")
 
 import pytest
 

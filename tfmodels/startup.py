@@ -1,7 +1,7 @@
 """Hooks around the first import of TensorFlow and Keras in a process that has imported tfmodels.
 
-TensorFlow's start-up lines are kept off the terminal, and Keras is told where this package's classes are, so that
-`keras.models.load_model` finds them. `import tfmodels` itself loads neither of the two.
+TensorFlow's start-up lines are kept off the terminal and its compiled programs on disk, and Keras is told where this
+package's classes are, so that `keras.models.load_model` finds them. `import tfmodels` itself loads neither of the two.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any
+
+from tfmodels.runtime import xla_cache
 
 # Set by people who want another amount of TensorFlow's log; then nothing here changes it.
 LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
@@ -84,7 +86,7 @@ def install() -> None:
         return
     if sys.modules.get("keras") is not None:  # None is how an import is forbidden
         register_with_keras()
-    sys.meta_path.insert(0, _Hooks({"tensorflow": quiet_start}, {"keras": register_with_keras}))
+    sys.meta_path.insert(0, _Hooks({"tensorflow": around_tensorflow}, {"keras": register_with_keras}))
 
 
 # Keras ----------------------------------------------------------------------------------------------------------
@@ -125,6 +127,14 @@ def register_with_keras() -> None:
 
 
 # TensorFlow -----------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def around_tensorflow() -> Iterator[None]:
+    """What the import of TensorFlow runs in: it starts quietly, and is told where compiled programs are kept."""
+    xla_cache.enable()
+    with quiet_start():
+        yield
 
 
 @contextlib.contextmanager

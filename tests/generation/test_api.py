@@ -228,6 +228,36 @@ class TestCompilation:
         model.generate(PROMPT[:, :3], max_new_tokens=10, eos_token_id=3)
         assert model.programs.compilations == sampled and after_eos - before <= 2
 
+    def test_few_programs_serve_a_session(self):
+        """20 calls that differ in lengths, batch, sampling and ends; every call but four finds its programs."""
+        model = TFLlamaForCausalLM(LlamaConfig(**{**TINY.to_dict(), "max_position_embeddings": 512}))
+        calls = [{"max_new_tokens": new, "eos_token_id": eos} for new in (64, 100, 200) for eos in (None, 4, [5, 6])]
+        calls += [
+            {"max_new_tokens": 8, "seed": 3, "do_sample": True, **sampling}
+            for sampling in (
+                {},
+                {"top_p": 0.9},
+                {"top_k": 0},
+                {"min_p": 0.1, "temperature": 0.7},
+                {"top_k": 3, "top_p": 0.8},
+            )
+        ]
+        calls += [{"max_new_tokens": 9, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "min_p": None}]
+        calls += [{"max_new_tokens": 5}] * 5
+        for number, settings in enumerate(calls):
+            ids = np.tile(PROMPT[:1], (1, 1 + number % 5))
+            model.generate(ids if number % 4 else np.tile(ids, (2, 1)), pad_token_id=0, **settings)
+        assert len(calls) == 20 and model.programs.compilations == 4
+
+    @pytest.mark.parametrize(
+        "settings", [{"top_p": 0.7}, {"top_k": 4, "temperature": 0.6}, {"min_p": 0.2, "top_k": 0}]
+    )
+    def test_a_program_for_all_sampling_draws_as_one_for_these_settings(self, model, settings):
+        settings = {"do_sample": True, "seed": 7, "max_new_tokens": 10, **settings}
+        shared = np.asarray(model.generate(PROMPT, **settings))
+        own = model.generate(PROMPT, jit_compile=False, **settings)
+        np.testing.assert_array_equal(shared, np.asarray(own))
+
     def test_the_loop_is_compiled_while_the_prompt_is(self, monkeypatch):
         calls = []
         run = ProgramCache.run
@@ -420,3 +450,22 @@ def test_lists_of_tokens_are_inputs_and_few_programs_are_kept(model):
     model.programs.limit = 2
     model.generate(PROMPT, max_new_tokens=4)
     assert len(model.programs) == 2 and model.programs.compilations == 4
+
+
+def test_disable_compile_runs_a_plain_graph(model, monkeypatch):
+    compiled = []
+    run = ProgramCache.run
+
+    def watched(programs, *arguments, jit_compile=True, **options):
+        compiled.append(jit_compile)
+        return run(programs, *arguments, jit_compile=jit_compile, **options)
+
+    monkeypatch.setattr(ProgramCache, "run", watched)
+    model.generate(PROMPT, max_new_tokens=2, disable_compile=True)
+    assert compiled and not any(compiled)
+
+
+def test_a_draft_through_text_is_refused(model):
+    with pytest.raises(TypeError, match="assistant_tokenizer is for a draft model with another tokenizer"):
+        model.generate(PROMPT, assistant_model=model, assistant_tokenizer=object())
+    model.generate(PROMPT[:1], assistant_tokenizer=None, max_new_tokens=1, jit_compile=False)

@@ -384,6 +384,20 @@ def test_neutral_values_pass_whatever_setting_they_belong_to():
             GenerationConfig().update(**{name: "asked for"})
 
 
+def test_what_would_not_be_done_is_refused():
+    for settings in (
+        {"low_memory": True},
+        {"prefill_chunk_size": 128},
+        {"cache_implementation": "quantized"},
+        {"cache_implementation": "offloaded"},
+        {"cache_config": {"nbits": 4}},
+    ):
+        with pytest.raises(TypeError, match=f"{next(iter(settings))} is not supported"):
+            GenerationConfig(**settings)
+    assert GenerationConfig(disable_compile=True).compiles is False
+    assert GenerationConfig(jit_compile=True).compiles and not GenerationConfig(jit_compile=False).compiles
+
+
 def test_the_settings_of_transformers_are_all_known():
     for_version_4_57 = """
         _commit_hash _from_model_config assistant_confidence_threshold assistant_early_exit assistant_lookbehind

@@ -123,3 +123,43 @@ def test_the_vocabularies_must_be_one(stories260k):
     model = small.make("llama", "ForCausalLM")
     with pytest.raises(ValueError, match="assistant_model has a vocabulary of 512 tokens"):
         model.generate(PROMPT, assistant_model=TFLlamaForCausalLM.from_pretrained(stories260k))
+
+
+def softmax(logits):
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def second_token_of(model, prompt):
+    """The distribution of the second new token: over every first one, by its probability."""
+    prompt = np.asarray(prompt)
+    first = softmax(np.asarray(model(prompt).logits, "float64")[0, -1])
+    tokens = np.arange(len(first))
+    longer = np.concatenate([np.repeat(prompt, len(tokens), axis=0), tokens[:, None]], axis=1)
+    return first @ softmax(np.asarray(model(longer).logits, "float64")[:, -1])
+
+
+def chi_square(counts, probabilities):
+    """The statistic and its degrees of freedom; tokens that are expected less than five times share a bin."""
+    expected = probabilities * counts.sum()
+    often = expected >= 5
+    counts = np.append(counts[often], counts[~often].sum())
+    expected = np.append(expected[often], expected[~often].sum())
+    return ((counts - expected) ** 2 / expected).sum(), len(counts) - 1
+
+
+def test_drafts_leave_the_distribution_as_it_is():
+    """Tokens sampled with drafts of another model are distributed as this one says, not as the other one does."""
+    model = small.make("llama", "ForCausalLM", seed=3)
+    drafter = small.make("llama", "ForCausalLM", seed=4)
+    for one in (model, drafter):  # far from uniform, and far from one another
+        for weight in one.weights:
+            weight.assign(weight * 6 if len(weight.shape) == 2 else weight)
+    settings = {"max_new_tokens": 3, "do_sample": True, "top_k": 0, "assistant_model": drafter}
+    seconds = [ids_of(model, PROMPT, seed=seed, num_assistant_tokens=2, **settings)[0, -2] for seed in range(400)]
+    counts = np.bincount(seconds, minlength=model.config.vocab_size)
+    statistic, freedom = chi_square(counts, second_token_of(model, PROMPT))
+    # Four standard deviations above the mean; the seeds are fixed.
+    assert freedom >= 5 and statistic < freedom + 4 * np.sqrt(2 * freedom)
+    statistic, freedom = chi_square(counts, np.maximum(second_token_of(drafter, PROMPT), 1e-6))
+    assert statistic > freedom + 4 * np.sqrt(2 * freedom)

@@ -386,3 +386,9 @@ def test_token_types_by_name_are_dropped_with_one_warning():
         warnings.simplefilter("always")
         fresh.fit(tf.data.Dataset.from_tensors(batch).repeat(3), epochs=2, verbose=0)
     assert len([one for one in caught if "token_type_ids" in str(one.message)]) == 1
+
+
+@pytest.mark.parametrize("given", ["Once upon a time", ["Once", "upon"], {"input_ids": ["Once"]}, np.array(["Once"])])
+def test_text_is_told_to_be_tokenized(given):
+    with pytest.raises(ValueError, match=r"got text as 'input_ids', .*Once.*tokenize first"):
+        small.make("llama", "Model")(given)

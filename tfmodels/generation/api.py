@@ -9,11 +9,12 @@ eagerly.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import keras
 import numpy as np
+from keras import ops
 
 from tfmodels.generation import logits_processors as proc
 from tfmodels.generation.config import FILE_NAME, GenerationConfig
@@ -25,12 +26,13 @@ from tfmodels.generation.run import Run, sampling_inputs
 from tfmodels.generation.speculation import Speculation, SpeculativeDecoder
 from tfmodels.generation.step import Decoder, lowering_for
 from tfmodels.generation.stopping import Stopping, StopStrings
-from tfmodels.generation.strategies import BeamSearch, Guided, Sampling, Strategy
+from tfmodels.generation.strategies import BeamSearch, Drawing, Guided, Sampling, Strategy
 from tfmodels.generation.streamers import ending_on_errors
 from tfmodels.generation.structured import Grammar, GrammarProcessor, wants_grammar
 from tfmodels.runtime.buckets import bucket_batch, bucket_length
 from tfmodels.runtime.compile import ProgramCache
 from tfmodels.utils.files import Staged
+from tfmodels.utils.warn import warn
 
 
 class GenerationMixin:
@@ -136,6 +138,11 @@ class GenerationMixin:
         config = self.generation_config
         if generation_config is not None:
             config = generation_config.with_defaults(config)
+        if kwargs.pop("assistant_tokenizer", None) is not None:
+            raise TypeError(
+                "assistant_tokenizer is for a draft model with another tokenizer, whose drafts would go through text: "
+                "give an assistant_model that shares this model's tokenizer, and leave assistant_tokenizer out."
+            )
         config = config.update(**kwargs)
         guided = config.guidance_scale not in (None, 1.0)
         _check_combination(config, guided, streamer, past_key_values)
@@ -178,23 +185,28 @@ class GenerationMixin:
             "keep_scores": config.output_scores and config.return_dict_in_generate,
             "keep_logits": config.output_logits and config.return_dict_in_generate,
             "whole_cache": config.return_dict_in_generate or past_key_values is not None,
-            "jit_compile": config.jit_compile,
-            "lowering": lowering_for(config.jit_compile),
+            "jit_compile": config.compiles,
+            "lowering": lowering_for(config.compiles),
         }
+        drawing = None
         speculation = self._speculation(config, prompts, assistant_model, kwargs.get("use_cache") is not False)
         # Drafts change nothing but the time: with functions of the user's at every token there is none to win.
         if speculation is not None and not (logits_processor or constraint):
             options |= {"speculation": speculation, "assistant": assistant_model, "use_cache": True}
             decoder, spare = SpeculativeDecoder(self, strategy_of(config), processors, **options), speculation.tokens
         else:
-            decoder, spare = Decoder(self, strategy_of(config), processors, **options), 0
+            strategy, processors, drawing = self._strategy(config, processors, options)
+            decoder, spare = Decoder(self, strategy, processors, **options), 0
         run_rows = prompts
         if guided:
             run_rows = with_negatives(
                 prompts, negative_prompt_ids, negative_prompt_attention_mask, vocab_size=self.config.vocab_size
             )
-        prompt = to_buckets(run_rows, new + spare, past_key_values)
-        run = Run(decoder, self.programs, sampling_inputs(config, processors, new), len(run_rows.ids), new)
+        # Without a cache every step runs all columns, and records have a row for each: then no room is left over.
+        spacious = config.use_cache and not (options["keep_scores"] or options["keep_logits"])
+        context = self.config.max_position_embeddings if spacious else 0
+        prompt = to_buckets(run_rows, new + spare, past_key_values, context=context)
+        run = Run(decoder, self.programs, sampling_inputs(config, processors, new, drawing), len(run_rows.ids), new)
         if streamer is not None or logits_processor or constraint or stopping.criteria or config.max_time:
             with ending_on_errors(streamer):
                 state = run.in_steps(prompt, stopping, streamer)
@@ -258,7 +270,7 @@ class GenerationMixin:
             rows=min(rows, bucket_batch(len(prompts))),
             capacity=capacity,
             tokenizer=tokenizer,
-            jit_compile=config.jit_compile,
+            jit_compile=config.compiles,
         )
         ids = [engine.add(prompt, config, logprobs=logprobs) for prompt in prompts]
         answers = engine.run(show_progress=show_progress)
@@ -314,6 +326,22 @@ class GenerationMixin:
         tokens = config.num_assistant_tokens * (2 if heuristic else 1)
         return Speculation(tokens, confidence=config.assistant_confidence_threshold, heuristic=heuristic)
 
+    def _strategy(
+        self, config: GenerationConfig, processors: tuple[proc.Processor, ...], options: Mapping[str, Any]
+    ) -> tuple[Strategy, tuple[proc.Processor, ...], Drawing | None]:
+        """The strategy, the processors that come before it, and what it is told as an input.
+
+        On a CPU one program takes the best token or draws one with any temperature, top_k, top_p and min_p. On a GPU a
+        branch in the loop costs time, and where scores are returned the processors of sampling are a part of them.
+        """
+        strategy, parts = strategy_of(config), proc.parted(processors)
+        shared = options["lowering"].target == "cpu" and not options["keep_scores"] and type(strategy) is Sampling
+        if parts is None or not shared:
+            return strategy, processors, None
+        rules, warpers = parts
+        numbers = keras.tree.map_structure(ops.convert_to_tensor, proc.stack([warpers], proc.WARPERS))
+        return Sampling(None), rules, Drawing(ops.convert_to_tensor(config.do_sample), numbers)
+
     @property
     def programs(self) -> ProgramCache:
         """The compiled programs of `generate`."""
@@ -329,7 +357,7 @@ class GenerationMixin:
             message = f"prompt of {length} plus {new} new tokens exceed max_position_embeddings={context}"
             if self.backbone.position_limit is not None and length + new > self.backbone.position_limit:
                 raise ValueError(f"{message}, and this model has no positions beyond; shorten one of the two.")
-            warnings.warn(f"{message}: text beyond what the model was trained for may be poor.", stacklevel=3)
+            warn(f"{message}: text beyond what the model was trained for may be poor.")
         return new
 
 
@@ -384,7 +412,7 @@ def _warn_of_unused(settings: Mapping[str, Any], given: Mapping[str, bool], **ar
     for other, names in _ONLY_WITH.items():
         unused = [name for name in names if name in named]
         if unused and not given[other]:
-            warnings.warn(f"{', '.join(unused)}: used with {other} only", stacklevel=3)
+            warn(f"{', '.join(unused)}: used with {other} only")
 
 
 def _check_combination(config: GenerationConfig, guided: bool, streamer: Any, past_key_values: Any) -> None:

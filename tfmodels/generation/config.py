@@ -8,7 +8,6 @@ from __future__ import annotations
 import inspect
 import json
 import os
-import warnings
 from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
@@ -36,6 +35,7 @@ from tfmodels.utils.arguments import SAVING, old_name, settle
 from tfmodels.utils.json_files import read_object, write_object
 from tfmodels.utils.plain import plain
 from tfmodels.utils.text import did_you_mean, quote
+from tfmodels.utils.warn import warn
 
 FILE_NAME = "generation_config.json"
 DEFAULT_NEW_TOKENS = 20
@@ -100,10 +100,9 @@ class GenerationConfig(Settings, upload.PushToHub):
         settings = {name: value for name, value in settings.items() if not _absent_token(name, value)}
         ineffective = [name for name, value in settings.items() if asks_for_the_unsupported(name, value)]
         if ineffective:
-            warnings.warn(
+            warn(
                 "these settings of the generation configuration have no effect here: "
-                + ", ".join(f"{name}={quote(settings[name])}" for name in sorted(ineffective)),
-                stacklevel=2,
+                + ", ".join(f"{name}={quote(settings[name])}" for name in sorted(ineffective))
             )
         problems: list[str] = []
         for name, value in settings.items():
@@ -256,6 +255,11 @@ class GenerationConfig(Settings, upload.PushToHub):
         """Tell whether a setting was given, as opposed to left at its default."""
         return name in vars(self)
 
+    @property
+    def compiles(self) -> bool:
+        """Whether XLA compiles the decoding loop: `jit_compile`, unless `disable_compile` says otherwise."""
+        return self.jit_compile and not self.disable_compile
+
     def is_from_file(self, name: str) -> bool:
         """Tell whether a setting was read from a file, and not given since."""
         return name in self._from_file
@@ -345,7 +349,7 @@ class GenerationConfig(Settings, upload.PushToHub):
                 vars(self).pop(name, None)
             problems.append(f"{message} (left out: {', '.join(names)})")
         if problems:
-            warnings.warn("the generation configuration is odd: " + "; ".join(problems), stacklevel=3)
+            warn("the generation configuration is odd: " + "; ".join(problems))
 
     def _copy(self, settings: Mapping[str, Any], from_file: frozenset[str]) -> GenerationConfig:
         copy = type(self)()
@@ -364,7 +368,7 @@ class GenerationConfig(Settings, upload.PushToHub):
             setattr(self, name, value)
         self.validate()
         given = {name for name, value in settings.items() if value is not None}
-        self._warn_about_lengths(given, stacklevel=4)
+        self._warn_about_lengths(given)
         if whole:
             given |= vars(self).keys() - self._from_file
         for condition in (SAMPLING, BEAMS, LOOKUP, OUTPUT_OBJECT, *((END,) if whole else ())):
@@ -374,15 +378,14 @@ class GenerationConfig(Settings, upload.PushToHub):
                 if known.only is condition and name in given and getattr(self, name) not in known.neutral
             ]
             if unused and not condition.holds(self):
-                warnings.warn(f"{', '.join(unused)}: used with {condition.text} only", stacklevel=3)
+                warn(f"{', '.join(unused)}: used with {condition.text} only")
 
-    def _warn_about_lengths(self, given: Set[str], stacklevel: int = 3) -> None:
+    def _warn_about_lengths(self, given: Set[str]) -> None:
         for winner, loser in (("max_new_tokens", "max_length"), ("min_new_tokens", "min_length")):
             if loser in given and self.is_given(winner):
-                warnings.warn(
+                warn(
                     f"both {winner}={getattr(self, winner)} and {loser}={getattr(self, loser)} are given: "
-                    f"{winner} is used",
-                    stacklevel=stacklevel,
+                    f"{winner} is used"
                 )
 
     def __getattribute__(self, name: str) -> Any:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import threading
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -28,6 +27,7 @@ from tfmodels.generation.slots import Decoded, Rows, Slots
 from tfmodels.generation.stopping import StopStrings
 from tfmodels.generation.structured import Grammar, wants_grammar
 from tfmodels.utils.text import quote
+from tfmodels.utils.warn import warn
 
 # Decoding steps in one call of the device: new requests wait so long, and its overhead is shared by so many.
 _STEPS = 8
@@ -85,10 +85,9 @@ class Engine:
         if limit is not None and capacity > limit:
             raise ValueError(f"capacity={capacity} is beyond the model's {limit} positions.")
         if capacity > model.config.max_position_embeddings:
-            warnings.warn(
+            warn(
                 f"capacity={capacity} is beyond max_position_embeddings={model.config.max_position_embeddings}: text "
-                "beyond what the model was trained for may be poor.",
-                stacklevel=2,
+                "beyond what the model was trained for may be poor."
             )
         if max_waiting is not None and (not isinstance(max_waiting, int) or max_waiting < 0):
             raise ValueError(f"max_waiting={quote(max_waiting)}: an integer of at least 0, or None, was expected.")
@@ -98,7 +97,7 @@ class Engine:
         room = _ALIGNED * -(-(capacity + 1) // _ALIGNED)
         self.chunk = min(max(_SMALLEST_CHUNK, prefill_chunk), room)
         self.tokenizer = tokenizer
-        self.jit_compile = model.generation_config.jit_compile if jit_compile is None else jit_compile
+        self.jit_compile = model.generation_config.compiles if jit_compile is None else jit_compile
         self.slots = Slots(model, rows, room, self.jit_compile)
         self.prefixes = PrefixCache(rows)
         self.max_waiting = max_waiting

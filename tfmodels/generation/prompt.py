@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -13,8 +12,9 @@ from keras import ops
 from tfmodels.cache import kv
 from tfmodels.generation.config import GenerationConfig
 from tfmodels.generation.step import Prompt
-from tfmodels.runtime.buckets import bucket_batch, bucket_length
-from tfmodels.utils.text import quote
+from tfmodels.runtime.buckets import bucket_batch, bucket_capacity, bucket_prompt
+from tfmodels.utils.text import holds_text, quote
+from tfmodels.utils.warn import warn
 
 
 class Prompts(NamedTuple):
@@ -81,10 +81,9 @@ def read_prompts(
         if mask.shape != ids.shape:
             raise ValueError(f"attention_mask has shape {mask.shape}; the prompt's, {ids.shape}, was expected.")
     if not mask[:, -1].all():
-        warnings.warn(
+        warn(
             "the prompt is padded on the right: rows continue after their padding. Pad on the left for generation "
-            '(tokenizer.padding_side = "left").',
-            stacklevel=4,
+            '(tokenizer.padding_side = "left").'
         )
     return Prompts(ids, mask, embeds)
 
@@ -118,7 +117,7 @@ def array_of(values: Any, name: str) -> np.ndarray:
         )
     if ops.is_tensor(values):
         return np.asarray(ops.convert_to_numpy(values))
-    if isinstance(values, str) or (isinstance(values, (list, tuple)) and any(isinstance(one, str) for one in values)):
+    if holds_text(values):
         raise ValueError(f'{name} is text, {quote(values)}; token ids were expected: tokenizer(text)["input_ids"].')
     try:
         return np.asarray(values)
@@ -179,12 +178,13 @@ def with_negatives(prompts: Prompts, negative_ids: Any, negative_mask: Any, *, v
     return Prompts(paired(prompts.ids, ids), paired(prompts.mask, mask), None)
 
 
-def to_buckets(prompts: Prompts, new: int, past: Any = None) -> Prompt:
+def to_buckets(prompts: Prompts, new: int, past: Any = None, *, context: int = 0) -> Prompt:
     """Pad prompts to bucketed sizes, with room for `new` tokens.
 
     Args:
         prompts: of the whole text.
         new: tokens to generate at most.
+        context: longest text of the model, up to which the room may be more than is needed (`bucket_capacity`).
         past: keys and values of the first tokens, per layer (rows, key_value_heads, length, head_dim), or None.
 
     Raises:
@@ -192,8 +192,8 @@ def to_buckets(prompts: Prompts, new: int, past: Any = None) -> Prompt:
     """
     ids, mask, embeds = prompts
     rows, length = ids.shape
-    batch, padded = bucket_batch(rows), bucket_length(length)
-    capacity = bucket_length(padded + new)
+    batch, padded = bucket_batch(rows), bucket_prompt(length)
+    capacity = bucket_capacity(padded + new, context)
     before, below = padded - length, batch - rows
 
     def spread(array: np.ndarray) -> np.ndarray:
@@ -211,7 +211,7 @@ def to_buckets(prompts: Prompts, new: int, past: Any = None) -> Prompt:
                 "rows: give the whole text as inputs, at least one token longer."
             )
         # The length of what is run is a bucket: some tokens may be run a second time.
-        columns = max(padded - bucket_length(length - known), 0)
+        columns = max(padded - bucket_prompt(length - known), 0)
         if columns > before:
 
             def spread_past(x: Any) -> Any:

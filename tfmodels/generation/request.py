@@ -134,8 +134,9 @@ def check_supported(config: GenerationConfig, jit_compile: bool) -> None:
         value = getattr(config, name)
         if value not in SETTINGS[name].neutral and not (name in _NEUTRAL_IN_FILES and config.is_from_file(name)):
             raise ValueError(f"{name}={quote(value)} is not a setting of the engine's rows: {way}.")
-    if config.is_given("jit_compile") and config.jit_compile != jit_compile:
-        raise ValueError(
-            f"jit_compile={config.jit_compile} is not a setting of one request: give it to the engine, which has "
-            f"{jit_compile}."
-        )
+    for name, value in (("jit_compile", jit_compile), ("disable_compile", not jit_compile)):
+        if config.is_given(name) and getattr(config, name) != value and config.compiles != jit_compile:
+            raise ValueError(
+                f"{name}={getattr(config, name)} is not a setting of one request: give jit_compile to the engine, "
+                f"which has {jit_compile}."
+            )

@@ -17,12 +17,13 @@ from tfmodels.generation import logits_processors as proc
 from tfmodels.generation.config import GenerationConfig
 from tfmodels.generation.step import Decoder, Prompt, State
 from tfmodels.generation.stopping import Stopping
-from tfmodels.generation.strategies import SamplingInputs
+from tfmodels.generation.strategies import Drawing, SamplingInputs
 from tfmodels.runtime.buckets import power_of_two
 from tfmodels.runtime.compile import ProgramCache
 
 # Tokens per chunk that a streamer receives: one compiled call each.
 _STREAM_CHUNK = 4
+_FEWEST_ENDS = 4
 
 
 class Run:
@@ -153,17 +154,20 @@ class Run:
         return state._replace(finished=ops.convert_to_tensor(finished))
 
 
-def sampling_inputs(config: GenerationConfig, processors: Sequence[proc.Processor], new: int) -> SamplingInputs:
+def sampling_inputs(
+    config: GenerationConfig, processors: Sequence[proc.Processor], new: int, drawing: Drawing | None = None
+) -> SamplingInputs:
     """The values that steer a call of `generate` for at most `new` tokens, as tensors."""
     eos = config.eos_token_ids
-    # At least one -1, which ends rows whose scores are no numbers.
-    eos = [*eos, *[-1] * (power_of_two(len(eos) + 1) - len(eos))]
+    # At least one -1, which ends rows whose scores are no numbers; a few more, so that short lists share programs.
+    eos = [*eos, *[-1] * (power_of_two(max(_FEWEST_ENDS, len(eos) + 1)) - len(eos))]
     return SamplingInputs(
         eos=ops.convert_to_tensor(np.asarray(eos, "int32")),
         pad=ops.convert_to_tensor(config.fill_token_id, "int32"),
         seed=ops.convert_to_tensor(seed_of(config.seed), "int32"),
         processors=keras.tree.map_structure(ops.convert_to_tensor, proc.split(processors)[1]),
         limit=ops.convert_to_tensor(new, "int32"),
+        drawing=drawing,
     )
 
 

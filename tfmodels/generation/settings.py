@@ -228,6 +228,9 @@ class Settings:
 
     use_cache: bool = setting(True, checks.boolean, "keep keys and values of past tokens.", section="Run and output")
     jit_compile: bool = setting(True, checks.boolean, "compile the decoding loop with XLA.")
+    disable_compile: bool = setting(
+        False, checks.boolean, "run as a plain graph, whatever `jit_compile` says: transformers' name for it."
+    )
     return_dict_in_generate: bool = setting(False, checks.boolean, "return an output object instead of the token ids.")
     output_scores: bool = setting(
         False, checks.boolean, "keep the processed scores of each step in that object.", only=OUTPUT_OBJECT
@@ -263,14 +266,18 @@ def documented() -> str:
 # them.
 UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "assistant_early_exit": (None,),
+    "cache_config": ({}, None),
+    "cache_implementation": ("static", "dynamic", "hybrid", "sliding_window", None),
     "constraints": ([], None),
     "diversity_penalty": (None, 0.0),
     "dola_layers": (None,),
     "encoder_no_repeat_ngram_size": (None, 0),
     "encoder_repetition_penalty": (None, 1.0),
     "force_words_ids": ([], None),
+    "low_memory": (None, False),
     "num_beam_groups": (None, 1),
     "penalty_alpha": (0.0, None),
+    "prefill_chunk_size": (None,),
     "speculation_type": (None,),
     "token_healing": (None, False),
     "top_h": (None,),
@@ -286,16 +293,11 @@ WITHOUT_EFFECT = frozenset(
         "_from_model_config",
         "assistant_ensemble_weight",
         "assistant_lookbehind",
-        "cache_config",
-        "cache_implementation",
         "compile_config",
         "continuous_batching_config",
         "decoder_start_token_id",
-        "disable_compile",
         "is_assistant",
-        "low_memory",
         "max_cache_len",
-        "prefill_chunk_size",
         "return_legacy_cache",
         "synced_gpus",
         "target_lookbehind",

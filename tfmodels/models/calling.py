@@ -20,7 +20,7 @@ from tfmodels.models.outputs import ModelOutput, PastKeyValues
 from tfmodels.runtime.fork import check_not_forked
 from tfmodels.runtime.lowering import PLAIN, Lowering
 from tfmodels.runtime.outputs import one_of
-from tfmodels.utils.text import did_you_mean, quote
+from tfmodels.utils.text import did_you_mean, holds_text, quote
 
 # Where `input_ids` may stand for one of these, given positionally, everything is spread over the arguments.
 _CONTAINERS = (Mapping, list, tuple)
@@ -91,6 +91,11 @@ def check_dense(names: tuple[str, ...], args: tuple, kwargs: Mapping[str, Any], 
     listed = (*first, *args[1:]) if isinstance(first, (list, tuple)) else args
     given = dict(first) if isinstance(first, Mapping) else dict(zip(names, listed, strict=False))
     for name, value in {**given, **kwargs}.items():
+        if holds_text(value):
+            raise ValueError(
+                f"{owner} got text as {quote(name)}, {quote(value)}; numbers were expected: "
+                "tokenize first, model(**tokenizer(text, return_tensors=...))."
+            )
         kind = type(value).__name__
         if kind == "RaggedTensor":
             raise TypeError(

@@ -18,6 +18,33 @@ def bucket_length(length: int) -> int:
     return size
 
 
+def bucket_prompt(length: int) -> int:
+    """Return the smallest of 32, 64, 96, 128, 192, ... that is not below `length`.
+
+    Example:
+        >>> [bucket_prompt(n) for n in (1, 32, 33, 65)]
+        [32, 32, 64, 96]
+    """
+    return bucket_length(max(length, 64 if length > 32 else 32))
+
+
+def bucket_capacity(length: int, context: int) -> int:
+    """Return the room for `length` tokens in a cache: 256, 512, 768, 1024, 1536, ...
+
+    Few sizes serve texts of every length, as each is a program. A model's context limits what may be too much.
+
+    Args:
+        length: tokens that need room.
+        context: longest text of the model.
+
+    Example:
+        >>> [bucket_capacity(n, 2048) for n in (40, 257, 700)], bucket_capacity(40, context=64)
+        ([256, 512, 768], 64)
+    """
+    coarse = bucket_length(max(length, 512 if length > 256 else 256))
+    return min(coarse, bucket_length(max(length, context)))
+
+
 def bucket_batch(rows: int) -> int:
     """Return the smallest of 1, 2, 4, 8, 16, 24, 32, ... that is not below `rows`.
 

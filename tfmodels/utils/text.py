@@ -35,6 +35,19 @@ def quote(value: Any, limit: int = LIMIT) -> str:
     return shorten("".join(shown), limit)
 
 
+def holds_text(value: Any) -> bool:
+    """Whether a value that should be numbers is a text, or a list, array or tensor of texts.
+
+    Example:
+        >>> holds_text(["Once upon"]), holds_text([[1, 2]])
+        (True, False)
+    """
+    if isinstance(value, (list, tuple)):
+        return any(map(holds_text, value[:_SHOWN_ELEMENTS]))
+    kind = str(getattr(value, "dtype", ""))
+    return isinstance(value, (str, bytes)) or kind.startswith(("<U", "|S", "<dtype: 'string'"))
+
+
 def shorten(text: Any, limit: int = LIMIT) -> str:
     """The start of a text from outside, such as another library's error, on one line.
 

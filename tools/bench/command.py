@@ -9,6 +9,7 @@
     python -m tools.bench gpu train,forward --batch 1,2,4 --length 512,2048 --peer eager,sdpa --compile-threads 6
     python -m tools.bench gpu decode --batch 1,4 --length 2048 --peer static-compile
     python -m tools.bench scale --batch 4 --length 512 --devices 2
+    python -m tools.bench engine throughput,poisson --model stories15M
     python -m tools.bench plot measured.json --plot speed_up.png
     python -m tools.bench before-after --against ../older -- generate --model stories15M --batch 1
 
@@ -17,7 +18,8 @@ On a CPU the sides take turns round by round, so that whatever else the machine 
 and runs with one thread and with all cores, in inference mode unless it trains. To measure another thing, add an entry
 to BENCHMARKS; another peer, to the SIDES of `sides`.
 
-`gpu`, `scale` and `plot` are described in `gpu`, `scale` and `report`, `before-after` in `before_after`.
+`gpu`, `scale` and `plot` are described in `gpu`, `scale` and `report`, `engine` and `before-after` in `engine` and
+`before_after`.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tools.bench import before_after, cpu, gpu, processes, report, scale, serving
+from tools.bench import before_after, cpu, engine, gpu, processes, report, scale, serving
 from tools.bench.cpu import Row
 from tools.bench.sides import cores
 
@@ -125,6 +127,7 @@ BENCHMARKS = {
 OTHERS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "gpu": (gpu.main, "train, forward, decode, embed on a GPU; or scale, or plot"),
     "scale": (scale.main, "train on one and on several devices"),
+    "engine": (engine.main, "the engine, drafts, beams and structured output"),
     "plot": (report.main, "draw measurements that --json wrote"),
     "before-after": (before_after.main, "a benchmark of this checkout and of another, in turns"),
 }

@@ -142,6 +142,11 @@ class Decoder:
         index = tf.reduce_sum(tf.cast(tf.shape(ids)[0] > self.batch_sizes[:-1], tf.int32))
         turns = [lambda rows=rows: self._in_turns(rows, ids, mask, new, inputs) for rows in self.batch_sizes]
         added = tf.switch_case(index, turns) if len(turns) > 1 else turns[0]()
+        numbers = tf.debugging.assert_non_negative(
+            added, message="the model's scores are NaN: its weights hold NaN, or its float type overflows"
+        )
+        with tf.control_dependencies([numbers]):
+            added = tf.identity(added)
         return tf.concat([ids, added], axis=1)
 
     def _in_turns(self, rows: int, ids: Any, mask: Any, new: Any, inputs: SamplingInputs) -> Any:

@@ -16,7 +16,7 @@ Scores are (batch, vocab) float32 and a banned token's is -inf. Rows without a f
 
 from tfmodels.generation.logits_processors.build import Inputs, bind, build, split
 from tfmodels.generation.logits_processors.context import Context, Processor
-from tfmodels.generation.logits_processors.rows import CUTOFFS, RULES, WARPERS, bias_of, stack
+from tfmodels.generation.logits_processors.rows import CUTOFFS, RULES, WARPERS, bias_of, parted, stack
 from tfmodels.generation.logits_processors.rules import (
     BadWords,
     BeginSuppressTokens,
@@ -76,6 +76,7 @@ __all__ = [
     "bias_of",
     "bind",
     "build",
+    "parted",
     "split",
     "stack",
 ]

@@ -87,22 +87,23 @@ def kth_highest(values: Tensor, k: Tensor | int) -> Tensor:
     if isinstance(k, int) and k == 1:
         return ops.max(values, axis=-1, keepdims=True)
     behind = values.shape[-1] - ops.minimum(k, values.shape[-1])
-    return _bisect_floats(values, lambda limit: row_count(values < limit) - behind)
+    return _bisect_floats(values, lambda limit: row_count(values < limit) - behind, behind > 0)
 
 
-def lowest(values: Tensor, fits: Callable[[Tensor], Tensor]) -> Tensor:
+def lowest(values: Tensor, fits: Callable[[Tensor], Tensor], searched: Tensor = True) -> Tensor:
     """Mark the longest run of tokens, ascending by (value, token id), for which `fits(run)` holds; never all tokens.
 
     Args:
         values: (batch, vocab) float32 without NaN.
         fits: takes a run, (batch, vocab) bool, and returns (batch, 1) bool; once False it stays so as runs grow.
+        searched: bool scalar or (batch, 1), False where the run is empty without a search.
 
     Returns:
         (batch, vocab) bool.
     """
     vocab_size = values.shape[-1]
     tokens = ops.arange(vocab_size, dtype="int32")
-    limit = threshold(values, lambda limit: fits(values < limit))
+    limit = threshold(values, lambda limit: fits(values < limit), searched)
     below, equal = values < limit, values == limit
     # Among equal values the token id decides. With one token at the limit there is nothing to search.
     first = ops.min(ops.where(equal, tokens, vocab_size - 1), axis=-1, keepdims=True)
@@ -111,22 +112,29 @@ def lowest(values: Tensor, fits: Callable[[Tensor], Tensor]) -> Tensor:
     def run(token: Tensor) -> Tensor:
         return ops.logical_or(below, ops.logical_and(equal, tokens < token))
 
-    return run(_bisect(first, ops.maximum(first, last), lambda token: _sign(fits(run(token)))))
+    last = ops.where(searched, ops.maximum(first, last), first)
+    return run(_bisect(first, last, lambda token: _sign(fits(run(token)))))
 
 
-def threshold(values: Tensor, fits: Callable[[Tensor], Tensor]) -> Tensor:
-    """(batch, 1): the highest of the values for which `fits(value)` holds; it holds for the lowest."""
-    return _bisect_floats(values, lambda limit: _sign(fits(limit)))
+def threshold(values: Tensor, fits: Callable[[Tensor], Tensor], searched: Tensor = True) -> Tensor:
+    """(batch, 1): the highest of the values for which `fits(value)` holds; it holds for the lowest.
+
+    Where `searched` is False it is the lowest.
+    """
+    return _bisect_floats(values, lambda limit: _sign(fits(limit)), searched)
 
 
 def _sign(fits: Tensor) -> Tensor:
     return ops.where(fits, -1, 1)
 
 
-def _bisect_floats(values: Tensor, excess: Callable[[Tensor], Tensor]) -> Tensor:
-    """`_bisect` over the float32 numbers from the lowest to the highest value of each row."""
+def _bisect_floats(values: Tensor, excess: Callable[[Tensor], Tensor], searched: Tensor) -> Tensor:
+    """`_bisect` over the float32 numbers from the lowest to the highest value of each row.
+
+    Where `searched` is False the lowest is taken at once.
+    """
     low = _ordered(ops.min(values, axis=-1, keepdims=True))
-    high = _ordered(ops.max(values, axis=-1, keepdims=True))
+    high = ops.where(searched, _ordered(ops.max(values, axis=-1, keepdims=True)), low)
     return _unordered(_bisect(low, high, lambda key: excess(_unordered(key))))
 
 

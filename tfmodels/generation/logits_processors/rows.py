@@ -34,6 +34,7 @@ from tfmodels.generation.logits_processors.warpers import (
     EpsilonCutoff,
     EtaCutoff,
     MinP,
+    Renormalize,
     Temperature,
     TopK,
     TopP,
@@ -64,6 +65,26 @@ RULES: tuple[Processor, ...] = (
 
 CUTOFFS: tuple[Processor, ...] = (TypicalP(1.0), EpsilonCutoff(0.0), EtaCutoff(0.0))
 """The processors that come after `WARPERS`, with neutral numbers."""
+
+
+def parted(processors: Iterable[Processor]) -> tuple[tuple[Processor, ...], tuple[Processor, ...]] | None:
+    """Separate processors into those that come first and those of `WARPERS`; None where others follow these.
+
+    Example:
+        >>> parted([SuppressTokens((1,)), Temperature(0.7)])
+        ((SuppressTokens(token_ids=(1,)),), (Temperature(temperature=0.7),))
+    """
+    rules: list[Processor] = []
+    warpers: list[Processor] = []
+    kinds = tuple(type(processor) for processor in WARPERS)
+    for processor in processors:
+        if isinstance(processor, kinds):
+            warpers.append(processor)
+        elif warpers or isinstance(processor, (TypicalP, EpsilonCutoff, EtaCutoff, Renormalize)):
+            return None
+        else:
+            rules.append(processor)
+    return tuple(rules), tuple(warpers)
 
 
 def bias_of(processors: Iterable[Processor], vocab_size: int) -> np.ndarray:

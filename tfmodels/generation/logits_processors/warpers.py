@@ -66,7 +66,7 @@ class TopP:
                 return light
             return ops.logical_and(light, row_count(tokens) <= droppable)
 
-        return ban(scores, lowest(scores, fits))
+        return ban(scores, lowest(scores, fits, tail > 0))
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,18 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 
+class Drawing(NamedTuple):
+    """How tokens are drawn, as inputs of a program that can do both: draw, and take the best token.
+
+    Fields:
+        do_sample: bool scalar.
+        processors: numbers of the processors of sampling (`logits_processors.WARPERS`).
+    """
+
+    do_sample: Any
+    processors: Any
+
+
 class SamplingInputs(NamedTuple):
     """Values that steer decoding without being compiled in.
 
@@ -15,6 +27,7 @@ class SamplingInputs(NamedTuple):
         seed: int32 scalar.
         processors: numbers and tokens of the score processors (`logits_processors.Inputs`).
         limit: int32 scalar, tokens to generate at most; None where the strategy need not know.
+        drawing: for `Sampling(do_sample=None)`, else None.
         stop: a function of the user's, from ids (rows, length) to bool (rows,), where Python can look at values.
     """
 
@@ -23,6 +36,7 @@ class SamplingInputs(NamedTuple):
     seed: Any
     processors: Any
     limit: Any = None
+    drawing: Drawing | None = None
     stop: Callable[[Any], Any] | None = None
 
 

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from keras import ops
 
+from tfmodels.generation import logits_processors as proc
 from tfmodels.generation.sampling import choose_tokens
 from tfmodels.generation.strategies.base import Chosen, SamplingInputs, Tokens
 
@@ -16,10 +17,11 @@ class Sampling:
     """Take the best token, or draw one.
 
     Args:
-        do_sample: draw from the distribution that the scores give.
+        do_sample: draw from the distribution that the scores give; None where `SamplingInputs.drawing` decides, so
+            that one program does both.
     """
 
-    do_sample: bool
+    do_sample: bool | None
     rows: ClassVar[int] = 1
     ends_candidates: ClassVar[bool] = False
 
@@ -30,7 +32,22 @@ class Sampling:
         return logits
 
     def choose(self, scores: Any, tokens: Tokens, carry: Any, inputs: SamplingInputs) -> Chosen:
-        chosen = choose_tokens(scores, do_sample=self.do_sample, seed=inputs.seed, step=tokens.step)
+        if self.do_sample is None:
+            chosen = self._drawn_or_best(scores, tokens, inputs)
+        else:
+            chosen = choose_tokens(scores, do_sample=self.do_sample, seed=inputs.seed, step=tokens.step)
         chosen = ops.where(tokens.finished, inputs.pad, chosen)
         ended = ops.any(ops.equal(ops.expand_dims(chosen, 1), ops.expand_dims(inputs.eos, 0)), axis=1)
         return Chosen(chosen, ops.logical_or(tokens.finished, ended))
+
+    def _drawn_or_best(self, scores: Any, tokens: Tokens, inputs: SamplingInputs) -> Any:
+        def draw() -> Any:
+            warped = scores
+            for processor in proc.bind(proc.WARPERS, inputs.drawing.processors):
+                warped = processor(None, warped)
+            return choose_tokens(warped, do_sample=True, seed=inputs.seed, step=tokens.step)
+
+        def best() -> Any:
+            return choose_tokens(scores, do_sample=False, seed=inputs.seed, step=tokens.step)
+
+        return ops.cond(inputs.drawing.do_sample, draw, best)
