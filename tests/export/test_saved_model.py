@@ -224,6 +224,16 @@ def test_sampling_refuses(runner, setting, message):
 
 
 @pytest.mark.slow
+def test_scores_that_are_no_numbers_fail(tmp_path):
+    model = small_models.make("llama", "ForCausalLM")
+    model.lm_head.kernel.assign(model.lm_head.kernel * np.nan)
+    artifact = saved_model.open(model.export(tmp_path / "model", batch_sizes=(1,), max_length=16).path)
+    inputs = {"input_ids": PROMPT % 61, "attention_mask": np.ones_like(PROMPT), "max_new_tokens": 3}
+    with pytest.raises(tf.errors.InvalidArgumentError, match="the model's scores are NaN"):
+        artifact.run(inputs, "generate")
+
+
+@pytest.mark.slow
 def test_rows_of_later_turns_draw_for_themselves(runner):
     ids = np.repeat(PROMPT, 6, axis=0)
     inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids), "max_new_tokens": 16, "temperature": 1.5}
