@@ -9,7 +9,7 @@ from pipeline_checkpoints import make_checkpoint
 
 import tfmodels
 from tfmodels import pipeline
-from tfmodels.pipelines import PipelineException, devices, tasks
+from tfmodels.pipelines import PipelineException, devices, forward, tasks
 from tfmodels.pipelines.settings import Settings
 
 TEXTS = ["my name is paris.", "x", "the good city", "bad day!"]
@@ -338,6 +338,32 @@ def test_dtype_and_saving(folder, classify, tmp_path):
     again = pipeline(model=tmp_path / "saved")
     assert again("my day") == classify("my day")
     assert json.loads((tmp_path / "saved" / "config.json").read_text())["id2label"]["2"] == "entailment"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "inputs"),
+    [
+        ("mpnet_masked_lm", ["<mask> <mask>", "the <mask> day", "<mask>"]),
+        ("mpnet_tokens", TEXTS),
+        ("llama_nopad", TEXTS),
+    ],
+)
+def test_programs_of_a_gpu_give_the_same(folder, monkeypatch, name, inputs):
+    """XLA's programs over a few sizes, here on the CPU."""
+    pipe = pipeline(model=folder(name))
+    plain = pipe(inputs)
+    monkeypatch.setattr(forward, "has_gpu", lambda: True)
+    assert rounded(pipe(inputs)) == rounded(plain)
+
+
+def rounded(value):
+    """Results with scores to four digits."""
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [rounded(item) for item in value]
+    return round(value, 4) if isinstance(value, float) else value
 
 
 def test_heads_of_names():

@@ -64,7 +64,8 @@ def run_rows(model: Any, key: Any, compute: Compute, rows: Sequence[Row], pad_id
     """
     jit = has_gpu()
     count, length = len(rows), max(1, *map(len, rows))
-    if jit or keras.backend.backend() == "jax":  # every size is a program of its own
+    # Each size is a program of its own there; but a model that cannot tell padding gets none.
+    if (jit or keras.backend.backend() == "jax") and not reads_one_row(model):
         limit = model.backbone.longest_input
         length = bucket_length(length) if limit is None else min(bucket_length(length), limit)
         count = bucket_batch(count)
