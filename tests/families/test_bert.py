@@ -150,6 +150,8 @@ def test_learns_with_every_weight(head):
         loss = model(**inputs, training=True).loss
     gradients = tape.gradient(loss, [weight.value for weight in model.trainable_weights])
     for weight, gradient in zip(model.trainable_weights, gradients, strict=True):
+        if head == "ForMultipleChoice" and weight.path.endswith("classifier/bias"):
+            continue  # moves the scores of all choices alike
         assert gradient is not None and np.abs(tf.convert_to_tensor(gradient)).max() > 0, weight.path
 
 

@@ -74,8 +74,9 @@ def test_files_of_the_former_tensorflow_class(model, tmp_path):
         group.attrs["weight_names"] = []
         for name, slot in slots_of(model).items():
             value = np.asarray(slot.variable.value)
-            path = name.removeprefix("transformer.").replace("h.0.", "h_._0.").replace("h.1.", "h_._1.").split(".")
-            *layers, parameter = path
+            *layers, parameter = name.removeprefix("transformer.").split(".")
+            if layers[0] == "h":
+                layers = [f"h_._{layers[1]}", *layers[2:]]
             if layers[-1] in ("c_attn", "c_proj", "c_fc"):
                 value = value[None] if parameter == "bias" else value
             elif layers[-1].startswith("ln_"):
