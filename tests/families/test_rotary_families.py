@@ -140,11 +140,19 @@ def test_biases_of_qwen2_are_where_the_files_have_them(models, tmp_path):
     assert TFQwen2ForCausalLM.from_pretrained(tmp_path).config.attention_biases == (True, False)
 
 
-def test_logits_within_a_bound(models):
-    class Capped(MistralConfig):
-        logit_cap = 0.5
+def test_logits_within_a_bound():
+    bounded = small_models.make("gemma3_text", "ForCausalLM", final_logit_softcapping=0.01)
+    plain = small_models.make("gemma3_text", "ForCausalLM")
+    plain.set_weights(bounded.get_weights())
+    np.testing.assert_allclose(bounded(IDS).logits, 0.01 * np.tanh(plain(IDS).logits / 0.01), atol=1e-7)
 
-    model = small_models.make("mistral", "ForCausalLM")
-    want = np.asarray(model(IDS).logits)
-    model.config.__class__ = Capped
-    np.testing.assert_allclose(model(IDS).logits, 0.5 * np.tanh(want / 0.5), atol=1e-6)
+
+@pytest.mark.parametrize("name", ["mistral", "smollm3"])
+def test_a_mask_of_pairs_is_used_as_it_is(models, name):
+    """As in transformers, where a mask of four axes replaces the window too."""
+    pairs = np.tril(np.ones((2, 1, 9, 9), bool))
+    unlimited = small_models.make(name, "ForCausalLM", sliding_window=64)
+    unlimited.set_weights(models[name].get_weights())
+    want = np.asarray(unlimited(IDS).logits)
+    np.testing.assert_allclose(models[name](IDS, attention_mask=pairs).logits, want, atol=1e-5)
+    assert np.abs(np.asarray(models[name](IDS).logits) - want).max() > 1e-3

@@ -152,8 +152,8 @@ class RotaryDecoderBackbone(MakesNorms, DecoderBackbone):
 
     def block_context(self, context: BlockContext, index: int) -> BlockContext:
         mask, window, kind = context.mask, self.config.windows[index], self.config.rotaries[index]
-        shorter = isinstance(mask.key_length, int) and window is not None and mask.key_length <= window
-        if window is not None and not shorter:
+        # A mask of four axes, which is not causal, is used as it is; a window as long as the keys limits nothing.
+        if window is not None and mask.causal and not (isinstance(mask.key_length, int) and mask.key_length <= window):
             mask = mask.with_window(window)
         return dataclasses.replace(context, mask=mask, rotary=context.rotaries.get(kind))
 
