@@ -103,6 +103,8 @@ def check_checkpoint(pipeline_class: Any, config: Mapping[str, Any], name: Any) 
         return
     if pipeline_class.head == "ForCausalLM" and heads == ["Model"] and config.get("tie_word_embeddings"):
         return
+    if pipeline_class.head == "ForMaskedLM" and "ForPreTraining" in heads:  # which has that head among others
+        return
     tasks = dict.fromkeys(task for head in heads for task in (*HEADS.get(head, ()), *BARE))
     raise ValueError(
         f"{quote(str(name))} holds {' and '.join(map(str, architectures))}, which has no weights for "
