@@ -80,7 +80,8 @@ class LocalSpeaker(Speaker):
 
     def prompt(self, messages: Messages) -> list[int]:
         """The tokens of a conversation up to where the answer begins."""
-        return self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        options = {"add_generation_prompt": True, "return_dict": False, "tokenizer_kwargs": {"verbose": False}}
+        return self.tokenizer.apply_chat_template(messages, **options)
 
     def answer(self, messages: Messages, settings: Mapping[str, Any]) -> Iterator[str]:
         self.tokens = 0
