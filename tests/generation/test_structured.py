@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tfmodels import AutoTokenizer, Engine, TFLlamaForCausalLM
+from tfmodels.generation.structured import Grammar
 
 pytest.importorskip("llguidance", reason="pip install -e '.[structured]'")
 
@@ -104,3 +105,14 @@ def test_plain_text_is_no_limit(stories):
     options = {"max_new_tokens": 3, "jit_compile": False}
     got = model.generate([[1, 2]], response_format={"type": "text"}, **options)
     np.testing.assert_array_equal(got, model.generate([[1, 2]], **options))
+
+
+def test_white_space_between_the_parts_of_json_is_bounded(stories260k):
+    tokenizer = AutoTokenizer.from_pretrained(stories260k)
+    grammar = Grammar({"type": "json_object"}, tokenizer=tokenizer, vocab_size=512, eos_token_ids=(2,))
+    opening, newline = (tokenizer.convert_tokens_to_ids(piece) for piece in ("<0x7B>", "<0x0A>"))
+    matcher, seen = grammar.matcher().after(opening), 0
+    while matcher.allowed()[newline]:
+        matcher, seen = matcher.after(newline), seen + 1
+        assert seen <= 20
+    assert seen == 20 and matcher.allowed().any()

@@ -17,6 +17,9 @@ from tfmodels.utils.text import quote
 
 _TYPES = '"text", "json_object", "json_schema", "regex" or "grammar"'
 
+# White space between the parts of JSON is bounded: a model that likes it would never come to an end.
+_JSON = {"whitespace_pattern": r"[ \t\r\n]{0,20}"}
+
 
 class Grammar:
     """A grammar that an answer must follow.
@@ -123,7 +126,7 @@ def _source(response_format: Mapping[str, Any], library: Any) -> str:
     kind = response_format.get("type") if isinstance(response_format, Mapping) else None
     matcher = library.LLMatcher
     if kind == "json_object":
-        return matcher.grammar_from_json_schema(json.dumps({"type": "object"}))
+        return _of_schema({"type": "object"}, matcher)
     if kind == "json_schema":
         named = response_format.get("json_schema")
         schema = named.get("schema") if isinstance(named, Mapping) else None
@@ -132,11 +135,17 @@ def _source(response_format: Mapping[str, Any], library: Any) -> str:
                 f'response_format={quote(response_format)}: {{"type": "json_schema", "json_schema": '
                 '{"schema": ...}} was expected.'
             )
-        return matcher.grammar_from_json_schema(json.dumps(schema))
+        return _of_schema(schema, matcher)
     if kind in ("regex", "grammar") and isinstance(response_format.get(kind), str):
         make = matcher.grammar_from_regex if kind == "regex" else matcher.grammar_from_lark
         return make(response_format[kind])
     raise ValueError(f"response_format={quote(response_format)}: a dict with type {_TYPES} was expected.")
+
+
+def _of_schema(schema: Mapping[str, Any] | bool, matcher: Any) -> str:
+    """The grammar of JSON that meets a schema; the schema's own `x-guidance` says otherwise where it has one."""
+    own = isinstance(schema, Mapping) and "x-guidance" in schema
+    return matcher.grammar_from_json_schema(json.dumps(schema), **({} if own else {"defaults": _JSON}))
 
 
 def wants_grammar(response_format: Any) -> bool:

@@ -211,7 +211,7 @@ class Bench:
         draw = random.Random(0)
         wanted = [random_schema(draw) for _ in range(self.options.schemas)]
         prompt = self.tokenizer("Once upon a time")["input_ids"]
-        engine = self.engine(len(prompt) + 512, rows=8, tokenizer=self.tokenizer)
+        engine = self.engine(len(prompt) + 480, rows=8, tokenizer=self.tokenizer)
         settings = {"max_new_tokens": 480, "do_sample": True, "top_k": 0, "eos_token_id": self.eos}
 
         def answers(schemas: Sequence[Any], lengths: Sequence[int] | None = None) -> list[Any]:
