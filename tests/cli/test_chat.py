@@ -259,7 +259,15 @@ class Screen:
         self.rest = self.rest.partition(text)[2]
 
 
-def test_a_terminal(server):
+@pytest.fixture
+def interrupts():
+    """Ctrl-C reaches this process and its children, even where the tests run in the background and ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_terminal(server, interrupts):
     ours, theirs = pty.openpty()
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "80", "LINES": "24"}
     command = [sys.executable, "-m", "tfmodels.cli", "chat", server.url]
@@ -326,7 +334,7 @@ def test_a_model_answers_as_generate_does_and_keeps_what_it_has_read(speaker):
     assert len(talk.messages) == 4
 
 
-def test_ctrl_c_stops_an_answer_of_a_model(speaker):
+def test_ctrl_c_stops_an_answer_of_a_model(speaker, interrupts):
     pieces = speaker.answer([{"role": "user", "content": "hi"}], {"temperature": 0, "max_new_tokens": 30})
     found = [next(pieces)]
     os.kill(os.getpid(), signal.SIGINT)

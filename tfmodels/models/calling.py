@@ -91,11 +91,6 @@ def check_dense(names: tuple[str, ...], args: tuple, kwargs: Mapping[str, Any], 
     listed = (*first, *args[1:]) if isinstance(first, (list, tuple)) else args
     given = dict(first) if isinstance(first, Mapping) else dict(zip(names, listed, strict=False))
     for name, value in {**given, **kwargs}.items():
-        if holds_text(value):
-            raise ValueError(
-                f"{owner} got text as {quote(name)}, {quote(value)}; numbers were expected: "
-                "tokenize first, model(**tokenizer(text, return_tensors=...))."
-            )
         kind = type(value).__name__
         if kind == "RaggedTensor":
             raise TypeError(
@@ -104,31 +99,13 @@ def check_dense(names: tuple[str, ...], args: tuple, kwargs: Mapping[str, Any], 
             )
         if kind == "SparseTensor":
             raise TypeError(f"{owner} got a sparse tensor as {quote(name)}; give tf.sparse.to_dense({name}).")
-        if is_text(value):
+        if holds_text(value):
             raise TypeError(text_message(owner, name))
         if kind == "SymbolicTensor" and value.shape.rank is None:
             raise ValueError(
                 f"{owner} got a tensor of unknown rank as {quote(name)}; say its rank, as "
                 f"tf.ensure_shape({name}, (None, None)) does for two axes."
             )
-
-
-def is_text(value: Any) -> bool:
-    """Whether a value, or the first of a list of values, is text; also a tensor of texts and its spec.
-
-    Example:
-        >>> import numpy as np
-        >>> [is_text(value) for value in ("a", ["a", "b"], np.array(["a"]), [[1, 2]], np.array([1]))]
-        [True, True, True, False, False]
-    """
-    if isinstance(value, (str, bytes)):
-        return True
-    if isinstance(value, (list, tuple)):
-        return bool(value) and isinstance(value[0], (str, bytes))
-    if _holds_objects(value):
-        return any(isinstance(one, (str, bytes)) for one in np.ravel(np.asarray(value))[:1])
-    dtype = getattr(value, "dtype", None)
-    return getattr(dtype, "kind", "") in ("U", "S") or getattr(dtype, "name", "") == "string"
 
 
 def _holds_objects(value: Any) -> bool:

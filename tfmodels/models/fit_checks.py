@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from tfmodels.models.backbone.inputs import check_ids
-from tfmodels.models.calling import is_text, text_message, values_of
+from tfmodels.models.calling import text_message, values_of
 from tfmodels.models.losses import IGNORED, check_classes
+from tfmodels.utils.text import holds_text
 
 _BAD_LABEL = re.compile(r"Received a label value of (-?\d+) which is outside the valid range of \[0, (\d+)\)")
 _BAD_ID = re.compile(r"indices\[[\d,]+\] = (-?\d+) is not in \[0, (\d+)\)")
@@ -33,7 +34,7 @@ def check_data(model: Any, inputs: Mapping[str, Any], labels: Mapping[str, Any])
         ValueError: ids beyond the vocabulary, or labels beyond the classes where the model computes its own loss.
     """
     for name, value in (*inputs.items(), *labels.items()):
-        if is_text(value):
+        if holds_text(value):
             raise TypeError(text_message(type(model).__name__, name))
     ids = values_of(inputs.get("input_ids"))
     if ids is not None and ids.dtype.kind in "iu":

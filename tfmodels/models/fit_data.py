@@ -15,10 +15,11 @@ from typing import Any
 
 import keras
 
-from tfmodels.models.calling import check_names, is_text, typed_in
+from tfmodels.models.calling import check_names, typed_in
 from tfmodels.models.fit_checks import check_data
 from tfmodels.models.losses import IGNORED
 from tfmodels.runtime.fork import check_not_forked
+from tfmodels.utils.text import holds_text
 
 # Padding value per column; input_ids use pad_token_id.
 PADDING = {"attention_mask": 0, "position_ids": 0, "token_type_ids": 0, "labels": IGNORED, "word_ids": -1}
@@ -93,7 +94,7 @@ def _named(model: Any, x: Any, y: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _listed(values: Any) -> tuple[Any, ...]:
-    return tuple(values) if isinstance(values, (list, tuple)) and not is_text(values) else (values,)
+    return tuple(values) if isinstance(values, (list, tuple)) and not holds_text(values) else (values,)
 
 
 def _arrays(data: Any) -> Any:

@@ -36,7 +36,7 @@ def quote(value: Any, limit: int = LIMIT) -> str:
 
 
 def holds_text(value: Any) -> bool:
-    """Whether a value that should be numbers is a text, or a list, array or tensor of texts.
+    """Whether a value that should be numbers is a text, or a list, array or tensor of texts, or its spec.
 
     Example:
         >>> holds_text(["Once upon"]), holds_text([[1, 2]])
@@ -44,8 +44,11 @@ def holds_text(value: Any) -> bool:
     """
     if isinstance(value, (list, tuple)):
         return any(map(holds_text, value[:_SHOWN_ELEMENTS]))
-    kind = str(getattr(value, "dtype", ""))
-    return isinstance(value, (str, bytes)) or kind.startswith(("<U", "|S", "<dtype: 'string'"))
+    dtype = getattr(value, "dtype", None)
+    kind = getattr(dtype, "kind", "")  # of NumPy
+    if kind == "O":
+        return any(map(holds_text, value.reshape(-1)[:1]))
+    return isinstance(value, (str, bytes)) or kind in ("U", "S") or getattr(dtype, "name", "") == "string"
 
 
 def shorten(text: Any, limit: int = LIMIT) -> str:
