@@ -57,7 +57,7 @@ def test_the_summary_of_a_model_tells_its_parts():
     lines = []
     model.summary(print_fn=lambda line, **_: lines.append(line))
     text = "\n".join(lines)
-    assert "MPNetBackbone" in text and "MPNetLMHead" in text and f"{model.count_params():,}" in text
+    assert "MPNetBackbone" in text and "MaskedTokenLayer" in text and f"{model.count_params():,}" in text
 
 
 def test_a_plot_shows_the_parts(tmp_path):
