@@ -138,8 +138,8 @@ def name_of(place: Place) -> str:
     """What a model is called: the last part of its path, a hub id as it is.
 
     Example:
-        >>> name_of(Place("models/stories15M/", {})), name_of(Place("models", {"gguf_file": "tiny.Q4_1.gguf"}))
-        ('stories15M', 'tiny.Q4_1')
+        >>> name_of(Place("org/model", {})), name_of(Place("models", {"gguf_file": "tiny.Q4_1.gguf"}))
+        ('org/model', 'tiny.Q4_1')
     """
     if "gguf_file" in place.options:
         return Path(place.options["gguf_file"]).stem

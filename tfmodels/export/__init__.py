@@ -59,7 +59,7 @@ def export(
         ...                      num_attention_heads=2, pad_token_id=0)
         >>> report = export(TFLlamaForSequenceClassification(config), tempfile.mkdtemp() + "/classifier")
         >>> report.path.name, [signature.name for signature in report.signatures]
-        ('1', ['serving_default', 'serving_int64'])
+        ('1', ['serving_default', 'serving_int64', 'serving_lengths'])
     """
     format = format_named(format)
     settings = check_request(path, format, overwrite=overwrite, **options)

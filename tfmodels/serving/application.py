@@ -27,6 +27,7 @@ from tfmodels.serving.service import Limits, Service
 from tfmodels.serving.tokens import detokenize, tokenize
 from tfmodels.serving.worker import Worker
 from tfmodels.utils.json_files import parse_object
+from tfmodels.utils.text import quote
 
 log = logging.getLogger("tfmodels.serving")
 
@@ -214,7 +215,7 @@ async def _read(request: Request, limits: Limits) -> dict[str, Any]:
     """The body of a request, parsed."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
-        raise APIError(415, f"content-type={kind[:100]!r}: application/json was expected.", code="unsupported_media")
+        raise APIError(415, f"content-type={quote(kind)}: application/json was expected.", code="unsupported_media")
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limits.body_bytes:
         raise TooLarge(limits.body_bytes)
