@@ -1,4 +1,4 @@
-"""Pause the garbage collector while a model is built or a program traced."""
+"""Pauses of the garbage collector while a model is built, a program traced, or a template rendered in little time."""
 
 from __future__ import annotations
 

@@ -32,6 +32,7 @@ from jinja2.runtime import LoopContext, str_join
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
+from tfmodels.runtime.gc import pause_gc
 from tfmodels.tokenization.template_limits import (
     ChatTemplateError,
     ChatTemplateRefused,
@@ -74,8 +75,10 @@ def render(template: str, variables: Mapping[str, Any], spans: list[tuple[int, i
         environment = _Environment(Limits(_characters(variables)))
         compiled = jinja2.Template.from_code(environment, code, environment.make_globals(None))
         environment.spans = spans
-        for chunk in compiled.root_render_func(compiled.new_context(dict(variables))):
-            environment.write(chunk)
+        # A search of all of the process's objects would take longer than a template may.
+        with pause_gc():
+            for chunk in compiled.root_render_func(compiled.new_context(dict(variables))):
+                environment.write(chunk)
         return "".join(environment.written)
     except ChatTemplateError:
         raise
