@@ -124,14 +124,13 @@ def _fill(
     left_out = [name for name in fit.foreign if head_layer(weight_map.bare_name(name)) in _own_layers(slots, start)]
     if left_out:
         warnings.warn(
-            f"{owner}: {listed(left_out)} {'belong' if len(left_out) > 1 else 'belongs'} to the head of another class "
-            f"and {'were' if len(left_out) > 1 else 'was'} left out.",
+            f"{owner}: the tensors {listed(left_out)} belong to the head of another class and were left out.",
             stacklevel=5,
         )
     if fresh:
         warnings.warn(
-            f"{owner}: {listed(fresh)} did not come from the checkpoint and "
-            f"{'start at random; train them' if len(fresh) > 1 else 'starts at random; train it'} before use.",
+            f"{owner}: the weights {listed(fresh)} did not come from the checkpoint and start at random; "
+            "train them before use.",
             stacklevel=5,
         )
     return {

@@ -111,7 +111,7 @@ def test_a_tied_configuration_and_a_head_in_the_file(tmp_path, family, change, r
     loaded = type(model).from_pretrained(tmp_path)
     told = " ".join(str(one.message) for one in recwarn)
     if change is None:
-        assert "lm_head.weight did not come from the checkpoint and starts at random; train it before use" in told
+        assert "lm_head.weight did not come from the checkpoint and start at random; train them before use" in told
     else:
         assert loaded.config.tie_word_embeddings is (change == 0)
         assert ("lm_head.weight differs from the embeddings" in told) == (change != 0)

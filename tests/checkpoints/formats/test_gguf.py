@@ -114,7 +114,7 @@ class TestModel:
             with pytest.warns(UserWarning, match="lm_head.weight|output.weight") as told:
                 loaded = TFLlamaForCausalLM.from_pretrained(tmp_path, gguf_file="m.gguf", tie_word_embeddings=not tied)
             assert loaded.config.tie_word_embeddings is False
-            said = "did not come from the checkpoint and starts at random" if tied else "differs from the embeddings"
+            said = "did not come from the checkpoint and start at random" if tied else "differs from the embeddings"
             assert [one for one in told if said in str(one.message)]
 
     @pytest.mark.parametrize(

@@ -221,7 +221,7 @@ class TestTiedHeads:
         assert not [one for one in recwarn if "differs" in str(one.message)]
 
     def test_an_untied_configuration_whose_file_has_no_head(self, folder):
-        with pytest.warns(UserWarning, match=r"lm_head.decoder.weight did not come from the checkpoint and starts at"):
+        with pytest.warns(UserWarning, match=r"lm_head.decoder.weight did not come from the checkpoint and start at"):
             TFMPNetForMaskedLM.from_pretrained(folder, tie_word_embeddings=False)
 
 
