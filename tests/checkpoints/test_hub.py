@@ -263,7 +263,7 @@ def test_a_model_asks_once_for_each_file(hub, tmp_path, stories260k):
         "import tfmodels.configs.base as base\n"
         "from tfmodels import TFAutoModelForCausalLM\n"
         "read, parsed = base.read_object, []\n"
-        "base.read_object = lambda path, *options: parsed.append(path) or read(path, *options)\n"
+        "base.read_object = lambda path, **options: parsed.append(path) or read(path, **options)\n"
         "model = TFAutoModelForCausalLM.from_pretrained('org/model')\n"
         "print(len(parsed), model.count_params())"
     )
