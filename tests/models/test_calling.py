@@ -146,8 +146,8 @@ def test_tuples_and_flags(model):
 
 
 # The matrix: how arguments are passed, as what, in which mode, and which of them. Over any four classes in a row every
-# pair of choices occurs: each takes a quarter of the combinations, another one than its neighbours. A third of that runs
-# by default.
+# pair of choices occurs: each takes a quarter of the combinations, another one than its neighbours. A third of that
+# runs by default.
 SPELLINGS = ("keywords", "dict", "list", "single")
 VALUES = ("numpy", "tensor", "symbolic", "ragged")
 MODES = ("eager", "graph", "xla")
