@@ -168,20 +168,27 @@ def staged(target: str | os.PathLike[str]) -> Iterator[Staged]:
         ['a.json', 'b.json']
     """
     target = Path(target)
+    is_new = not target.exists()
     target.mkdir(parents=True, exist_ok=True)
     sweep(target)
-    with _temporary(target / "save") as folder:
-        folder.mkdir()
-        stage = Staged(target, folder)
-        yield stage
-        names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-        names.sort(key=lambda name: stage.last.index(name) if name in stage.last else -1)
-        for name in names:
-            _check_inside(target, name)
-            with open(folder / name, "rb+") as file:
-                sync(file)
-        with _lock(target):
-            _take_names(stage, names)
+    try:
+        with _temporary(target / "save") as folder:
+            folder.mkdir()
+            stage = Staged(target, folder)
+            yield stage
+            names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+            names.sort(key=lambda name: stage.last.index(name) if name in stage.last else -1)
+            for name in names:
+                _check_inside(target, name)
+                with open(folder / name, "rb+") as file:
+                    sync(file)
+            with _lock(target):
+                _take_names(stage, names)
+    except BaseException:
+        if is_new:
+            with contextlib.suppress(OSError):  # somebody else has written into it
+                target.rmdir()
+        raise
 
 
 def check_finished(folder: str | os.PathLike[str], patience: float = 10.0) -> None:
