@@ -56,9 +56,17 @@ def compiled(jit_compile):
     return lambda model: tf.function(lambda **inputs: model(**inputs), jit_compile=jit_compile)
 
 
+def compilers():
+    """Each call as a graph and by XLA; those of families of shared layers by XLA alone, which traces the same graph."""
+    for parameter in slow_but_for_llama(MODEL):
+        folder, call = parameter.values
+        for jit_compile in (True,) if folder.parent.name in MORE else (False, True):
+            name = f"{parameter.id}-{'xla' if jit_compile else 'graph'}"
+            yield pytest.param(folder, call, jit_compile, id=name, marks=parameter.marks)
+
+
 @pytest.mark.quick(6)
-@pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
-@pytest.mark.parametrize("folder, call", slow_but_for_llama(MODEL))
+@pytest.mark.parametrize("folder, call, jit_compile", list(compilers()))
 def test_forward_compiled(folder, call, jit_compile):
     cases.run_forward(folder, call, compiled(jit_compile))
 
