@@ -42,7 +42,9 @@ def slow_but_for_llama(chosen, quick=()):
         yield pytest.param(folder, call, id=parameter.id, marks=[pytest.mark.slow] if is_slow else [])
 
 
-GENERATE = parameters("generate")
+# Generation is shared code: families of shared layers go through a few calls, greedy ones and beams.
+FEW = ("greedy", "combo", "beam")
+GENERATE = [p for p in parameters("generate") if p.values[0].parent.name not in MORE or p.values[1]["name"] in FEW]
 MODEL = [p for p in parameters("forward") if p.values[0].name == "model"]
 
 
@@ -57,7 +59,7 @@ def compiled(jit_compile):
 
 
 def compilers():
-    """Each call as a graph and by XLA; those of families of shared layers by XLA alone, which traces the same graph."""
+    """Each call as a graph and by XLA; those of families of shared layers by XLA alone, which has the same graph."""
     for parameter in slow_but_for_llama(MODEL):
         folder, call = parameter.values
         for jit_compile in (True,) if folder.parent.name in MORE else (False, True):
