@@ -229,7 +229,7 @@ def test_scores_that_are_no_numbers_fail(tmp_path):
     model.lm_head.kernel.assign(model.lm_head.kernel * np.nan)
     artifact = saved_model.open(model.export(tmp_path / "model", batch_sizes=(1,), max_length=16).path)
     inputs = {"input_ids": PROMPT % 61, "attention_mask": np.ones_like(PROMPT), "max_new_tokens": 3}
-    with pytest.raises(tf.errors.InvalidArgumentError, match="the model's scores are NaN"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="the scores are NaN"):
         artifact.run(inputs, "generate")
 
 

@@ -143,7 +143,7 @@ class Decoder:
         turns = [lambda rows=rows: self._in_turns(rows, ids, mask, new, inputs) for rows in self.batch_sizes]
         added = tf.switch_case(index, turns) if len(turns) > 1 else turns[0]()
         numbers = tf.debugging.assert_non_negative(
-            added, message="the model's scores are NaN: its weights hold NaN, or its float type overflows"
+            added, message="the scores are NaN: weights hold NaN, or the float type overflows"
         )
         with tf.control_dependencies([numbers]):
             added = tf.identity(added)
