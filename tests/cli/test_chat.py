@@ -245,7 +245,7 @@ def test_what_a_server_refuses(server, capsys, monkeypatch):
 
 
 class Screen:
-    """What a terminal shows, read up to one text after the other."""
+    """Reads the output of a terminal, up to one text after the other."""
 
     def __init__(self, end):
         self.end, self.rest = end, ""

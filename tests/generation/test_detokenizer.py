@@ -54,7 +54,7 @@ def test_the_text_ends_before_the_first_stop_string(stops, text, sizes):
     for size in steps:
         pieces.append(cutter.add(text[start : start + size]))
         start += size
-        # What was told stays true.
+        # The pieces that were given out still make up the text.
         assert want.startswith("".join(pieces)) or size > 1
         if start >= len(text):
             break

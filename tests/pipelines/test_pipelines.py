@@ -1,4 +1,4 @@
-"""What pipelines do beside the numbers: forms of input, streams, batches, parameters, choosing a task, mistakes."""
+"""Pipelines beside their numbers: forms of input, streams, batches, parameters, choosing a task, mistakes."""
 
 import json
 

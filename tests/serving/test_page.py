@@ -107,7 +107,7 @@ class Page:
         self.run(f"({script[7:]}.find((one) => one.textContent === arguments[1])).click()", message, label)
 
     def problems(self):
-        """What the browser complains of; statuses of answers apart."""
+        """Complaints of the browser, without those about the status of an answer."""
         return [line for line in self.browser.get_log("browser") if "the server responded with" not in line["message"]]
 
 

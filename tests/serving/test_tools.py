@@ -33,7 +33,7 @@ CASES = [
     (f"{ONE}; {ONE}", [NOW, NOW]),
     ('{"name": "now"}', [Call("now", "{}")]),
     (tagged('{"name": "now", "arguments": "{\\"zone\\": \\"UTC\\"}"}'), [NOW]),
-    # What is no call of a known tool stays text, whole.
+    # Text that is no call of a known tool stays text, whole.
     ('{"name": "then", "arguments": {}}', ['{"name": "then", "arguments": {}}']),
     ('{"answer": 3}', ['{"answer": 3}']),
     ("{ not JSON", ["{ not JSON"]),

@@ -121,7 +121,7 @@ def test_time_distributed_over_named_outputs_says_what_to_do(name, head, symboli
         TypeError, match=rf"by name, {first}.*: take one, as outputs.{first}; for TimeDistributed.*make"
     ):
         several(keras.Input((2, 5), dtype="int32") if symbolic else np.stack([ids, ids], axis=1))
-    # What the message says works.
+    # The code in the message works.
     tokens = keras.Input((None,), dtype="int32")
     one = keras.Model(tokens, layer(tokens)[first])
     texts = np.stack([ids, ids[::-1]], axis=1)

@@ -70,7 +70,7 @@ def load_backend() -> Any:
 
 
 class Place(NamedTuple):
-    """Where a model is: its folder or hub id, and the arguments of `from_pretrained` that find it there."""
+    """The place of a model: its folder or hub id, and the arguments of `from_pretrained` that find it there."""
 
     name: str
     options: dict[str, Any]

@@ -17,7 +17,7 @@ ROLES = ("system", "user", "assistant")
 
 @dataclasses.dataclass
 class Conversation:
-    """What was said, and how answers are made.
+    """The messages of a conversation, and the settings of its answers.
 
     Fields:
         speaker: who answers.

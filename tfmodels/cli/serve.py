@@ -135,7 +135,7 @@ def read_template(file: Path) -> str:
 
 
 def name_of(place: Place) -> str:
-    """What a model is called: the last part of its path, a hub id as it is.
+    """The name of a model: the last part of its path, a hub id as it is.
 
     Example:
         >>> name_of(Place("org/model", {})), name_of(Place("models", {"gguf_file": "tiny.Q4_1.gguf"}))

@@ -56,7 +56,7 @@ class Speaker:
         raise NotImplementedError
 
     def count(self, messages: Messages) -> str:
-        """How long a conversation is, in words."""
+        """The length of a conversation, in words."""
         raise NotImplementedError
 
 
@@ -241,7 +241,7 @@ def _events(lines: Any) -> Iterator[dict[str, Any]]:
 
 
 def _message(content: bytes) -> str:
-    """What a server says in an error's body."""
+    """The message in the body of a server's error."""
     text = content.decode("utf-8", "replace")
     try:
         found = json.loads(text)

@@ -53,7 +53,7 @@ def _line(prompt: str) -> str:
 
 
 def finished(text: str) -> int:
-    r"""How much of a growing Markdown text is whole blocks that nothing to come can change.
+    r"""Number of characters of a growing Markdown text in whole blocks, which nothing to come can change.
 
     Example:
         >>> text = "A line.\n\n```\ncode\n\nmore"

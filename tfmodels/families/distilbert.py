@@ -142,7 +142,7 @@ class FirstTokenFeatures:
         build_all(self.config.dim, self.pre_classifier, self.classifier, self.dropout)
 
     def features(self, hidden: Any, training: bool | None, lowering: Lowering) -> Any:
-        """What the classifier reads, (batch, dim)."""
+        """The classifier's input, (batch, dim)."""
         first = ops.relu(self.pre_classifier(hidden[:, 0], lowering=lowering))
         return self.dropout(first, training=training)
 

@@ -30,7 +30,6 @@ from tfmodels.generation.strategies import BeamSearch, Drawing, Guided, Sampling
 from tfmodels.generation.streamers import ending_on_errors
 from tfmodels.generation.structured import Grammar, GrammarProcessor, wants_grammar
 from tfmodels.runtime.buckets import bucket_batch, bucket_length
-from tfmodels.runtime.compile import ProgramCache
 from tfmodels.utils.files import Staged
 from tfmodels.utils.warn import warn
 
@@ -341,13 +340,6 @@ class GenerationMixin:
         rules, warpers = parts
         numbers = keras.tree.map_structure(ops.convert_to_tensor, proc.stack([warpers], proc.WARPERS))
         return Sampling(None), rules, Drawing(ops.convert_to_tensor(config.do_sample), numbers)
-
-    @property
-    def programs(self) -> ProgramCache:
-        """The compiled programs of `generate`."""
-        if self._programs is None:
-            self._programs = ProgramCache()
-        return self._programs
 
     def _new_tokens(self, config: GenerationConfig, length: int) -> int:
         """Largest number of tokens to add."""

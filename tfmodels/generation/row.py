@@ -106,7 +106,7 @@ class Row:
         self._text += piece if self._cutter is None else self._cutter.add(piece)
 
     def event(self) -> Event | None:
-        """What is new since the last event, with the answer where the row has ended; None where nothing is."""
+        """The news since the last event, with the answer where the row has ended; None where there is none."""
         tokens, logprobs, answer = tuple(self.new[self._told :]), None, None
         if self.finish_reason is not None:
             self._finish_text()

@@ -18,7 +18,7 @@ _FEWEST_ENDS = 4
 
 
 class Kind(enum.Enum):
-    """What the programs of a set of rows can do; each kind can do what the ones before can.
+    """The abilities of the programs of a set of rows; each kind has those of the kinds before.
 
     `GREEDY` takes the best token, `SAMPLING` draws one, `EVERYTHING` has all score processors and log-probabilities.
     """

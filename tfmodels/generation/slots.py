@@ -65,7 +65,7 @@ class Text(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """What a call has made, as arrays.
+    """The results of a call, as arrays.
 
     Fields:
         tokens: int32 (rows, columns).
@@ -167,7 +167,7 @@ class Slots:
         return copied, None
 
     def text(self, ids: np.ndarray, prompt_lengths: np.ndarray, steps: int) -> Text:
-        """What programs of `Kind.EVERYTHING` are given beside.
+        """Further inputs of programs of `Kind.EVERYTHING`.
 
         Args:
             ids, prompt_lengths: as in `Text`.

@@ -343,7 +343,7 @@ class MultipleChoiceHead:
         return self.head_output(MultipleChoiceOutput, outputs, return_dict, {"labels": labels}, logits=logits)
 
     def choice_features(self, outputs: Any, training: bool | None, lowering: Lowering) -> Any:
-        """What the classifier reads of each text, (batch * choices, hidden_size)."""
+        """The classifier's input for each text, (batch * choices, hidden_size)."""
         return self.dropout(outputs.pooler_output, training=training)
 
     def loss_of(self, outputs: Mapping[str, Any], labels: Mapping[str, Any]) -> losses.Loss:
@@ -447,7 +447,7 @@ class QuestionAnsweringHead:
         )
 
     def answer_features(self, hidden: Any, training: bool | None) -> Any:
-        """What the scores are made of, from the last hidden states."""
+        """The input of the layer that scores, from the last hidden states."""
         return hidden
 
     def loss_of(self, outputs: Mapping[str, Any], labels: Mapping[str, Any]) -> losses.Loss:

@@ -105,7 +105,7 @@ class RotaryBlock(MakesNorms, keras.layers.Layer):
         return hidden + self.scaled(mlp_output), cache, weights
 
     def scaled(self, added: Any) -> Any:
-        """What a part of the block adds, times the configuration's factor."""
+        """The sum that a part of the block adds, times the configuration's factor."""
         factor = self.config.residual_multiplier
         return added if factor == 1 else added * factor
 

@@ -130,7 +130,7 @@ class Pipeline:
         return self.run(kind, items, settings, batch_size, show_progress)
 
     def read_inputs(self, inputs: Any, settings: Any) -> tuple[str, Any]:
-        """What the inputs are, ONE, LIST or STREAM, and the inputs; tasks whose inputs are lists override it."""
+        """The form of the inputs, ONE, LIST or STREAM, and the inputs; tasks whose inputs are lists override it."""
         return read_inputs(inputs)
 
     def run(

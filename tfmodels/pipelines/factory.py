@@ -185,7 +185,7 @@ def _check_dtype(model: Any, dtype: Any) -> None:
 
 
 def _tokenizer_of(model: Any) -> Any:
-    """Where the tokenizer of a loaded model is."""
+    """The place of a loaded model's tokenizer."""
     name = getattr(getattr(model, "config", None), "name_or_path", None)
     if not name:
         raise ValueError(

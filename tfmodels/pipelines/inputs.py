@@ -1,4 +1,4 @@
-"""What users hand to a pipeline: one input, a list of inputs, or a stream of them."""
+"""Inputs of pipelines: one input, a list of inputs, or a stream of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ONE, LIST, STREAM = "one", "list", "stream"
 
 
 def read_inputs(inputs: Any) -> tuple[str, Any]:
-    """What the inputs are, ONE, LIST or STREAM, and the inputs themselves.
+    """The form of the inputs, ONE, LIST or STREAM, and the inputs themselves.
 
     Args:
         inputs: a text or a dict (one input); a list, tuple, array, or column of a table (a list); a generator, an

@@ -74,7 +74,7 @@ class GenerationSettings(Settings):
 
     @property
     def kind(self) -> str | None:
-        """What a result holds: TENSORS, NEW_TEXT or FULL_TEXT; None where `return_type` is none of them."""
+        """The content of a result: TENSORS, NEW_TEXT or FULL_TEXT; None where `return_type` is none of them."""
         if self.return_type is None:
             if self.return_tensors:
                 return TENSORS
@@ -324,7 +324,7 @@ def _without_end(rows: np.ndarray, prompt: int, pad: int, ends: Sequence[int]) -
 
 
 def _parts(output: Any) -> dict[str, np.ndarray]:
-    """What else `generate` returned for each sequence, (sequences, ...)."""
+    """The other results of `generate` for each sequence, (sequences, ...)."""
     parts = {}
     for name in _PARTS:
         value = output.get(name)

@@ -154,7 +154,7 @@ class _Placed:
 
 @dataclasses.dataclass
 class _Part:
-    """What a row stands for: its text, which tokens are special ones, and the characters of each."""
+    """The source of a row: its text, which tokens are special ones, and the characters of each."""
 
     text: str
     special: Sequence[int]
@@ -162,7 +162,7 @@ class _Part:
 
 
 def _begins(words: Sequence[str], space: int) -> list[int]:
-    """Where each word begins when they are joined with so many characters between them.
+    """The first character of each word when they are joined with so many characters between them.
 
     Example:
         >>> _begins(["ab", "c"], 1)

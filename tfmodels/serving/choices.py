@@ -14,7 +14,7 @@ _REASONS = {"stop": "stop", "length": "length", "time": "length", "cancelled": "
 
 
 class Delta(NamedTuple):
-    """What is new of a choice.
+    """A new piece of a choice.
 
     Fields:
         index: of the choice.
@@ -58,7 +58,7 @@ class Run:
         self._cached = [0] * len(prompts)
 
     async def deltas(self) -> AsyncIterator[Delta]:
-        """What is new, as it comes; a reader that stops early gives the rest up.
+        """Yield new pieces as they come; a reader that stops early gives the rest up.
 
         Raises:
             APIError: the engine refused the request, or failed.

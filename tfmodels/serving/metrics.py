@@ -8,7 +8,7 @@ _LATENCY = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
 
 class Metrics:
-    """What the server has done, in a registry of its own, so that several servers may live in one process.
+    """Counts and times of the server's work, in a registry of its own, so that several servers fit in one process.
 
     Args:
         worker: whose requests are counted when they are asked for.

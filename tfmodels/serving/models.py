@@ -39,7 +39,7 @@ class Spec:
 
 @dataclasses.dataclass(frozen=True)
 class EngineOptions:
-    """How engines are made.
+    """Settings of the engines.
 
     Args:
         rows: requests that a model works on at a time.
@@ -85,7 +85,7 @@ class LanguageModel:
 
     @property
     def tasks(self) -> list[str]:
-        """What it is asked for: conversations only where the tokenizer has a template for them."""
+        """The kinds of requests it answers: conversations only where the tokenizer has a template for them."""
         return [*(["chat"] if self.tokenizer.chat_template is not None else []), "completions", "embeddings"]
 
     def restart(self) -> None:
@@ -121,7 +121,7 @@ class LanguageModel:
         return score(self.model, ids, best, self.capacity)
 
     def grammar(self, response_format: Mapping[str, Any]) -> Any:
-        """What an answer must look like, compiled; None where it may be any text.
+        """The grammar of an answer, compiled; None where it may be any text.
 
         Raises:
             BadRequest: the format is wrong, or cannot be met.

@@ -57,7 +57,7 @@ def check_stream(request: Mapping[str, Any]) -> None:
 
 
 def new_tokens(wanted: int | None, name: str, prompt: int, capacity: int, default: int | None = None) -> int:
-    """How many tokens an answer may have.
+    """Largest number of tokens of an answer.
 
     Args:
         wanted: what the request asks for, or None.

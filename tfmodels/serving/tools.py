@@ -123,7 +123,7 @@ class CallReader:
     """Finds calls in a text that comes piece by piece.
 
     Models write `<tool_call>{"name": ..., "arguments": {...}}</tool_call>`, or nothing but such an object, as Llama 3
-    does (with "parameters"). What is no call of a known tool stays text.
+    does (with "parameters"). Text that is no call of a known tool stays text.
 
     Args:
         names: of the tools.

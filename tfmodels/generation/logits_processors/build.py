@@ -137,7 +137,7 @@ def build(
 
 
 def _biases(config: GenerationConfig, vocab_size: int) -> dict[tuple[int, ...], float]:
-    """What `sequence_bias` and `logit_bias` add to scores, by sequence."""
+    """The numbers that `sequence_bias` and `logit_bias` add to scores, by sequence."""
     bias = config.sequence_bias or ()
     biases = {tuple(tokens): float(value) for tokens, value in (bias.items() if isinstance(bias, dict) else bias)}
     _check_tokens("sequence_bias", (token for tokens in biases for token in tokens), vocab_size)

@@ -88,7 +88,7 @@ def parted(processors: Iterable[Processor]) -> tuple[tuple[Processor, ...], tupl
 
 
 def bias_of(processors: Iterable[Processor], vocab_size: int) -> np.ndarray:
-    """What processors add to single tokens' scores whatever came before, float32 (vocab_size,).
+    """The numbers that processors add to single tokens' scores whatever came before, float32 (vocab_size,).
 
     Example:
         >>> bias_of([SuppressTokens((1,)), SequenceBias((((2,), 0.5), ((2, 0), 1.0)))], 4)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 
 class Drawing(NamedTuple):
-    """How tokens are drawn, as inputs of a program that can do both: draw, and take the best token.
+    """The settings by which tokens are drawn, as inputs of a program that can do both: draw, and take the best token.
 
     Fields:
         do_sample: bool scalar.
