@@ -1,7 +1,8 @@
 """`ModelConfig`, the base of every family's configuration: a plain object read from and written to `config.json`.
 
 A family declares its fields over it; what is the same for all families (JSON, unknown keys, aliases, labels, what
-scripts written for transformers read and call) is here. Nothing here needs TensorFlow.
+scripts written for transformers read and call) is here. The file is long because it is one class. Nothing here needs
+TensorFlow.
 """
 
 from __future__ import annotations

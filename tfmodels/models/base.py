@@ -1,7 +1,8 @@
 """`TFPreTrainedModel`: the Keras model that every public class is.
 
 It holds a backbone, is built from its configuration alone, reads and writes checkpoints, and trains under `fit` with
-the loss that it computes itself when labels are among the inputs.
+the loss that it computes itself when labels are among the inputs. The file is long because these are the methods of one
+class; how models are called, trained and quantised stands in the mixins it inherits.
 """
 
 from __future__ import annotations
