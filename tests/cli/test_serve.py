@@ -157,6 +157,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_server(server, tmp_path):
     assert "error: the adapter" in error and "Traceback" not in error, error
 
 
+@pytest.mark.slow
 def test_an_interrupt_while_it_loads(server):
     running = server("stories260K")
     running.until(503)

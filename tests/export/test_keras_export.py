@@ -42,6 +42,7 @@ def test_onnx(name, tmp_path):
     np.testing.assert_allclose(scores, model(inputs), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_tf_saved_model(tmp_path):
     import tensorflow as tf
 

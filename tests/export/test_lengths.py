@@ -64,6 +64,7 @@ def test_choices_have_lengths_of_their_own(tmp_path):
     np.testing.assert_allclose(got, model(**inputs)["logits"], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_prompts_of_other_lengths_share_a_batch(tmp_path):
     model = small_models.make("llama", "ForCausalLM")
     for weight in model.weights:  # the usual initial weights are too small for texts to differ

@@ -60,6 +60,7 @@ def test_a_trained_model_decodes_with_its_cache(stories, stories_file):
     assert verify(stories_file.path, stories, tolerance=1e-4).equal_tokens == 128
 
 
+@pytest.mark.slow
 def test_stops_at_the_end_of_sequence(stories, stories_file):
     ids = np.array([[1, 403, 407, 261]])
     runner = onnx.open(stories_file.path)

@@ -47,6 +47,7 @@ def test_equal_outputs(tagger):
     assert any((mask == 0).any() for mask in runner.seen)
 
 
+@pytest.mark.slow
 def test_difference_is_measured_and_refused(tagger):
     runner = Echo(tagger, lambda name, values, inputs: values + (0.25 if name == "end_logits" else 0))
     with pytest.raises(VerificationError, match=r"end_logits by 0\.25 \(at most 1(\.\d+)?e-05\)") as caught:
@@ -94,6 +95,7 @@ def test_greedy_ids(writer):
     assert writer.generation_config is settings
 
 
+@pytest.mark.slow
 def test_greedy_ids_that_differ(writer):
     def change(ids):
         return np.concatenate([ids[:, :-2], (ids[:, -2:] + 1) % 61], axis=1)

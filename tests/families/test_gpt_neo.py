@@ -100,6 +100,7 @@ class TestPositions:
         with pytest.raises(ValueError, match="from 9 to 12"):
             model(IDS[:, :4], past_key_values=past)
 
+    @pytest.mark.slow
     def test_all_of_them_can_be_generated(self, model):
         ids = model.generate(IDS[:, :5], max_new_tokens=7, do_sample=False, eos_token_id=None)
         best = np.asarray(model(ids[:, :-1]).logits)[:, 4:].argmax(-1)

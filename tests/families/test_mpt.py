@@ -184,6 +184,7 @@ class TestLengths:
         np.testing.assert_allclose(rest, whole[:, 6:], atol=2e-5)
 
 
+@pytest.mark.slow
 def test_generate_keeps_no_cache_unless_asked():
     model = model_of()
     assert not model.generation_config.use_cache and model(IDS).past_key_values is None

@@ -67,6 +67,7 @@ class TestExpectedText:
         finally:
             tf.config.run_functions_eagerly(False)
 
+    @pytest.mark.slow
     def test_batched_with_left_padding(self, stories, expected):
         width = max(len(case["prompt_ids"]) for case in expected)
         rows = [[0] * (width - len(case["prompt_ids"])) + case["prompt_ids"] for case in expected]
@@ -77,6 +78,7 @@ class TestExpectedText:
             length = len(case["prompt_ids"]) + new
             assert row[width - len(case["prompt_ids"]) :].tolist() == case["greedy_ids"][:length]
 
+    @pytest.mark.slow
     def test_after_saving(self, stories, expected, tmp_path):
         stories.save_pretrained(tmp_path)
         continuations_agree(TFLlamaForCausalLM.from_pretrained(tmp_path), expected)
@@ -94,6 +96,7 @@ class TestExpectedText:
 class TestSameIds:
     """Ways of decoding that must give the same tokens as the plain one."""
 
+    @pytest.mark.quick(1)
     @pytest.mark.parametrize(
         "options", [{"use_cache": False}, {"jit_compile": False}, {"jit_compile": False, "use_cache": False}]
     )
@@ -112,6 +115,7 @@ class TestSameIds:
             ids = np.concatenate([ids, new], axis=1)
         np.testing.assert_array_equal(ids, want)
 
+    @pytest.mark.slow
     def test_embeddings_for_ids(self, model):
         want = greedy(model, PROMPT, max_new_tokens=9)[:, PROMPT.shape[1] :]
         embeds = model.get_input_embeddings()(PROMPT)
@@ -186,6 +190,7 @@ class TestSampling:
         np.testing.assert_array_equal(got[:, :4], np.repeat(PROMPT, 3, axis=0))
         assert len({row.tobytes() for row in got[:3]}) == 3
 
+    @pytest.mark.slow
     def test_scores_are_what_was_drawn_from(self, model):
         output = model.generate(
             PROMPT,
@@ -228,6 +233,7 @@ class TestCompilation:
         model.generate(PROMPT[:, :3], max_new_tokens=10, eos_token_id=3)
         assert model.programs.compilations == sampled and after_eos - before <= 2
 
+    @pytest.mark.slow
     def test_few_programs_serve_a_session(self):
         """20 calls that differ in lengths, batch, sampling and ends; every call but four finds its programs."""
         model = TFLlamaForCausalLM(LlamaConfig(**{**TINY.to_dict(), "max_position_embeddings": 512}))
@@ -258,6 +264,7 @@ class TestCompilation:
         own = model.generate(PROMPT, jit_compile=False, **settings)
         np.testing.assert_array_equal(shared, np.asarray(own))
 
+    @pytest.mark.slow
     def test_the_loop_is_compiled_while_the_prompt_is(self, monkeypatch):
         calls = []
         run = ProgramCache.run
@@ -275,6 +282,7 @@ class TestCompilation:
         np.testing.assert_array_equal(greedy(model, PROMPT, max_new_tokens=8), first)
         assert calls[3:] == [("prefill", False), ("loop", False, 8)]
 
+    @pytest.mark.slow
     def test_a_single_token_needs_no_loop(self):
         class Streamer:
             def put(self, ids):
@@ -442,6 +450,7 @@ def test_sampling_repeats_after_a_seed_was_set(model, set_seed):
     assert draws[:2] == draws[2:4] and draws[0] != draws[1] and draws[0] != draws[4]
 
 
+@pytest.mark.slow
 def test_lists_of_tokens_are_inputs_and_few_programs_are_kept(model):
     model = TFLlamaForCausalLM.from_config(model.get_config())
     for words, bias in (([[3]], {(1, 2): 1.0}), ([[5]], {(9, 2): -3.0})):

@@ -65,7 +65,7 @@ def test_without_a_cache_and_padded_prompts_give_the_same(model):
     np.testing.assert_array_equal(np.asarray(model.generate(padded, attention_mask=mask, **options))[:, 4:], want)
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("options", [GRAPH, {}, {**GRAPH, "do_sample": True}, {**GRAPH, "early_stopping": True}])
 @pytest.mark.parametrize("end", [None, 2])
 def test_scores_that_are_no_numbers_are_an_error(options, end):

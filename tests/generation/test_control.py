@@ -185,6 +185,7 @@ class TestOutputs:
         with pytest.raises(ValueError, match="past_key_values hold 29 tokens of 2 rows; the prompt has 24"):
             model.generate(prompt, past_key_values=first.past_key_values, **GRAPH)
 
+    @pytest.mark.slow
     def test_transition_scores(self, model):
         options = {"return_dict_in_generate": True, "output_scores": True, "max_new_tokens": 4, **GRAPH}
         output = model.generate(PROMPT, **options)

@@ -44,6 +44,7 @@ def answers(model):
     return [found[id] for id in ids]
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("case", range(len(SETTINGS)))
 def test_rows_have_the_settings_of_generate(model, answers, case):
     prompt, settings = SETTINGS[case]

@@ -49,7 +49,7 @@ def both(rng, heads, lengths, mask, bias_shape, compiled, **parts):
     return run("eager"), blocks("blockwise")
 
 
-@pytest.mark.quick(8)
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("compiled", ["eager", "graph", "xla"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_equals_the_plain_form(shape, compiled):
@@ -64,7 +64,7 @@ def test_equals_the_plain_form(shape, compiled):
         np.testing.assert_allclose(got, want, atol=1e-5)
 
 
-@pytest.mark.quick(6)
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("compiled", ["eager", "xla"])
 @pytest.mark.parametrize(
     "parts",

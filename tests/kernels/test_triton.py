@@ -119,7 +119,7 @@ def test_which_products_are_served(x, kernel, served):
 SMALL = {"vocab_size": 64, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @needs_triton
 @pytest.mark.parametrize("dtype", ["float16", "mixed_bfloat16"])
 @pytest.mark.parametrize(

@@ -77,6 +77,7 @@ class TestKernelsOfOurOwn:
     def plainly(function):
         return np.asarray(tf.cast(function(PLAIN), "float32"))
 
+    @pytest.mark.quick(2)
     @pytest.mark.parametrize("quantised", [None, *QUANTISED], ids=["whole", "int8", "int8 weights"])
     @pytest.mark.parametrize("use_bias", [True, False])
     def test_one_reads_for_all_layers_what_each_would(self, quantised, use_bias, reads):
@@ -91,6 +92,7 @@ class TestKernelsOfOurOwn:
         assert [len(matrices) for matrices in reads] == [3, 1, 1, 1]
         assert {matrix.dtype for matrix in reads[0]} == {"int8" if quantised else "bfloat16"}
 
+    @pytest.mark.slow
     def test_layers_that_differ_read_for_themselves(self, reads):
         whole, quantised = self.layers(None), self.layers(QUANTISED[1])
         other = self.layers(QUANTISED[0])
@@ -102,6 +104,7 @@ class TestKernelsOfOurOwn:
                 want = self.plainly(lambda lowering, layer=layer: layer(self.drawn(1, 1, 32), lowering=lowering))
                 np.testing.assert_allclose(tf.cast(output, "float32"), want, rtol=0.02, atol=0.05)
 
+    @pytest.mark.slow
     def test_what_keras_adds_to_quantised_kernels_is_not_lost(self, reads):
         (layer, *_), x = self.layers(QUANTISED[1]), self.drawn(1, 1, 32)
         layer.enable_lora(2)

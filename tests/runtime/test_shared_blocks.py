@@ -121,6 +121,7 @@ def test_xla_gets_the_same_program(name, target):
     assert operations(reuse=False) == together and sum(together.values()) > 300
 
 
+@pytest.mark.slow
 def test_weights_are_read_where_they_are_now(traced):
     model = small.make("llama", "ForCausalLM")
     settings = {"max_new_tokens": 3, "return_dict_in_generate": True, "output_logits": True}

@@ -125,6 +125,7 @@ class TestFolders:
         with pytest.raises(CheckpointError, match=r"linear\.weight gives \(16, 5\); \(16, 6\)"):
             SentenceEncoder.from_pretrained(folder)
 
+    @pytest.mark.slow
     def test_order_of_modes_survives_saving(self, folder):
         model, tokenizer = TFAutoModel.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
         for modes in (("mean", "cls"), ("cls", "mean"), ("max",)):
@@ -330,6 +331,7 @@ class TestKerasModel:
         other.tokenizer = encoder.tokenizer  # no part of the Keras model
         np.testing.assert_array_equal(other.encode(TEXTS), want)
 
+    @pytest.mark.slow
     def test_a_training_step_is_traced_once(self, encoder, monkeypatch):
         steps = []
         step = SentenceEncoder.train_step
@@ -338,6 +340,7 @@ class TestKerasModel:
         encoder.fit({"input_ids": self.IDS, "attention_mask": self.MASK}, np.zeros((2, 3)), epochs=2, verbose=0)
         assert len(steps) == 1
 
+    @pytest.mark.slow
     def test_learns(self, encoder):
         target = np.array([[1, 0, 0], [0, 1, 0]], "float32")
         encoder.compile(optimizer=keras.optimizers.Adam(0.01), loss="mse", metrics=["mae"])

@@ -129,6 +129,7 @@ def test_everything_else_still_comes_out():
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_fit_with_checkpointing_reaches_the_same_weights():
     data = {**small.inputs_of("llama", "ForCausalLM"), **small.labels_of("llama", "ForCausalLM")}
     results = []

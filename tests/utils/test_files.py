@@ -68,7 +68,7 @@ def numbers(folder: Path) -> set[float]:
     return found
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("call", ["replace", "fsync", "unlink"])
 @pytest.mark.parametrize("before, after", [(80, 80), (80, 10**6), (10**6, 80)])
 def test_a_kill_never_mixes_two_saves_unseen(tmp_path, call, before, after):

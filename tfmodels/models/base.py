@@ -1,8 +1,10 @@
 """`TFPreTrainedModel`: the Keras model that every public class is.
 
 It holds a backbone, is built from its configuration alone, reads and writes checkpoints, and trains under `fit` with
-the loss that it computes itself when labels are among the inputs. The file is long because these are the methods of one
-class; how models are called, trained and quantised stands in the mixins it inherits.
+the loss that it computes itself when labels are among the inputs.
+
+The file is long because these are the methods of one class; the mixins it inherits say how models are called, trained
+and quantised.
 """
 
 from __future__ import annotations
