@@ -171,3 +171,37 @@ def test_nobody_waits_for_a_generation_that_fails(stories260k):
     with pytest.raises(RuntimeError, match="no"):
         model.generate([[1, 2]], logits_processor=[fail], streamer=streamer, jit_compile=False)
     assert list(streamer) == []
+
+
+class Chunks:
+    def __init__(self):
+        self.sizes = []
+
+    def put(self, ids):
+        self.sizes.append(np.shape(ids)[1])
+
+    def end(self):
+        self.sizes.append("end")
+
+
+def test_a_stream_does_not_wait_for_xla_and_moves_to_it(stories260k):
+    """The tokens of graphs, of XLA, and of both in one call are the same, drawn ones too."""
+    model = TFLlamaForCausalLM.from_pretrained(stories260k)
+    settings = {"max_new_tokens": 40, "do_sample": True, "seed": 3, "eos_token_id": None}
+    want = np.asarray(model.generate([[1, 403, 407]], **settings, jit_compile=False))
+
+    def streamed(streamer):
+        np.testing.assert_array_equal(model.generate([[1, 403, 407]], streamer=streamer, **settings), want)
+
+    first, moving = Chunks(), Chunks()
+    streamed(first)
+    assert first.sizes[:3] == [1, 1, 4] and sum(first.sizes[:-1]) == 40 and first.sizes[-1] == "end"
+    model.programs.wait()
+    traced = model.programs.compilations
+    moving.put = lambda ids: model.programs.wait()
+    for _ in range(4):  # the fourth prompt is worth compiling prefill, too
+        streamed(moving)
+    assert model.programs.compilations == traced + 1
+    streamed(Chunks())
+    np.testing.assert_array_equal(model.generate([[1, 403, 407]], **settings), want)
+    assert model.programs.compilations == traced + 1

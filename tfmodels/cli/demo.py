@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> None:
         f"{type(model).__name__}, {model.count_params():,} parameters, in {time.perf_counter() - started:.2f} s",
         style="dim",
     )
-    console.print("compiling the decoding loop, which takes most of the wait ...\n", style="dim")
+    console.print("tracing the model; XLA compiles it while the text comes ...\n", style="dim")
     statistics = write_story(model, tokenizer, options.prompt, max_new_tokens=options.max_new_tokens, do_sample=False)
     console.print(f"\n{statistics}\n", style="dim")
 

@@ -82,7 +82,7 @@ def run(options: argparse.Namespace) -> None:
     place = place_of(options)
     tokenizer = check_model(place)
     if sys.stderr.isatty():  # a person waits, no program
-        print("loading TensorFlow and the model, then compiling; the text comes after that ...", file=sys.stderr)
+        print("loading TensorFlow and the model; the text comes after that ...", file=sys.stderr)
     model = load_model(place, options.dtype)
     if schema is not None:
         settings["response_format"] = {"type": "json_schema", "json_schema": {"schema": schema}}
@@ -170,7 +170,7 @@ def write_story(model: Any, tokenizer: Any, prompt: str, **settings: Any) -> str
 def describe_speed(start: float, arrivals: list[tuple[float, int]]) -> str:
     """A line on how fast tokens came, from (time in s, tokens) of each chunk.
 
-    The second chunk may still compile the loop, so speed is counted from its arrival on.
+    The second chunk may still trace the loop, so speed is counted from its arrival on.
 
     Example:
         >>> describe_speed(0.0, [(1.0, 1), (3.0, 4), (3.1, 10), (3.2, 10)])

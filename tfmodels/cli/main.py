@@ -7,6 +7,7 @@ entry of `COMMANDS`. Text goes to standard output, everything about it (statisti
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import sys
@@ -107,6 +108,21 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"tfmodels {options.command}: error: {text}", file=sys.stderr)
         return _ERROR
     return 0
+
+
+def leave() -> NoReturn:
+    """Run the command line and end the process with its exit code.
+
+    A program that XLA compiles in the background is not waited for: nobody would use it.
+    """
+    code = main()
+    background = sys.modules.get("tfmodels.runtime.background")
+    if background is not None and background.at_work():
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def describe_error(error: Exception) -> str:

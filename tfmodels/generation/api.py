@@ -108,7 +108,8 @@ class GenerationMixin:
                 `{"type": "json_schema", "json_schema": {"schema": {...}}}`, `{"type": "regex", "regex": "..."}`,
                 `{"type": "grammar", "grammar": "..."}` (Lark); needs `tokenizer` and the extra `structured`.
             tokenizer: reads the text for `stop_strings` and `response_format`.
-            streamer: object with `put(ids)`, called with int32 arrays (batch, new) as tokens arrive, and `end()`.
+            streamer: object with `put(ids)`, called with int32 arrays (batch, new) as tokens arrive, and `end()`. On a
+                CPU the first tokens come from plain graphs, while XLA compiles in the background.
             **kwargs: settings of `GenerationConfig` for this call (`max_new_tokens`, `do_sample`, `temperature`, ...).
                 With `seed=` sampling repeats itself. Without it, it is new every time, but repeats after
                 `tf.random.set_seed` or `keras.utils.set_random_seed`. `jit_compile=False` runs as a plain graph
@@ -205,7 +206,10 @@ class GenerationMixin:
         spacious = config.use_cache and not (options["keep_scores"] or options["keep_logits"])
         context = self.config.max_position_embeddings if spacious else 0
         prompt = to_buckets(run_rows, new + spare, past_key_values, context=context)
-        run = Run(decoder, self.programs, sampling_inputs(config, processors, new, drawing), len(run_rows.ids), new)
+        steering = sampling_inputs(config, processors, new, drawing)
+        # Who sees tokens arrive does not wait for XLA; who waits for all of them gets the fastest programs.
+        at_once = streamer is not None
+        run = Run(decoder, self.programs, steering, len(run_rows.ids), new, at_once=at_once)
         if streamer is not None or logits_processor or constraint or stopping.criteria or config.max_time:
             with ending_on_errors(streamer):
                 state = run.in_steps(prompt, stopping, streamer)

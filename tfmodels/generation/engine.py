@@ -111,6 +111,8 @@ class Engine:
         self._lock = threading.RLock()
         # Settings of the rows as they were last, and the requests that they belong to.
         self._last_settings: tuple[Any, ...] = ()
+        # Whether the last step told first tokens and left the decoding to the next one.
+        self._owes_tokens = False
 
     def add(
         self,
@@ -220,26 +222,42 @@ class Engine:
         }
 
     def run(self, *, show_progress: bool = False) -> dict[Any, Completion]:
-        """Work until all requests are answered. Returns the answers that came, by id."""
+        """Work until all requests are answered. Returns the answers that came, by id.
+
+        Programs are compiled by XLA before they are used, as answers count here and not their first tokens.
+        """
         answers: dict[Any, Completion] = {}
         with _progress(self.pending, show_progress) as advance:
             while self.pending or self._ended:
-                new = {event.id: event.completion for event in self.step() if event.completion is not None}
+                new = {event.id: event.completion for event in self._step() if event.completion is not None}
                 answers |= new
                 advance(len(new))
         return answers
 
     def step(self) -> list[Event]:
-        """Give free rows to waiting requests, run one chunk of a prompt, and make a few tokens in every other row."""
+        """Give free rows to waiting requests, run one chunk of a prompt, and make a few tokens in every other row.
+
+        First tokens are told as soon as they are there. On a CPU nothing waits for XLA: plain graphs do the work while
+        it compiles in the background.
+        """
+        return self._step(streaming=True)
+
+    def _step(self, streaming: bool = False) -> list[Event]:
         with self._work:
+            self.slots.waits = not streaming
             with self._lock:
                 events, self._ended = self._ended, []
                 for row in self._rows:
                     if row is not None and row.cancelled:
                         row.finish_reason = "cancelled"
-            self._admit()
-            self._prefill()
-            self._decode()
+            has_first_tokens = False
+            if not self._owes_tokens:
+                self._admit()
+                has_first_tokens = self._prefill()
+            # Rows whose first tokens are not told yet are decoded in the next call, before other prompts.
+            self._owes_tokens = streaming and has_first_tokens
+            if not self._owes_tokens:
+                self._decode(streaming)
             with self._lock:
                 return events + self._events()
 
@@ -276,9 +294,13 @@ class Engine:
         self._known.discard(request.id)
         self._ended.append(ending(request, reason, has_text=self.tokenizer is not None, error=error))
 
-    def _prefill(self) -> None:
-        """Run chunks of the prompts that wait longest, `_CHUNKS` whole ones or more that are shorter."""
-        left = _CHUNKS * self.chunk
+    def _prefill(self) -> bool:
+        """Run chunks of the prompts that wait longest, `_CHUNKS` whole ones or more that are shorter.
+
+        Returns:
+            Whether there are first tokens.
+        """
+        left, has_first_tokens = _CHUNKS * self.chunk, False
         while left > 0:
             index = min(
                 (
@@ -290,8 +312,10 @@ class Engine:
                 default=None,
             )
             if index is None:
-                return
+                break
             left -= self._run_chunk(index)
+            has_first_tokens |= bool(self._rows[index].new)
+        return has_first_tokens
 
     def _run_chunk(self, index: int) -> int:
         """Run a chunk of a row's prompt; where that ends it, choose the first token. Returns the chunk's size."""
@@ -319,15 +343,16 @@ class Engine:
 
     # Tokens ----------------------------------------------------------------------------------------------------
 
-    def _decode(self) -> None:
-        """Make tokens in every row that has its prompt."""
+    def _decode(self, streaming: bool) -> None:
+        """Make tokens in every row that has its prompt; where they are streamed, only one after a row's first."""
         active = [i for i, row in enumerate(self._rows) if row is not None and row.new and not row.finish_reason]
         if not active:
             return
         waiting = any(row is not None and row.wants_prompt for row in self._rows)
         # Prompts that wait are run after fewer steps; a grammar says anew after every token what may follow.
-        limited = any(self._rows[index].matcher is not None for index in active)
-        steps = 1 if limited else _STEPS // 4 if waiting else _STEPS
+        single = any(self._rows[index].matcher is not None for index in active)
+        single |= streaming and any(len(self._rows[index].new) == 1 for index in active)
+        steps = 1 if single else _STEPS // 4 if waiting else _STEPS
         kind, settings = self._settings([row if i in active else None for i, row in enumerate(self._rows)])
         settings = settings._replace(allowed=self._allowed(self._rows))
         before = {index: self._rows[index].new[-1] for index in active}

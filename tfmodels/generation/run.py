@@ -15,13 +15,13 @@ from keras import ops
 
 from tfmodels.generation import logits_processors as proc
 from tfmodels.generation.config import GenerationConfig
-from tfmodels.generation.step import Decoder, Prompt, State
+from tfmodels.generation.step import Decoder, Prompt, State, starts_as_graph
 from tfmodels.generation.stopping import Stopping
 from tfmodels.generation.strategies import Drawing, SamplingInputs
 from tfmodels.runtime.buckets import power_of_two
 from tfmodels.runtime.compile import ProgramCache
 
-# Tokens per chunk that a streamer receives: one compiled call each.
+# Tokens per chunk that a streamer receives, after the first two of one: one compiled call each.
 _STREAM_CHUNK = 4
 _FEWEST_ENDS = 4
 
@@ -35,10 +35,21 @@ class Run:
         inputs: values that steer decoding.
         rows: of the batch; those that only fill a bucket come after them.
         new: tokens to add at most.
+        at_once: do not wait for XLA where it is not ready: decode in plain graphs until it is.
     """
 
-    def __init__(self, decoder: Decoder, programs: ProgramCache, inputs: SamplingInputs, rows: int, new: int):
+    def __init__(
+        self,
+        decoder: Decoder,
+        programs: ProgramCache,
+        inputs: SamplingInputs,
+        rows: int,
+        new: int,
+        *,
+        at_once: bool = False,
+    ):
         self.decoder = decoder
+        self.at_once = at_once and starts_as_graph(decoder.jit_compile, decoder.lowering)
         self.programs = programs
         self.inputs = inputs
         self.rows = rows
@@ -47,6 +58,9 @@ class Run:
     def _call(self, name: str, *arguments: Any) -> Any:
         """Run a method of the decoder as a compiled program."""
         decoder = self.decoder
+        if self.at_once:
+            plain = decoder.as_graph().traced(name)
+            return self.programs.run_at_once((name, decoder.key), decoder.traced(name), plain, *arguments)
         variables = decoder.model.variables if keras.backend.backend() == "jax" else ()
         options = {"jit_compile": decoder.jit_compile, "variables": variables}
         return self.programs.run((name, decoder.key), decoder.traced(name), *arguments, **options)
@@ -62,7 +76,7 @@ class Run:
     def _prefill(self, prompt: Prompt) -> State:
         """Run the prompt; where that has to be compiled first, compile the loop at the same time."""
         decoder, arguments = self.decoder, (prompt, self.inputs)
-        if self.new == 1 or keras.backend.backend() != "tensorflow" or not decoder.jit_compile:
+        if self.new == 1 or self.at_once or keras.backend.backend() != "tensorflow" or not decoder.jit_compile:
             return self._call("prefill", *arguments)
         import tensorflow as tf
 
@@ -105,7 +119,7 @@ class Run:
         by_hand = any(isinstance(processor, proc.Callback) for processor in decoder.processors)
         if stopping.criteria and decoder.strategy.ends_candidates:
             by_hand, inputs = True, inputs._replace(stop=stopping.rows)
-        chunk = 1 if stopping.criteria else _STREAM_CHUNK
+        chunk = 1
         if by_hand:
             state = decoder.choose(*self._call("forward_prompt", prompt), inputs)
         else:
@@ -127,6 +141,7 @@ class Run:
                 state = decoder.choose(*self._call("forward_token", state), inputs)
             else:
                 state = self._loop(state, min(sent + chunk, self.new))
+                chunk = 1 if stopping.criteria else _STREAM_CHUNK
         if streamer is not None:
             streamer.end()
         return state

@@ -7,6 +7,7 @@ nothing reads.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,8 +20,9 @@ from tfmodels.generation import logits_processors as proc
 from tfmodels.generation.request import MOST_LOGPROBS
 from tfmodels.generation.row_settings import Kind, RowSettings
 from tfmodels.generation.sampling import choose_tokens, highest
-from tfmodels.generation.step import lowering_for, traced, while_loop
+from tfmodels.generation.step import lowering_for, starts_as_graph, traced, while_loop
 from tfmodels.layers.tokens import TokenInputs
+from tfmodels.runtime.lowering import Lowering
 
 
 class Rows(NamedTuple):
@@ -96,6 +98,8 @@ class Slots:
         self.room = room
         self.jit_compile = jit_compile
         self.lowering = lowering_for(jit_compile)
+        # Whether calls wait for XLA; otherwise plain graphs serve until it is ready.
+        self.waits = True
         self.layers = self._empty()
 
     def _empty(self) -> Any:
@@ -116,10 +120,13 @@ class Slots:
         )
 
     def _run(self, name: str, function: Callable, *arguments: Any, key: Any = ()) -> Any:
+        """Run `function(lowering, *arguments)` as a program."""
+        compiled, key = traced(functools.partial(function, self.lowering)), ("engine", name, key)
+        if not self.waits and starts_as_graph(self.jit_compile, self.lowering):
+            plain = traced(functools.partial(function, lowering_for(False)))
+            return self.model.programs.run_at_once(key, compiled, plain, *arguments)
         variables = self.model.variables if keras.backend.backend() == "jax" else ()
-        return self.model.programs.run(
-            ("engine", name, key), traced(function), *arguments, jit_compile=self.jit_compile, variables=variables
-        )
+        return self.model.programs.run(key, compiled, *arguments, jit_compile=self.jit_compile, variables=variables)
 
     def _update(self, name: str, function: Callable, *arguments: Any, key: Any = ()) -> Any:
         """Run a program that takes the cache and `arguments`, and returns the new cache and a result. Returns that."""
@@ -127,8 +134,9 @@ class Slots:
             self.layers, result = self._run(name, function, self.layers, *arguments, key=key)
             return result
 
-        def run(variables: Any, *arguments: Any) -> Any:
-            layers, result = function(keras.tree.map_structure(lambda x: x.read_value(), variables), *arguments)
+        def run(lowering: Lowering, variables: Any, *arguments: Any) -> Any:
+            layers = keras.tree.map_structure(lambda x: x.read_value(), variables)
+            layers, result = function(lowering, layers, *arguments)
             keras.tree.map_structure(lambda x, new: x.assign(new, read_value=False), variables, layers)
             return result
 
@@ -145,16 +153,16 @@ class Slots:
         scalars = [ops.convert_to_tensor(value, "int32") for value in (row, start, len(tokens) - 1)]
         return self._update("prefill", self._prefill, ops.convert_to_tensor(ids), *scalars)
 
-    def _prefill(self, layers: Any, ids: Any, row: Any, start: Any, last: Any) -> tuple[Any, Any]:
+    def _prefill(self, lowering: Lowering, layers: Any, ids: Any, row: Any, start: Any, last: Any) -> tuple[Any, Any]:
         own = tuple(tuple(_row(x, row) for x in pair) for pair in layers)
         positions = start + ops.expand_dims(ops.arange(ids.shape[1], dtype="int32"), 0)
         tokens = TokenInputs(ids, positions=positions)
-        hidden, cache = self.model.backbone.step(tokens, kv.StaticCache(own, start), lowering=self.lowering)
+        hidden, cache = self.model.backbone.step(tokens, kv.StaticCache(own, start), lowering=lowering)
         layers = tuple(
             tuple(ops.slice_update(x, (row, 0, 0, 0), new) for x, new in zip(pair, own_pair, strict=True))
             for pair, own_pair in zip(layers, cache.layers, strict=True)
         )
-        logits = self.model.to_logits(ops.take(hidden, ops.reshape(last, (1,)), axis=1), self.lowering)
+        logits = self.model.to_logits(ops.take(hidden, ops.reshape(last, (1,)), axis=1), lowering)
         return layers, ops.cast(logits[:, -1], "float32")
 
     def copy_row(self, source: int, target: int) -> None:
@@ -162,7 +170,7 @@ class Slots:
         scalars = [ops.convert_to_tensor(value, "int32") for value in (source, target)]
         self._update("copy", self._copy, *scalars)
 
-    def _copy(self, layers: Any, source: Any, target: Any) -> tuple[Any, None]:
+    def _copy(self, lowering: Lowering, layers: Any, source: Any, target: Any) -> tuple[Any, None]:
         copied = tuple(tuple(ops.slice_update(x, (target, 0, 0, 0), _row(x, source)) for x in pair) for pair in layers)
         return copied, None
 
@@ -186,7 +194,7 @@ class Slots:
         """Choose the first token of one row from logits (1, vocab_size)."""
         made = ops.zeros((1,), "int32")
 
-        def run(logits: Any, settings: RowSettings, made: Any, text: Text | None) -> Any:
+        def run(lowering: Lowering, logits: Any, settings: RowSettings, made: Any, text: Text | None) -> Any:
             tokens = self._choose(logits, settings, made, text, kind)
             return tokens, None if text is None else _recorded(text, logits, tokens, text.prompt_lengths, 0)
 
@@ -226,15 +234,15 @@ class Slots:
             steps: at most the columns of `rows.output`.
         """
 
-        def run(layers: Any, rows: Rows, settings: RowSettings, steps: Any) -> tuple[Any, Rows]:
-            rows = self._decode(rows._replace(layers=layers), settings, steps, kind)
+        def run(lowering: Lowering, layers: Any, rows: Rows, settings: RowSettings, steps: Any) -> tuple[Any, Rows]:
+            rows = self._decode(lowering, rows._replace(layers=layers), settings, steps, kind)
             return rows.layers, rows._replace(layers=None)
 
         before = np.asarray(rows.made)
         rows = self._update("decode", run, rows, settings, ops.convert_to_tensor(steps, "int32"), key=kind)
         return _decoded(rows.output, ops.convert_to_numpy(rows.made) - before, rows.text)
 
-    def _decode(self, rows: Rows, settings: RowSettings, steps: Any, kind: Kind) -> Rows:
+    def _decode(self, lowering: Lowering, rows: Rows, settings: RowSettings, steps: Any, kind: Kind) -> Rows:
         def wants_more(rows: Rows) -> Any:
             return ops.logical_and(rows.step < steps, ops.any(rows.left > 0))
 
@@ -243,8 +251,8 @@ class Slots:
                 ops.expand_dims(ops.maximum(rows.tokens, 0), 1), positions=ops.expand_dims(rows.lengths, 1)
             )
             cache = kv.split_rows(kv.StaticCache(rows.layers, rows.lengths), self.rows)
-            hidden, cache = self.model.backbone.step(inputs, cache, lowering=self.lowering)
-            logits = ops.cast(self.model.to_logits(hidden, self.lowering)[:, -1], "float32")
+            hidden, cache = self.model.backbone.step(inputs, cache, lowering=lowering)
+            logits = ops.cast(self.model.to_logits(hidden, lowering)[:, -1], "float32")
             active = rows.left > 0
             chosen = self._choose(logits, settings, rows.made, rows.text, kind)
             tokens = ops.where(active, chosen, rows.tokens)

@@ -7,6 +7,7 @@ and streaming use the same two.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -246,6 +247,12 @@ class Decoder:
 
         return while_loop(wants_more, lambda state: self.decode(state, inputs), state)
 
+    def as_graph(self) -> Decoder:
+        """The same decoding in plain graphs."""
+        twin = copy.copy(self)
+        twin.jit_compile, twin.lowering = False, lowering_for(False)
+        return twin
+
     def traced(self, name: str) -> Callable:
         """Return a method as it is traced: with the garbage collector paused."""
         return traced(getattr(self, name))
@@ -264,6 +271,15 @@ def traced(function: Callable) -> Callable:
 def lowering_for(jit_compile: bool) -> Lowering:
     """The lowering of programs that run here; equal blocks are traced once in plain graphs, too."""
     return decoding.for_xla() if jit_compile else Lowering(reuse=keras.backend.backend() == "tensorflow")
+
+
+def starts_as_graph(jit_compile: bool, lowering: Lowering) -> bool:
+    """Whether plain graphs may do the work until XLA has compiled: on a CPU, where they are not much slower."""
+    if not jit_compile or lowering.target != "cpu" or keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    return not (tf.config.functions_run_eagerly() or tf.distribute.has_strategy())
 
 
 def _record(buffer: Any, step: Any, values: Any) -> Any:

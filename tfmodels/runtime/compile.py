@@ -5,14 +5,21 @@ from __future__ import annotations
 import collections
 import functools
 import threading
+import weakref
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import keras
 
+from tfmodels.runtime.background import Background, stand_ins
 from tfmodels.runtime.fork import check_not_forked
+from tfmodels.utils.text import shorten
+from tfmodels.utils.warn import warn
 
 DEFAULT_LIMIT = 64
+
+# A plain graph that has run so often is worth being compiled by XLA.
+_OFTEN = 4
 
 
 class ProgramCache:
@@ -44,6 +51,10 @@ class ProgramCache:
         self._programs: collections.OrderedDict[Any, Callable] = collections.OrderedDict()
         self._lock = threading.Lock()
         self._dropped = 0
+        self._background = Background()
+        # Programs of XLA that have run, and how often a plain graph has run for want of one.
+        self._ready: set[Hashable] = set()
+        self._plain_runs: dict[Hashable, int] = {}
 
     def run(
         self,
@@ -68,7 +79,56 @@ class ProgramCache:
             What the function returns.
         """
         check_not_forked()
-        return self._program(key, function, arguments, jit_compile, variables, any_shape)(*arguments)
+        any_shape = any_shape and keras.backend.backend() == "tensorflow"
+        full_key = (key, jit_compile) if any_shape else _full_key(key, arguments, jit_compile)
+        program = self._program(full_key, function, jit_compile, variables, arguments if any_shape else None)
+        result = program(*arguments)
+        self._ready.add(full_key)
+        return result
+
+    def run_at_once(self, key: Hashable, function: Callable, plain: Callable, *arguments: Any) -> Any:
+        """Call the program of XLA where it is ready; until then a plain graph, which is compiled sooner.
+
+        XLA compiles in the background what has been called a few times. Where it fails, a warning says so, and plain
+        graphs go on. On TensorFlow only.
+
+        Args:
+            key, *arguments: as of `run`.
+            function: what XLA compiles. It is run for arguments of zeros, of variables for others of the same shape,
+                and must end with them.
+            plain: computes the same, as a graph.
+
+        Returns:
+            What the functions return.
+        """
+        check_not_forked()
+        full_key = _full_key(key, arguments, True)
+        if full_key in self._ready:
+            return self._program(full_key, function, True)(*arguments)
+        with self._lock:
+            self._plain_runs[full_key] = runs = self._plain_runs.get(full_key, 0) + 1
+        result = self._program((*full_key[:1], False, *full_key[2:]), plain, False)(*arguments)
+        if runs == _OFTEN:
+            self._program(full_key, function, True)
+            self._background.submit(_compilation(weakref.ref(self), full_key, stand_ins(arguments)))
+        return result
+
+    def wait(self) -> None:
+        """Wait until nothing is compiled in the background."""
+        self._background.join()
+
+    def _compile(self, full_key: Hashable, make_arguments: Callable[[], Any]) -> None:
+        with self._lock:
+            program = self._programs.get(full_key)
+        if program is None:  # dropped meanwhile
+            return
+        try:
+            program(*make_arguments())
+        except Exception as error:
+            warn(f"XLA cannot compile a program, and a plain graph goes on: {type(error).__name__}: {shorten(error)}")
+            return
+        with self._lock:
+            self._ready.add(full_key)
 
     def knows(self, key: Hashable, *arguments: Any, jit_compile: bool = True) -> bool:
         """Whether a program for arguments of these shapes has been traced."""
@@ -77,12 +137,12 @@ class ProgramCache:
 
     def outputs(self, key: Hashable, function: Callable, *arguments: Any, jit_compile: bool = True) -> Any:
         """Return what `run` would as symbolic tensors; on TensorFlow only. Traces, but neither compiles nor runs."""
-        program = self._program(key, function, arguments, jit_compile)
+        program = self._program(_full_key(key, arguments, jit_compile), function, jit_compile)
         return program.get_concrete_function(*arguments).structured_outputs
 
     def hlo(self, key: Hashable, function: Callable, *arguments: Any) -> str:
         """Return the program that XLA is given, as text; on TensorFlow only."""
-        program = self._program(key, function, arguments, True)
+        program = self._program(_full_key(key, arguments, True), function, True)
         return program.experimental_get_compiler_ir(*arguments)(stage="hlo")
 
     @property
@@ -96,20 +156,20 @@ class ProgramCache:
 
     def _program(
         self,
-        key: Hashable,
+        full_key: Hashable,
         function: Callable,
-        arguments: Any,
         jit_compile: bool,
         variables: Sequence[keras.Variable] = (),
-        any_shape: bool = False,
+        any_shape_of: Sequence[Any] | None = None,
     ) -> Any:
-        any_shape = any_shape and keras.backend.backend() == "tensorflow"
-        full_key = (key, jit_compile) if any_shape else _full_key(key, arguments, jit_compile)
         with self._lock:
             if full_key not in self._programs:
-                self._programs[full_key] = _make(function, jit_compile, variables, arguments if any_shape else None)
+                self._programs[full_key] = _make(function, jit_compile, variables, any_shape_of)
                 while len(self._programs) > self.limit:
-                    self._dropped += _count(self._programs.popitem(last=False)[1])
+                    dropped, program = self._programs.popitem(last=False)
+                    self._dropped += _count(program)
+                    self._ready.discard(dropped)
+                    self._plain_runs.pop(dropped, None)
             self._programs.move_to_end(full_key)
             return self._programs[full_key]
 
@@ -120,7 +180,20 @@ class ProgramCache:
         return ProgramCache, (self.limit,)
 
 
-def _full_key(key: Hashable, arguments: Any, jit_compile: bool) -> Hashable:
+def _compilation(
+    programs: weakref.ref[ProgramCache], full_key: Hashable, make_arguments: Callable[[], Any]
+) -> Callable[[], None]:
+    """A job that compiles a program; it keeps neither the program nor its model while it waits."""
+
+    def compile_program() -> None:
+        alive = programs()
+        if alive is not None:
+            alive._compile(full_key, make_arguments)
+
+    return compile_program
+
+
+def _full_key(key: Hashable, arguments: Any, jit_compile: bool) -> tuple[Hashable, ...]:
     # The structure counts too: which parts are None decides what a program does.
     flat = keras.tree.flatten(arguments)
     shapes = tuple((tuple(x.shape), str(x.dtype)) if hasattr(x, "shape") else x for x in flat)
