@@ -116,11 +116,20 @@ def test_embed_reports_both_kinds(tmp_path):
 
     model, tokenizer = (auto.from_pretrained("stories260K") for auto in (TFAutoModel, AutoTokenizer))
     SentenceEncoder(model, tokenizer).save_pretrained(tmp_path / "encoder")
+    pairs = tmp_path / "pairs.csv"
+    texts = [("A dog.", "A dog."), ("A dog.", "A red sun."), ("Once, a dog.", "She saw the moon and the sea.")]
+    pairs.write_text(
+        "".join(f'"{one}","{other}",{score}\n' for (one, other), score in zip(texts, (5, 2.5, 0), strict=True))
+    )
     arguments = ["--model", str(tmp_path / "encoder"), "--texts", "5", "--batch", "2", "--length", "7,9"]
-    main(["embed", *arguments, "--rounds", "1", "--json", str(tmp_path / "out.json")])
+    main(["embed", *arguments, "--pairs", str(pairs), "--rounds", "1", "--json", str(tmp_path / "out.json")])
     rows = json.loads((tmp_path / "out.json").read_text())["rows"]
-    assert [row["input"] for row in rows] == ["texts of mixed length", "7 ids each", "9 ids each"]
-    assert [row["rows"] for row in rows] == [5, 2, 2]
+    assert [row["input"] for row in rows] == ["texts of mixed length", "7 ids each", "9 ids each", "pairs"]
+    assert [row["rows"] for row in rows] == [5, 2, 2, 6]
+    encoder = SentenceEncoder.from_pretrained(tmp_path / "encoder")
+    cosines = [float(encoder.similarity(*encoder.encode(pair)[:, None])[0, 0]) for pair in texts]
+    order = np.argsort(np.argsort(cosines))
+    assert rows[3]["spearman"] == pytest.approx(np.corrcoef(order, [2, 1, 0])[0, 1])
     assert all(row["rows_per_s"] == pytest.approx(row["rows"] / row["s"]) for row in rows)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import dataclasses
 import functools
 import math
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from tools.bench.shapes import DTYPES, checkpoint_of, llama_shape, numbers, random_ids
-from tools.bench.sides import ENCODER_SIDES, TFModelsSide, open_sides
+from tools.bench.sides import ENCODER_SIDES, TFModelsSide, open_sides, unit_rows
 
 Row = dict[str, Any]
 Actions = dict[str, Callable[[], Any]]
@@ -112,6 +113,12 @@ def add_embed(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--texts", type=int, default=512, metavar="N", help="texts of mixed length (%(default)s)")
     parser.add_argument("--batch", type=int, default=32, metavar="N", help="texts at a time (%(default)s)")
     parser.add_argument("--length", type=numbers, default=[32, 128], metavar="N,...", help="equal lengths (32,128)")
+    parser.add_argument(
+        "--pairs",
+        type=Path,
+        metavar="FILE",
+        help="CSV of two texts and a score a line: correlation with cosines",
+    )
 
 
 def decode(generate: dict[str, Callable[..., Any]], ids: np.ndarray, new: int, rounds: int) -> Iterator[tuple]:
@@ -245,4 +252,29 @@ def run_embed(options: argparse.Namespace) -> Iterator[Row]:
     for kind, (rows, actions) in kinds.items():
         for name, timing, against in passes(actions, options.rounds):
             head = {"side": name, "input": kind, "rows": rows, "rows_per_s": rows / timing.median}
-            yield {**head, **timing.row(), **against}
+            yield {**head, **timing.row(), "spearman": None, **against}
+    if options.pairs:
+        yield from run_pairs(options, sides)
+
+
+def run_pairs(options: argparse.Namespace, sides: dict[str, Any]) -> Iterator[Row]:
+    """Rank correlation of the cosines of pairs of texts with the scores that people gave, and both sides' vectors."""
+    from scipy.stats import spearmanr
+
+    with options.pairs.open(newline="", encoding="utf-8") as file:
+        first, second, scores = zip(*csv.reader(file), strict=True)
+    actions = {name: functools.partial(side.encode, [*first, *second], options.batch) for name, side in sides.items()}
+    timings, vectors = take_turns(actions, options.rounds)
+    ours = timings["tfmodels"].median
+    for name, found in vectors.items():
+        cosines = np.sum(unit_rows(found[: len(first)]) * unit_rows(found[len(first) :]), axis=1)
+        yield {
+            "side": name,
+            "input": "pairs",
+            "rows": len(found),
+            "rows_per_s": len(found) / timings[name].median,
+            **timings[name].row(),
+            "spearman": float(spearmanr(cosines, [float(score) for score in scores]).statistic),
+            "max_difference": None if name == "tfmodels" else largest_difference(found, vectors["tfmodels"]),
+            "speed_ratio": None if name == "tfmodels" else timings[name].median / ours,
+        }
