@@ -114,5 +114,5 @@ def test_white_space_between_the_parts_of_json_is_bounded(stories260k):
     matcher, seen = grammar.matcher().after(opening), 0
     while matcher.allowed()[newline]:
         matcher, seen = matcher.after(newline), seen + 1
-        assert seen <= 20
-    assert seen == 20 and matcher.allowed().any()
+        assert seen <= 1
+    assert seen == 1 and matcher.allowed().any()

@@ -23,14 +23,12 @@ from tfmodels.generation.request import MOST_LOGPROBS, Completion, EngineFull, E
 from tfmodels.generation.row import Row, ending, token_logprobs
 from tfmodels.generation.row_settings import Kind, RowSettings, kind_of, row_settings
 from tfmodels.generation.run import seed_of
-from tfmodels.generation.slots import Decoded, Rows, Slots
+from tfmodels.generation.slots import STEPS, Decoded, Slots, Text
 from tfmodels.generation.stopping import StopStrings
 from tfmodels.generation.structured import Grammar, wants_grammar
 from tfmodels.utils.text import quote
 from tfmodels.utils.warn import warn
 
-# Decoding steps in one call of the device: new requests wait so long, and its overhead is shared by so many.
-_STEPS = 8
 # Prompts are run for so many chunks' worth of tokens between two calls that decode.
 _CHUNKS = 2
 _SMALLEST_CHUNK = 16
@@ -253,7 +251,7 @@ class Engine:
             has_first_tokens = False
             if not self._owes_tokens:
                 self._admit()
-                has_first_tokens = self._prefill()
+                has_first_tokens = self._prefill(streaming)
             # Rows whose first tokens are not told yet are decoded in the next call, before other prompts.
             self._owes_tokens = streaming and has_first_tokens
             if not self._owes_tokens:
@@ -294,13 +292,17 @@ class Engine:
         self._known.discard(request.id)
         self._ended.append(ending(request, reason, has_text=self.tokenizer is not None, error=error))
 
-    def _prefill(self) -> bool:
-        """Run chunks of the prompts that wait longest, `_CHUNKS` whole ones or more that are shorter.
+    def _prefill(self, streaming: bool) -> bool:
+        """Run chunks of the prompts that wait longest.
+
+        Args:
+            streaming: run `_CHUNKS` whole ones or more that are shorter, so that the others' tokens come soon;
+                otherwise all, as rows without a prompt's end do nothing while others decode.
 
         Returns:
             Whether there are first tokens.
         """
-        left, has_first_tokens = _CHUNKS * self.chunk, False
+        left, has_first_tokens = _CHUNKS * self.chunk if streaming else np.inf, False
         while left > 0:
             index = min(
                 (
@@ -349,14 +351,17 @@ class Engine:
         if not active:
             return
         waiting = any(row is not None and row.wants_prompt for row in self._rows)
+        least_left = min(self._rows[index].limit - len(self._rows[index].new) for index in active)
         # Prompts that wait are run after fewer steps; a grammar says anew after every token what may follow.
         single = any(self._rows[index].matcher is not None for index in active)
         single |= streaming and any(len(self._rows[index].new) == 1 for index in active)
-        steps = 1 if single else _STEPS // 4 if waiting else _STEPS
+        steps = 1 if single else STEPS // 4 if waiting else STEPS
+        if self._waiting:  # a row that ends is taken up at once
+            steps = min(steps, least_left)
         kind, settings = self._settings([row if i in active else None for i, row in enumerate(self._rows)])
         settings = settings._replace(allowed=self._allowed(self._rows))
         before = {index: self._rows[index].new[-1] for index in active}
-        decoded = self.slots.decode(self._state(active, kind), settings, kind, steps)
+        decoded = self.slots.decode(self._counts(active, steps), settings, kind, self._text(active, kind))
         for index in active:
             # The last token has not been run yet.
             made = decoded.tokens[index, : decoded.made[index]].tolist()
@@ -386,20 +391,22 @@ class Engine:
                     row.fail(error)
         return ops.convert_to_tensor(allowed)
 
-    def _state(self, active: Sequence[int], kind: Kind) -> Rows:
-        count = len(self._rows)
-        tokens, made, left, prompt_lengths = (np.zeros(count, "int32") for _ in range(4))
-        lengths = np.asarray([len(content.tokens) for content in self.prefixes.rows], "int32")
+    def _counts(self, active: Sequence[int], steps: int) -> np.ndarray:
+        """What decoding needs to know of every row, as `Slots.decode` takes it."""
+        counts = np.zeros((4, len(self._rows)), "int32")
+        counts[1] = [len(content.tokens) for content in self.prefixes.rows]
         for index in active:
             row = self._rows[index]
-            tokens[index], made[index], left[index] = row.new[-1], len(row.new), row.limit - len(row.new)
-            prompt_lengths[index] = len(row.request.prompt)
-        parts = [ops.convert_to_tensor(part) for part in (tokens, lengths, made, left)]
-        text = None
-        if kind is Kind.EVERYTHING:
-            rows = [row if index in active else None for index, row in enumerate(self._rows)]
-            text = self.slots.text(self._ids(rows), prompt_lengths, _STEPS)
-        return Rows(None, *parts, ops.zeros((count, _STEPS), "int32"), ops.convert_to_tensor(0, "int32"), text)
+            made = len(row.new)
+            counts[:, index] = row.new[-1], counts[1, index], made, min(row.limit - made, steps)
+        return counts
+
+    def _text(self, active: Sequence[int], kind: Kind) -> Text | None:
+        if kind is not Kind.EVERYTHING:
+            return None
+        rows = [row if index in active else None for index, row in enumerate(self._rows)]
+        prompt_lengths = [0 if row is None else len(row.request.prompt) for row in rows]
+        return self.slots.text(self._ids(rows), np.asarray(prompt_lengths, "int32"), STEPS)
 
     def _ids(self, rows: Sequence[Row | None]) -> np.ndarray:
         """The tokens of rows so far, int32 (rows, capacity), from column 0 on."""

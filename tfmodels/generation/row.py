@@ -98,7 +98,7 @@ class Row:
         elif len(self.new) >= self.limit:
             self.finish_reason = "length"
         if self.matcher is not None:
-            self.matcher = self.matcher.after(token)
+            self.matcher.advance(token)
         if self._stop is not None and self._stop([[*self.request.prompt, *self.new]])[0]:
             self.finish_reason = "stop"
 

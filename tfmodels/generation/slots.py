@@ -24,6 +24,9 @@ from tfmodels.generation.step import lowering_for, starts_as_graph, traced, whil
 from tfmodels.layers.tokens import TokenInputs
 from tfmodels.runtime.lowering import Lowering
 
+STEPS = 8
+"""Decoding steps at most in one call of the device, which share its overhead."""
+
 
 class Rows(NamedTuple):
     """The state of decoding.
@@ -33,7 +36,7 @@ class Rows(NamedTuple):
         tokens: int32 (rows,), each row's last token, which is not in the cache yet.
         lengths: int32 (rows,), tokens in the cache.
         made: int32 (rows,), new tokens so far.
-        left: int32 (rows,), new tokens still to make; 0 for rows that rest.
+        left: int32 (rows,), new tokens still to make in this call; 0 for rows that rest.
         output: int32 (rows, steps), the tokens of this call.
         step: int32 scalar, steps of this call so far.
         text: what `Kind.EVERYTHING` knows beside, or None.
@@ -126,7 +129,8 @@ class Slots:
             plain = traced(functools.partial(function, lowering_for(False)))
             return self.model.programs.run_at_once(key, compiled, plain, *arguments)
         variables = self.model.variables if keras.backend.backend() == "jax" else ()
-        return self.model.programs.run(key, compiled, *arguments, jit_compile=self.jit_compile, variables=variables)
+        options = {"jit_compile": self.jit_compile, "variables": variables, "steady": True}
+        return self.model.programs.run(key, compiled, *arguments, **options)
 
     def _update(self, name: str, function: Callable, *arguments: Any, key: Any = ()) -> Any:
         """Run a program that takes the cache and `arguments`, and returns the new cache and a result. Returns that."""
@@ -224,27 +228,32 @@ class Slots:
         drawn = choose_tokens(scores, do_sample=True, seed=settings.seeds, step=made)
         return ops.where(settings.do_sample, drawn, best)
 
-    def decode(self, rows: Rows, settings: RowSettings, kind: Kind, steps: int) -> Decoded:
-        """Make up to `steps` tokens in every row that does not rest.
+    def decode(self, counts: np.ndarray, settings: RowSettings, kind: Kind, text: Text | None) -> Decoded:
+        """Make tokens in every row that does not rest.
 
         Args:
-            rows: without `layers`.
+            counts: int32 (4, rows), the fields `tokens`, `lengths`, `made` and `left` of `Rows`; `left` is `STEPS` at
+                most.
             settings: of every row.
             kind: of programs.
-            steps: at most the columns of `rows.output`.
+            text: for `Kind.EVERYTHING`, else None.
         """
 
-        def run(lowering: Lowering, layers: Any, rows: Rows, settings: RowSettings, steps: Any) -> tuple[Any, Rows]:
-            rows = self._decode(lowering, rows._replace(layers=layers), settings, steps, kind)
-            return rows.layers, rows._replace(layers=None)
+        def run(
+            lowering: Lowering, layers: Any, counts: Any, settings: RowSettings, text: Text | None
+        ) -> tuple[Any, Any]:
+            fields = [counts[index] for index in range(4)]
+            output, step = ops.zeros((self.rows, STEPS), "int32"), ops.convert_to_tensor(0, "int32")
+            rows = self._decode(lowering, Rows(layers, *fields, output, step, text), settings, kind)
+            return rows.layers, (rows.output, rows.made - counts[2], rows.text)
 
-        before = np.asarray(rows.made)
-        rows = self._update("decode", run, rows, settings, ops.convert_to_tensor(steps, "int32"), key=kind)
-        return _decoded(rows.output, ops.convert_to_numpy(rows.made) - before, rows.text)
+        arguments = ops.convert_to_tensor(counts), settings, text
+        output, made, text = self._update("decode", run, *arguments, key=kind)
+        return _decoded(output, ops.convert_to_numpy(made), text)
 
-    def _decode(self, lowering: Lowering, rows: Rows, settings: RowSettings, steps: Any, kind: Kind) -> Rows:
+    def _decode(self, lowering: Lowering, rows: Rows, settings: RowSettings, kind: Kind) -> Rows:
         def wants_more(rows: Rows) -> Any:
-            return ops.logical_and(rows.step < steps, ops.any(rows.left > 0))
+            return ops.any(rows.left > 0)
 
         def turn(rows: Rows) -> Rows:
             inputs = TokenInputs(

@@ -17,8 +17,8 @@ from tfmodels.utils.text import quote
 
 _TYPES = '"text", "json_object", "json_schema", "regex" or "grammar"'
 
-# White space between the parts of JSON is bounded: a model that likes it would never come to an end.
-_JSON = {"whitespace_pattern": r"[ \t\r\n]{0,20}"}
+# A blank or a new line at most between the parts of JSON: a model that likes white space would come to no end.
+_JSON = {"whitespace_pattern": r"[ \n]?"}
 
 
 class Grammar:
@@ -73,18 +73,22 @@ class Matcher:
         self._ends = ends
 
     def after(self, token: int) -> Matcher:
-        """The state after one token more."""
-        state = self._state.deep_copy()
-        if not state.is_stopped():
-            state.consume_token(token)
-        return Matcher(state, self._ends)
+        """The state after one token more; this one stays."""
+        matcher = Matcher(self._state.deep_copy(), self._ends)
+        matcher.advance(token)
+        return matcher
+
+    def advance(self, token: int) -> None:
+        """Go on by a token."""
+        if not self._state.is_stopped():
+            self._state.consume_token(token)
 
     def allowed(self) -> np.ndarray:
         """Which tokens may come next, bool (vocab_size,); those that end it where the answer is whole."""
         if self._state.is_stopped():
             return self._ends
-        bits = np.unpackbits(np.frombuffer(self._state.compute_bitmask(), np.uint8), bitorder="little")
-        return np.pad(bits, (0, max(0, len(self._ends) - len(bits))))[: len(self._ends)].astype(bool)
+        mask = np.frombuffer(self._state.compute_bitmask(), np.uint8)
+        return np.unpackbits(mask, count=len(self._ends), bitorder="little").view(bool)
 
 
 class GrammarProcessor:

@@ -54,6 +54,7 @@ class ProgramCache:
         self._background = Background()
         # Programs of XLA that have run, and how often a plain graph has run for want of one.
         self._ready: set[Hashable] = set()
+        self._traces: dict[Hashable, Callable] = {}
         self._plain_runs: dict[Hashable, int] = {}
 
     def run(
@@ -64,6 +65,7 @@ class ProgramCache:
         jit_compile: bool = True,
         variables: Sequence[keras.Variable] = (),
         any_shape: bool = False,
+        steady: bool = False,
     ) -> Any:
         """Call a function as a compiled program.
 
@@ -74,6 +76,8 @@ class ProgramCache:
             jit_compile: compile by XLA; otherwise TensorFlow runs a plain graph (JAX compiles always).
             variables: that the function reads, needed on JAX only.
             any_shape: on TensorFlow, trace once for all sizes of the arguments, which are tensors.
+            steady: the caller runs the program many times in one place, within the same `tf.device`: TensorFlow then
+                does not look its trace up at every call, which takes a millisecond.
 
         Returns:
             What the function returns.
@@ -81,9 +85,13 @@ class ProgramCache:
         check_not_forked()
         any_shape = any_shape and keras.backend.backend() == "tensorflow"
         full_key = (key, jit_compile) if any_shape else _full_key(key, arguments, jit_compile)
+        if steady and full_key in self._traces and _runs_traces():
+            return self._traces[full_key](*arguments)
         program = self._program(full_key, function, jit_compile, variables, arguments if any_shape else None)
         result = program(*arguments)
         self._ready.add(full_key)
+        if steady and not isinstance(program, _Jitted) and _runs_traces():
+            self._traces[full_key] = program.get_concrete_function(*arguments)
         return result
 
     def run_at_once(self, key: Hashable, function: Callable, plain: Callable, *arguments: Any) -> Any:
@@ -104,7 +112,7 @@ class ProgramCache:
         check_not_forked()
         full_key = _full_key(key, arguments, True)
         if full_key in self._ready:
-            return self._program(full_key, function, True)(*arguments)
+            return self.run(key, function, *arguments, steady=True)
         with self._lock:
             self._plain_runs[full_key] = runs = self._plain_runs.get(full_key, 0) + 1
         result = self._program((*full_key[:1], False, *full_key[2:]), plain, False)(*arguments)
@@ -169,6 +177,7 @@ class ProgramCache:
                     dropped, program = self._programs.popitem(last=False)
                     self._dropped += _count(program)
                     self._ready.discard(dropped)
+                    self._traces.pop(dropped, None)
                     self._plain_runs.pop(dropped, None)
             self._programs.move_to_end(full_key)
             return self._programs[full_key]
@@ -218,6 +227,13 @@ def _make(
 
 def _call(function: Callable, *arguments: Any) -> Any:
     return function(*arguments)
+
+
+def _runs_traces() -> bool:
+    """Whether a call of a program runs what was traced: not where functions run eagerly or under a strategy."""
+    import tensorflow as tf
+
+    return not tf.config.functions_run_eagerly() and not tf.distribute.has_strategy() and tf.executing_eagerly()
 
 
 def _count(program: Any) -> int:
