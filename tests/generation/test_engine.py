@@ -158,6 +158,33 @@ def test_many_requests_compile_nothing_new(model):
     assert model.programs.compilations == before
 
 
+@pytest.mark.slow
+def test_nothing_is_compiled_after_the_warm_up(stories260k):
+    """Prompts of all lengths, settings of all kinds, beginnings that are copied, and answers with a grammar."""
+    model, tokenizer = TFLlamaForCausalLM.from_pretrained(stories260k), AutoTokenizer.from_pretrained(stories260k)
+    engine = Engine(model, rows=3, capacity=90, prefill_chunk=40, tokenizer=tokenizer, **GRAPH)
+    engine.warm_up()
+    before = model.programs.compilations
+    draw = np.random.default_rng(5)
+    settings = [
+        {},
+        {"do_sample": True, "temperature": 0.6, "top_p": 0.9, "seed": 3},
+        {"repetition_penalty": 1.2, "eos_token_id": [2, 5, 7]},
+        {"logprobs": 3, "do_sample": True, "frequency_penalty": 0.3},
+        {"response_format": {"type": "regex", "regex": "[a-z]{2,4}"}, "eos_token_id": 2},
+        {"response_format": {"type": "json_object"}, "do_sample": True, "logit_bias": {"5": 2.0}, "eos_token_id": 2},
+    ]
+    for n, length in enumerate(draw.integers(1, 80, 60)):
+        prompt = draw.integers(3, 512, length).tolist()
+        engine.add([*([7] * 20 if n % 3 else []), *prompt][:80], max_new_tokens=1 + n % 6, **settings[n % 6])
+    answers = engine.run()
+    assert len(answers) == 60 and engine.stats["prefix_hits"] > 5
+    assert not any(answer.error for answer in answers.values())
+    assert model.programs.compilations == before
+    with pytest.raises(RuntimeError, match="warm_up is for an engine that has served nothing yet"):
+        engine.warm_up()
+
+
 def test_threads(model):
     prompts = prompts_of(model, (3, 8, 5, 12))
     want = [alone(model, prompt, max_new_tokens=6) for prompt in prompts]

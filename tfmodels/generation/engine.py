@@ -7,9 +7,8 @@ answered one. What a row writes does not depend on its neighbours.
 from __future__ import annotations
 
 import collections
-import contextlib
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from tfmodels.generation.run import seed_of
 from tfmodels.generation.slots import STEPS, Decoded, Slots, Text
 from tfmodels.generation.stopping import StopStrings
 from tfmodels.generation.structured import Grammar, wants_grammar
+from tfmodels.utils.progress import counting
 from tfmodels.utils.text import quote
 from tfmodels.utils.warn import warn
 
@@ -94,6 +94,7 @@ class Engine:
         # A resting row writes at the slot after its last token, which is one beyond the capacity at most.
         room = _ALIGNED * -(-(capacity + 1) // _ALIGNED)
         self.chunk = min(max(_SMALLEST_CHUNK, prefill_chunk), room)
+        self._chunk_sizes = {min(_SMALLEST_CHUNK << doubled, self.chunk) for doubled in range(self.chunk.bit_length())}
         self.tokenizer = tokenizer
         self.jit_compile = model.generation_config.compiles if jit_compile is None else jit_compile
         self.slots = Slots(model, rows, room, self.jit_compile)
@@ -210,14 +211,22 @@ class Engine:
     @property
     def stats(self) -> dict[str, float]:
         """Counts since the start: prompts, how many found a beginning in the cache, tokens, memory of the cache."""
-        prefixes = self.prefixes
-        return {
-            "prompts": prefixes.prompts,
-            "prefix_hits": prefixes.hits,
-            "prompt_tokens": prefixes.prompt_tokens,
-            "reused_tokens": prefixes.reused_tokens,
-            "cache_bytes": self.slots.nbytes,
-        }
+        return {**self.prefixes.counts(), "cache_bytes": self.slots.nbytes}
+
+    def warm_up(self, kinds: Iterable[Kind] = Kind) -> None:
+        """Compile programs before the first request, so that none waits for them later.
+
+        Args:
+            kinds: of settings; penalties and log-probabilities are `Kind.EVERYTHING`.
+
+        Raises:
+            RuntimeError: the engine has served requests already.
+        """
+        with self._work:
+            if self.prefixes.prompts or self.pending:
+                raise RuntimeError("warm_up is for an engine that has served nothing yet: call it before add.")
+            self.slots.waits = True
+            self.slots.warm_up(self._chunk_sizes, kinds, self.capacity, with_grammars=self.tokenizer is not None)
 
     def run(self, *, show_progress: bool = False) -> dict[Any, Completion]:
         """Work until all requests are answered. Returns the answers that came, by id.
@@ -225,7 +234,7 @@ class Engine:
         Programs are compiled by XLA before they are used, as answers count here and not their first tokens.
         """
         answers: dict[Any, Completion] = {}
-        with _progress(self.pending, show_progress) as advance:
+        with counting("Generating", self.pending, show_progress) as advance:
             while self.pending or self._ended:
                 new = {event.id: event.completion for event in self._step() if event.completion is not None}
                 answers |= new
@@ -323,9 +332,7 @@ class Engine:
         """Run a chunk of a row's prompt; where that ends it, choose the first token. Returns the chunk's size."""
         row = self._rows[index]
         prompt, end = row.request.prompt, min(row.run + self.chunk, len(row.request.prompt))
-        size = _SMALLEST_CHUNK
-        while size < end - row.run:
-            size = min(2 * size, self.chunk)
+        size = min(size for size in self._chunk_sizes if size >= end - row.run)
         # A chunk is filled up to its size. One that would pass the room begins earlier and runs some tokens again.
         start = min(row.run, self.slots.room - size)
         logits = self.slots.prefill(index, list(prompt[start:end]), start, size)
@@ -438,16 +445,3 @@ class Engine:
                 self._rows[index] = None
                 self.prefixes.touch(index)
         return events
-
-
-@contextlib.contextmanager
-def _progress(total: int, shown: bool) -> Iterator[Callable[[int], None]]:
-    """A bar that counts answers; what it yields takes how many are new."""
-    if not shown:
-        yield lambda count: None
-        return
-    from rich.progress import Progress
-
-    with Progress() as progress:
-        task = progress.add_task("Generating", total=total)
-        yield lambda count: progress.advance(task, count)

@@ -69,6 +69,15 @@ class PrefixCache:
         self.prompt_tokens += len(prompt)
         self.reused_tokens += reused
 
+    def counts(self) -> dict[str, int]:
+        """Prompts so far and how many found a beginning, and their tokens and how many were there."""
+        return {
+            "prompts": self.prompts,
+            "prefix_hits": self.hits,
+            "prompt_tokens": self.prompt_tokens,
+            "reused_tokens": self.reused_tokens,
+        }
+
 
 def common_length(one: Sequence[int], other: Sequence[int]) -> int:
     """Number of tokens that two sequences share at their start."""

@@ -8,7 +8,7 @@ nothing reads.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -18,7 +18,7 @@ from keras import ops
 from tfmodels.cache import kv
 from tfmodels.generation import logits_processors as proc
 from tfmodels.generation.request import MOST_LOGPROBS
-from tfmodels.generation.row_settings import Kind, RowSettings
+from tfmodels.generation.row_settings import Kind, RowSettings, row_settings
 from tfmodels.generation.sampling import choose_tokens, highest
 from tfmodels.generation.step import lowering_for, starts_as_graph, traced, while_loop
 from tfmodels.layers.tokens import TokenInputs
@@ -284,6 +284,34 @@ class Slots:
         merged = kv.merge_rows(kv.StaticCache(rows.layers, rows.lengths)).layers
         rows = while_loop(wants_more, turn, rows._replace(layers=merged))
         return rows._replace(layers=kv.split_rows(kv.StaticCache(rows.layers, rows.lengths), self.rows).layers)
+
+    def warm_up(self, sizes: Sequence[int], kinds: Iterable[Kind], columns: int, with_grammars: bool) -> None:
+        """Compile programs by running them for rows that rest; row 0 is written to.
+
+        Args:
+            sizes: of the chunks of prompts.
+            kinds: of settings.
+            columns: of `Text.ids`.
+            with_grammars: compile the programs for limited tokens, too.
+        """
+        vocab_size = self.model.config.vocab_size
+        for size in sizes:
+            logits = self.prefill(0, [0], 0, size)
+        self.copy_row(0, 0)
+
+        def given(rows: int, steps: int, kind: Kind) -> Iterator[tuple[RowSettings, Kind, Text | None]]:
+            settings, text = row_settings([None] * rows, [0] * rows, kind, vocab_size), None
+            if kind is Kind.EVERYTHING:
+                text = self.text(np.zeros((rows, columns), "int32"), np.ones(rows, "int32"), steps)
+            yield settings, kind, text
+            if with_grammars:
+                yield settings._replace(allowed=ops.ones((rows, vocab_size), "bool")), kind, text
+
+        for kind in kinds:
+            for arguments in given(1, 1, kind):
+                self.choose(logits, *arguments)
+            for arguments in given(self.rows, STEPS, kind):
+                self.decode(np.zeros((4, self.rows), "int32"), *arguments)
 
 
 def _recorded(text: Text, logits: Any, tokens: Any, columns: Any, step: Any) -> Text:
