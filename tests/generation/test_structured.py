@@ -116,3 +116,62 @@ def test_white_space_between_the_parts_of_json_is_bounded(stories260k):
         matcher, seen = matcher.after(newline), seen + 1
         assert seen <= 1
     assert seen == 1 and matcher.allowed().any()
+
+
+LONG = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string"},
+        "sizes": {"type": "array", "items": {"type": "integer"}},
+        "more": {"type": "array", "items": {"type": "object", "additionalProperties": {"type": "string"}}},
+        "free": True,
+    },
+    "required": ["name", "sizes", "more", "free"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize("new", [95, 130])
+def test_json_is_whole_in_time(stories, new):
+    """A model that would write strings and lists without end is led to the end before max_new_tokens."""
+    model, tokenizer = stories
+    form = {"type": "json_schema", "json_schema": {"schema": LONG}}
+    settings = {"max_new_tokens": new, "do_sample": True, "top_k": 0, "eos_token_id": 2}
+    prompt = tokenizer.encode("Once upon a time")
+    engine = Engine(model, rows=8, capacity=160, tokenizer=tokenizer, jit_compile=False)
+    ids = [engine.add(prompt, response_format=form, seed=seed, **settings) for seed in range(16)]
+    answers = engine.run()
+    lengths = []
+    for id in ids:
+        assert answers[id].finish_reason == "stop"
+        value = json.loads(answers[id].text)
+        assert list(value) == LONG["required"] and isinstance(value["name"], str)
+        assert all(isinstance(size, int) for size in value["sizes"])
+        lengths.append(len(answers[id].tokens))
+    assert len(set(lengths)) > 1 and max(lengths) > new // 2
+
+
+def test_any_json(stories):
+    model, tokenizer = stories
+    form = {"type": "json_schema", "json_schema": {"schema": True}}
+    options = {"max_new_tokens": 24, "do_sample": True, "top_k": 0, "eos_token_id": 2, "jit_compile": False}
+    ids = model.generate([[1, 403]], response_format=form, tokenizer=tokenizer, seed=2, **options)
+    json.loads(tokenizer.decode(np.asarray(ids)[0, 2:].tolist(), skip_special_tokens=True))
+
+
+def test_generate_ends_json_in_time_too(stories):
+    model, tokenizer = stories
+    form = {"type": "json_schema", "json_schema": {"schema": LONG}}
+    ids = model.generate(
+        [tokenizer.encode("Once")] * 2,
+        response_format=form,
+        tokenizer=tokenizer,
+        max_new_tokens=80,
+        do_sample=True,
+        top_k=0,
+        seed=1,
+        eos_token_id=2,
+        jit_compile=False,
+    )
+    for row in np.asarray(ids)[:, len(tokenizer.encode("Once")) :].tolist():
+        assert list(json.loads(tokenizer.decode(row, skip_special_tokens=True))) == LONG["required"]

@@ -171,7 +171,7 @@ class GenerationMixin:
                 vocab_size=self.config.vocab_size,
                 eos_token_ids=config.eos_token_ids,
             )
-            constraint = GrammarProcessor(grammar, prompts.ids.shape[1])
+            constraint = GrammarProcessor(grammar, prompts.ids.shape[1], new)
         processors = proc.build(
             config,
             vocab_size=self.config.vocab_size,

@@ -393,7 +393,7 @@ class Engine:
         for index, row in enumerate(rows):
             if row is not None and row.matcher is not None and row.finish_reason is None:
                 try:
-                    allowed[index] = row.matcher.allowed()
+                    allowed[index] = row.matcher.allowed(row.limit - len(row.new))
                 except Exception as error:  # of this request's grammar; the other rows go on
                     row.fail(error)
         return ops.convert_to_tensor(allowed)

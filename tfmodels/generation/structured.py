@@ -5,6 +5,7 @@ The masks come from the library llguidance (`pip install 'tfmodels[structured]'`
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 from collections.abc import Mapping, Sequence
@@ -21,8 +22,18 @@ _TYPES = '"text", "json_object", "json_schema", "regex" or "grammar"'
 _JSON = {"whitespace_pattern": r"[ \n]?"}
 
 
+# Characters that end parts of JSON, those first that end most.
+_CLOSING = (b'"', b"}", b"]", b",", b":")
+# Tokens that an answer may need to become whole, beyond which it is not tried.
+_LONGEST_END = 512
+# Tokens between two looks at how far the end is, and room for what comes meanwhile.
+_LOOK_EVERY, _SPARE = 4, 16
+
+
 class Grammar:
     """A grammar that an answer must follow.
+
+    JSON is led to its end in time: where `max_new_tokens` comes near, only tokens that end it soonest are allowed.
 
     Args:
         response_format: as servers take it: `{"type": "json_object"}`, `{"type": "json_schema", "json_schema":
@@ -47,17 +58,18 @@ class Grammar:
             raise ValueError("response_format needs an eos_token_id: the answer ends when it is whole.")
         library = _library()
         grammar = _source(response_format, library)
-        reader = _reader(tokenizer._tokenizer.to_str(), vocab_size, tuple(eos_token_ids))
+        reader, closing = _reader(tokenizer._tokenizer.to_str(), vocab_size, tuple(eos_token_ids))
         self._start = library.LLMatcher(reader, grammar)
         problem = self._start.get_error() if self._start.is_error() else ""
         problem = problem or library.LLMatcher.validate_grammar(grammar, reader)
         if problem:
             raise ValueError(f"response_format={quote(response_format)} cannot be met: {problem[:300]}")
         self._ends = np.isin(np.arange(vocab_size), eos_token_ids)
+        self._closing = closing if response_format["type"] in ("json_object", "json_schema") else ()
 
     def matcher(self) -> Matcher:
         """The state of an answer without tokens."""
-        return Matcher(self._start.deep_copy(), self._ends)
+        return Matcher(self._start.deep_copy(), self._ends, self._closing)
 
 
 class Matcher:
@@ -66,15 +78,23 @@ class Matcher:
     Args:
         state: llguidance's matcher.
         ends: bool (vocab_size,), the tokens that end an answer.
+        closing: the same for tokens that end parts of it, those first that are to be taken first; empty where
+            nothing is known of them.
     """
 
-    def __init__(self, state: Any, ends: np.ndarray):
+    def __init__(self, state: Any, ends: np.ndarray, closing: Sequence[np.ndarray] = ()):
         self._state = state
         self._ends = ends
+        self._closing = closing
+        self._closes = False
+        # Tokens to the end when it was looked for first, and the tokens left at which it is looked for again.
+        self._distance: int | None = None
+        self._look_at = 0
 
     def after(self, token: int) -> Matcher:
         """The state after one token more; this one stays."""
-        matcher = Matcher(self._state.deep_copy(), self._ends)
+        matcher = copy.copy(self)
+        matcher._state = self._state.deep_copy()
         matcher.advance(token)
         return matcher
 
@@ -83,12 +103,48 @@ class Matcher:
         if not self._state.is_stopped():
             self._state.consume_token(token)
 
-    def allowed(self) -> np.ndarray:
-        """Which tokens may come next, bool (vocab_size,); those that end it where the answer is whole."""
+    def allowed(self, left: int | None = None) -> np.ndarray:
+        """Which tokens may come next, bool (vocab_size,); those that end it where the answer is whole.
+
+        Args:
+            left: tokens that may still come, this one included; None for any number.
+        """
         if self._state.is_stopped():
             return self._ends
-        mask = np.frombuffer(self._state.compute_bitmask(), np.uint8)
+        if left is not None and self._closing and not self._closes:
+            self._closes = self._must_close(left)
+        return self._soonest(self._state) if self._closes else self._mask(self._state)
+
+    def _mask(self, state: Any) -> np.ndarray:
+        mask = np.frombuffer(state.compute_bitmask(), np.uint8)
         return np.unpackbits(mask, count=len(self._ends), bitorder="little").view(bool)
+
+    def _soonest(self, state: Any) -> np.ndarray:
+        """The allowed tokens that end the answer soonest."""
+        mask = self._mask(state)
+        found = (mask & tokens for tokens in (self._ends, *self._closing))
+        return next((some for some in found if some.any()), mask)
+
+    def _must_close(self, left: int) -> bool:
+        """Whether the answer must come to its end now to be whole in time."""
+        if self._distance is None:
+            self._distance = self._tokens_to_end()
+            self._look_at = 4 * (self._distance + _SPARE)
+        if left > self._look_at:
+            return False
+        # One token may begin a part that has to be ended, too.
+        room = self._distance // 2 + _SPARE
+        distance = self._tokens_to_end()
+        self._look_at = left - _LOOK_EVERY
+        return distance <= _LONGEST_END and left <= distance + room
+
+    def _tokens_to_end(self) -> int:
+        """Tokens that end the answer from here; more than `_LONGEST_END` where there is no such end."""
+        state, count = self._state.deep_copy(), 0
+        while not state.is_stopped() and count <= _LONGEST_END:
+            state.consume_token(int(np.argmax(self._soonest(state))))
+            count += 1
+        return count
 
 
 class GrammarProcessor:
@@ -97,10 +153,12 @@ class GrammarProcessor:
     Args:
         grammar: of all rows.
         prompt_length: tokens that come before the answer.
+        new: tokens of an answer at most.
     """
 
-    def __init__(self, grammar: Grammar, prompt_length: int):
+    def __init__(self, grammar: Grammar, prompt_length: int, new: int):
         self.prompt_length = prompt_length
+        self.new = new
         self._matchers: dict[tuple[int, ...], Matcher] = {(): grammar.matcher()}
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
@@ -112,7 +170,7 @@ class GrammarProcessor:
             if answer not in found:
                 matcher = self._matchers[answer[:-1]]
                 found[answer] = matcher.after(answer[-1]) if answer else matcher
-            rows.append(found[answer].allowed())
+            rows.append(found[answer].allowed(self.new - len(answer)))
         self._matchers = found
         return ops.where(np.stack(rows), scores, -np.inf)
 
@@ -148,7 +206,9 @@ def _source(response_format: Mapping[str, Any], library: Any) -> str:
 
 def _of_schema(schema: Mapping[str, Any] | bool, matcher: Any) -> str:
     """The grammar of JSON that meets a schema; the schema's own `x-guidance` says otherwise where it has one."""
-    own = isinstance(schema, Mapping) and "x-guidance" in schema
+    if schema is True:
+        schema = {}  # the same, and the library takes no options beside a bool
+    own = schema is False or "x-guidance" in schema
     return matcher.grammar_from_json_schema(json.dumps(schema), **({} if own else {"defaults": _JSON}))
 
 
@@ -158,6 +218,10 @@ def wants_grammar(response_format: Any) -> bool:
 
 
 @functools.lru_cache(maxsize=4)
-def _reader(tokenizer_json: str, vocab_size: int, eos_token_ids: tuple[int, ...]) -> Any:
-    """The tokenizer as llguidance reads it, which takes a second for large ones."""
-    return _library().LLTokenizer(tokenizer_json, n_vocab=vocab_size, eos_token=list(eos_token_ids))
+def _reader(
+    tokenizer_json: str, vocab_size: int, eos_token_ids: tuple[int, ...]
+) -> tuple[Any, tuple[np.ndarray, ...]]:
+    """The tokenizer as llguidance reads it, which takes a second for large ones, and its tokens of `_CLOSING`."""
+    reader = _library().LLTokenizer(tokenizer_json, n_vocab=vocab_size, eos_token=list(eos_token_ids))
+    texts = [reader.decode_bytes([token]) for token in range(vocab_size)]
+    return reader, tuple(np.array([text == closing for text in texts]) for closing in _CLOSING)
