@@ -49,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--crowd", type=int, default=200, metavar="N", help="clients at once; 0 for none (%(default)s)"
     )
     parser.add_argument("--max-new-tokens", type=int, default=64, metavar="N", help="of each answer (%(default)s)")
+    parser.add_argument("--temperature", type=float, default=1.0, metavar="T", help="0 is greedy (%(default)s)")
     parser.add_argument("--child", help=argparse.SUPPRESS)
 
 
@@ -81,22 +82,23 @@ def run(options: argparse.Namespace) -> Iterator[Row]:
 
 def _bare(options: argparse.Namespace) -> float:
     """Tokens a second of the engine alone, in a process of its own."""
-    job = json.dumps([options.model, options.rows, options.requests, options.max_new_tokens])
+    job = json.dumps([options.model, options.rows, options.requests, options.max_new_tokens, options.temperature])
     command = [sys.executable, "-m", "tools.bench", "serve", "--child", job]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return float(done.stdout.strip().splitlines()[-1])
 
 
-def measure_engine(model: str, rows: int, requests: int, new: int) -> None:
+def measure_engine(model: str, rows: int, requests: int, new: int, temperature: float) -> None:
     """Print tokens a second of an engine that has all requests at once."""
     from tfmodels import AutoTokenizer, Engine, TFAutoModelForCausalLM
 
     tokenizer = AutoTokenizer.from_pretrained(model)
     engine = Engine(TFAutoModelForCausalLM.from_pretrained(model), rows=rows, tokenizer=tokenizer)
-    prompt, settings = tokenizer.encode(_PROMPT), {"do_sample": True, "top_k": 0, "eos_token_id": None}
+    prompt, settings = tokenizer.encode(_PROMPT), {"max_new_tokens": new, "eos_token_id": None}
+    drawn = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature > 0 else {"do_sample": False}
     for count in (rows, requests):  # the first compiles
         for index in range(count):
-            engine.add(prompt, max_new_tokens=new, seed=index, **settings)
+            engine.add(prompt, **settings, **drawn, **({"seed": index} if temperature > 0 else {}))
         started = time.perf_counter()
         made = sum(len(answer.tokens) for answer in engine.run().values())
         seconds = time.perf_counter() - started
@@ -178,7 +180,8 @@ async def _ask(client: Any, options: argparse.Namespace, seed: int) -> Row:
     import httpx
 
     body = {"stream": True, "stream_options": {"include_usage": True}, "seed": seed}
-    body |= {"max_tokens": options.max_new_tokens} | ({"model": options.name} if options.name else {})
+    body |= {"max_tokens": options.max_new_tokens, "temperature": options.temperature}
+    body |= {"model": options.name} if options.name else {}
     path = "/v1/chat/completions" if options.chat else "/v1/completions"
     body |= {"messages": [{"role": "user", "content": _PROMPT}]} if options.chat else {"prompt": _PROMPT}
     started, first, tokens = time.perf_counter(), None, 0
