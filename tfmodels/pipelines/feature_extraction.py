@@ -38,7 +38,7 @@ def first_output(model: Any, inputs: dict[str, Any], lowering: Lowering) -> dict
 class FeatureExtractionPipeline(Pipeline):
     """Turns texts into the last hidden states of their tokens, by a model without a head.
 
-    The result of a text is a nested list of floats, [1][tokens][hidden_size]. Of a model with a head it is the
+    The result of a text is a nested list of floats, `[1][tokens][hidden_size]`. Of a model with a head it is the
     logits, as in transformers.
 
     Parameters of the constructor and of calls:

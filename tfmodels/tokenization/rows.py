@@ -152,9 +152,9 @@ class Rows(Vocabulary):
             return_overflowing_tokens: return the ids that were cut off as "overflowing_tokens", and how many there
                 were too many as "num_truncated_tokens".
             prepend_batch_axis: return tensors of one row instead of tensors without rows.
-            add_special_tokens, padding, truncation, max_length, stride, pad_to_multiple_of, padding_side,
-                return_tensors, return_token_type_ids, return_attention_mask, return_special_tokens_mask,
-                return_length, verbose: as for calling the tokenizer.
+            add_special_tokens, padding, truncation, max_length, stride, pad_to_multiple_of: as for calling it.
+            padding_side, return_tensors, return_token_type_ids, return_attention_mask, verbose: as for calling it.
+            return_special_tokens_mask, return_length: as for calling it.
 
         Returns:
             The inputs by name.
