@@ -120,8 +120,8 @@ def server():
 def curls():
     """The requests of docs/serving.md."""
     text = (ROOT / "docs" / "serving.md").read_text()
-    section = text[text.index("## Ask") : text.index("```python")]
-    found = re.findall(r"^    (curl .*?)(?=\n\n)", section, re.DOTALL | re.MULTILINE)
+    (block,) = (block for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL) if "curl" in block)
+    found = block.strip().split("\n\n")
     return [re.sub(r"\n\s+", " ", command) for command in found]
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
+from pathlib import Path
 
 import pytest
 from running_server import Running
+from web_page import chromium
 
 pytest.importorskip("starlette", reason="pip install 'tfmodels[serve]'")
 pytest.importorskip("uvicorn", reason="pip install 'tfmodels[serve]'")
@@ -46,3 +49,19 @@ def stories(serve, stories_model):
         return {"stories": LanguageModel("stories", stories_model, tokenizer, options)}
 
     return serve(Worker(load, 12)).ready()
+
+
+@pytest.fixture(scope="session")
+def shots(tmp_path_factory):
+    """The folder of screenshots: TFMODELS_SCREENSHOTS, else a temporary one."""
+    folder = os.environ.get("TFMODELS_SCREENSHOTS")
+    folder = Path(folder) if folder else tmp_path_factory.mktemp("screenshots")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium without a window."""
+    with chromium() as running:
+        yield running

@@ -5,19 +5,10 @@ Screenshots are kept in the folder that TFMODELS_SCREENSHOTS names, else in pyte
 
 from __future__ import annotations
 
-import os
-import shutil
-from pathlib import Path
-
 import httpx
 import pytest
 from running_server import wait_until
-
-webdriver = pytest.importorskip("selenium.webdriver", reason="pip install selenium")
-BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    not (BROWSER and DRIVER), reason="Chromium is not installed: apt-get install chromium chromium-driver"
-)
+from web_page import Page
 
 PROMPT = "Once upon a time"
 HOSTILE = """# A title <img src=x onerror="window.hacked = 1">
@@ -41,74 +32,6 @@ Some *emphasis*, **strength**, `code <b>` and ~~nothing~~, snake_case_names, 2 *
 <iframe src="javascript:window.hacked = 1"></iframe>
 ```
 """
-
-
-@pytest.fixture(scope="module")
-def shots(tmp_path_factory):
-    folder = os.environ.get("TFMODELS_SCREENSHOTS")
-    folder = Path(folder) if folder else tmp_path_factory.mktemp("screenshots")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def browser():
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    # --no-sandbox: tests run as root in containers, where Chromium has no sandbox of its own.
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.add_argument("--force-prefers-reduced-motion")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=DRIVER))
-    yield driver
-    driver.quit()
-
-
-class Page:
-    """The page, as a person sees it."""
-
-    def __init__(self, browser, url):
-        self.browser, self.url = browser, url
-
-    def open(self, width=1100, height=800, **kept):
-        """Load it anew with nothing kept but these entries of the browser's storage."""
-        self.browser.set_window_size(width, height)
-        self.browser.get(self.url)
-        self.run("localStorage.clear(); sessionStorage.clear()")
-        for name, value in kept.items():
-            self.run("localStorage.setItem(arguments[0], JSON.stringify(arguments[1]))", f"tfmodels.{name}", value)
-        self.browser.refresh()
-        self.wait("document.querySelector('#dot').className === 'dot ready'")
-        return self
-
-    def run(self, script, *arguments):
-        return self.browser.execute_script(script, *arguments)
-
-    def wait(self, condition, seconds=60):
-        wait_until(lambda: self.run(f"return {condition}"), seconds)
-
-    def find(self, selector):
-        return self.browser.find_element("css selector", selector)
-
-    def say(self, text):
-        """Type a message and send it by the keyboard."""
-        self.find("#text").send_keys(text, "\ue007")
-
-    def texts(self):
-        return self.run("return [...document.querySelectorAll('.message .body')].map((one) => one.innerText.trim())")
-
-    def answered(self):
-        self.wait("document.querySelector('#stop').hidden && document.querySelectorAll('.figures').length > 0")
-
-    def press(self, message, label):
-        """Press a button below a message."""
-        script = "return [...document.querySelectorAll('.message')[arguments[0]].querySelectorAll('.foot button')]"
-        self.run(f"({script[7:]}.find((one) => one.textContent === arguments[1])).click()", message, label)
-
-    def problems(self):
-        """Complaints of the browser, without those about the status of an answer."""
-        return [line for line in self.browser.get_log("browser") if "the server responded with" not in line["message"]]
 
 
 @pytest.fixture
