@@ -342,7 +342,7 @@ def _hint(name: str) -> str:
 moved.install(_hint)
 
 
-def __getattr__(name: str) -> Any:
+def _imported(name: str) -> Any:
     if name == "__all__":
         value = sorted({*_MODULES, *_family_names()})
     elif name in _MODULES:
@@ -357,6 +357,10 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'tfmodels' has no attribute {quote(name)}{hint}")
     globals()[name] = value
     return value
+
+
+if not TYPE_CHECKING:  # checkers know the names, and take others for mistakes
+    __getattr__ = _imported
 
 
 def __dir__() -> list[str]:

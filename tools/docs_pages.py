@@ -57,7 +57,7 @@ WITH_INHERITED = ("tfmodels.tokenization.PreTrainedTokenizerFast", "tfmodels.mod
 def public_names() -> dict[str, list[str]]:
     """The public names by the module that has them."""
     source = ast.parse((ROOT / "tfmodels" / "__init__.py").read_text())
-    (block,) = (node for node in source.body if isinstance(node, ast.If))
+    block = next(node for node in source.body if isinstance(node, ast.If))
     found: dict[str, list[str]] = {}
     for node in block.body:
         if isinstance(node, ast.ImportFrom) and node.module != "tfmodels":

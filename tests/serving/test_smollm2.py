@@ -44,6 +44,6 @@ def test_the_capital_of_france_on_the_page(smollm2, browser, shots):
     page.answered()
     assert "Paris" in page.texts()[1]
     page.say("And of Italy?")
-    page.wait("document.querySelectorAll('.figures').length > 1")
+    page.wait("document.querySelectorAll('.figures').length > 1 && document.querySelector('#stop').hidden")
     browser.save_screenshot(str(shots / "smollm2.png"))
     assert "Rome" in page.texts()[3] and page.problems() == []

@@ -6,7 +6,7 @@ variants, and everything else whose `model_type` is "distilbert".
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import keras
 from keras import ops
@@ -68,6 +68,16 @@ class DistilBertConfig(ModelConfig):
     qa_dropout: float = 0.1
     seq_classif_dropout: float = 0.2
     pad_token_id: int | None = 0
+
+    if TYPE_CHECKING:
+        # fmt: off
+        def __init__(
+            self, vocab_size: int = 30522, max_position_embeddings: int = 512, sinusoidal_pos_embds: bool = False,
+            n_layers: int = 6, n_heads: int = 12, dim: int = 768, hidden_dim: int = 3072, dropout: float = 0.1,
+            attention_dropout: float = 0.1, activation: str = "gelu", initializer_range: float = 0.02,
+            qa_dropout: float = 0.1, seq_classif_dropout: float = 0.2, pad_token_id: int | None = 0, **kwargs: Any
+        ) -> None: ...
+        # fmt: on
 
     def validate(self) -> None:
         self.check_positive("vocab_size", "max_position_embeddings", "n_layers", "n_heads", "dim", "hidden_dim")

@@ -8,7 +8,7 @@ and everything else whose `model_type` is "gemma3_text".
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tfmodels.cache import kv
 from tfmodels.configs.decoder import FULL, SLIDING, LayerTypesConfig
@@ -73,6 +73,22 @@ class Gemma3TextConfig(LayerTypesConfig):
     attn_logit_softcapping: float | None = None
     rope_local_base_freq: float = 10000.0
     use_bidirectional_attention: bool = False
+
+    if TYPE_CHECKING:
+        # fmt: off
+        def __init__(
+            self, vocab_size: int = 262208, hidden_size: int = 2304, intermediate_size: int = 9216,
+            num_hidden_layers: int = 26, num_attention_heads: int = 8, num_key_value_heads: int | None = 4,
+            head_dim: int | None = 256, hidden_act: str = "gelu_pytorch_tanh", max_position_embeddings: int = 131072,
+            initializer_range: float = 0.02, rms_norm_eps: float = 1e-06, use_cache: bool = True,
+            pad_token_id: int | None = 0, eos_token_id: int | list[int] | None = 1, bos_token_id: int | None = 2,
+            tie_word_embeddings: bool = True, rope_theta: float | None = None, attention_bias: bool = False,
+            attention_dropout: float = 0.0, query_pre_attn_scalar: float = 256, sliding_window: int | None = 4096,
+            layer_types: list[str] | None = None, final_logit_softcapping: float | None = None,
+            attn_logit_softcapping: float | None = None, rope_scaling: dict[str, Any] | None = None,
+            rope_local_base_freq: float = 10000.0, use_bidirectional_attention: bool = False, **kwargs: Any
+        ) -> None: ...
+        # fmt: on
 
     @classmethod
     def normalize(cls, values: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ whose `model_type` is "gpt_neox".
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import keras
 from keras import ops
@@ -80,6 +80,20 @@ class GPTNeoXConfig(RotaryConfig):
     attention_dropout: float = 0.0
     hidden_dropout: float = 0.0
     classifier_dropout: float | None = 0.1
+
+    if TYPE_CHECKING:
+        # fmt: off
+        def __init__(
+            self, vocab_size: int = 50432, hidden_size: int = 6144, num_hidden_layers: int = 44,
+            num_attention_heads: int = 64, intermediate_size: int = 24576, hidden_act: str = "gelu",
+            rotary_pct: float | None = None, rotary_emb_base: float | None = None, attention_dropout: float = 0.0,
+            hidden_dropout: float = 0.0, classifier_dropout: float | None = 0.1, max_position_embeddings: int = 2048,
+            initializer_range: float = 0.02, layer_norm_eps: float = 1e-05, use_cache: bool = True,
+            bos_token_id: int | None = 0, eos_token_id: int | list[int] | None = 2, tie_word_embeddings: bool = False,
+            use_parallel_residual: bool = True, rope_scaling: dict[str, Any] | None = None,
+            attention_bias: bool = True, **kwargs: Any
+        ) -> None: ...
+        # fmt: on
 
     def validate(self) -> None:
         self.check_positive("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers")

@@ -7,7 +7,7 @@ MPT-30B, their variants, and everything else whose `model_type` is "mpt".
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import keras
 from keras import ops
@@ -136,6 +136,19 @@ class MptConfig(ModelConfig):
     resid_pdrop: float = 0.0
     init_device: str = "cpu"
     verbose: int = 0
+
+    if TYPE_CHECKING:
+        # fmt: off
+        def __init__(
+            self, d_model: int = 2048, n_heads: int = 16, n_layers: int = 24, expansion_ratio: float = 4,
+            max_seq_len: int = 2048, vocab_size: int = 50368, resid_pdrop: float = 0.0,
+            layer_norm_epsilon: float = 1e-05, emb_pdrop: float = 0.0, learned_pos_emb: bool = True,
+            attn_config: MptAttentionConfig | dict[str, Any] | None = None, init_device: str = "cpu",
+            logit_scale: float | str | None = None, no_bias: bool = True, verbose: int = 0,
+            embedding_fraction: float = 1.0, norm_type: str = "low_precision_layernorm", use_cache: bool = False,
+            initializer_range: float = 0.02, **kwargs: Any
+        ) -> None: ...
+        # fmt: on
 
     @property
     def intermediate_size(self) -> int:

@@ -10,7 +10,7 @@ eagerly.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -32,6 +32,11 @@ from tfmodels.generation.structured import Grammar, GrammarProcessor, wants_gram
 from tfmodels.runtime.buckets import bucket_batch, bucket_length
 from tfmodels.utils.files import Staged
 from tfmodels.utils.warn import warn
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from tfmodels.generation.keywords import GenerationKeywords
 
 
 class GenerationMixin:
@@ -82,7 +87,7 @@ class GenerationMixin:
         response_format: Mapping[str, Any] | None = None,
         tokenizer: Any = None,
         streamer: Any = None,
-        **kwargs: Any,
+        **kwargs: Unpack[GenerationKeywords],
     ) -> Any:
         """Continue prompts.
 
@@ -227,7 +232,7 @@ class GenerationMixin:
         tokenizer: Any = None,
         logprobs: int | None = None,
         show_progress: bool = False,
-        **kwargs: Any,
+        **kwargs: Unpack[GenerationKeywords],
     ) -> list[Completion]:
         """Continue many prompts of different lengths, each in a row of its own (`tfmodels.Engine`).
 

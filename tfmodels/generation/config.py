@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Mapping, Set
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tfmodels.checkpoints import hub, upload
 from tfmodels.checkpoints.files import CheckpointNotFoundError
@@ -36,6 +36,11 @@ from tfmodels.utils.json_files import read_object, write_object
 from tfmodels.utils.plain import plain
 from tfmodels.utils.text import did_you_mean, quote
 from tfmodels.utils.warn import warn
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from tfmodels.generation.keywords import GenerationKeywords
 
 FILE_NAME = "generation_config.json"
 DEFAULT_NEW_TOKENS = 20
@@ -72,7 +77,7 @@ class GenerationConfig(Settings, upload.PushToHub):
     # __dict__, which holds just the settings that were given.
     __slots__ = ("_from_file",)
 
-    def __init__(self, **settings: Any):
+    def __init__(self, **settings: Unpack[GenerationKeywords]):
         object.__setattr__(self, "_from_file", frozenset())
         _refuse_unknown(settings, FIELDS)
         self._set(settings)

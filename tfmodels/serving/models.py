@@ -132,7 +132,7 @@ class LanguageModel:
             return None
         try:
             return Grammar(
-                _on_one_line(response_format),
+                response_format,
                 tokenizer=self.tokenizer,
                 vocab_size=self.model.config.vocab_size,
                 eos_token_ids=self.config.eos_token_ids,
@@ -146,20 +146,6 @@ class LanguageModel:
         from tfmodels.serving.pooling import MeanPooling
 
         return MeanPooling(self.model, self.tokenizer, self.capacity)
-
-
-# llguidance's own settings in a schema: where it may choose, a small model writes spaces without end.
-_ONE_LINE = {"whitespace_flexible": False}
-
-
-def _on_one_line(response_format: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A response format whose JSON has no spaces between its parts; a schema that says how itself stays as it is."""
-    kind, named = response_format.get("type"), response_format.get("json_schema")
-    if kind == "json_object":
-        named = {"schema": {"type": "object"}}
-    elif kind != "json_schema" or not isinstance(named, Mapping) or not isinstance(named.get("schema"), Mapping):
-        return response_format
-    return {"type": "json_schema", "json_schema": {**named, "schema": {"x-guidance": _ONE_LINE, **named["schema"]}}}
 
 
 class EncoderModel:
