@@ -387,7 +387,6 @@ def test_neutral_values_pass_whatever_setting_they_belong_to():
 def test_what_would_not_be_done_is_refused():
     for settings in (
         {"low_memory": True},
-        {"prefill_chunk_size": 128},
         {"cache_implementation": "quantized"},
         {"cache_implementation": "offloaded"},
         {"cache_config": {"nbits": 4}},

@@ -149,6 +149,8 @@ class GenerationMixin:
                 "give an assistant_model that shares this model's tokenizer, and leave assistant_tokenizer out."
             )
         config = config.update(**kwargs)
+        if config.prefill_chunk_size is not None and kwargs.get("use_cache") is not False:
+            config = config.update(use_cache=True)
         guided = config.guidance_scale not in (None, 1.0)
         _check_combination(config, guided, streamer, past_key_values)
         _warn_of_unused(
@@ -189,6 +191,7 @@ class GenerationMixin:
             "use_cache": config.use_cache,
             "keep_scores": config.output_scores and config.return_dict_in_generate,
             "keep_logits": config.output_logits and config.return_dict_in_generate,
+            "prefill_chunk": config.prefill_chunk_size,
             "whole_cache": config.return_dict_in_generate or past_key_values is not None,
             "jit_compile": config.compiles,
             "lowering": lowering_for(config.compiles),
@@ -430,5 +433,7 @@ def _check_combination(config: GenerationConfig, guided: bool, streamer: Any, pa
         for name in ("output_attentions", "output_hidden_states"):
             if getattr(config, name):
                 raise ValueError(f"{name}=True is given for plain greedy decoding and sampling only.")
+    if config.prefill_chunk_size is not None and not config.use_cache:
+        raise ValueError(f"prefill_chunk_size={config.prefill_chunk_size} needs use_cache=True.")
     if past_key_values is not None and (not config.use_cache or guided or config.num_return_sequences > 1):
         raise ValueError("past_key_values need use_cache=True, one sequence per prompt and no guidance_scale.")

@@ -91,6 +91,12 @@ class Settings:
         None, checks.positive, "seconds after which generation stops, once there is a new token."
     )
 
+    prefill_chunk_size: int | None = setting(
+        None,
+        checks.positive_integer,
+        "tokens of a prompt that are run at a time: long ones then need less memory, and the result is the same.",
+    )
+
     do_sample: bool = setting(
         False,
         checks.boolean,
@@ -277,7 +283,6 @@ UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "low_memory": (None, False),
     "num_beam_groups": (None, 1),
     "penalty_alpha": (0.0, None),
-    "prefill_chunk_size": (None,),
     "speculation_type": (None,),
     "token_healing": (None, False),
     "top_h": (None,),

@@ -16,9 +16,8 @@ from keras import ops
 from tfmodels.cache import kv
 from tfmodels.generation import logits_processors as proc
 from tfmodels.generation.sampling import choose_tokens
-from tfmodels.generation.step import Decoder, Prompt, State
+from tfmodels.generation.step import Decoder, Prompt, State, run_prompt
 from tfmodels.generation.strategies import Sampling, SamplingInputs
-from tfmodels.kernels.masks import positions_from_mask
 from tfmodels.layers.columns import take_columns
 from tfmodels.layers.tokens import TokenInputs
 
@@ -89,9 +88,8 @@ class SpeculativeDecoder(Decoder):
         state, logits = super().forward_prompt(prompt)
         cache = None
         if self.assistant is not None:
-            mask = prompt.attended[:, : prompt.ids.shape[1]]
-            tokens = TokenInputs(prompt.ids, mask=mask, positions=positions_from_mask(mask))
-            _, cache = self.assistant.backbone.step(tokens, lowering=self.lowering)
+            whole = prompt._replace(past=None)
+            _, cache = run_prompt(self.assistant.backbone, whole, self.prefill_chunk, self.lowering)
             cache = kv.merge_rows(kv.to_static(cache, prompt.attended.shape[1]))
         drafting = Drafting(cache, self._start_count(), ops.convert_to_tensor(1, "int32"))
         return state._replace(carry=drafting), logits

@@ -84,6 +84,7 @@ class Decoder:
         processors: the score processors, whose numbers and tokens are replaced by inputs.
         use_cache, keep_scores, keep_logits: as in `GenerationConfig`.
         whole_cache: keep all positions, those too that layers with a window no longer need.
+        prefill_chunk: tokens of a prompt that are run at a time, or None for all.
         jit_compile: whether programs are compiled by XLA.
         lowering: which operations the model takes; `decoding.for_xla()` for programs that XLA compiles.
     """
@@ -98,6 +99,7 @@ class Decoder:
         keep_scores: bool = False,
         keep_logits: bool = False,
         whole_cache: bool = False,
+        prefill_chunk: int | None = None,
         jit_compile: bool = True,
         lowering: Lowering = PLAIN,
     ):
@@ -109,8 +111,10 @@ class Decoder:
         self.keep_logits = keep_logits
         self.jit_compile = jit_compile
         self.windows = None if whole_cache else model.backbone.cache_windows
+        self.prefill_chunk = prefill_chunk
         self.lowering = lowering
-        self.key = (strategy, proc.split(processors)[0], use_cache, keep_scores, keep_logits, self.windows)
+        kept = (use_cache, keep_scores, keep_logits, self.windows)
+        self.key = (strategy, proc.split(processors)[0], *kept, prefill_chunk)
 
     # Passes through the model --------------------------------------------------------------------------------
 
@@ -119,15 +123,8 @@ class Decoder:
         batch, capacity = prompt.attended.shape
         length = prompt.ids.shape[1]
         mask = prompt.attended[:, :length]
-        known = 0 if prompt.past is None else prompt.past[0][0].shape[2]
-        tokens = TokenInputs(
-            ids=prompt.ids[:, known:] if prompt.embeds is None else None,
-            embeds=prompt.embeds,
-            mask=mask,
-            positions=positions_from_mask(mask)[:, known:],
-        )
-        hidden, cache = self.model.backbone.step(tokens, prompt.past, lowering=self.lowering)
-        logits = self._next_logits(hidden[:, -1:])
+        hidden, cache = run_prompt(self.model.backbone, prompt, self.prefill_chunk, self.lowering)
+        logits = self._next_logits(hidden)
         room, rows = capacity - length, batch * self.strategy.rows
         embeds = None
         if prompt.embeds is not None and not self.use_cache:
@@ -256,6 +253,59 @@ class Decoder:
     def traced(self, name: str) -> Callable:
         """Return a method as it is traced: with the garbage collector paused."""
         return traced(getattr(self, name))
+
+
+def run_prompt(backbone: Any, prompt: Prompt, chunk: int | None, lowering: Lowering) -> tuple[Any, Any]:
+    """Run a prompt through a backbone.
+
+    Args:
+        backbone: of the model.
+        prompt: what to run.
+        chunk: tokens at a time, so that no pass looks at more than these and the cache; None for all.
+        lowering: of the passes.
+
+    Returns:
+        Hidden states of the last column, (batch, 1, hidden_size), and a growing cache.
+    """
+    length = prompt.ids.shape[1]
+    mask = prompt.attended[:, :length]
+    positions = positions_from_mask(mask)
+    known = 0 if prompt.past is None else prompt.past[0][0].shape[2]
+
+    def tokens(first: int, last: int) -> TokenInputs:
+        if prompt.embeds is not None:
+            ids, embeds = None, prompt.embeds[:, first:last]
+        else:
+            ids, embeds = prompt.ids[:, first:last], None
+        return TokenInputs(ids=ids, embeds=embeds, mask=mask[:, :last], positions=positions[:, first:last])
+
+    if chunk is None or length - known <= chunk:
+        hidden, cache = backbone.step(tokens(known, length), prompt.past, lowering=lowering)
+        return hidden[:, -1:], cache
+    # The first chunk says which cache the model makes; the others are turns of a loop, and the last of them may run
+    # some tokens again.
+    start = known + chunk
+    hidden, cache = backbone.step(tokens(known, start), prompt.past, lowering=lowering)
+    cache = kv.merge_rows(kv.to_static(cache, length))
+
+    def turn(start: Any, hidden: Any, cache: kv.StaticCache) -> tuple[Any, Any, Any]:
+        first = ops.minimum(start, length - chunk)
+        columns = TokenInputs(
+            ids=take_columns(prompt.ids, first, chunk) if prompt.embeds is None else None,
+            embeds=None if prompt.embeds is None else take_columns(prompt.embeds, first, chunk),
+            mask=mask,
+            positions=take_columns(positions, first, chunk),
+        )
+        cache = kv.split_rows(cache._replace(length=first), mask.shape[0])
+        hidden, cache = backbone.step(columns, cache, lowering=lowering)
+        return start + chunk, hidden[:, -1:], kv.merge_rows(cache)
+
+    _, hidden, cache = while_loop(
+        lambda state: state[0] < length,
+        lambda state: turn(*state),
+        (ops.convert_to_tensor(start, "int32"), hidden[:, -1:], cache),
+    )
+    return hidden, kv.split_rows(cache, mask.shape[0]).layers
 
 
 def traced(function: Callable) -> Callable:
