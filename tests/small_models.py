@@ -41,6 +41,8 @@ MORE = {
     "bert": {**SIZES, "intermediate_size": 24, "max_position_embeddings": 32},
     "distilbert": {**SIZES, "intermediate_size": 24, "max_position_embeddings": 32},
     "roberta": {**SIZES, "intermediate_size": 24, "max_position_embeddings": 32},
+    "modernbert": {**SIZES, "intermediate_size": 24, "local_attention": 4, "global_attn_every_n_layers": 2}
+    | {"pad_token_id": 0, "max_position_embeddings": 32},
 }
 
 

@@ -113,6 +113,15 @@ if TYPE_CHECKING:  # what type checkers and editors know; tests compare it with 
         TFMistralForTokenClassification as TFMistralForTokenClassification,
         TFMistralModel as TFMistralModel,
     )
+    from tfmodels.families.modernbert import (
+        ModernBertConfig as ModernBertConfig,
+        TFModernBertForMaskedLM as TFModernBertForMaskedLM,
+        TFModernBertForMultipleChoice as TFModernBertForMultipleChoice,
+        TFModernBertForQuestionAnswering as TFModernBertForQuestionAnswering,
+        TFModernBertForSequenceClassification as TFModernBertForSequenceClassification,
+        TFModernBertForTokenClassification as TFModernBertForTokenClassification,
+        TFModernBertModel as TFModernBertModel,
+    )
     from tfmodels.families.mpnet import (
         MPNetConfig as MPNetConfig,
         TFMPNetForMaskedLM as TFMPNetForMaskedLM,

@@ -82,6 +82,7 @@ FAMILIES: dict[str, Family] = {
     "bert": Family("bert", "Bert", BERT_HEADS, "BertTokenizer"),
     "distilbert": Family("distilbert", "DistilBert", ENCODER_HEADS, "DistilBertTokenizer"),
     "roberta": Family("roberta", "Roberta", ENCODER_HEADS, "RobertaTokenizer"),
+    "modernbert": Family("modernbert", "ModernBert", ENCODER_HEADS, "PreTrainedTokenizer"),
     "mpnet": Family("mpnet", "MPNet", ENCODER_HEADS, "MPNetTokenizer"),
 }
 

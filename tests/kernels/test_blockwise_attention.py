@@ -15,6 +15,7 @@ from tfmodels.layers.attention import attend
 SHAPES = {
     "causal": {"heads": (4, 2), "lengths": (300, 300), "causal": True},
     "window": {"heads": (4, 4), "lengths": (600, 600), "causal": True, "window": 70},
+    "both_sides": {"heads": (4, 2), "lengths": (600, 600), "causal": False, "window": 41, "ahead": 300},
     "full": {"heads": (2, 2), "lengths": (270, 300), "causal": False},
     "continued": {"heads": (4, 1), "lengths": (30, 330), "causal": True, "offset": 300},
     "short": {"heads": (4, 2), "lengths": (7, 7), "causal": True},
@@ -55,11 +56,12 @@ def both(rng, heads, lengths, mask, bias_shape, compiled, **parts):
 def test_equals_the_plain_form(shape, compiled):
     rng = np.random.default_rng(len(shape))
     parts = dict(SHAPES[shape])
-    heads, lengths, window = parts.pop("heads"), parts.pop("lengths"), parts.pop("window", None)
+    heads, lengths = parts.pop("heads"), parts.pop("lengths")
+    window, ahead = parts.pop("window", None), parts.pop("ahead", None)
     padding = np.ones((2, lengths[1]), bool)
     padding[1, :3] = False
     mask = make_mask(tf.constant(padding), query_length=lengths[0], key_length=lengths[1], **parts)
-    mask = mask.with_window(window) if window else mask
+    mask = mask.with_window(window, ahead) if window else mask
     for want, got in zip(*both(rng, heads, lengths, mask, None, compiled), strict=True):
         np.testing.assert_allclose(got, want, atol=1e-5)
 
@@ -75,6 +77,7 @@ def test_equals_the_plain_form(shape, compiled):
         {"causal": True, "fills": True},
         {"causal": True, "window": 70, "fills": True},
         {"causal": True, "window": 70, "fills": True, "offset": 300},
+        {"causal": False, "window": 70, "ahead": 20},
         {"causal": False, "pairs": True},
     ],
     ids=str,
@@ -82,7 +85,7 @@ def test_equals_the_plain_form(shape, compiled):
 def test_queries_that_see_no_key_get_what_the_plain_form_gives(parts, compiled):
     """Rows padded left, right, within and whole; outputs and gradients at every query, the unseeing ones included."""
     rng, parts = np.random.default_rng(5), dict(parts)
-    window, fills, pairs = (parts.pop(name, None) for name in ("window", "fills", "pairs"))
+    window, ahead, fills, pairs = (parts.pop(name, None) for name in ("window", "ahead", "fills", "pairs"))
     keys, offset = 400, parts.get("offset", 0)
     padding = np.ones((4, keys), bool)
     padding[0, :350] = padding[1, 100:] = padding[2, 20:390] = padding[3] = False
@@ -95,7 +98,7 @@ def test_queries_that_see_no_key_get_what_the_plain_form_gives(parts, compiled):
     def run(implementation):
         mask = make_mask(padding, query_length=keys - offset, key_length=keys, **parts)
         mask = dataclasses.replace(mask, fills=bool(fills))
-        mask = mask.with_window(window) if window else mask
+        mask = mask.with_window(window, ahead) if window else mask
         with tf.GradientTape() as tape:
             tape.watch(arrays)
             output, _ = attend(*arrays, mask=mask, scale=0.3, implementation=implementation)

@@ -30,6 +30,16 @@ def test_causal_window_padding(rows, queries, past, window, data):
                 assert limited[row, query, key] == (seen and key > past + query - window)
 
 
+@pytest.mark.parametrize("back, ahead", [(0, 0), (2, 1), (1, 9), (9, 2)])
+def test_windows_to_both_sides(back, ahead):
+    padding = np.array([[1, 1, 1, 0, 1, 1], [0, 1, 1, 1, 1, 1]])
+    mask = make_mask(padding, causal=False, query_length=6, key_length=6).with_window(back + 1, ahead)
+    distance = np.arange(6)[None] - np.arange(6)[:, None]
+    want = (distance >= -back) & (distance <= ahead) & (padding[:, None] == 1)
+    np.testing.assert_array_equal(dense(mask, 2), want)
+    np.testing.assert_array_equal(np.asarray(mask.sees())[:, 0, :, 0], want.any(-1))
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=4))
 def test_packed_sequences_see_only_themselves(lengths):

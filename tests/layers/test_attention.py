@@ -160,6 +160,10 @@ class TestFlash:
                 {"mask": make_mask(np.ones((2, 64)), causal=True, query_length=64, key_length=64).with_window(8)},
                 "padding",
             ),
+            (
+                {"mask": make_mask(None, causal=False, query_length=64, key_length=64).with_window(9, ahead=8)},
+                "not causal",
+            ),
             ({"return_weights": True}, "weights are wanted"),
             ({"drops": True}, "dropped in training"),
             ({"head_mask": np.ones((1, 4, 64, 64))}, "head mask"),

@@ -27,13 +27,13 @@ _VARIABLE_NAMES = {
 HEAD_LAYERS = {
     "ForCausalLM": ("lm_head", "embed_out"),
     "LMHeadModel": ("lm_head",),
-    "ForMaskedLM": ("lm_head",),
+    "ForMaskedLM": ("lm_head", "head", "decoder"),
     "ForPreTraining": ("lm_head", "seq_relationship"),
     "ForNextSentencePrediction": ("seq_relationship",),
-    "ForSequenceClassification": ("score", "classifier", "pre_classifier"),
-    "ForTokenClassification": ("score", "classifier"),
-    "ForMultipleChoice": ("classifier", "pre_classifier"),
-    "ForQuestionAnswering": ("qa_outputs",),
+    "ForSequenceClassification": ("score", "classifier", "pre_classifier", "head"),
+    "ForTokenClassification": ("score", "classifier", "head"),
+    "ForMultipleChoice": ("classifier", "pre_classifier", "head"),
+    "ForQuestionAnswering": ("qa_outputs", "classifier", "head"),
 }
 _ALL_HEAD_LAYERS = frozenset(layer for layers in HEAD_LAYERS.values() for layer in layers)
 

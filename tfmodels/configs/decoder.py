@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from tfmodels.configs.layer_types import FULL, SLIDING, check_layer_types
 from tfmodels.configs.part import configuration
 from tfmodels.configs.rotary import RotaryConfig
-from tfmodels.utils.text import quote
-
-FULL, SLIDING = "full_attention", "sliding_attention"
 
 
 @configuration
@@ -134,16 +132,9 @@ class LayerTypesConfig(DecoderConfig):
             self.layer_types = [self.usual_layer_type(index) for index in range(self.num_hidden_layers)]
 
     def validate(self) -> None:
-        kinds = self.layer_types
-        if not isinstance(kinds, list) or any(kind not in (FULL, SLIDING) for kind in kinds):
-            raise ValueError(f"layer_types={quote(kinds)}; a list of {FULL!r} and {SLIDING!r} was expected.")
-        if len(kinds) != self.num_hidden_layers:
-            raise ValueError(
-                f"layer_types={quote(kinds)} describes {len(kinds)} layers; num_hidden_layers="
-                f"{self.num_hidden_layers} was expected."
-            )
+        check_layer_types(self)
         super().validate()
-        if SLIDING in kinds:
+        if SLIDING in self.layer_types:
             self.check_positive("sliding_window")
 
 

@@ -6,6 +6,7 @@ variants, and everything else whose `model_type` is "distilbert".
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import keras
@@ -165,7 +166,9 @@ class TFDistilBertForSequenceClassification(
     def make_head(self) -> None:
         self.make_features(self.config.num_labels)
 
-    def classify(self, hidden: Any, input_ids: Any, training: bool | None, lowering: Lowering = PLAIN) -> Any:
+    def classify(
+        self, hidden: Any, inputs: Mapping[str, Any], training: bool | None, lowering: Lowering = PLAIN
+    ) -> Any:
         return self.classifier(self.features(hidden, training, lowering), lowering=lowering)
 
 
@@ -175,7 +178,9 @@ class TFDistilBertForMultipleChoice(FirstTokenFeatures, heads.MultipleChoiceHead
     def make_head(self) -> None:
         self.make_features(1)
 
-    def choice_features(self, outputs: Any, training: bool | None, lowering: Lowering) -> Any:
+    def choice_features(
+        self, outputs: Any, inputs: Mapping[str, Any], training: bool | None, lowering: Lowering
+    ) -> Any:
         return self.features(outputs.last_hidden_state, training, lowering)
 
 
@@ -190,5 +195,5 @@ class TFDistilBertForQuestionAnswering(heads.QuestionAnsweringHead, TFDistilBert
         super().make_head()
         self.dropout = keras.layers.Dropout(self.config.qa_dropout, dtype=self.dtype_policy, name="dropout")
 
-    def answer_features(self, hidden: Any, training: bool | None) -> Any:
+    def answer_features(self, hidden: Any, training: bool | None, lowering: Lowering) -> Any:
         return self.dropout(hidden, training=training)

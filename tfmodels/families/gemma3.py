@@ -7,11 +7,11 @@ and everything else whose `model_type` is "gemma3_text".
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tfmodels.cache import kv
-from tfmodels.configs.decoder import FULL, SLIDING, LayerTypesConfig
+from tfmodels.configs.decoder import LayerTypesConfig
+from tfmodels.configs.layer_types import FULL, SLIDING, split_rotary_kinds
 from tfmodels.configs.part import configuration
 from tfmodels.generation.api import GenerationMixin
 from tfmodels.layers.linear import build_all
@@ -92,18 +92,7 @@ class Gemma3TextConfig(LayerTypesConfig):
 
     @classmethod
     def normalize(cls, values: dict[str, Any]) -> dict[str, Any]:
-        both = values.get("rope_parameters")
-        if isinstance(both, Mapping) and (FULL in both or SLIDING in both):
-            local = dict(both.get(SLIDING) or {})
-            values = {**values, "rope_parameters": both.get(FULL) or {}}
-            if local.pop("rope_type", "default") != "default" or local.keys() - {"rope_theta"}:
-                raise ValueError(
-                    f"rope_parameters[{SLIDING!r}]={quote(both[SLIDING])} in {cls.__name__}; only rope_theta of type "
-                    f"'default' was expected there."
-                )
-            if "rope_theta" in local:
-                values["rope_local_base_freq"] = local["rope_theta"]
-        return super().normalize(values)
+        return super().normalize(split_rotary_kinds(values, "rope_local_base_freq", cls.__name__))
 
     @property
     def table_scale(self) -> float:

@@ -187,8 +187,9 @@ class _Job:
         """First key block that query block i sees, and the one after the last."""
         first, end = ops.convert_to_tensor(0, "int32"), ops.convert_to_tensor(self.keys.blocks, "int32")
         start = ops.cast(self.mask.offset, "int32") + i * self.queries.block
-        if self.mask.causal:
-            end = ops.minimum(end, (start + self.queries.block - 1) // self.keys.block + 1)
+        if self.mask.last_ahead is not None:
+            last = start + self.queries.block - 1 + self.mask.last_ahead
+            end = ops.minimum(end, last // self.keys.block + 1)
         if self.mask.window is not None:
             first = ops.minimum(end, ops.maximum(0, start - self.mask.window + 1) // self.keys.block)
         return first, end
@@ -203,8 +204,8 @@ class _Job:
         limits = [self.block_of_pairs(limit, i, j) for limit in self.limits if limit is not None]
         if self.keys.padded > self.keys.size:
             limits.append(_as_pairs(keys < self.keys.size))
-        if self.mask.causal:
-            limits.append(_as_pairs(keys <= queries))
+        if self.mask.last_ahead is not None:
+            limits.append(_as_pairs(keys <= queries + self.mask.last_ahead))
         if self.mask.window is not None:
             limits.append(_as_pairs(keys > queries - self.mask.window))
         if self.own_segment is not None:

@@ -26,7 +26,8 @@ class AttentionMask:
     Fields:
         query_length, key_length: ints, or int32 scalars where the shape is dynamic.
         causal: no key after the query.
-        window: only the last `window` keys up to the query.
+        window: only the last `window` keys up to the query, and those after it that the next field leaves.
+        ahead: only the next `ahead` keys after the query; None for all.
         keys: bool (batch, key_length), False at padding.
         segments: int32 (batch or 1, query_length): queries see keys of their own segment (packed sequences).
         pairs: bool (batch or 1, heads or 1, query_length, key_length), a mask the user made whole.
@@ -40,6 +41,7 @@ class AttentionMask:
     key_length: Any
     causal: bool = False
     window: int | None = None
+    ahead: int | None = None
     keys: Any = None
     segments: Any = None
     pairs: Any = None
@@ -48,7 +50,7 @@ class AttentionMask:
     fills: bool = False
 
     @functools.cached_property
-    def _windowed(self) -> dict[int, AttentionMask]:
+    def _windowed(self) -> dict[tuple[int, int | None], AttentionMask]:
         return {}
 
     @functools.cached_property
@@ -88,7 +90,8 @@ class AttentionMask:
         if self.pairs is not None or self._offset_per_row:
             return ops.any(self.allowed, axis=-1, keepdims=True)
         query = ops.arange(self.query_length, dtype="int32") + self.offset
-        last = query if self.causal else ops.full_like(query, self.key_length - 1)
+        last = ops.full_like(query, self.key_length - 1)
+        last = last if self.last_ahead is None else ops.minimum(last, query + self.last_ahead)
         first = ops.zeros_like(query) if self.window is None else ops.maximum(query - self.window + 1, 0)
         before = _sums_before(ops.cast(self.keys, "int32"))
         seen = ops.take(before, last + 1, axis=1) > ops.take(before, first, axis=1)
@@ -121,17 +124,22 @@ class AttentionMask:
 
     @functools.cached_property
     def _in_reach(self) -> tuple[Any, Any]:
-        """Keys that position alone allows, within the window and with none, bool (1, 1, queries, keys) or None."""
-        if not self.causal and self.window is None:
+        """Keys that position alone allows, bool (1, 1, queries, keys) or None: in the window, and from the first."""
+        if self.last_ahead is None and self.window is None:
             return None, None
         offset = ops.reshape(self.offset, (-1, 1, 1)) if self._offset_per_row else self.offset
         query = ops.expand_dims(ops.arange(self.query_length, dtype="int32"), 1) + offset
         key = ops.expand_dims(ops.arange(self.key_length, dtype="int32"), 0)
-        past = _lead(key <= query) if self.causal else None
+        past = None if self.last_ahead is None else _lead(key <= query + self.last_ahead)
         if self.window is None:
             return past, past
         near = _lead(key > query - self.window)
         return (near if past is None else ops.logical_and(past, near)), past
+
+    @property
+    def last_ahead(self) -> int | None:
+        """How many keys after itself a query may see: none in a causal mask, all for None."""
+        return 0 if self.causal else self.ahead
 
     @property
     def _offset_per_row(self) -> bool:
@@ -141,9 +149,18 @@ class AttentionMask:
         """Make the whole tensors now: before functions are traced, of which each would make its own."""
         _ = self.allowed, self.filled
 
-    def with_window(self, window: int) -> AttentionMask:
-        """The same mask, further limited to the last `window` keys; one object for all layers that ask."""
-        return self._windowed.setdefault(window, dataclasses.replace(self, window=window))
+    def with_window(self, window: int, ahead: int | None = None) -> AttentionMask:
+        """The same mask, further limited to the last `window` keys; one object for all layers that ask.
+
+        `ahead` also limits the keys after the query, in a mask that is not causal.
+
+        Example:
+            >>> import numpy as np
+            >>> mask = make_mask(None, causal=False, query_length=4, key_length=4).with_window(2, ahead=1)
+            >>> np.asarray(mask.allowed)[0, 0].astype(int).tolist()
+            [[1, 1, 0, 0], [1, 1, 1, 0], [0, 1, 1, 1], [0, 0, 1, 1]]
+        """
+        return self._windowed.setdefault((window, ahead), dataclasses.replace(self, window=window, ahead=ahead))
 
     def at_keys(self, positions: Any) -> AttentionMask:
         """The same mask over other keys.

@@ -133,6 +133,8 @@ def _not_for_flash(query: Any, key: Any, mask: AttentionMask, bias: Any, drops: 
         problem = "flash attention gives zeros at padding (attention_mask), whose values count in this family"
     if problem is None and mask.segments is not None:
         problem = "flash attention takes no packed sequences"
+    if problem is None and not mask.causal and (mask.window is not None or mask.ahead is not None):
+        problem = "flash attention takes no window in a mask that is not causal"
     if problem is None and mask.window is not None and (mask.keys is not None or bias is not None):
         problem = "flash attention takes no padding (attention_mask) and no bias beside a window"
     return problem or (_not_for_flash_on_jax(query.shape[2], mask, bias) if keras.backend.backend() == "jax" else None)

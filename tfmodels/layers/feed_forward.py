@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+from keras import ops
 
 from tfmodels.layers.activations import get_activation
 from tfmodels.layers.linear import build_all, linear, project
@@ -39,6 +40,55 @@ class GatedFeedForward(keras.layers.Layer):
     def call(self, inputs: Any, lowering: Lowering = PLAIN) -> Any:
         gate, up = project(inputs, self.gate_proj, self.up_proj, lowering=lowering)
         return self.down_proj(self.activation(gate) * up, lowering=lowering)
+
+
+class FusedGatedFeedForward(keras.layers.Layer):
+    """down(act(gate(x)) * up(x)) with gate and up in one projection, the gate first, as ModernBERT has it.
+
+    Args:
+        hidden_size: width of input and output.
+        intermediate_size: width in between.
+        activation: name of the gate's activation.
+        use_bias: whether the two projections have biases.
+        stds: standard deviations of the initial weights of the two projections.
+        names: what checkpoints call the two projections; they become this layer's attributes.
+        dropout: share of the elements in between that training drops.
+
+    Example:
+        >>> import numpy as np
+        >>> block = FusedGatedFeedForward(2, 3, "gelu", use_bias=False, stds=(0.02, 0.01), names=("Wi", "Wo"))
+        >>> block(np.ones((1, 4, 2), "float32")).shape, block.Wi.kernel.shape
+        (TensorShape([1, 4, 2]), TensorShape([2, 6]))
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        intermediate_size: int,
+        activation: str,
+        use_bias: bool,
+        stds: tuple[float, float],
+        *,
+        names: tuple[str, str],
+        dropout: float = 0.0,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self.names = names
+        for name, units, std in zip(names, (2 * intermediate_size, hidden_size), stds, strict=True):
+            setattr(self, name, linear(units, std=std, use_bias=use_bias, dtype=self.dtype_policy, name=name))
+        self.activation = get_activation(activation)
+        self.dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy, name="dropout")
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        fused, down = (getattr(self, name) for name in self.names)
+        build_all(input_shape[-1], fused)
+        build_all(fused.units // 2, down)
+
+    def call(self, inputs: Any, training: bool | None = None, lowering: Lowering = PLAIN) -> Any:
+        fused, down = (getattr(self, name) for name in self.names)
+        gate, up = ops.split(fused(inputs, lowering=lowering), 2, axis=-1)
+        return down(self.dropout(self.activation(gate) * up, training=training), lowering=lowering)
 
 
 class FeedForward(keras.layers.Layer):

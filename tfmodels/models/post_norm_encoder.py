@@ -6,6 +6,7 @@ configurations, and what their backbones set before they make their layers.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -263,7 +264,9 @@ class FirstTokenHead(heads.SequenceClassificationHead):
     def build_head(self) -> None:
         build_all(self.config.hidden_size, self.classifier)
 
-    def classify(self, hidden: Any, input_ids: Any, training: bool | None, lowering: Lowering = PLAIN) -> Any:
+    def classify(
+        self, hidden: Any, inputs: Mapping[str, Any], training: bool | None, lowering: Lowering = PLAIN
+    ) -> Any:
         return self.classifier(hidden, training=training, lowering=lowering)
 
 

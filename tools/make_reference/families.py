@@ -18,7 +18,11 @@ def old_spelling(config: dict[str, Any]) -> dict[str, Any]:
     """A configuration as transformers 4.x wrote it."""
     old = {key: value for key, value in config.items() if key not in ("rope_parameters", "dtype")}
     rotary = dict(config.get("rope_parameters") or {})
-    if "full_attention" in rotary:  # two kinds of layers
+    if "local_attention" in config:  # ModernBERT
+        old.pop("layer_types")
+        for name, kind in (("global", "full_attention"), ("local", "sliding_attention")):
+            old[f"{name}_rope_theta"] = rotary.pop(kind)["rope_theta"]
+    elif "full_attention" in rotary:  # two kinds of layers
         old["rope_local_base_freq"] = rotary["sliding_attention"]["rope_theta"]
         rotary = dict(rotary["full_attention"])
     if rotary:
@@ -188,6 +192,20 @@ GEMMA_LINEAR = {
     "rope_parameters": {"full_attention": GEMMA_ROTARY, "sliding_attention": {"rope_type": "default"}},
 }
 BERT = {**TINY, "num_hidden_layers": 2, "max_position_embeddings": 16, "pad_token_id": 0}
+MEAN_POOLING = {
+    "classifier_pooling": "mean",
+    "num_labels": 1,
+    "classifier_bias": True,
+    "classifier_activation": "relu",
+}
+MODERN_UNTIED = {"tie_word_embeddings": False, "hidden_activation": "relu", "norm_bias": True, "mlp_bias": True}
+MODERN_UNTIED |= {"attention_bias": True, "decoder_bias": False}
+MODERN_ROTARY = {
+    "rope_parameters": {
+        "full_attention": {"rope_type": "default", "rope_theta": 500.0},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 70.0},
+    }
+}
 UNTIED_RELU = {"tie_word_embeddings": False, "activation": "relu"}
 SMALL_ROTARY = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16, "tie_word_embeddings": True}
 
@@ -369,6 +387,23 @@ FAMILIES: dict[str, Family] = {
             Case("masked_lm", (without_cache(calls.masked_language_model),), "ForMaskedLM", {"hidden_act": "relu"}),
             Case("multiple_choice", (calls.multiple_choice,), CHOICE),
         ),
+    ),
+    "modernbert": Family(
+        "ModernBert",
+        {**TINY, **SPECIAL, "num_hidden_layers": 3, "local_attention": 4, "global_attn_every_n_layers": 2}
+        | {"cls_token_id": 1, "sep_token_id": 2, "max_position_embeddings": 32},
+        (
+            Case("model", (without_cache(calls.backbone_inputs),), "Model"),
+            Case("token_cls", (without_cache(calls.token_classification),), TOKEN, {"num_labels": 4}),
+            Case("qa", (without_cache(calls.question_answering),), QA),
+            Case("seqcls_single", (without_cache(calls.sequence_classification),), SEQUENCE, {"num_labels": 3}),
+            Case("seqcls_mean", (without_cache(calls.sequence_classification),), SEQUENCE, MEAN_POOLING),
+            Case("masked_lm", (without_cache(calls.masked_language_model),), "ForMaskedLM"),
+            Case("masked_lm_untied", (without_cache(calls.masked_language_model),), "ForMaskedLM", MODERN_UNTIED),
+            Case("multiple_choice", (calls.multiple_choice,), CHOICE),
+            Case("rotary_bases", (without_cache(calls.plain),), "Model", MODERN_ROTARY),
+        ),
+        {"num_hidden_layers": 2},
     ),
     "mpnet": Family(
         "MPNet",

@@ -16,7 +16,8 @@ from tfmodels.runtime.lowering import PLAIN, Lowering
 class EncoderBackbone(Backbone):
     """Base of the families in which every token sees all others.
 
-    A family implements `positions`, `embed` and `pool`; it may override `position_context` and `block_context`.
+    A family implements `positions`, `embed` and `pool`; it may override `final_norm`, `position_context` and
+    `block_context`.
     """
 
     input_names: ClassVar[tuple[str, ...]] = (
@@ -66,10 +67,11 @@ class EncoderBackbone(Backbone):
             head_mask=self.spread_head_mask(head_mask),
             output_hidden_states=self.flag("output_hidden_states", output_hidden_states),
         )
+        hidden = self.final_norm(found.hidden)
         output = BaseModelOutputWithPooling(
-            last_hidden_state=found.hidden,
-            pooler_output=self.pool(found.hidden, lowering),
-            hidden_states=(*found.states, found.hidden) if found.states else None,
+            last_hidden_state=hidden,
+            pooler_output=self.pool(hidden, lowering),
+            hidden_states=(*found.states, hidden) if found.states else None,
             attentions=found.weights,
         )
         return output if self.flag("return_dict", return_dict) else output.to_tuple()
@@ -77,6 +79,10 @@ class EncoderBackbone(Backbone):
     def positions(self, position_ids: Any, input_ids: Any, length: Any) -> tuple[Any, Any]:
         """Positions of the tokens, int32 (batch or 1, length), and the one after the last, where it is known."""
         raise NotImplementedError
+
+    def final_norm(self, hidden: Any) -> Any:
+        """The last hidden states from what leaves the last block."""
+        return hidden
 
     def pool(self, hidden: Any, lowering: Lowering) -> Any:
         """One vector per row, (batch, hidden_size), or None, from the last hidden states."""

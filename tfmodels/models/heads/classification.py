@@ -37,9 +37,11 @@ class SequenceClassificationHead:
     def build_head(self) -> None:
         build_all(self.config.hidden_size, self.score)
 
-    def classify(self, hidden: Any, input_ids: Any, training: bool | None, lowering: Lowering = PLAIN) -> Any:
-        """Logits (batch, num_labels) from the last hidden states (batch, length, hidden_size)."""
-        pad = self.config.pad_token_id
+    def classify(
+        self, hidden: Any, inputs: Mapping[str, Any], training: bool | None, lowering: Lowering = PLAIN
+    ) -> Any:
+        """Logits (batch, num_labels) from the last hidden states (batch, length, hidden_size) and the inputs."""
+        pad, input_ids = self.config.pad_token_id, inputs["input_ids"]
         if pad is None and hidden.shape[0] != 1:
             raise ValueError(
                 f"{type(self).__name__} finds each row's last token by config.pad_token_id, which is None: set it, or "
@@ -63,7 +65,7 @@ class SequenceClassificationHead:
         **inputs: Any,
     ) -> Any:
         outputs = self.backbone(**inputs, return_dict=True, training=training, lowering=lowering)
-        logits = self.classify(outputs.last_hidden_state, inputs["input_ids"], training, lowering)
+        logits = self.classify(outputs.last_hidden_state, inputs, training, lowering)
         return self.head_output(SequenceClassifierOutput, outputs, return_dict, {"labels": labels}, logits=logits)
 
     def loss_of(self, outputs: Mapping[str, Any], labels: Mapping[str, Any]) -> losses.Loss:
@@ -90,7 +92,9 @@ class PooledClassificationHead(SequenceClassificationHead):
     def build_head(self) -> None:
         build_all(self.config.hidden_size, self.dropout, self.classifier)
 
-    def classify(self, hidden: Any, input_ids: Any, training: bool | None, lowering: Lowering = PLAIN) -> Any:
+    def classify(
+        self, hidden: Any, inputs: Mapping[str, Any], training: bool | None, lowering: Lowering = PLAIN
+    ) -> Any:
         pooled = self.dropout(self.backbone.pool(hidden, lowering), training=training)
         return self.classifier(pooled, lowering=lowering)
 
@@ -127,11 +131,13 @@ class MultipleChoiceHead:
             if inputs.get(name) is not None:
                 inputs[name], choices = _fold_choices(name, inputs[name], 4 if name == "inputs_embeds" else 3)
         outputs = self.backbone(**inputs, return_dict=True, training=training, lowering=lowering)
-        features = self.choice_features(outputs, training, lowering)
+        features = self.choice_features(outputs, inputs, training, lowering)
         logits = ops.reshape(self.classifier(features, lowering=lowering), (-1, choices))
         return self.head_output(MultipleChoiceOutput, outputs, return_dict, {"labels": labels}, logits=logits)
 
-    def choice_features(self, outputs: Any, training: bool | None, lowering: Lowering) -> Any:
+    def choice_features(
+        self, outputs: Any, inputs: Mapping[str, Any], training: bool | None, lowering: Lowering
+    ) -> Any:
         """The classifier's input for each text, (batch * choices, hidden_size)."""
         return self.dropout(outputs.pooler_output, training=training)
 
@@ -175,9 +181,13 @@ class TokenClassificationHead:
     ) -> Any:
         inputs = self.without_cache(inputs)
         outputs = self.backbone(**inputs, return_dict=True, training=training, lowering=lowering)
-        hidden = self.dropout(outputs.last_hidden_state, training=training)
-        logits = getattr(self, self.classifier_name)(hidden, lowering=lowering)
+        features = self.token_features(outputs.last_hidden_state, training, lowering)
+        logits = getattr(self, self.classifier_name)(features, lowering=lowering)
         return self.head_output(TokenClassifierOutput, outputs, return_dict, {"labels": labels}, logits=logits)
+
+    def token_features(self, hidden: Any, training: bool | None, lowering: Lowering) -> Any:
+        """The classifier's input for each token, (batch, length, hidden_size), from the last hidden states."""
+        return self.dropout(hidden, training=training)
 
     def label_classes(self, labels: Any) -> int:
         return self.config.num_labels

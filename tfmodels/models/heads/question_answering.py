@@ -24,12 +24,14 @@ class QuestionAnsweringHead:
     head_inputs = ("start_positions", "end_positions")
     main_outputs = ("start_logits", "end_logits")
     takes_one_text = False
+    # The layer's name in the family's checkpoints.
+    classifier_name = "qa_outputs"
 
     def make_head(self) -> None:
-        self.qa_outputs = self.make_linear(2, use_bias=True, name="qa_outputs")
+        setattr(self, self.classifier_name, self.make_linear(2, use_bias=True, name=self.classifier_name))
 
     def build_head(self) -> None:
-        build_all(self.config.hidden_size, self.qa_outputs)
+        build_all(self.config.hidden_size, getattr(self, self.classifier_name))
 
     def forward(
         self,
@@ -45,14 +47,15 @@ class QuestionAnsweringHead:
             raise ValueError("start_positions and end_positions go together; only one was given.")
         inputs = self.without_cache(inputs)
         outputs = self.backbone(**inputs, return_dict=True, training=training, lowering=lowering)
-        scores = self.qa_outputs(self.answer_features(outputs.last_hidden_state, training), lowering=lowering)
+        features = self.answer_features(outputs.last_hidden_state, training, lowering)
+        scores = getattr(self, self.classifier_name)(features, lowering=lowering)
         start_logits, end_logits = ops.unstack(scores, 2, axis=-1)
         labels = {"start_positions": start_positions, "end_positions": end_positions}
         return self.head_output(
             QuestionAnsweringOutput, outputs, return_dict, labels, start_logits=start_logits, end_logits=end_logits
         )
 
-    def answer_features(self, hidden: Any, training: bool | None) -> Any:
+    def answer_features(self, hidden: Any, training: bool | None, lowering: Lowering) -> Any:
         """The input of the layer that scores, from the last hidden states."""
         return hidden
 
