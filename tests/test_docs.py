@@ -32,7 +32,7 @@ _BLOCK = re.compile(
     r"^(?:<!-- not run: (?P<why>[^\n]+) -->\n)?```(?P<kind>\w*)\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE
 )
 # Programs that are no part of the package.
-_OTHERS = {"cat", "curl", "docker", "mkdocs", "printf"}
+_OTHERS = {"pytest", "cat", "curl", "docker", "mkdocs", "printf"}
 
 
 class Block(NamedTuple):
