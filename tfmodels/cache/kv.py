@@ -168,9 +168,15 @@ def split_rows(cache: StaticCache, batch: int) -> StaticCache:
     )
 
 
-def gather_rows(cache: StaticCache, rows: Any) -> StaticCache:
-    """A cache with merged rows whose row r is the row `rows[r]` of this one; rows is int32 (n,)."""
-    batch = rows.shape[0]
+def gather_rows(cache: StaticCache, rows: Any, batch: int | None = None) -> StaticCache:
+    """A cache with merged rows whose row r is the row `rows[r]` of this one.
+
+    Args:
+        cache: of `batch` rows.
+        rows: int32 (n,).
+        batch: default n.
+    """
+    batch = rows.shape[0] if batch is None else batch
 
     def gathered(x: Any) -> Any:
         return _merge_rows(ops.take(_split_rows(x, batch), rows, axis=0))

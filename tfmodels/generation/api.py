@@ -17,7 +17,9 @@ import numpy as np
 from keras import ops
 
 from tfmodels.generation import logits_processors as proc
+from tfmodels.generation.combinations import check_combination, warn_of_unused
 from tfmodels.generation.config import FILE_NAME, GenerationConfig
+from tfmodels.generation.contrastive import Contrastive, ContrastiveDecoder
 from tfmodels.generation.engine import Engine
 from tfmodels.generation.prompt import Prompts, array_of, read_prompts, to_buckets, with_negatives
 from tfmodels.generation.request import Completion
@@ -149,11 +151,11 @@ class GenerationMixin:
                 "give an assistant_model that shares this model's tokenizer, and leave assistant_tokenizer out."
             )
         config = config.update(**kwargs)
-        if config.prefill_chunk_size is not None and kwargs.get("use_cache") is not False:
+        if (config.is_contrastive or config.prefill_chunk_size is not None) and kwargs.get("use_cache") is not False:
             config = config.update(use_cache=True)
         guided = config.guidance_scale not in (None, 1.0)
-        _check_combination(config, guided, streamer, past_key_values)
-        _warn_of_unused(
+        check_combination(config, guided, streamer, past_key_values, assistant_model is not None)
+        warn_of_unused(
             kwargs,
             {"assistant_model": assistant_model is not None, "guidance_scale": guided},
             negative_prompt_ids=negative_prompt_ids,
@@ -202,6 +204,8 @@ class GenerationMixin:
         if speculation is not None and not (logits_processor or constraint):
             options |= {"speculation": speculation, "assistant": assistant_model, "use_cache": True}
             decoder, spare = SpeculativeDecoder(self, strategy_of(config), processors, **options), speculation.tokens
+        elif config.is_contrastive:
+            decoder, spare = ContrastiveDecoder(self, strategy_of(config), processors, **options), 0
         else:
             strategy, processors, drawing = self._strategy(config, processors, options)
             decoder, spare = Decoder(self, strategy, processors, **options), 0
@@ -369,6 +373,8 @@ def strategy_of(config: GenerationConfig) -> Strategy:
     """The strategy that the settings ask for."""
     if config.guidance_scale not in (None, 1.0):
         return Guided(config.do_sample, scale=config.guidance_scale)
+    if config.is_contrastive:
+        return Contrastive(False, candidates=config.top_k, alpha=config.penalty_alpha)
     if config.num_beams == 1:
         return Sampling(config.do_sample)
     return BeamSearch(
@@ -395,45 +401,3 @@ def allowed_tokens(function: Callable[[int, Any], Sequence[int]], num_beams: int
         return scores + allowed
 
     return ban_others
-
-
-# Settings and arguments of `generate` that count beside another argument only.
-_ONLY_WITH = {
-    "assistant_model": ("num_assistant_tokens", "num_assistant_tokens_schedule", "assistant_confidence_threshold"),
-    "guidance_scale": ("negative_prompt_ids", "negative_prompt_attention_mask"),
-}
-
-
-def _warn_of_unused(settings: Mapping[str, Any], given: Mapping[str, bool], **arguments: Any) -> None:
-    """Warn of what a call names in vain.
-
-    Args:
-        settings: of this call.
-        given: whether the call has each of the arguments that others need.
-        **arguments: further arguments, None where they are not given.
-    """
-    named = {name for name, value in {**settings, **arguments}.items() if value is not None}
-    for other, names in _ONLY_WITH.items():
-        unused = [name for name in names if name in named]
-        if unused and not given[other]:
-            warn(f"{', '.join(unused)}: used with {other} only")
-
-
-def _check_combination(config: GenerationConfig, guided: bool, streamer: Any, past_key_values: Any) -> None:
-    """Raise ValueError for what cannot be had together."""
-    if config.num_beams > 1:
-        if streamer is not None:
-            raise ValueError(
-                f"streamer with num_beams={config.num_beams}: the first tokens are known when the search ends; use "
-                "num_beams=1 to stream."
-            )
-        if guided:
-            raise ValueError(f"guidance_scale with num_beams={config.num_beams}: use num_beams=1.")
-    if config.return_dict_in_generate and (config.num_beams > 1 or guided):
-        for name in ("output_attentions", "output_hidden_states"):
-            if getattr(config, name):
-                raise ValueError(f"{name}=True is given for plain greedy decoding and sampling only.")
-    if config.prefill_chunk_size is not None and not config.use_cache:
-        raise ValueError(f"prefill_chunk_size={config.prefill_chunk_size} needs use_cache=True.")
-    if past_key_values is not None and (not config.use_cache or guided or config.num_return_sequences > 1):
-        raise ValueError("past_key_values need use_cache=True, one sequence per prompt and no guidance_scale.")

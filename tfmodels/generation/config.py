@@ -19,6 +19,7 @@ from tfmodels.generation.settings import (
     BEAMS,
     END,
     FIELDS,
+    GREEDY,
     LOOKUP,
     OUTPUT_OBJECT,
     SAMPLING,
@@ -265,6 +266,11 @@ class GenerationConfig(Settings, upload.PushToHub):
         """Whether XLA compiles the decoding loop: `jit_compile`, unless `disable_compile` says otherwise."""
         return self.jit_compile and not self.disable_compile
 
+    @property
+    def is_contrastive(self) -> bool:
+        """Whether `penalty_alpha` and `top_k` ask for contrastive search."""
+        return GREEDY.holds(self) and bool(self.penalty_alpha) and (self.top_k or 0) > 1
+
     def is_from_file(self, name: str) -> bool:
         """Tell whether a setting was read from a file, and not given since."""
         return name in self._from_file
@@ -376,11 +382,15 @@ class GenerationConfig(Settings, upload.PushToHub):
         self._warn_about_lengths(given)
         if whole:
             given |= vars(self).keys() - self._from_file
-        for condition in (SAMPLING, BEAMS, LOOKUP, OUTPUT_OBJECT, *((END,) if whole else ())):
+        for condition in (SAMPLING, GREEDY, BEAMS, LOOKUP, OUTPUT_OBJECT, *((END,) if whole else ())):
             unused = [
                 name
                 for name, known in SETTINGS.items()
-                if known.only is condition and name in given and getattr(self, name) not in known.neutral
+                if known.only is condition
+                and name in given
+                and getattr(self, name) not in known.neutral
+                # The candidates of contrastive search are counted by it.
+                and not (name == "top_k" and self.penalty_alpha)
             ]
             if unused and not condition.holds(self):
                 warn(f"{', '.join(unused)}: used with {condition.text} only")

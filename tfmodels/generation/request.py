@@ -22,6 +22,7 @@ _REFUSED = {
     "prompt_lookup_num_tokens": "use model.generate for it",
     "num_assistant_tokens": "use model.generate for it",
     "assistant_confidence_threshold": "use model.generate for it",
+    "penalty_alpha": "use model.generate for it",
     "prefill_chunk_size": "give prefill_chunk to the engine",
     "use_cache": "rows always keep a cache",
     "return_dict_in_generate": "ask for logprobs, or use model.generate",

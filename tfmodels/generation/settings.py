@@ -21,6 +21,7 @@ class Condition(NamedTuple):
 
 SAMPLING = Condition("do_sample=True", lambda config: config.do_sample)
 BEAMS = Condition("num_beams above 1", lambda config: config.num_beams > 1)
+GREEDY = Condition("do_sample=False and num_beams=1", lambda config: not config.do_sample and config.num_beams == 1)
 OUTPUT_OBJECT = Condition("return_dict_in_generate=True", lambda config: config.return_dict_in_generate)
 LOOKUP = Condition("prompt_lookup_num_tokens", lambda config: bool(config.prompt_lookup_num_tokens))
 END = Condition("an eos_token_id", lambda config: config.eos_token_id is not None)
@@ -116,6 +117,14 @@ class Settings:
     )
     length_penalty: float = setting(
         1.0, checks.finite, "exponent of the length by which a beam's score is divided.", only=BEAMS
+    )
+    penalty_alpha: float | None = setting(
+        None,
+        checks.fraction,
+        "contrastive search: weight of a candidate's likeness to the text before it, against its probability; the "
+        "candidates are the `top_k` most probable tokens.",
+        only=GREEDY,
+        neutral=(0.0,),
     )
     prompt_lookup_num_tokens: int | None = setting(
         None,
@@ -282,7 +291,6 @@ UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "force_words_ids": ([], None),
     "low_memory": (None, False),
     "num_beam_groups": (None, 1),
-    "penalty_alpha": (0.0, None),
     "speculation_type": (None,),
     "token_healing": (None, False),
     "top_h": (None,),

@@ -219,8 +219,8 @@ class Decoder:
             cache=cache,
             finished=chosen.finished,
             step=state.step + 1,
-            scores=_record(state.scores, state.step, scores),
-            logits=_record(state.logits, state.step, logits),
+            scores=record(state.scores, state.step, scores),
+            logits=record(state.logits, state.step, logits),
             carry=chosen.carry,
         )
 
@@ -332,7 +332,8 @@ def starts_as_graph(jit_compile: bool, lowering: Lowering) -> bool:
     return not (tf.config.functions_run_eagerly() or tf.distribute.has_strategy())
 
 
-def _record(buffer: Any, step: Any, values: Any) -> Any:
+def record(buffer: Any, step: Any, values: Any) -> Any:
+    """A buffer (room, batch, ...) with the values of a step; None where nothing is recorded."""
     if buffer is None:
         return None
     return ops.slice_update(buffer, (step, 0, 0), ops.expand_dims(values, 0))
