@@ -15,11 +15,13 @@ class GenerationKeywords(TypedDict, total=False):
     min_new_tokens: int | None
     stop_strings: list[str] | str | None
     max_time: float | None
+    prefill_chunk_size: int | None
     do_sample: bool | None
     num_beams: int | None
     num_return_sequences: int | None
     early_stopping: bool | str | None
     length_penalty: float | None
+    penalty_alpha: float | None
     prompt_lookup_num_tokens: int | None
     max_matching_ngram_size: int | None
     num_assistant_tokens: int | None
@@ -71,8 +73,6 @@ class GenerationKeywords(TypedDict, total=False):
     force_words_ids: Any
     low_memory: Any
     num_beam_groups: Any
-    penalty_alpha: Any
-    prefill_chunk_size: Any
     speculation_type: Any
     token_healing: Any
     top_h: Any
