@@ -8,7 +8,7 @@ from vocabulary_files import (
     byte_level_files,
 )
 
-from tfmodels.tokenization.conversions.byte_level import byte_characters, byte_level_backend
+from tfmodels.tokenization.conversions.byte_level import QWEN2_PATTERN, byte_characters, byte_level_backend
 
 
 def test_byte_characters_are_the_alphabet_of_the_library():
@@ -20,6 +20,14 @@ def test_byte_level_backend(tmp_path):
     vocabulary = {"a": 0, "#": 1, "##": 2, "Ġ": 3, "Ġa": 4}
     backend = byte_level_backend(*byte_level_files(tmp_path, vocabulary, "#version: 0.2\n# #\nĠ a\n"))
     assert backend.encode("a## a").tokens == ["a", "##", "Ġa"]
+
+
+def test_offsets_of_each_kind(tmp_path):
+    files = byte_level_files(tmp_path, {"a": 0, "Ġ": 1, "Ġa": 2}, "Ġ a\n")
+    # transformers 4.57 and 5.24, Qwen2Tokenizer; GPT-NeoX's tokenizer.json has trim_offsets.
+    qwen = byte_level_backend(*files, nfc=True, pattern=QWEN2_PATTERN)
+    assert qwen.encode("a a").offsets == byte_level_backend(*files).encode("a a").offsets == [(0, 1), (1, 3)]
+    assert byte_level_backend(*files, nfc=True).encode("a a").offsets == [(0, 1), (2, 3)]
 
 
 @pytest.mark.parametrize(
