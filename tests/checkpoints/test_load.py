@@ -205,6 +205,24 @@ class TestLoadingInfo:
             )
         assert info["mismatched_keys"] == [("score.weight", (3, 16), (5, 16))]
 
+    def test_a_tied_model_stays_tied_where_the_files_head_does_not_fit(self, tmp_path):
+        # As transformers 4.57 does: logits are those of the embeddings, kept or new.
+        model = make("llama", "ForCausalLM", tie_word_embeddings=True)
+        model.save_pretrained(tmp_path)
+        change(tmp_path, lambda tensors: {**tensors, "lm_head.weight": np.ones((64, 16), "float32")})
+        options = {"ignore_mismatched_sizes": True, "output_loading_info": True}
+        with pytest.warns(UserWarning, match=r"lm_head.weight \(64, 16\) in the file does not fit and was left out"):
+            again, info = type(model).from_pretrained(tmp_path, **options)
+        np.testing.assert_array_equal(logits(again, "llama", "ForCausalLM"), logits(model, "llama", "ForCausalLM"))
+        assert again.config.tie_word_embeddings
+        assert info["mismatched_keys"] == [("lm_head.weight", (64, 16), (61, 16))]
+        with pytest.warns(UserWarning, match="start at random"):
+            again, info = type(model).from_pretrained(tmp_path, vocab_size=70, **options)
+        assert again.config.tie_word_embeddings and {key for key, *_ in info["mismatched_keys"]} == {
+            "lm_head.weight",
+            "model.embed_tokens.weight",
+        }
+
 
 METHODS = {
     "gptq": {"quant_method": "gptq", "bits": 4},

@@ -58,3 +58,25 @@ def test_a_cache_says_how_long_it_is_and_is_taken_back():
 
 def test_fields_that_these_models_never_fill_are_none():
     assert CausalLMOutput(logits=2).cross_attentions is None
+
+
+@pytest.mark.parametrize(
+    "take",
+    [
+        keras.layers.Dense(2),
+        keras.layers.LayerNormalization(),
+        lambda output: output.shape,
+        lambda output: output[:, 0],
+        lambda output: output.dtype,
+    ],
+)
+def test_an_output_taken_for_a_tensor_says_which_one_to_take(take):
+    output = CausalLMOutput(logits=np.ones((2, 3, 4), "float32"))
+    with pytest.raises((TypeError, AttributeError), match=r"it holds several by name, logits.*as outputs\.logits"):
+        take(output)
+
+
+def test_a_layer_given_several_tensors_says_so():
+    output = CausalLMOutput(logits=np.ones((2, 3, 4), "float32"), hidden_states=(np.ones((2, 3, 4)),))
+    with pytest.raises(ValueError, match='Layer "head" expects 1 input.*received 2 input tensors'):
+        keras.layers.Dense(2, name="head")(output)

@@ -41,7 +41,10 @@ def load_model(
         model, declared = _declare(model_class, config, options)
         slots = slots_of(model)
         fit = match(model, slots, checkpoint)
-        if fit.tied_twice is not None and not _is_table(fit, model, checkpoint):
+        left_out = ()
+        if ignore_mismatched_sizes and fit.tied_twice is not None:
+            left_out = _odd_head(fit, model, slots, checkpoint)
+        if fit.tied_twice is not None and not left_out and not _is_table(fit, model, checkpoint):
             warnings.warn(
                 f"{type(model).__name__}: the configuration says tie_word_embeddings=True, but {fit.tied_twice} "
                 f"differs from the embeddings; loaded with tie_word_embeddings=False, so that neither is lost.",
@@ -52,6 +55,7 @@ def load_model(
             slots = slots_of(model)
             fit = match(model, slots, checkpoint)
         info = _fill(model, slots, checkpoint, fit, ignore_mismatched_sizes)
+        info["mismatched_keys"].extend(left_out)
         declared.initialize_rest()
     return model, info
 
@@ -80,6 +84,18 @@ def _is_table(fit: Match, model: Any, checkpoint: reader.Checkpoint) -> bool:
     """Whether the output layer's tensor in the file repeats the embedding table."""
     table = fit.found[f"{model.base_model_prefix}.{model.weight_map.tied[1]}"]
     return same_values(checkpoint, table, fit.tied_twice)
+
+
+def _odd_head(fit: Match, model: Any, slots: dict[str, WeightSlot], checkpoint: reader.Checkpoint) -> tuple[Any, ...]:
+    """The file's own output layer with its shape there and here, where it is left out because the two differ."""
+    there = tuple(checkpoint.info(fit.tied_twice).shape)
+    here = slots[f"{model.base_model_prefix}.{model.weight_map.tied[1]}"].shape
+    if there == here:
+        return ()
+    fit.notes.append(
+        f"{fit.tied_twice} {there} in the file does not fit and was left out; the embeddings {here} give the logits"
+    )
+    return ((fit.tied_twice, there, here),)
 
 
 def _fill(

@@ -51,6 +51,8 @@ def _is_concrete(value: Any) -> bool:
     return hasattr(value, "numpy") or type(value).__module__.startswith("jaxlib")
 
 
+# Attributes of tensors that scripts look for in an output taken for one.
+_OF_TENSORS = ("shape", "dtype", "ndim", "numpy")
 # Fields of transformers' outputs that these models never fill.
 _NEVER_FILLED = ("cross_attentions", "encoder_last_hidden_state", "encoder_hidden_states", "encoder_attentions")
 
@@ -62,6 +64,14 @@ def one_of(outputs: Mapping[str, Any]) -> str:
         f"{', '.join(names)}: take one, as outputs.{names[0]}; for TimeDistributed, Sequential and the like make a "
         f"model that gives one, keras.Model(ids, model(ids).{names[0]}) of ids = keras.Input((None,), dtype='int32')"
     )
+
+
+def _several(outputs: Mapping[str, Any]) -> str:
+    return f"holds several by name, {one_of(outputs)}"
+
+
+def _is_shape(value: Any) -> bool:
+    return type(value) is tuple and all(size is None or isinstance(size, int) for size in value)
 
 
 class ModelOutput(OrderedDict):
@@ -109,21 +119,28 @@ class ModelOutput(OrderedDict):
             return PastKeyValues(value) if cache and _is_concrete(value[0][0]) else value
         if name in type(self).fields or name in _NEVER_FILLED:
             return None
+        if name in _OF_TENSORS and self:
+            raise AttributeError(f"{type(self).__name__} has no {name}: it {_several(self)}.")
         raise AttributeError(
             f"{type(self).__name__} has no field {quote(name)}; it has {', '.join(type(self).fields)}."
         )
 
     def __getitem__(self, key: str | int | slice) -> Any:
-        return super().__getitem__(key) if isinstance(key, str) else self.to_tuple()[key]
+        if isinstance(key, str):
+            return super().__getitem__(key)
+        # Keras layers look for their input's last axis in the shapes of what they are given.
+        if isinstance(key, tuple) or _is_shape(next(iter(self.values()), None)):
+            raise TypeError(f"{type(self).__name__} is no tensor: it {_several(self)}.")
+        return self.to_tuple()[key]
 
     def __reduce__(self):
         return type(self), (list(self.items()),)
 
     def __tf_tensor__(self, dtype: Any = None, name: Any = None) -> Any:
-        raise TypeError(f"{type(self).__name__} is no tensor: it holds several by name, {one_of(self)}.")
+        raise TypeError(f"{type(self).__name__} is no tensor: it {_several(self)}.")
 
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
-        raise TypeError(f"{type(self).__name__} is no array: it holds several by name, {one_of(self)}.")
+        raise TypeError(f"{type(self).__name__} is no array: it {_several(self)}.")
 
     def to_tuple(self) -> tuple[Any, ...]:
         """The values that were computed, in field order."""
