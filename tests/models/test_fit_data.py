@@ -300,6 +300,20 @@ def test_an_object_with_rows_by_number_is_a_dataset():
     assert [labels.numpy().tolist() for _, labels in found] == [[0, 1], [2, 3]]
 
 
+class Batches(keras.utils.PyDataset):
+    """One batch, as a user's class gives it."""
+
+    def __init__(self, batch):
+        super().__init__()
+        self.batch = batch
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return self.batch
+
+
 class TestLabelsAndIdsOutOfRange:
     BEYOND: ClassVar = np.where(np.arange(8) == 3, 5, CLASSES)
 
@@ -329,6 +343,20 @@ class TestLabelsAndIdsOutOfRange:
         rows = {"input_ids": np.full_like(IDS, 99), "labels": CLASSES}
         with pytest.raises(ValueError, match="input_ids hold 99; the vocabulary has ids 0 to 60"):
             model.evaluate(tf.data.Dataset.from_tensor_slices(rows).batch(8), verbose=0)
+
+    def test_batches_are_looked_at_where_xla_compiles_the_steps(self):
+        model = compiled(run_eagerly=False, jit_compile=True)
+        rows, pairs = {"input_ids": IDS, "label": self.BEYOND}, ({"input_ids": IDS}, self.BEYOND)
+        ids = np.where(IDS == IDS[0, 0], 61, IDS)
+        for data, message in (
+            (tf.data.Dataset.from_tensor_slices(rows).batch(8), "labels run from 0 to 5"),
+            (tf.data.Dataset.from_tensor_slices(pairs).batch(4, drop_remainder=True), "labels run from 0 to 5"),
+            (Batches(pairs), "labels run from 0 to 5"),
+            (tf.data.Dataset.from_tensor_slices({"input_ids": ids, "labels": CLASSES}).batch(8), "input_ids run from"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                model.evaluate(data, verbose=0)
+        assert model.test_function.programs.compilations == 0  # no program was even traced
 
     def test_ignored_labels_of_a_compiled_loss(self):
         labels = np.where(np.arange(8) == 3, -100, CLASSES)

@@ -1,7 +1,8 @@
 """Checks of the data of `fit`, `evaluate` and `predict`, and errors of their steps in words.
 
 A step is a graph, which sees no values while it is traced: out of range, a label or an id ends it with an error of the
-backend, or, compiled by XLA, gives NaN. So arrays are looked at before, and what comes from datasets is named after.
+backend, or, compiled by XLA, gives NaN. So arrays are looked at before, and so are batches of datasets where XLA
+compiles the steps; elsewhere the backend's error is put into words.
 """
 
 from __future__ import annotations
@@ -44,6 +45,11 @@ def check_data(model: Any, inputs: Mapping[str, Any], labels: Mapping[str, Any])
     if classes is not None and given.dtype.kind in "iuf":
         given = given[given != IGNORED]
         check_classes((int(np.min(given)), int(np.max(given))) if given.size else None, classes)
+
+
+def on_host(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of some tensors whose values can be looked at without waiting for a device."""
+    return {name: value for name, value in tensors.items() if "CPU" in str(getattr(value, "device", "CPU")).upper()}
 
 
 @contextlib.contextmanager

@@ -80,12 +80,14 @@ def prepared(model: Any, x: Any, y: Any, *, apart: bool = False) -> tuple[Any, A
         y = _padded(model, by_label_name(model, y))
     if apart and y is None:
         x, y = split_labels(model, x)
-    check_data(model, *_named(model, x, y))
+    check_data(model, *named(model, x, y))
     return x, y
 
 
-def _named(model: Any, x: Any, y: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+def named(model: Any, x: Any, y: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Inputs and labels by name, as far as they tell their names or come in order."""
+    if isinstance(x, Mapping) and model.label_names == ("labels",) and "labels" not in x:
+        x = {"labels" if name in _LABELS_TOO else name: value for name, value in x.items()}
     inputs = dict(x) if isinstance(x, Mapping) else dict(zip(model.input_names, _listed(x), strict=False))
     labels = {name: inputs.pop(name) for name in model.label_names if name in inputs}
     if y is not None:
@@ -150,7 +152,7 @@ def _dataset(model: Any, data: Any, apart: bool) -> Any:
     else:
         kept = None
     known = features if kept is None else {name: features[column] for column, name in kept.items()}
-    check_data(model, *_named(model, known, parts[1] if len(parts) > 1 else None))
+    check_data(model, *named(model, known, parts[1] if len(parts) > 1 else None))
     apart = apart and len(parts) == 1 and kept is not None and any(name in kept.values() for name in model.label_names)
     if not changes and not apart:
         return data

@@ -63,6 +63,9 @@ class TrainedModel(keras.Model):
                 setattr(self, name, _Steps(self, getattr(self, f"{kind}_step"), getattr(self, name)))
         return getattr(self, name)
 
+    def check_batch(self, batch: Any) -> None:
+        """Raise an error where a batch holds values that no step can use; called where XLA compiles the steps."""
+
     def _traces_for_one_device(self) -> bool:
         return not self.run_eagerly and self.distribute_strategy.num_replicas_in_sync == 1
 
@@ -73,8 +76,8 @@ class _Steps:
     Args:
         model: the model.
         step: a method of it, from a batch to outputs.
-        of_keras: Keras's own function, which takes several steps in one program. It serves batches of one known shape
-            and, without XLA, batches of known rank.
+        of_keras: Keras's own function, which takes several steps in one program. It serves batches of known rank, and
+            with XLA batches of one known shape where several steps are taken at once.
     """
 
     def __init__(self, model: keras.Model, step: Callable[[Any], Any], of_keras: Callable[[Any], Any]):
@@ -87,7 +90,9 @@ class _Steps:
         import tensorflow as tf
 
         if isinstance(batches, tf.data.Iterator):
-            if _is_known(batches.element_spec, sizes=self.jit_compile):
+            # Inside a program of XLA no label or id can be an error, so batches are looked at before, one by one.
+            one_by_one = self.jit_compile and self.model.steps_per_execution == 1
+            if not one_by_one and _is_known(batches.element_spec, sizes=self.jit_compile):
                 return self.of_keras(batches)
         elif not self.jit_compile:
             return self.of_keras(batches)
@@ -104,6 +109,8 @@ class _Steps:
 
         # An Optional stands for a missing value, as in Keras.
         batch = tf.nest.map_structure(lambda x: None if isinstance(x, tf.experimental.Optional) else x, batch)
+        if self.jit_compile:
+            self.model.check_batch(batch)
         return self.programs.run("step", self.step, batch, jit_compile=self.jit_compile)
 
 
@@ -248,6 +255,10 @@ class TaskModel(TrainedModel):
             return super().predict_on_batch(fit_data.prepared(self, x, None)[0])
 
     # Steps ----------------------------------------------------------------------------------------------------
+
+    def check_batch(self, batch: Any) -> None:
+        x, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
+        fit_checks.check_data(self, *(fit_checks.on_host(part) for part in fit_data.named(self, x, y)))
 
     def train_step(self, *arguments: Any) -> Any:
         *state, data = arguments
