@@ -256,6 +256,8 @@ def test_files_keep_unknown_keys(tmp_path):
         config = GenerationConfig.from_pretrained(tmp_path)
     assert config.somebody_elses == {"a": [1, 2]}
     assert config.update(somebody_elses=3).somebody_elses == 3
+    config.to_json_file(tmp_path / "settings.json", use_diff=False)
+    assert json.loads((tmp_path / "settings.json").read_text()) == content
     config.update(temperature=0.7).save_pretrained(tmp_path / "new" / "folder")
     assert json.loads((tmp_path / "new" / "folder" / "generation_config.json").read_text()) == {
         **content,

@@ -28,6 +28,8 @@ def test_special_tokens_by_name(mpnet):
     assert ids == [0, 2, 104, 2, 1, 0, 30526]
     assert mpnet.all_special_tokens == ["<s>", "</s>", "[UNK]", "<pad>", "<mask>"]
     assert mpnet.all_special_ids == [0, 2, 104, 1, 30526]
+    assert list(map(str, mpnet.all_special_tokens_extended)) == mpnet.all_special_tokens
+    assert str(mpnet.special_tokens_map_extended["cls_token"]) == "<s>"
 
 
 def test_setting_special_tokens(tokenizer):

@@ -195,6 +195,10 @@ class GenerationConfig(Settings, upload.PushToHub):
         """Return the settings as JSON text; `use_diff` leaves defaults out."""
         return json.dumps(self.to_diff_dict() if use_diff else self.to_dict(), indent=2, sort_keys=True) + "\n"
 
+    def to_json_file(self, json_file_path: str | os.PathLike, use_diff: bool = True) -> None:
+        """Write the settings to a JSON file; `use_diff` leaves defaults out."""
+        write_object(json_file_path, self.to_diff_dict() if use_diff else self.to_dict(), sort_keys=True)
+
     @old_name("folder", "save_directory")
     def save_pretrained(
         self, save_directory: str | os.PathLike, config_file_name: str | None = None, **kwargs: Any

@@ -280,6 +280,11 @@ class Vocabulary:
         return {name: str(token) for name, token in self._special.items() if token is not None}
 
     @property
+    def special_tokens_map_extended(self) -> dict[str, str | AddedToken]:
+        """As `special_tokens_map`, with tokens as they were given: texts, or `AddedToken` with their options."""
+        return {name: token for name, token in self._special.items() if token is not None}
+
+    @property
     def additional_special_tokens(self) -> list[str]:
         """Special tokens without a name of their own."""
         return [str(token) for token in self._additional]
@@ -297,6 +302,14 @@ class Vocabulary:
     def all_special_tokens(self) -> list[str]:
         """All special tokens, each once."""
         return list(dict.fromkeys([*self.special_tokens_map.values(), *self.additional_special_tokens]))
+
+    @property
+    def all_special_tokens_extended(self) -> list[str | AddedToken]:
+        """As `all_special_tokens`, with tokens as they were given."""
+        found: dict[str, str | AddedToken] = {}
+        for token in (*self.special_tokens_map_extended.values(), *self._additional):
+            found.setdefault(str(token), token)
+        return list(found.values())
 
     @property
     def all_special_ids(self) -> list[int]:
