@@ -347,7 +347,7 @@ class TestLabelsAndIdsOutOfRange:
     def test_batches_are_looked_at_where_xla_compiles_the_steps(self):
         model = compiled(run_eagerly=False, jit_compile=True)
         rows, pairs = {"input_ids": IDS, "label": self.BEYOND}, ({"input_ids": IDS}, self.BEYOND)
-        ids = np.where(IDS == IDS[0, 0], 61, IDS)
+        ids = np.where(IDS[0, 0] == IDS, 61, IDS)
         for data, message in (
             (tf.data.Dataset.from_tensor_slices(rows).batch(8), "labels run from 0 to 5"),
             (tf.data.Dataset.from_tensor_slices(pairs).batch(4, drop_remainder=True), "labels run from 0 to 5"),
