@@ -124,7 +124,8 @@ def main(arguments: list[str] | None = None) -> None:
     import ray
     from ray import serve
 
-    ray.init(address=options.address)
+    # A cluster has its dashboard; one that is started here for this model needs none.
+    ray.init(address=options.address, **({} if options.address else {"include_dashboard": False}))
     serve.start(http_options={"host": options.host, "port": options.port})
     name = options.name or Path(options.model).name
     app = application(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import socket
 
@@ -492,3 +493,37 @@ def test_more_clients_than_room(stories):
     assert refused[0].json()["error"]["code"] == "rate_limit_exceeded"
     assert stories.worker.in_flight == 0
     assert post(stories, "/v1/completions", {"prompt": PROMPT, "max_tokens": 2}).status_code == 200
+
+
+@pytest.mark.slow
+def test_a_client_that_does_not_read(serve, stories_model, tokenizer):
+    """Others are answered meanwhile; what waits for it is given up after a while, and its room is free."""
+    from tfmodels.serving.models import EngineOptions, LanguageModel
+    from tfmodels.serving.service import Limits
+    from tfmodels.serving.worker import Worker
+
+    options = EngineOptions(rows=2, capacity=256, jit_compile=False)
+    worker = Worker(lambda: {"stories": LanguageModel("stories", stories_model, tokenizer, options)}, 4)
+    running = serve(worker, limits=Limits(read_seconds=5)).ready()
+    running.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 13)
+    body = json.dumps(
+        {"messages": [{"role": "user", "content": PROMPT}], "stream": True, "n": 2, "logprobs": True}
+        | {"top_logprobs": 20, "max_tokens": 240, "logit_bias": {"2": -100, "1": -100}}
+    )
+    with socket.socket() as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 12)
+        one.connect(running.sock.getsockname())
+        head = "POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length:"
+        one.sendall(f"{head} {len(body)}\r\n\r\n{body}".encode())
+        wait_until(lambda: worker.busy == 2, 60)
+        answer = post(running, "/v1/completions", {"prompt": PROMPT, "max_tokens": 4, "temperature": 0})
+        assert answer.json()["usage"]["completion_tokens"] == 4
+        assert worker.in_flight == 2  # it is still there, and has not read
+        wait_until(lambda: worker.in_flight == 0 and worker.busy == 0, 60)
+        one.settimeout(20)
+        received = 0
+        with contextlib.suppress(ConnectionError):
+            while piece := one.recv(1 << 16):
+                received += len(piece)
+        # The whole would be 480 pieces of a kilobyte and more: what it did not read was not kept for it.
+        assert received < 1 << 18

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import secrets
-import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from tfmodels.serving import fields, logprobs, messages, sampling, tools
 from tfmodels.serving.choices import Run
 from tfmodels.serving.errors import BadRequest
-from tfmodels.serving.service import FINGERPRINT, Service
+from tfmodels.serving.opening import Opening
+from tfmodels.serving.service import Service
 
 MOST_LOGPROBS = 20
 
@@ -45,33 +44,19 @@ _RESERVED |= {"tokenizer_kwargs", "return_dict", "return_tensors", "return_assis
 _RESERVED |= {"padding", "truncation", "max_length", "sanitize_control_tokens"}
 
 
-class Chat:
-    """One request.
+class Chat(Opening):
+    """One request; arguments and errors as in `Opening`."""
 
-    Args:
-        service: the server.
-        body: fields of the request, not checked.
-
-    Raises:
-        APIError: the request is wrong.
-    """
-
-    endpoint = "chat"
+    fields, needed, prefix = FIELDS, "messages", "chatcmpl"
 
     def __init__(self, service: Service, body: Mapping[str, Any]):
-        self.service = service
-        request = self.request = FIELDS.read(body)
-        self.model = service.language_model(request.get("model"))
-        if "messages" not in request:
-            raise BadRequest("messages is missing.", "messages")
-        sampling.check_stream(request)
+        super().__init__(service, body)
+        request, self.count = self.request, self.each
         if "max_tokens" in request and "max_completion_tokens" in request:
             raise BadRequest("Give max_completion_tokens or max_tokens, not both.", "max_tokens")
         if "top_logprobs" in request and not request.get("logprobs"):
             raise BadRequest("top_logprobs is only allowed when logprobs is true.", "top_logprobs")
         self.tools = tools.choose(request.get("tools"), request.get("tool_choice"))
-        self.stream = request.get("stream", False)
-        self.count = request.get("n", 1)
 
     async def _run(self) -> Run:
         request = self.request
@@ -98,15 +83,6 @@ class Chat:
         names = [tool["function"]["name"] for tool in self.tools.told or ()]
         return tools.CallReader(names) if self.tools.reads else None
 
-    def _head(self, kind: str) -> dict[str, Any]:
-        return {
-            "id": f"chatcmpl-{secrets.token_hex(12)}",
-            "object": kind,
-            "created": int(time.time()),
-            "model": self.model.name,
-            "system_fingerprint": FINGERPRINT,
-        }
-
     async def whole(self) -> dict[str, Any]:
         """The answer at once."""
         with self.service.worker.reserve(self.count):
@@ -130,7 +106,7 @@ class Chat:
                     "finish_reason": "tool_calls" if called and reasons[index] == "stop" else reasons[index],
                 }
             )
-        return {**self._head("chat.completion"), "choices": choices, "usage": run.usage()}
+        return {**self.head("chat.completion"), "choices": choices, "usage": run.usage()}
 
     def _message(self, text: str) -> tuple[dict[str, Any], bool]:
         """The assistant's message, and whether it calls a tool."""
@@ -149,7 +125,7 @@ class Chat:
     async def chunks(self) -> AsyncIterator[dict[str, Any]]:
         """The answer piece by piece."""
         options = self.request.get("stream_options", {})
-        head = self._head("chat.completion.chunk")
+        head = self.head("chat.completion.chunk")
         readers = [self._reader() for _ in range(self.count)]
         calls, begun = [0] * self.count, [False] * self.count
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import secrets
-import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -12,7 +10,8 @@ from tfmodels.serving import fields, logprobs, sampling
 from tfmodels.serving.choices import Delta, Run
 from tfmodels.serving.errors import BadRequest
 from tfmodels.serving.inputs import Input, check_inputs
-from tfmodels.serving.service import FINGERPRINT, Service
+from tfmodels.serving.opening import Opening
+from tfmodels.serving.service import Service
 
 DEFAULT_TOKENS = 16
 MOST_LOGPROBS = 5
@@ -32,30 +31,16 @@ FIELDS = fields.Fields(
 )
 
 
-class Completions:
-    """One request.
+class Completions(Opening):
+    """One request; arguments and errors as in `Opening`."""
 
-    Args:
-        service: the server.
-        body: fields of the request, not checked.
-
-    Raises:
-        APIError: the request is wrong.
-    """
-
-    endpoint = "completions"
+    fields, needed, prefix = FIELDS, "prompt", "cmpl"
 
     def __init__(self, service: Service, body: Mapping[str, Any]):
-        self.service = service
-        request = self.request = FIELDS.read(body)
-        self.model = service.language_model(request.get("model"))
-        if "prompt" not in request:
-            raise BadRequest("prompt is missing.", "prompt")
-        sampling.check_stream(request)
-        if request.get("best_of", request.get("n", 1)) != request.get("n", 1):
+        super().__init__(service, body)
+        request = self.request
+        if request.get("best_of", self.each) != self.each:
             raise BadRequest("best_of is not supported here but where it equals n.", "best_of")
-        self.each = request.get("n", 1)
-        self.stream = request.get("stream", False)
         self.inputs: list[Input] = request["prompt"]
         self.count = self.each * len(self.inputs)
         self.echo = request.get("echo", False)
@@ -78,15 +63,6 @@ class Completions:
                 prompts.append(prompt)
                 own.append({**sampling.for_choice(settings, number), "max_new_tokens": most})
         return Run(self.service.worker, model, prompts, own, self.service.metrics, self.each)
-
-    def _head(self) -> dict[str, Any]:
-        return {
-            "id": f"cmpl-{secrets.token_hex(12)}",
-            "object": "text_completion",
-            "created": int(time.time()),
-            "model": self.model.name,
-            "system_fingerprint": FINGERPRINT,
-        }
 
     async def _deltas(self, run: Run) -> AsyncIterator[Delta]:
         """The prompt where it is echoed, then what is new."""
@@ -121,12 +97,12 @@ class Completions:
                 content, _ = logprobs.completion(self.model.tokens, tokens[index], 0)
             text = "".join(texts[index])
             choices.append({"index": index, "text": text, "logprobs": content, "finish_reason": reasons[index]})
-        return {**self._head(), "choices": choices, "usage": run.usage()}
+        return {**self.head("text_completion"), "choices": choices, "usage": run.usage()}
 
     async def chunks(self) -> AsyncIterator[dict[str, Any]]:
         """The answer piece by piece."""
         options = self.request.get("stream_options", {})
-        head = self._head()
+        head = self.head("text_completion")
         offsets = [0] * self.count
         with self.service.worker.reserve(self.count):
             run = await self._run()
