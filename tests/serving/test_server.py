@@ -90,6 +90,11 @@ def test_a_stream_as_it_is_sent(stories):
     assert counts == sorted(counts) and counts[0] < 24 and counts[-1] == 24
 
 
+def test_no_stop_strings_are_as_none_given(client, greedy):
+    answer = client.completions.create(model="stories", prompt=PROMPT, max_tokens=24, temperature=0, stop=[])
+    assert answer.choices[0].text == greedy[0]
+
+
 def test_stop_strings_end_a_text_before_them(client, greedy):
     stop = greedy[0][10:14]
     expected = greedy[0][: greedy[0].index(stop)]
@@ -333,6 +338,7 @@ def test_tokens_and_back(stories, tokenizer):
     chat = tokenizer.apply_chat_template(messages, return_dict=False)
     assert post(stories, "/tokenize", {"messages": messages}).json()["tokens"] == chat
     assert post(stories, "/detokenize", {"tokens": found["tokens"][1:]}).json() == {"prompt": PROMPT}
+    assert post(stories, "/detokenize", {"tokens": []}).json() == {"prompt": ""}
     assert post(stories, "/tokenize", {}).status_code == 400
     assert post(stories, "/detokenize", {"tokens": "a"}).status_code == 400
 
@@ -384,6 +390,21 @@ CHAT = {"messages": [{"role": "user", "content": "Hi"}]}
             "chat_template_kwargs",
             "tools",
         ),
+        (
+            "/v1/chat/completions",
+            {
+                **CHAT,
+                "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "wizard"}}}],
+                "tool_choice": "required",
+            },
+            400,
+            "tools",
+            "no schema that calls can meet",
+        ),
+        ("/detokenize", {}, 400, "tokens", "tokens is missing"),
+        ("/detokenize", {"tokens": [[1, 2]]}, 400, "tokens", "token ids was expected"),
+        ("/detokenize", {"tokens": [1.5]}, 400, "tokens", "token ids was expected"),
+        ("/detokenize", {"tokens": [512]}, 400, "tokens", "token ids from 0 to 511"),
         ("/v1/embeddings", {"input": ["a", ""]}, 400, "input", "empty"),
         ("/v1/embeddings", {"input": "a " * 400}, 400, "input", "maximum context length is 256"),
         ("/v1/embeddings", {"input": "a", "dimensions": 10**4}, 400, "dimensions", "vectors have 64"),

@@ -75,7 +75,13 @@ class Chat(Opening):
             settings["response_format"] = self.tools.response_format
         if request.get("logprobs"):
             settings["logprobs"] = request.get("top_logprobs", 0)
-        await self.service.prepare(self.model, settings)
+        try:
+            await self.service.prepare(self.model, settings)
+        except BadRequest as error:
+            if self.tools.response_format is None:
+                raise
+            # The grammar of a forced call is made of the tools' schemas.
+            raise BadRequest(f"The parameters of a tool are no schema that calls can meet: {error}", "tools") from None
         own = [sampling.for_choice(settings, number) for number in range(self.count)]
         return Run(self.service.worker, self.model, [prompt] * self.count, own, self.service.metrics, self.count)
 

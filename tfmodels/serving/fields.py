@@ -131,7 +131,7 @@ def mapping(value: Any, name: str) -> dict[str, Any]:
 
 
 def texts(most: int) -> Check:
-    """A text, or a list of up to `most`; none of them empty."""
+    """A text, or a list of up to `most`, which may have none; none of them empty."""
 
     def check(value: Any, name: str) -> list[str]:
         found = [value] if isinstance(value, str) else value

@@ -52,6 +52,13 @@ def check_inputs(most: int) -> Check:
     return check
 
 
+def check_ids(value: Any, name: str) -> Input:
+    """A list of token ids, which may be empty."""
+    if value != [] and not _are_ids(value):
+        raise wrong(name, value, f"a list of up to {MOST_TOKENS} token ids")
+    return Input(name, value)
+
+
 def _are_ids(value: Any) -> bool:
     fits = isinstance(value, list) and 0 < len(value) <= MOST_TOKENS
     return fits and all(isinstance(one, int) and not isinstance(one, bool) and one >= 0 for one in value)

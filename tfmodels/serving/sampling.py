@@ -107,7 +107,7 @@ def settings_of(request: Mapping[str, Any], config: Any) -> dict[str, Any]:
             settings[name] = value
     if request.get("logit_bias"):
         settings["logit_bias"] = request["logit_bias"]
-    if "stop" in request:
+    if request.get("stop"):
         settings["stop_strings"] = request["stop"]
     if "response_format" in request:
         settings["response_format"] = request["response_format"]

@@ -7,7 +7,7 @@ from typing import Any
 
 from tfmodels.serving import fields, messages, tools
 from tfmodels.serving.errors import BadRequest
-from tfmodels.serving.inputs import check_inputs
+from tfmodels.serving.inputs import check_ids
 from tfmodels.serving.service import Service
 
 TOKENIZE = fields.Fields(
@@ -21,7 +21,7 @@ TOKENIZE = fields.Fields(
     }
 )
 DETOKENIZE = fields.Fields(
-    {"model": fields.text, "tokens": check_inputs(1), "skip_special_tokens": fields.flag},
+    {"model": fields.text, "tokens": check_ids, "skip_special_tokens": fields.flag},
 )
 
 
@@ -49,9 +49,9 @@ async def detokenize(service: Service, body: Mapping[str, Any]) -> dict[str, Any
     """The text of token ids (`tokens`)."""
     request = DETOKENIZE.read(body)
     model = service.model(request.get("model"))
-    if "tokens" not in request or isinstance(request["tokens"][0].value, str):
-        raise BadRequest("tokens: a list of token ids was expected.", "tokens")
-    ids = request["tokens"][0].ids(model)
+    if "tokens" not in request:
+        raise BadRequest("tokens is missing.", "tokens")
+    ids = request["tokens"].ids(model) if request["tokens"].value else []
     skip = request.get("skip_special_tokens", False)
     text = await service.in_background(lambda: model.tokenizer.decode(ids, skip_special_tokens=skip))
     return {"prompt": text}
