@@ -201,6 +201,9 @@ if TYPE_CHECKING:  # what type checkers and editors know; tests compare it with 
         ZeroShotClassificationPipeline as ZeroShotClassificationPipeline,
         pipeline as pipeline,
     )
+    from tfmodels.sentence.cross_encoder import (
+        CrossEncoder as CrossEncoder,
+    )
     from tfmodels.sentence.encoder import (
         SentenceEncoder as SentenceEncoder,
     )
@@ -280,6 +283,7 @@ _NAMES = {
         "ZeroShotClassificationPipeline",
         "pipeline",
     ),
+    "tfmodels.sentence.cross_encoder": ("CrossEncoder",),
     "tfmodels.sentence.encoder": ("SentenceEncoder",),
     "tfmodels.training.callbacks": ("BackupAndRestore", "KerasMetricCallback", "PushToHubCallback"),
     "tfmodels.training.collators": (

@@ -183,7 +183,50 @@ def write_folder(folder: Path, content: SentenceFolder, width: int) -> None:
     write_object(folder / MODULES_NAME, modules)
 
 
-def _modules(file: Path) -> list[tuple[str, str]]:
+def cross_encoder_settings(folder: Path) -> dict[str, Any]:
+    """Read what the JSON files of a cross-encoder say beside its config.json.
+
+    Returns:
+        `max_seq_length`, `prompts`, `default_prompt_name` and `activation_fn`, as far as they are there.
+
+    Raises:
+        ValueError: broken files, or more modules than the transformer.
+    """
+    if (folder / MODULES_NAME).is_file():
+        (kind, path), *more = _modules(folder / MODULES_NAME, fewest=1)
+        if kind != "Transformer" or path or more:
+            names = ", ".join(name[:60] for name, _ in _modules(folder / MODULES_NAME, fewest=1))
+            raise ValueError(
+                f"{folder / MODULES_NAME} lists {names}; of a cross-encoder one Transformer in the folder itself is "
+                f"supported."
+            )
+    found: dict[str, Any] = {}
+    if (folder / SETTINGS_NAME).is_file():
+        settings = read_object(folder / SETTINGS_NAME)
+        check_kinds(settings, {"max_seq_length": int}, str(folder / SETTINGS_NAME))
+        found["max_seq_length"] = settings.get("max_seq_length")
+    if (folder / SENTENCE_NAME).is_file():
+        sentence = read_object(folder / SENTENCE_NAME)
+        kinds = {"prompts": dict, "default_prompt_name": str, "activation_fn": str}
+        check_kinds(sentence, kinds, str(folder / SENTENCE_NAME))
+        prompts = sentence.get("prompts") or {}
+        check_kinds(prompts, dict.fromkeys(prompts, str), f"{folder / SENTENCE_NAME}: prompts")
+        found |= {name: sentence.get(name) for name in kinds}
+    return found
+
+
+def write_cross_encoder(
+    folder: Path, max_seq_length: int | None, prompts: dict[str, str], default_prompt_name: str | None
+) -> None:
+    """Write what `cross_encoder_settings` reads, where it says something; the activation is in config.json."""
+    if max_seq_length is not None:
+        write_object(folder / SETTINGS_NAME, {"max_seq_length": max_seq_length})
+    if prompts:
+        names = {"prompts": prompts, "default_prompt_name": default_prompt_name, "model_type": "CrossEncoder"}
+        write_object(folder / SENTENCE_NAME, names, sort_keys=True)
+
+
+def _modules(file: Path, fewest: int = 2) -> list[tuple[str, str]]:
     """Kind and folder of each module, in order."""
     try:
         entries = read_value(file)
@@ -195,8 +238,9 @@ def _modules(file: Path) -> list[tuple[str, str]]:
             raise ValueError(f"{file} is no list of modules with idx, type and path: it holds {quote(entry)}.")
     entries.sort(key=lambda entry: entry["idx"])
     found = [(entry["type"].rsplit(".", 1)[-1], PurePosixPath(entry["path"])) for entry in entries]
-    if len(found) < 2 or not all(map(_is_inside, (path for _, path in found))):
-        raise ValueError(f"{file} must list two or more modules, with paths inside the folder.")
+    if len(found) < fewest or not all(map(_is_inside, (path for _, path in found))):
+        number = "two or more modules" if fewest == 2 else "a module"
+        raise ValueError(f"{file} must list {number}, with paths inside the folder.")
     return [(kind, "/".join(path.parts)) for kind, path in found]
 
 
