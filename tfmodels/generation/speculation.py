@@ -16,13 +16,15 @@ from keras import ops
 from tfmodels.cache import kv
 from tfmodels.generation import logits_processors as proc
 from tfmodels.generation.sampling import choose_tokens
-from tfmodels.generation.step import Decoder, Prompt, State, run_prompt
+from tfmodels.generation.step import Decoder, Prompt, State, run_prompt, wants_more, while_loop
 from tfmodels.generation.strategies import Sampling, SamplingInputs
 from tfmodels.layers.columns import take_columns
 from tfmodels.layers.tokens import TokenInputs
 
 # Stands for "no draft": no token, and not what stands for scores that are no numbers.
 _NONE = -2
+# Tokens at most that are made without drafts after wrong ones.
+_LONGEST_PAUSE = 15
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,11 +54,17 @@ class Drafting(NamedTuple):
         cache: the draft model's StaticCache with merged rows, or None.
         count: int32 scalar, drafts to make next.
         passes: int32 scalar, passes of the model so far.
+        drafts: int32 (tokens,), of prompt lookup, negative where there are none; None for a draft model.
+        wait: int32 scalar, tokens to make without drafts, after some that did not count.
+        pause: int32 scalar, what `wait` was last, twice as long with every failure.
     """
 
     cache: Any
     count: Any
     passes: Any
+    drafts: Any
+    wait: Any
+    pause: Any
 
 
 class SpeculativeDecoder(Decoder):
@@ -91,7 +99,9 @@ class SpeculativeDecoder(Decoder):
             whole = prompt._replace(past=None)
             _, cache = run_prompt(self.assistant.backbone, whole, self.prefill_chunk, self.lowering)
             cache = kv.merge_rows(kv.to_static(cache, prompt.attended.shape[1]))
-        drafting = Drafting(cache, self._start_count(), ops.convert_to_tensor(1, "int32"))
+        zero = ops.convert_to_tensor(0, "int32")
+        drafts = None if self.assistant is not None else ops.full((self.speculation.tokens,), _NONE, "int32")
+        drafting = Drafting(cache, self._start_count(), passes=zero, drafts=drafts, wait=zero, pause=zero)
         return state._replace(carry=drafting), logits
 
     def _start_count(self) -> Any:
@@ -99,13 +109,54 @@ class SpeculativeDecoder(Decoder):
         return ops.convert_to_tensor(max(1, tokens // 2) if self.speculation.heuristic else tokens, "int32")
 
     def choose(self, state: State, logits: Any, inputs: SamplingInputs) -> State:
-        # The strategy has no state of its own; the drafts' stays.
-        return super().choose(state, logits, inputs)._replace(carry=state.carry)
+        # The strategy has no state of its own.
+        carry = state.carry
+        carry = carry._replace(passes=carry.passes + 1, wait=ops.maximum(carry.wait - 1, 0))
+        return self._with_drafts(super().choose(state, logits, inputs)._replace(carry=carry))
 
     def decode(self, state: State, inputs: SamplingInputs) -> State:
-        """Draft tokens, check them in one pass, and write down those that count and the one after."""
+        """Take one step: with a draft model draft, check, and write down what counts; else make one token."""
+        if self.assistant is None:
+            return super().decode(state, inputs)
+        drafts, cache = self._drafts_of_assistant(state, state.prompt_end + state.step, inputs)
+        return self._checked(state._replace(carry=state.carry._replace(cache=cache)), drafts, inputs)
+
+    def loop(self, state: State, inputs: SamplingInputs, until: Any) -> State:
+        """Add tokens until `until` were generated, or the row has ended.
+
+        A pass over several tokens takes longer than one over a single token: where the text has nothing to look up,
+        or what it had was wrong, decoding goes on without drafts for a while. Two loops in turns do that, as a
+        branch would copy the cache.
+        """
+        if self.assistant is not None:
+            return super().loop(state, inputs, until)
+
+        def has_drafts(state: State) -> Any:
+            return ops.logical_and(state.carry.drafts[0] >= 0, state.carry.wait == 0)
+
+        def makes_one(state: State) -> Any:
+            return ops.logical_and(wants_more(state, until), ops.logical_not(has_drafts(state)))
+
+        def makes_several(state: State) -> Any:
+            return ops.logical_and(wants_more(state, until), has_drafts(state))
+
+        def turn(state: State) -> State:
+            state = while_loop(makes_one, lambda state: self.decode(state, inputs), state)
+            return while_loop(makes_several, lambda state: self._checked(state, state.carry.drafts, inputs), state)
+
+        return while_loop(lambda state: wants_more(state, until), turn, state)
+
+    def _with_drafts(self, state: State) -> State:
+        """The state with the drafts for its next tokens, where the text gives them."""
+        if self.assistant is not None:
+            return state
+        end, kind = state.prompt_end + state.step, self.speculation
+        drafts = looked_up(state.ids, state.start, end, kind.tokens, kind.ngram)
+        return state._replace(carry=state.carry._replace(drafts=drafts))
+
+    def _checked(self, state: State, drafts: Any, inputs: SamplingInputs) -> State:
+        """Check drafts int32 (tokens,), and write down those that count and the token after."""
         count, end = self.speculation.tokens, state.prompt_end + state.step
-        drafts, cache = self._drafts(state, end, inputs)
         drafts = ops.where(ops.arange(count, dtype="int32") < state.carry.count, drafts, _NONE)
         ids = ops.slice_update(state.ids, (0, end), ops.expand_dims(drafts, 0))
         state, logits = self._check(state._replace(ids=ids), end)
@@ -117,11 +168,13 @@ class SpeculativeDecoder(Decoder):
         places = ops.arange(count + 1, dtype="int32")
         first_end = ops.min(ops.where(ends, places, count + 1))
         added = ops.minimum(ops.minimum(agreed, first_end) + 1, inputs.limit - state.step)
-        next_count = state.carry.count
+        carry = state.carry
+        pause = ops.where(agreed > 0, 0, ops.minimum(2 * carry.pause + 1, _LONGEST_PAUSE))
+        next_count = carry.count
         if self.speculation.heuristic:
             raised, lowered = ops.minimum(next_count + 2, count), ops.maximum(next_count - 1, 1)
             next_count = ops.where(agreed >= next_count, raised, lowered)
-        return state._replace(
+        state = state._replace(
             ids=ops.slice_update(state.ids, (0, end), ops.expand_dims(tokens, 0)),
             # Later columns are written again before a query sees them.
             cache=state.cache._replace(length=end - 1 + added),
@@ -129,8 +182,9 @@ class SpeculativeDecoder(Decoder):
             step=state.step + added,
             scores=_record_all(state.scores, state.step, scores),
             logits=_record_all(state.logits, state.step, logits),
-            carry=Drafting(cache, next_count, state.carry.passes + 1),
+            carry=carry._replace(count=next_count, passes=carry.passes + 1, wait=pause, pause=pause),
         )
+        return self._with_drafts(state)
 
     def _check(self, state: State, end: Any) -> tuple[State, Any]:
         """Run the last token and the drafts. Returns logits float32 (drafts + 1, vocab_size)."""
@@ -164,12 +218,6 @@ class SpeculativeDecoder(Decoder):
         return choose_tokens(scores, do_sample=self.strategy.do_sample, seed=inputs.seed, step=step)
 
     # Drafts ----------------------------------------------------------------------------------------------------
-
-    def _drafts(self, state: State, end: Any, inputs: SamplingInputs) -> tuple[Any, Any]:
-        """Drafts int32 (tokens,), and the draft model's cache."""
-        if self.assistant is None:
-            return looked_up(state.ids, state.start, end, self.speculation.tokens, self.speculation.ngram), None
-        return self._drafts_of_assistant(state, end, inputs)
 
     def _drafts_of_assistant(self, state: State, end: Any, inputs: SamplingInputs) -> tuple[Any, Any]:
         tokens = self.speculation.tokens

@@ -239,10 +239,7 @@ class Decoder:
     def loop(self, state: State, inputs: SamplingInputs, until: Any) -> State:
         """Add tokens until `until` (int32 scalar) were generated in all, or every row has ended."""
 
-        def wants_more(state: State) -> Any:
-            return ops.logical_and(state.step < until, ops.logical_not(ops.all(state.finished)))
-
-        return while_loop(wants_more, lambda state: self.decode(state, inputs), state)
+        return while_loop(lambda state: wants_more(state, until), lambda state: self.decode(state, inputs), state)
 
     def as_graph(self) -> Decoder:
         """The same decoding in plain graphs."""
@@ -253,6 +250,11 @@ class Decoder:
     def traced(self, name: str) -> Callable:
         """Return a method as it is traced: with the garbage collector paused."""
         return traced(getattr(self, name))
+
+
+def wants_more(state: State, until: Any) -> Any:
+    """Whether fewer than `until` tokens were generated and a row has not ended, bool scalar."""
+    return ops.logical_and(state.step < until, ops.logical_not(ops.all(state.finished)))
 
 
 def run_prompt(backbone: Any, prompt: Prompt, chunk: int | None, lowering: Lowering) -> tuple[Any, Any]:

@@ -161,10 +161,11 @@ class Bench:
                 }
 
     def lookup(self) -> Iterator[Row]:
-        """A prompt whose text comes again, and one without repetitions."""
+        """A text of the model's own that begins anew after its end, so that it is copied, and one at random."""
         length, new = self.options.prompts[1], self.options.new
-        part = random_ids(1, max(4, length // 4), self.vocab)
-        for kind, ids in (("repetitive", np.tile(part, (1, 4))), ("random", random_ids(1, length, self.vocab))):
+        text = np.asarray(self.model.generate(random_ids(1, 4, self.vocab), max_new_tokens=max(8, length // 2)))
+        copied = np.concatenate([text, text[:, : text.shape[1] // 4]], axis=1)
+        for kind, ids in (("copied", copied), ("random", random_ids(1, length, self.vocab))):
             actions = {
                 "plain": lambda ids=ids: np.asarray(self.model.generate(ids, max_new_tokens=new)),
                 "lookup": lambda ids=ids: np.asarray(
