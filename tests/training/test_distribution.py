@@ -291,7 +291,9 @@ def test_mirrored_strategy_under_fit(tmp_path):
         np.testing.assert_allclose(results[head], [before, *train(model, unequal(name, head))], rtol=1e-5)
         trained = small_models.class_of(name, head).from_pretrained(tmp_path / head)
         for ours, theirs in zip(model.weights, trained.weights, strict=True):
-            np.testing.assert_allclose(theirs, ours, atol=1e-5)
+            # Some gradients are zero but for rounding (a bias that softmax takes out again), and Adam magnifies
+            # them; a step of a wrong gradient is ten times as long as what is allowed here.
+            np.testing.assert_allclose(theirs, ours, atol=1e-4)
 
 
 def calls(model) -> dict:
