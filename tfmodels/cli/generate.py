@@ -174,12 +174,12 @@ def describe_speed(start: float, arrivals: list[tuple[float, int]]) -> str:
 
     Example:
         >>> describe_speed(0.0, [(1.0, 1), (3.0, 4), (3.1, 10), (3.2, 10)])
-        '25 tokens in 3.20 s; first after 1.00 s (with compilation), then 100 tokens/s'
+        '25 tokens in 3.20 s; first after 1.00 s (tracing included), then 100 tokens/s'
     """
     total = sum(count for _, count in arrivals)
     if not arrivals:
         return "0 tokens"
     first, last = arrivals[0][0], arrivals[-1][0]
-    line = f"{total} tokens in {last - start:.2f} s; first after {first - start:.2f} s (with compilation)"
+    line = f"{total} tokens in {last - start:.2f} s; first after {first - start:.2f} s (tracing included)"
     later, seconds = sum(count for _, count in arrivals[2:]), last - arrivals[min(1, len(arrivals) - 1)][0]
     return f"{line}, then {later / seconds:,.0f} tokens/s" if later and seconds > 0 else line

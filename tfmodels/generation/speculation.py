@@ -24,7 +24,7 @@ from tfmodels.layers.tokens import TokenInputs
 # Stands for "no draft": no token, and not what stands for scores that are no numbers.
 _NONE = -2
 # Tokens at most that are made without drafts after wrong ones.
-_LONGEST_PAUSE = 15
+_LONGEST_PAUSE = 31
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Drafting(NamedTuple):
         passes: int32 scalar, passes of the model so far.
         drafts: int32 (tokens,), of prompt lookup, negative where there are none; None for a draft model.
         wait: int32 scalar, tokens to make without drafts, after some that did not count.
-        pause: int32 scalar, what `wait` was last, twice as long with every failure.
+        pause: int32 scalar, what `wait` was last, more than twice as long with every failure.
     """
 
     cache: Any
@@ -169,7 +169,7 @@ class SpeculativeDecoder(Decoder):
         first_end = ops.min(ops.where(ends, places, count + 1))
         added = ops.minimum(ops.minimum(agreed, first_end) + 1, inputs.limit - state.step)
         carry = state.carry
-        pause = ops.where(agreed > 0, 0, ops.minimum(2 * carry.pause + 1, _LONGEST_PAUSE))
+        pause = ops.where(agreed > 0, 0, ops.minimum(2 * carry.pause + 3, _LONGEST_PAUSE))
         next_count = carry.count
         if self.speculation.heuristic:
             raised, lowered = ops.minimum(next_count + 2, count), ops.maximum(next_count - 1, 1)
