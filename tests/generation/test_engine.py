@@ -241,6 +241,39 @@ def test_scores_that_are_no_numbers_end_a_row():
     assert answer.finish_reason == "error" and answer.tokens == ()
 
 
+def test_first_tokens_are_told_before_others_follow(model):
+    """One token, one more, then several at a time; a prompt that comes later changes no other tokens."""
+    prompts = prompts_of(model, (5, 7))
+    engine = Engine(model, rows=2, capacity=64, **GRAPH)
+    ids, told = [engine.add(prompts[0], max_new_tokens=20)], {}
+    while engine.pending:
+        for event in engine.step():
+            told.setdefault(event.id, []).append(event.tokens)
+        if len(told[ids[0]]) == 3 and len(ids) == 1:
+            ids.append(engine.add(prompts[1], max_new_tokens=12))
+    assert [len(tokens) for tokens in told[ids[0]]][:3] == [1, 1, 8]
+    assert [len(tokens) for tokens in told[ids[1]]][:2] == [1, 1]
+    for id, prompt, new in zip(ids, prompts, (20, 12), strict=True):
+        assert sum(told[id], ()) == alone(model, prompt, max_new_tokens=new)
+
+
+def test_steps_do_not_wait_for_xla(stories260k):
+    model = TFLlamaForCausalLM.from_pretrained(stories260k)
+    prompts = prompts_of(model, (9,) * 7)
+    want = [alone(model, prompt, max_new_tokens=10, eos_token_id=None) for prompt in prompts]
+    engine, got = Engine(model, rows=1, capacity=32), {}
+    for prompt in prompts[:5]:  # some calls later XLA compiles in the background
+        engine.add(prompt, max_new_tokens=10, eos_token_id=None)
+    while engine.pending:
+        got |= {event.id: event.completion.tokens for event in engine.step() if event.completion}
+    model.programs.wait()
+    compiled = model.programs.compilations
+    last = [engine.add(prompt, max_new_tokens=10, eos_token_id=None) for prompt in prompts[5:]]
+    answers = engine.run()
+    assert model.programs.compilations == compiled
+    assert [*got.values(), *(answers[id].tokens for id in last)] == want
+
+
 def test_compiled(model):
     prompts = prompts_of(model, (3, 18))
     answers = model.generate_batch(prompts, max_new_tokens=12, rows=2)
