@@ -32,9 +32,12 @@ if TYPE_CHECKING:  # what type checkers and editors know; tests compare it with 
         TFAutoModelForCausalLM as TFAutoModelForCausalLM,
         TFAutoModelForMaskedLM as TFAutoModelForMaskedLM,
         TFAutoModelForMultipleChoice as TFAutoModelForMultipleChoice,
+        TFAutoModelForNextSentencePrediction as TFAutoModelForNextSentencePrediction,
+        TFAutoModelForPreTraining as TFAutoModelForPreTraining,
         TFAutoModelForQuestionAnswering as TFAutoModelForQuestionAnswering,
         TFAutoModelForSequenceClassification as TFAutoModelForSequenceClassification,
         TFAutoModelForTokenClassification as TFAutoModelForTokenClassification,
+        TFAutoModelWithLMHead as TFAutoModelWithLMHead,
     )
     from tfmodels.cache.kv import (
         StaticCache as StaticCache,
@@ -70,6 +73,7 @@ if TYPE_CHECKING:  # what type checkers and editors know; tests compare it with 
     )
     from tfmodels.families.gpt2 import (
         GPT2Config as GPT2Config,
+        TFGPT2DoubleHeadsModel as TFGPT2DoubleHeadsModel,
         TFGPT2ForQuestionAnswering as TFGPT2ForQuestionAnswering,
         TFGPT2ForSequenceClassification as TFGPT2ForSequenceClassification,
         TFGPT2ForTokenClassification as TFGPT2ForTokenClassification,
@@ -260,9 +264,12 @@ _NAMES = {
         "TFAutoModelForCausalLM",
         "TFAutoModelForMaskedLM",
         "TFAutoModelForMultipleChoice",
+        "TFAutoModelForNextSentencePrediction",
+        "TFAutoModelForPreTraining",
         "TFAutoModelForQuestionAnswering",
         "TFAutoModelForSequenceClassification",
         "TFAutoModelForTokenClassification",
+        "TFAutoModelWithLMHead",
     ),
     "tfmodels.cache.kv": ("StaticCache",),
     "tfmodels.configs.base": ("ModelConfig",),

@@ -74,7 +74,13 @@ FAMILIES: dict[str, Family] = {
         named={"ForCausalLM": "Gemma3ForCausalLM"},
     ),
     "gpt2": Family(
-        "gpt2", "GPT2", DECODER_HEADS, "GPT2Tokenizer", gguf="gpt2_gguf", named={"ForCausalLM": "GPT2LMHeadModel"}
+        "gpt2",
+        "GPT2",
+        DECODER_HEADS,
+        "GPT2Tokenizer",
+        others=("TFGPT2DoubleHeadsModel",),
+        gguf="gpt2_gguf",
+        named={"ForCausalLM": "GPT2LMHeadModel"},
     ),
     "gpt_neox": Family("gpt_neox", "GPTNeoX", DECODER_HEADS, "GPTNeoXTokenizer"),
     "gpt_neo": Family("gpt_neo", "GPTNeo", DECODER_HEADS, "GPT2Tokenizer"),
@@ -138,10 +144,10 @@ OTHER_NAMES = {
     "FlaxPreTrainedModel": "TFPreTrainedModel",
     "PreTrainedTokenizer": "PreTrainedTokenizerFast",
     "PreTrainedTokenizerBase": "PreTrainedTokenizerFast",
-    "TFAutoModelForPreTraining": "TFAutoModelForCausalLM or TFAutoModelForMaskedLM",
-    "TFAutoModelWithLMHead": "TFAutoModelForCausalLM or TFAutoModelForMaskedLM",
-    "AutoModelForPreTraining": "TFAutoModelForCausalLM or TFAutoModelForMaskedLM",
-    "AutoModelWithLMHead": "TFAutoModelForCausalLM or TFAutoModelForMaskedLM",
+    "TFBertLMHeadModel": "TFBertForMaskedLM, or a decoder such as TFGPT2LMHeadModel: BERT is an encoder here",
+    "TFRobertaForCausalLM": "TFRobertaForMaskedLM, or a decoder such as TFGPT2LMHeadModel: RoBERTa is an encoder here",
+    "TFBertTokenizer": "BertTokenizer before the model, which takes ids: tokenizer(texts, return_tensors='tf')",
+    "TFGPT2Tokenizer": "GPT2Tokenizer before the model, which takes ids: tokenizer(texts, return_tensors='tf')",
     "TFTrainer": "model.compile(...) and model.fit(...)",
     "TFTrainingArguments": "model.compile(...) and model.fit(...)",
     "Trainer": "model.compile(...) and model.fit(...)",
@@ -158,6 +164,14 @@ OTHER_NAMES = {
 _MODEL_NAME = re.compile(r"(TF|Flax|)(\w+?)(Model|PreTrainedModel|For\w+|LMHeadModel|DoubleHeadsModel|WithLMHead)")
 
 
+_MAIN_LAYER = re.compile(r"TF(\w+)MainLayer")
+
+
+def _stems() -> dict[str, Family]:
+    """The families by the stem of their class names."""
+    return {family.stem: family for family in FAMILIES.values()}
+
+
 def name_hint(name: str, known: Collection[str]) -> str:
     """What to use in place of a name that the package does not have; "" where nothing is close.
 
@@ -169,11 +183,17 @@ def name_hint(name: str, known: Collection[str]) -> str:
     """
     if name in OTHER_NAMES:
         return f"; use {OTHER_NAMES[name]}."
+    if matched := _MAIN_LAYER.fullmatch(name):
+        return (
+            f"; use TF{matched[1]}Model(config).backbone, which is a Keras layer."
+            if matched[1] in _stems()
+            else did_you_mean(name, known)
+        )
     if matched := _MODEL_NAME.fullmatch(name):
         prefix, stem, head = matched.groups()
         if stem == "AutoModel":  # such as AutoModelForCausalLM
             stem, head = "Auto", f"Model{head}"
-        stems = {family.stem: family for family in FAMILIES.values()}
+        stems = _stems()
         if stem not in stems and stem != "Auto":
             near = [one for one in stems if one.lower() == stem.lower()]
             near = near or difflib.get_close_matches(stem, stems, n=1, cutoff=0.7)
@@ -229,6 +249,8 @@ class _AutoModel:
     """Base of the classes that pick a family's model by its configuration."""
 
     head: ClassVar[str]
+    # Heads that serve, in this order, where a family lacks the first.
+    other_heads: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def class_for(cls, config: ModelConfig | dict[str, Any]) -> Any:
@@ -238,12 +260,13 @@ class _AutoModel:
             ValueError: no such architecture, or it has no such head; the message names those that exist.
         """
         family = family_of(config)
-        if cls.head not in family.heads:
+        head = next((head for head in (cls.head, *cls.other_heads) if head in family.heads), None)
+        if head is None:
             raise ValueError(
                 f"{family.stem} has no {cls.__name__.removeprefix('TFAutoModel')} model; it has "
                 f"{', '.join(map(family.class_name, family.heads))}."
             )
-        return family.load(family.class_name(cls.head))
+        return family.load(family.class_name(head))
 
     def __init__(self, *_: Any, **__: Any):
         raise TypeError(
@@ -283,6 +306,26 @@ class TFAutoModelForMaskedLM(_AutoModel):
     """Any family's masked language model."""
 
     head = "ForMaskedLM"
+
+
+class TFAutoModelForPreTraining(_AutoModel):
+    """Any family's model with the heads of its pretraining: those of BERT, else the one of its language model."""
+
+    head = "ForPreTraining"
+    other_heads = ("ForMaskedLM", "ForCausalLM")
+
+
+class TFAutoModelWithLMHead(_AutoModel):
+    """Any family's language model, masked or causal; the name that older scripts use."""
+
+    head = "ForMaskedLM"
+    other_heads = ("ForCausalLM",)
+
+
+class TFAutoModelForNextSentencePrediction(_AutoModel):
+    """Any family's next-sentence predictor."""
+
+    head = "ForNextSentencePrediction"
 
 
 class TFAutoModelForMultipleChoice(_AutoModel):

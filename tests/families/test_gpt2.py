@@ -7,7 +7,7 @@ import small_models
 from safetensors.numpy import load_file, save_file
 
 import tfmodels
-from tfmodels import GPT2Config, TFAutoModelForCausalLM, TFGPT2LMHeadModel, TFGPT2Model
+from tfmodels import GPT2Config, TFAutoModelForCausalLM, TFGPT2DoubleHeadsModel, TFGPT2LMHeadModel, TFGPT2Model
 from tfmodels.checkpoints.weight_map import slots_of
 
 TINY = small_models.MORE["gpt2"]
@@ -111,3 +111,37 @@ def test_dropout(run_dropouts, share):
         np.testing.assert_array_equal(dropped.hidden_states[1], plain.hidden_states[0])
     else:
         assert not any(np.any(weights) for weights in dropped.attentions)
+
+
+class TestDoubleHeads:
+    IDS = np.random.default_rng(0).integers(3, 61, (2, 3, 5))
+
+    def make(self, **changes):
+        return TFGPT2DoubleHeadsModel(small_models.config_of("gpt2", initializer_range=0.3, **changes))
+
+    def test_each_loss_needs_its_own_labels_and_fit_learns_from_both(self):
+        model = self.make()
+        places, choices = np.array([[1, 2, 4], [0, 3, 2]]), np.array([2, 0])
+        both = model(self.IDS, mc_token_ids=places, labels=self.IDS, mc_labels=choices)
+        assert both.logits.shape == (2, 3, 5, 61) and both.mc_logits.shape == (2, 3)
+        alone = model(self.IDS, mc_token_ids=places, mc_labels=choices)
+        assert "loss" not in alone and float(alone.mc_loss) == float(both.mc_loss)
+        assert "mc_loss" not in model(self.IDS, labels=self.IDS)
+        model.compile("sgd", run_eagerly=True)
+        data = {"input_ids": self.IDS, "mc_token_ids": places, "labels": self.IDS, "mc_labels": choices}
+        total = model.evaluate(data, verbose=0, return_dict=True)["loss"]
+        np.testing.assert_allclose(total, float(both.loss) + float(both.mc_loss), rtol=1e-5)
+        del data["labels"]
+        total = model.evaluate(data, verbose=0, return_dict=True)["loss"]
+        np.testing.assert_allclose(total, float(both.mc_loss), rtol=1e-5)
+
+    def test_texts_without_an_axis_of_choices(self):
+        model = self.make()
+        flat, whole = model(self.IDS[:, 0]), model(self.IDS)
+        np.testing.assert_allclose(flat.mc_logits, whole.mc_logits[:, 0], atol=1e-5)
+        np.testing.assert_allclose(flat.logits, whole.logits[:, 0], atol=1e-5)
+
+    def test_summaries_that_give_no_score_are_refused(self):
+        for changes in ({"summary_type": "mean"}, {"summary_use_proj": False}, {"summary_proj_to_labels": False}):
+            with pytest.raises(ValueError, match=f"{next(iter(changes))}=.* in GPT2Config is not supported"):
+                self.make(**changes)

@@ -27,6 +27,7 @@ _VARIABLE_NAMES = {
 HEAD_LAYERS = {
     "ForCausalLM": ("lm_head", "embed_out"),
     "LMHeadModel": ("lm_head",),
+    "DoubleHeadsModel": ("lm_head", "multiple_choice_head"),
     "ForMaskedLM": ("lm_head", "head", "decoder"),
     "ForPreTraining": ("lm_head", "seq_relationship"),
     "ForNextSentencePrediction": ("seq_relationship",),

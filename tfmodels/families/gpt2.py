@@ -32,7 +32,7 @@ class GPT2Config(ModelConfig):
 
     Fields: sizes and dropout shares as named; `n_inner` None means 4 * n_embd; `scale_attn_weights` divides scores by
     the root of a head's size, `scale_attn_by_inverse_layer_idx` by the number of the layer, from 1;
-    `reorder_and_upcast_attn` computes scores in float32. The `summary` fields belong to a head that is not here.
+    `reorder_and_upcast_attn` computes scores in float32. The `summary` fields are those of `TFGPT2DoubleHeadsModel`.
 
     Raises:
         ValueError: values contradict each other; `add_cross_attention`, which is not here.
@@ -227,6 +227,10 @@ class TFGPT2Model(TFGPT2PreTrainedModel):
 
 class TFGPT2LMHeadModel(GenerationMixin, heads.CausalLMHead, TFGPT2PreTrainedModel):
     """GPT-2 with a language-model head: scores of the next token, and `generate`."""
+
+
+class TFGPT2DoubleHeadsModel(heads.DoubleHeads, TFGPT2PreTrainedModel):
+    """GPT-2 with a language-model head and one that chooses among texts."""
 
 
 class TFGPT2ForSequenceClassification(heads.SequenceClassificationHead, TFGPT2PreTrainedModel):

@@ -48,6 +48,19 @@ class CausalLMOutput(ModelOutput):
     fields = ("loss", "logits", "past_key_values", "hidden_states", "attentions")
 
 
+class DoubleHeadsOutput(ModelOutput):
+    """Output of a language model with a head for choices.
+
+    Fields:
+        loss, mc_loss: scalars, of the next tokens and of the right choice.
+        logits: (batch, choices, length, vocab_size).
+        mc_logits: (batch, choices).
+        past_key_values, hidden_states, attentions: as in `BaseModelOutput`, the choices folded into the batch.
+    """
+
+    fields = ("loss", "mc_loss", "logits", "mc_logits", "past_key_values", "hidden_states", "attentions")
+
+
 class MaskedLMOutput(ModelOutput):
     """Output of a masked language model; `loss` is a scalar, `logits` (batch, length, vocab_size)."""
 

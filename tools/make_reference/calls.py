@@ -370,6 +370,18 @@ def next_sentence(draw: Draw) -> Iterator[Call]:
     yield Call("loss", inputs={**inputs, "labels": np.array([1, 0])})
 
 
+def double_heads(draw: Draw) -> Iterator[Call]:
+    """Two rows of two choices, with both labels, with neither, and without the axis of choices."""
+    ids, mask = draw.padded("right", (0, 1, 3, 2))
+    inputs = {"input_ids": ids.reshape(2, 2, -1), "attention_mask": mask.reshape(2, 2, -1)}
+    labels = {
+        "labels": np.where(inputs["attention_mask"] == 1, inputs["input_ids"], -100),
+        "mc_labels": np.array([1, 0]),
+    }
+    yield Call("loss", inputs={**inputs, "mc_token_ids": np.array([[2, 5], [3, 4]]), **labels}, kwargs=NO_CACHE)
+    yield Call("last_token", inputs=inputs, kwargs=NO_CACHE)
+
+
 def typed_choices(draw: Draw) -> Iterator[Call]:
     ids, mask = draw.padded("right", (0, 1, 3, 2))
     values = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types_of(mask)}

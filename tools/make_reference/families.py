@@ -291,6 +291,7 @@ FAMILIES: dict[str, Family] = {
             *few_decoder_cases({}),
             Case("scales", BOTH, config={"scale_attn_by_inverse_layer_idx": True, "reorder_and_upcast_attn": True}),
             Case("unscaled_untied", BOTH, config={"scale_attn_weights": False, "tie_word_embeddings": False}),
+            Case("double_heads", (calls.double_heads,), "DoubleHeadsModel", {"summary_activation": "tanh"}),
             Case("n_inner", BOTH, config={"n_inner": 12, "activation_function": "relu"}),
         ),
         named={"ForCausalLM": "GPT2LMHeadModel"},

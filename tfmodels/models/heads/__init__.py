@@ -11,6 +11,7 @@ from tfmodels.models.heads.classification import (
     TokenClassificationHead,
     classifier_dropout,
 )
+from tfmodels.models.heads.double_heads import DoubleHeads
 from tfmodels.models.heads.language_modeling import (
     CausalLMHead,
     MaskedLMHead,
@@ -22,6 +23,7 @@ from tfmodels.models.heads.question_answering import QuestionAnsweringHead
 
 __all__ = [
     "CausalLMHead",
+    "DoubleHeads",
     "MaskedLMHead",
     "MultipleChoiceHead",
     "NextSentenceHead",
