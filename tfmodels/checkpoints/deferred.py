@@ -31,6 +31,10 @@ class DeclaredWeights:
     def __init__(self) -> None:
         self.variables: list[Any] = []
 
+    def drop(self, variable: Any) -> None:
+        """Forget a variable that its layer has given up: it stays empty."""
+        self.variables = [one for one in self.variables if one is not variable]
+
     def initialize_rest(self) -> None:
         """Give the variables that are still empty their initial values: new heads, the states of dropout layers."""
         for variable in self.variables:
@@ -89,3 +93,14 @@ def fill(slot: WeightSlot, values: np.ndarray) -> None:
         variable._initializer = None  # private: what Keras drops as well once a variable has its value
     else:
         variable.assign(tensor)
+
+
+def fill_packed(slot: WeightSlot, parts: dict[str, np.ndarray]) -> None:
+    """Give packed weights the arrays of a file.
+
+    Args:
+        slot: of packed weights.
+        parts: as `Scheme.parts` says, in the dtypes of the variables.
+    """
+    for name, variable in slot.packed.parts.items():
+        fill(WeightSlot(variable, False), parts[name])

@@ -52,6 +52,8 @@ def weight_files(formats: Sequence[str] | None = None, variant: str | None = Non
 
 
 CONFIG_FILES = ("config.json", "generation_config.json")
+# Beside the weights of old repositories of GPTQ and AWQ: what stands in config.json today.
+QUANTIZATION_FILES = ("quantize_config.json", "quant_config.json")
 TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("chat_template.jinja", "tokenizer.model", "vocab.json", "merges.txt", "vocab.txt"),

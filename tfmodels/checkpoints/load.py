@@ -11,7 +11,9 @@ from typing import Any
 
 from tfmodels.checkpoints import deferred, quantized_names, reader, sizes
 from tfmodels.checkpoints.matching import Match, hints, match, same_values
-from tfmodels.checkpoints.weight_map import WeightSlot, head_layer, slots_of
+from tfmodels.checkpoints.quantized.methods import as_packed
+from tfmodels.checkpoints.quantized.packed import PackedCheckpoint
+from tfmodels.checkpoints.weight_map import WeightSlot, head_layer, slots_of, walk
 from tfmodels.dtypes import COMPUTE_DTYPES
 from tfmodels.runtime.gc import pause_gc
 
@@ -34,6 +36,7 @@ def load_model(
         reader.CheckpointError: the file does not fit the model; the message says in which way.
     """
     with pause_gc():
+        checkpoint = as_packed(config, checkpoint)
         sizes.check_sizes(config, checkpoint)
         if isinstance(dtype, str) and dtype == "auto":
             dtype = config.dtype if config.dtype in COMPUTE_DTYPES else most_common_dtype(checkpoint)
@@ -54,6 +57,7 @@ def load_model(
             model, declared = _declare(model_class, config, {**options, "name": model.name})
             slots = slots_of(model)
             fit = match(model, slots, checkpoint)
+        slots = _pack_layers(model, slots, checkpoint, fit, declared)
         info = _fill(model, slots, checkpoint, fit, ignore_mismatched_sizes)
         info["mismatched_keys"].extend(left_out)
         declared.initialize_rest()
@@ -80,7 +84,44 @@ def _declare(model_class: Any, config: Any, options: dict[str, Any]) -> tuple[An
     return model, declared
 
 
-def _is_table(fit: Match, model: Any, checkpoint: reader.Checkpoint) -> bool:
+def _pack_layers(
+    model: Any,
+    slots: dict[str, WeightSlot],
+    checkpoint: PackedCheckpoint,
+    fit: Match,
+    declared: deferred.DeclaredWeights,
+) -> dict[str, WeightSlot]:
+    """Give the layers whose weights a file holds quantised variables for them; returns all slots of the model.
+
+    Raises:
+        CheckpointError: a weight that cannot be quantised.
+    """
+    layers = dict(walk(model))
+    packed = {name: tensor for name, source in fit.found.items() if (tensor := checkpoint.packed(source)) is not None}
+    for name, tensor in packed.items():
+        layer, shape = layers[name.rpartition(".")[0]], slots[name].shape
+        if not hasattr(layer, "pack") or not name.endswith(".weight"):
+            raise reader.CheckpointError(
+                f"{checkpoint.folder}: {name} is quantised; only dense layers and tables can be."
+            )
+        if not getattr(layer, "transposed_in_files", True):
+            shape = shape[::-1]
+        if shape != tensor.shape:
+            raise reader.CheckpointError(
+                f"{checkpoint.folder} does not fit {type(model).__name__}: of another shape: {name} {tensor.shape} in "
+                f"the file, {shape} here."
+            )
+        with deferred.declare_weights() as more:
+            try:
+                layer.pack(tensor.scheme)
+            except ValueError as error:
+                raise reader.CheckpointError(f"{checkpoint.folder}: {name}: {error}") from error
+        declared.drop(slots[name].variable)
+        declared.variables += more.variables
+    return slots_of(model) if packed else slots
+
+
+def _is_table(fit: Match, model: Any, checkpoint: PackedCheckpoint) -> bool:
     """Whether the output layer's tensor in the file repeats the embedding table."""
     table = fit.found[f"{model.base_model_prefix}.{model.weight_map.tied[1]}"]
     return same_values(checkpoint, table, fit.tied_twice)
@@ -99,7 +140,7 @@ def _odd_head(fit: Match, model: Any, slots: dict[str, WeightSlot], checkpoint: 
 
 
 def _fill(
-    model: Any, slots: dict[str, WeightSlot], checkpoint: reader.Checkpoint, fit: Match, ignore_mismatched_sizes: bool
+    model: Any, slots: dict[str, WeightSlot], checkpoint: PackedCheckpoint, fit: Match, ignore_mismatched_sizes: bool
 ) -> dict[str, Any]:
     """Fill a model's variables once all that is wrong has been said; returns the loading info."""
     weight_map, start = model.weight_map, model.base_model_prefix + "."
@@ -133,7 +174,11 @@ def _fill(
     fresh = [name for name in fit.missing if name in new] + list(mismatched)
     sizes.check_new_weights(slots, fresh, checkpoint)
     for name, source in fit.found.items():
-        if name not in mismatched:
+        if name in mismatched:
+            continue
+        if (tensor := checkpoint.packed(source)) is not None:
+            deferred.fill_packed(slots[name], tensor.read())
+        else:
             deferred.fill(slots[name], checkpoint.read(source))
     for note in fit.notes:
         warnings.warn(f"{owner}: {note}.", stacklevel=5)
@@ -167,25 +212,27 @@ def _own_layers(slots: dict[str, WeightSlot], start: str) -> set[str]:
     return {name.split(".", 1)[0] for name in slots if not name.startswith(start)}
 
 
-def _check_quantization(model: Any, checkpoint: reader.Checkpoint, fit: Match) -> None:
+def _check_quantization(model: Any, checkpoint: PackedCheckpoint, fit: Match) -> None:
     """Refuse weights that stand for others than they say: integers, and floats that need a scale.
 
     Raises:
         reader.CheckpointError: the message names the tensors and the method.
     """
-    infos = {source: checkpoint.info(source).dtype for source in fit.found.values()}
+    sources = fit.found.values()
+    infos = {source: checkpoint.info(source).dtype for source in sources if checkpoint.packed(source) is None}
     wrong = [source for source, dtype in infos.items() if "float" not in dtype]
     method, guessed = quantized_names.method_of(model.config), quantized_names.method_in(fit.unexpected)
     if method is not None:
         wrong += [source for source, dtype in infos.items() if dtype.startswith("float8")]
-    if wrong or guessed is not None or (method is not None and fit.unexpected):
+    packed = len(infos) < len(sources)
+    if wrong or (not packed and (guessed is not None or (method is not None and fit.unexpected))):
         shown = [f"{source} ({infos[source]})" for source in wrong] or fit.unexpected
         raise reader.CheckpointError(
             f"{checkpoint.files[0].parent} holds quantised weights, by {method or guessed or 'an unknown method'}: "
             f"{listed(shown)}. {type(model).__name__} reads floating-point weights: load the checkpoint that this one "
             f'was made from, and quantise it here with model.quantize("int8") or model.quantize("int4").'
         )
-    if method is not None:
+    if method is not None and not packed:
         warnings.warn(
             f"{type(model).__name__}: the configuration names the quantisation {method}, but the file holds plain "
             f"floating-point weights; its quantization_config was dropped.",

@@ -17,16 +17,26 @@ _MARKS = {
 }
 
 
+# Where a configuration says how weights are quantised.
+SETTINGS = ("quantization_config", "quantization", "compression_config")
+
+
+def settings_of(config: Any) -> dict[str, Any]:
+    """What a configuration says of the quantisation of its weights; an empty dict where it says nothing."""
+    found = (getattr(config, name, None) for name in SETTINGS)
+    return next((settings for settings in found if settings and isinstance(settings, dict)), {})
+
+
 def method_of(config: Any) -> str | None:
     """The name of the method in a configuration's `quantization_config` (or MLX's `quantization`), or None."""
-    for name in ("quantization_config", "quantization", "compression_config"):
+    for name in SETTINGS:
         settings = getattr(config, name, None)
         if settings is None or settings == {}:
             continue
         if not isinstance(settings, dict):
             return f"{name}={quote(settings, 60)}"
         method = settings.get("quant_method")
-        if method is None and name == "quantization":
+        if method is None and getattr(config, "quantization", None) == settings:  # MLX writes it under both names
             method = "MLX"
         if method is None and (settings.get("load_in_8bit") or settings.get("load_in_4bit")):
             method = "bitsandbytes"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from keras import ops
 
-from tfmodels.checkpoints import writer
+from tfmodels.checkpoints import quantized_names, writer
+from tfmodels.checkpoints.quantized import writing
 from tfmodels.checkpoints.tensor_copy import to_array
 from tfmodels.checkpoints.weight_map import WeightSlot, slots_of
 from tfmodels.dtypes import dtype_name
@@ -17,15 +18,50 @@ from tfmodels.utils.files import Staged
 
 def save_model(model: Any, stage: Staged, *, max_shard_size: str | int) -> None:
     """Write weights as safetensors and `config.json` into a staged folder; see `TFPreTrainedModel.save_pretrained`."""
-    slots = slots_of(model)
-    dtype = dtype_name(next(iter(slots.values())).variable.dtype)
-    tensors = (
-        (name, writer.TensorSpec(slot.shape, dtype_name(slot.variable.dtype)), values_of(slot))
-        for name, slot in model.stored_names(slots).items()
-    )
-    writer.write_checkpoint(stage, tensors, max_shard_size=max_shard_size)
+    stored = model.stored_names(slots_of(model))
+    dtypes = [dtype_name(slot.variable.dtype) for slot in stored.values() if slot.packed is None]
+    writer.write_checkpoint(stage, _tensors(stored), max_shard_size=max_shard_size)
     architecture = type(model).__name__.removeprefix("TF")
-    model.config.replace(architectures=[architecture], dtype=dtype).save_pretrained(stage.folder)
+    config = model.config.replace(architectures=[architecture], dtype=dtypes[0] if dtypes else model.compute_dtype)
+    for name in quantized_names.SETTINGS:
+        if hasattr(config, name):
+            delattr(config, name)
+    if any(slot.packed is not None for slot in stored.values()):
+        config = type(config).from_dict({**config.to_dict(), "quantization_config": _quantization(stored)})
+    config.save_pretrained(stage.folder)
+
+
+def check_writable(model: Any) -> None:
+    """Make sure that a model's packed weights have a place in files.
+
+    Raises:
+        ValueError: they have not; the message names a layer and what is in the way.
+    """
+    for name, slot in model.stored_names(slots_of(model)).items():
+        problem = writing.unwritable(slot.packed.scheme) if slot.packed is not None else None
+        if problem is not None:
+            raise ValueError(
+                f"{name} cannot be written as compressed-tensors: its scheme ({slot.packed.scheme}) has {problem}. "
+                "Keep the file that it was read from, or save the model as .keras."
+            )
+
+
+def _tensors(stored: Mapping[str, WeightSlot]) -> Iterator[tuple[str, writer.TensorSpec, Callable[[], np.ndarray]]]:
+    for name, slot in stored.items():
+        if (packed := slot.packed) is not None:
+            layer = name.removesuffix(".weight")
+            yield from writing.tensors(layer, packed.scheme, packed.width, packed.units, packed.arrays)
+        else:
+            yield name, writer.TensorSpec(slot.shape, dtype_name(slot.variable.dtype)), values_of(slot)
+
+
+def _quantization(stored: Mapping[str, WeightSlot]) -> dict[str, Any]:
+    """The `quantization_config` of a model with packed weights."""
+    layers = {name.removesuffix(".weight"): slot for name, slot in stored.items() if name.endswith(".weight")}
+    packed = {name: slot.packed.scheme for name, slot in layers.items() if slot.packed is not None}
+    tables = {name for name in packed if layers[name].is_table}
+    plain = [name for name, slot in layers.items() if slot.packed is None and slot.transposed]
+    return writing.settings(packed, tables, plain)
 
 
 def values_of(slot: WeightSlot) -> Callable[[], np.ndarray]:

@@ -41,14 +41,25 @@ _ALL_HEAD_LAYERS = frozenset(layer for layers in HEAD_LAYERS.values() for layer 
 
 @dataclasses.dataclass(frozen=True)
 class WeightSlot:
-    """A variable, and whether files hold its values transposed."""
+    """A variable, and whether files hold its values transposed; or packed weights, with their first variable.
+
+    Fields:
+        variable: the weight's own; of packed weights that of the integers.
+        transposed: whether files hold its values transposed.
+        packed: the `tfmodels.layers.quantized.PackedWeights` that hold it, or None.
+        is_table: whether packed weights are a table of embeddings.
+    """
 
     variable: Any
     transposed: bool
+    packed: Any = None
+    is_table: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape in the file."""
+        """Shape in the file, of packed weights that of the whole matrix."""
+        if self.packed is not None:
+            return self.packed.units, self.packed.width
         shape = tuple(self.variable.shape)
         return shape[::-1] if self.transposed else shape
 
@@ -150,6 +161,11 @@ def slots_of(model: keras.layers.Layer) -> dict[str, WeightSlot]:
     slots = {}
     for path, layer in walk(model):
         inner = {id(variable) for below, child in walk(layer) if below for variable in child.weights}
+        if (packed := getattr(layer, "packed", None)) is not None:
+            slots[f"{path}.weight" if path else "weight"] = WeightSlot(
+                packed.variable, True, packed, isinstance(layer, keras.layers.Embedding)
+            )
+            inner |= {id(variable) for variable in packed.weights}
         for variable in layer.weights:
             if id(variable) in inner or variable.name.startswith("lora_"):  # adapters have files of their own
                 continue

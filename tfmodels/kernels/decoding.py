@@ -157,7 +157,9 @@ def _with_more_rows(x: Any, matrix: Any) -> Any:
     if few >= _ROWS:
         return ops.matmul(x, matrix)
     padded = ops.pad(x, [(0, 0)] * (len(x.shape) - 2) + [(0, _ROWS - few), (0, 0)])
-    return _barrier(ops.matmul(_barrier(padded), matrix))[..., :few, :]
+    (padded,) = barrier(padded)
+    (product,) = barrier(ops.matmul(padded, matrix))
+    return product[..., :few, :]
 
 
 def serves_table(x: Any, table: Any, target: str | None) -> bool:
@@ -191,15 +193,19 @@ def table_scores(x: Any, table: Any, scale: Any = None, *, target: str) -> Any:
     columns = ops.transpose(ops.reshape(x, (batch, dim)))
     if batch > 1:
         # Read along its rows, as (size, batch); without the barriers XLA would turn the product around again.
-        return ops.expand_dims(ops.transpose(_barrier(ops.matmul(table, _barrier(columns)))), 1)
+        (columns,) = barrier(columns)
+        (product,) = barrier(ops.matmul(table, columns))
+        return ops.expand_dims(ops.transpose(product), 1)
     parts = next((n for n in (8, 4, 2) if size % n == 0), 1)
     blocks = ops.reshape(table, (parts, size // parts, dim))
     return ops.reshape(ops.matmul(blocks, ops.broadcast_to(columns, (parts, dim, 1))), (1, 1, size))
 
 
-def _barrier(x: Any) -> Any:
+def barrier(*tensors: Any) -> list[Any]:
+    """The same tensors, behind which XLA moves no operation to the other side."""
     from tensorflow.compiler.tf2xla.python import xla
 
-    (kept,) = xla.optimization_barrier(x)
-    kept.set_shape(x.shape)
-    return kept
+    kept = xla.optimization_barrier(*tensors)
+    for after, before in zip(kept, tensors, strict=True):
+        after.set_shape(before.shape)
+    return list(kept)

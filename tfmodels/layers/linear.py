@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -10,25 +10,95 @@ from keras import backend, ops
 
 from tfmodels.kernels import decoding
 from tfmodels.kernels.gradients import with_gradient
+from tfmodels.layers.quantized import PackedWeights, Scheme, put_packed
 from tfmodels.layers.tracking import unlocked
 from tfmodels.runtime.lowering import PLAIN, Lowering
 
 _LOWEST = -3.4028235e38  # of float32
 
 
-class Linear(keras.layers.Dense):
-    """A dense layer that multiplies in the form its caller's `Lowering` asks for, and has a slot for an adapter.
+class HasPacked(keras.layers.Layer):
+    """A layer whose float variable may give way to packed weights."""
+
+    _packed: PackedWeights | None = None
+    # The attribute of Keras's layer that holds the float variable.
+    whole_name: str = ""
+
+    @property
+    def packed(self) -> PackedWeights | None:
+        """The packed weights in the place of the kernel or table, or None."""
+        return self._packed
+
+    def pack(self, scheme: Scheme, values: Mapping[str, Any] | None = None) -> PackedWeights:
+        """Replace the float variable by packed weights; arguments as in `tfmodels.layers.quantized.put_packed`.
+
+        Raises:
+            ValueError: the weights are quantised already, or the scheme permutes or divides the inputs of a table.
+        """
+        if self._packed is not None or self.quantization_mode is not None:
+            raise ValueError(f"{self.name} is quantised already.")
+        packed = put_packed(self, getattr(self, self.whole_name), scheme, values)
+        setattr(self, self.whole_name, None)
+        return packed
+
+    def _no_float(self, name: str) -> AttributeError:
+        return AttributeError(
+            f"{self.name} has no {name}: its weights are packed ({self._packed.scheme}); packed.dequantized() gives "
+            f"their values."
+        )
+
+    def quantize(self, *arguments: Any, **options: Any) -> Any:
+        if self._packed is not None:
+            raise ValueError(f"{self.name} is quantised already.")
+        # Keras refuses subclasses, whose `call` it could not replace; these add nothing that quantization changes.
+        return super().quantize(*arguments, **{**options, "type_check": False})
+
+    def save_own_variables(self, store: Any) -> None:
+        if self._packed is None:
+            super().save_own_variables(store)
+        elif getattr(self, "bias", None) is not None:  # the packed weights are a layer of their own
+            store["0"] = self.bias
+
+    def load_own_variables(self, store: Any) -> None:
+        if self._packed is None:
+            super().load_own_variables(store)
+        elif getattr(self, "bias", None) is not None:
+            self.bias.assign(store["0"])
+
+
+class Linear(HasPacked, keras.layers.Dense):
+    """A dense layer that multiplies in the form its caller's `Lowering` asks for, with slots for what changes it.
 
     Attributes:
         adapter: a layer whose output is added unless its `merged` is true, or None; see `set_adapter`.
+        packed: quantised weights in the place of the kernel, or None; see `pack`.
+        observer: called with the inputs of every call, or None: for calibration, in eager calls.
         transposed_in_files: whether checkpoints hold the kernel as (out, in).
     """
 
     adapter: Any = None
+    observer: Callable[[Any], None] | None = None
     transposed_in_files: bool = True
+    whole_name = "_kernel"
+
+    @property
+    def kernel(self) -> Any:
+        if self._packed is not None:
+            raise self._no_float("kernel")
+        return super().kernel
+
+    @property
+    def width(self) -> int:
+        """The size of the inputs' last axis."""
+        return self._packed.width if self._packed is not None else self.kernel.shape[0]
 
     def call(self, inputs: Any, training: bool | None = None, lowering: Lowering = PLAIN) -> Any:
-        if decoding.serves_matvec(inputs, self.kernel, target=lowering.xla_target):
+        if self.observer is not None:
+            self.observer(inputs)
+        if self._packed is not None:
+            outputs = self._packed.product(inputs, lowering)
+            outputs = outputs if self.bias is None else outputs + self.bias
+        elif decoding.serves_matvec(inputs, self.kernel, target=lowering.xla_target):
             outputs = _read_once(inputs, [self])[0]
         elif decoding.serves_dense(inputs, self.kernel, lowering.xla_target):
             outputs = decoding.dense(inputs, self.kernel, self.bias, target=lowering.xla_target)
@@ -52,10 +122,6 @@ class Linear(keras.layers.Dense):
         if self.adapter is None or self.adapter.merged:
             return outputs
         return outputs + ops.cast(self.adapter(inputs), outputs.dtype)
-
-    def quantize(self, *arguments: Any, **options: Any) -> Any:
-        # Keras refuses subclasses, whose `call` it could not replace; this one adds nothing that quantization changes.
-        return super().quantize(*arguments, **{**options, "type_check": False})
 
 
 def project(inputs: Any, *layers: Linear, lowering: Lowering = PLAIN) -> list[Any]:
@@ -86,6 +152,8 @@ def project(inputs: Any, *layers: Linear, lowering: Lowering = PLAIN) -> list[An
 
 def _is_whole(layer: keras.layers.Layer) -> bool:
     """Whether the kernel or table, and where it is quantised its scale, is all that a layer multiplies with."""
+    if getattr(layer, "packed", None) is not None or getattr(layer, "observer", None) is not None:
+        return False
     return layer.quantization_mode is None or (layer.quantization_mode == "int8" and not layer.lora_enabled)
 
 
@@ -125,7 +193,7 @@ def linear(
     return layer
 
 
-class Embedding(keras.layers.Embedding):
+class Embedding(HasPacked, keras.layers.Embedding):
     """An embedding table with the gradients that PyTorch's has.
 
     The gradient of the table is one dense tensor. TensorFlow's own lists a row once for every time it was looked up,
@@ -145,10 +213,25 @@ class Embedding(keras.layers.Embedding):
         [[0.0], [0.0], [2.0]]
     """
 
+    whole_name = "_embeddings"
+
     def __init__(self, *arguments: Any, padding_id: int | None = None, scale: float = 1.0, **options: Any):
         super().__init__(*arguments, **options)
         self.padding_id = padding_id
         self.scale = scale
+
+    @property
+    def embeddings(self) -> Any:
+        if self._packed is not None:
+            raise self._no_float("embeddings")
+        return super().embeddings
+
+    def pack(self, scheme: Scheme, values: Mapping[str, Any] | None = None) -> PackedWeights:
+        if scheme.ordered or scheme.divided:
+            raise ValueError(
+                f"{self.name} is a table of embeddings, which takes no {scheme}: its rows have no inputs."
+            )
+        return super().pack(scheme, values)
 
     def call(self, inputs: Any, lowering: Lowering = PLAIN) -> Any:
         return self._scaled(self._look_up(inputs, lowering))
@@ -160,6 +243,8 @@ class Embedding(keras.layers.Embedding):
         # Files of tokens often hold uint16, by which TensorFlow looks nothing up.
         is_index = backend.standardize_dtype(inputs.dtype) in ("int32", "int64")
         ids = inputs if is_index else ops.cast(inputs, "int32")
+        if self._packed is not None:
+            return self._packed.rows(ids, self.compute_dtype)
         if lowering.target == "litert":
             return _litert_lookup(self.embeddings, ids)
         size, dim = self.embeddings.shape
@@ -182,10 +267,6 @@ class Embedding(keras.layers.Embedding):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "padding_id": self.padding_id, "scale": self.scale}
-
-    def quantize(self, *arguments: Any, **options: Any) -> Any:
-        # As in `Linear`: a quantised table learns nothing.
-        return super().quantize(*arguments, **{**options, "type_check": False})
 
 
 def _litert_lookup(table: Any, ids: Any) -> Any:
@@ -218,6 +299,8 @@ def unembed(hidden: Any, table: keras.layers.Embedding, lowering: Lowering = PLA
         (batch, length, size), in the dtype of `hidden`.
     """
     target = lowering.xla_target
+    if getattr(table, "packed", None) is not None:
+        return table.packed.product(hidden, lowering)
     if lowering.target == "litert":
         # A step that changes nothing: without it the converter multiplies the last norm's factors into a second table.
         hidden = ops.maximum(hidden, _LOWEST)

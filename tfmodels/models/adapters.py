@@ -14,6 +14,7 @@ from keras import ops
 from tfmodels.checkpoints.weight_map import slots_of, walk
 from tfmodels.layers.linear import Linear
 from tfmodels.layers.lora import LoraAdapter, LoraConfig
+from tfmodels.models.quantization import mode_of
 from tfmodels.runtime.sub_layers import all_layers
 from tfmodels.utils.text import some
 
@@ -87,7 +88,7 @@ def add_lora(
     both = sorted(set(chosen) & set(fully))
     if both:
         raise ValueError(f"targets and train_fully both name {', '.join(both)}; each layer is trained in one way.")
-    quantised = [name for name, layer in fully.items() if any(x.quantization_mode for x in all_layers(layer))]
+    quantised = [name for name, layer in fully.items() if any(mode_of(inner) for inner in all_layers(layer))]
     if quantised:
         raise ValueError(
             f"train_fully names {', '.join(quantised)}, quantised, which cannot learn; `quantize(filters=...)` leaves "
@@ -219,11 +220,10 @@ def _matching(
 
 
 def _adapt(layer: Linear, config: LoraConfig) -> None:
-    width, units = layer.kernel.shape
     # Half-precision weights would swallow an adapter's small steps; nor is it quantised with its layer.
     compute = layer.compute_dtype
     policy = keras.DTypePolicy(compute if compute == "float32" else f"mixed_{compute}")
-    layer.set_adapter(LoraAdapter(width, units, config, dtype=policy, name="adapter"))
+    layer.set_adapter(LoraAdapter(layer.width, layer.units, config, dtype=policy, name="adapter"))
 
 
 def config_of(model: keras.Model) -> LoraConfig:

@@ -403,7 +403,7 @@ class TFPreTrainedModel(ScriptMethods, CallingConvention, QuantizedModel, TaskMo
             values = read_config_file(source, **hub_options) if config is None else config
             with errors_name(source):
                 config = cls.config_class.from_dict(values, **overrides)
-        folder = source.fetch((*hub.CONFIG_FILES, hub.weight_files(formats, variant)))
+        folder = source.fetch((*hub.CONFIG_FILES, *hub.QUANTIZATION_FILES, hub.weight_files(formats, variant)))
         with reader.open_checkpoint(folder, source.gguf_file, formats=formats, variant=variant) as checkpoint:
             model, info = load.load_model(
                 cls,
@@ -426,6 +426,9 @@ class TFPreTrainedModel(ScriptMethods, CallingConvention, QuantizedModel, TaskMo
     ) -> None:
         """Write a folder that `from_pretrained` here and in transformers load.
 
+        Packed weights (`quantize` with `group_size`, or read from a quantised checkpoint) are written as
+        compressed-tensors, bit by bit.
+
         Args:
             save_directory: made if needed. Files of an earlier save are replaced once the new ones are whole.
             max_shard_size: weights beyond it are split over files; bytes, or text such as "200MB".
@@ -433,7 +436,7 @@ class TFPreTrainedModel(ScriptMethods, CallingConvention, QuantizedModel, TaskMo
                 here are accepted, see `tfmodels.utils.arguments`.
 
         Raises:
-            ValueError: the model is quantised; files of this format hold floating-point weights.
+            ValueError: the model is quantised by Keras, or in a way that files of this format do not hold.
         """
         push = upload.wanted(settle(kwargs, SAVING, "save_pretrained"), save_directory)
         with staged(save_directory) as stage:
@@ -442,11 +445,13 @@ class TFPreTrainedModel(ScriptMethods, CallingConvention, QuantizedModel, TaskMo
 
     def write_files(self, stage: Staged, max_shard_size: str | int = "5GB") -> None:
         """Write what `save_pretrained` writes into a staged folder, whose files all take their names together."""
-        if self.quantization is not None:
+        if self.keras_quantization is not None:
             raise ValueError(
-                f"{self.name} is quantised ({self.quantization}) and checkpoints hold floating-point weights: save it "
-                f"before quantize, and quantise it again where it is loaded."
+                f"{self.name} is quantised ({self.keras_quantization}) and checkpoints hold floating-point weights: "
+                f"save it before quantize and quantise it again where it is loaded, or quantise it with a group_size, "
+                f"which can be saved."
             )
+        save.check_writable(self)
         save.save_model(self, stage, max_shard_size=max_shard_size)
 
     def export(self, path: str | os.PathLike, format: str = "saved_model", **options: Any) -> Any:

@@ -1,71 +1,272 @@
-"""Keras's weight quantization, for whole models."""
+"""Quantised weights of whole models: packed ones of this package, and Keras's own."""
 
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from typing import Any
 
 import keras
 
-from tfmodels.checkpoints.weight_map import walk
+from tfmodels.checkpoints.quantized.scheme import Scheme, round_to_nearest
+from tfmodels.checkpoints.weight_map import slots_of, walk
+from tfmodels.layers.linear import HasPacked, Linear
+from tfmodels.models.calibration import calibrated, to_batches
 from tfmodels.runtime.fork import check_not_forked
 from tfmodels.runtime.gc import quick_collections
 from tfmodels.runtime.sub_layers import all_layers
+from tfmodels.utils.text import quote
+
+# Modes of packed weights -> the group size that is usual for each.
+MODES: dict[str, int | str] = {"int8": "channel", "int4": 32}
+_USUAL = {"int8": keras.quantizers.Int8QuantizationConfig, "int4": keras.quantizers.Int4QuantizationConfig}
 
 
 class QuantizedModel(keras.Model):
     """A model whose weights `quantize` turns into int8 or int4."""
 
-    def quantize(self, *arguments: Any, **options: Any) -> None:
-        """Quantise the weights in place, for inference, as Keras does; `save_pretrained` does not write such weights.
+    def quantize(
+        self,
+        *arguments: Any,
+        group_size: int | str | None = None,
+        symmetric: bool | None = None,
+        calibration: Any = None,
+        tokenizer: Any = None,
+        max_length: int = 512,
+        embeddings: str | None = None,
+        **options: Any,
+    ) -> None:
+        """Quantise the weights in place.
+
+        With a `group_size`, `symmetric` or `calibration` the dense layers of the blocks get packed weights of this
+        package: `save_pretrained` writes them, adapters train beside them. Without any of these, Keras quantises the
+        model, for inference, and `save_pretrained` refuses it.
 
         Args:
-            *arguments, **options: as in `keras.Model.quantize`: "int8" or "int4", or a `config`.
+            *arguments, **options: "int8" or "int4"; `filters`, a regular expression searched in the names that
+                checkpoints give the layers, a list of those, or a function of a layer, for those that are quantised.
+                For Keras as in `keras.Model.quantize`:
                 `config=keras.quantizers.Int8QuantizationConfig(activation_quantizer=None)` quantises weights and not
                 activations, which is closer to the unquantised model and suits decoding on a GPU.
+            group_size: neighbouring inputs that share a scale, an even number such as 32, 64 or 128; "channel": all
+                inputs of an output share one. Default with the others: 32 for int4, "channel" for int8.
+            symmetric: whether numbers lie around 0, or anywhere, with a zero point for each scale. Default: True.
+            calibration: texts, rows of token ids, or a dataset with `input_ids`, some thousand tokens of the kind that
+                the model will see: rounding errors are made good on them, by GPTQ. None: weights are rounded to the
+                nearest.
+            tokenizer: makes ids of texts in `calibration`.
+            max_length: tokens of each text that are used.
+            embeddings: "int8" or "int4": the token embeddings and the output layer over the vocabulary are rounded,
+                too. None leaves them, as most files do.
 
         Raises:
-            ValueError: the model has adapters (quantise it before `add_lora`), or computes in float16.
+            ValueError: the model is quantised already, has adapters (quantise it before `add_lora`), or computes in
+                float16 (Keras); an argument is out of range; no layer fits `filters`.
             RuntimeError: this process was forked from one that has made or used a model.
 
         Example:
             >>> from tfmodels import TFLlamaForCausalLM
             >>> model = TFLlamaForCausalLM.from_pretrained("stories260K")
-            >>> model.quantize("int8")
-            >>> model.quantization, model.get_input_embeddings().embeddings.dtype
-            ('int8', 'int8')
+            >>> model.quantize("int4", group_size=32)
+            >>> model.quantization
+            'int4'
+            >>> model.backbone.layers[0].mlp.up_proj.packed.scheme.group_size
+            32
         """
         check_not_forked()
         if self.lora_config is not None:
             raise ValueError(
                 f"{self.name} has adapters: quantise it before add_lora, which then leaves them as they are."
             )
-        with warnings.catch_warnings(), quick_collections():
-            # Keras warns of every norm and dropout, which have nothing to quantise.
-            warnings.filterwarnings("ignore", message=".*does not have a `quantize` method")
-            super().quantize(*arguments, **options)
+        if self.packed_quantization is not None:
+            raise ValueError(f"{self.name} is quantised already ({self.packed_quantization}).")
+        given = {
+            "group_size": group_size,
+            "symmetric": symmetric,
+            "calibration": calibration,
+            "embeddings": embeddings,
+        }
+        if any(value is not None for value in given.values()):
+            settings = {"tokenizer": tokenizer, "max_length": max_length, **given}
+            _pack_model(self, _only_mode(arguments, options), options.pop("filters", None), **settings)
+        else:
+            with warnings.catch_warnings(), quick_collections():
+                # Keras warns of every norm and dropout, which have nothing to quantise.
+                warnings.filterwarnings("ignore", message=".*does not have a `quantize` method")
+                super().quantize(*arguments, **options)
         self.forget_compiled()
+
+    @property
+    def packed_quantization(self) -> str | None:
+        """As `quantization`, of packed weights alone."""
+        packed = (getattr(layer, "packed", None) for layer in all_layers(self))
+        return ", ".join(sorted({one.scheme.mode for one in packed if one is not None})) or None
+
+    @property
+    def keras_quantization(self) -> str | None:
+        """As `quantization`, of weights that Keras has quantised alone."""
+        modes = {getattr(layer, "quantization_mode", None) for layer in all_layers(self)} - {None}
+        return ", ".join(sorted(modes)) or None
 
     @property
     def quantization(self) -> str | None:
         """Modes that weights are quantised by, separated by commas: "int8", "int4"; None where none is."""
-        modes = {getattr(layer, "quantization_mode", None) for layer in all_layers(self)} - {None}
+        modes = {mode_of(layer) for layer in all_layers(self)} - {None}
         return ", ".join(sorted(modes)) or None
 
 
+def _only_mode(arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    """The mode among arguments that are meant for packed weights.
+
+    Raises:
+        ValueError: an argument that packed weights do not take.
+    """
+    given = {**dict(zip(("mode", "config", "filters"), arguments, strict=False)), **options}
+    mode = given.get("mode")
+    # Keras makes a configuration of every mode; one of the user's own is another.
+    config = given.pop("config", None)
+    usual = config is None or (mode in MODES and config.get_config() == _USUAL[mode]().get_config())
+    strange = sorted(name for name, value in given.items() if name not in ("mode", "filters") and value is not None)
+    strange += [] if usual else ["config"]
+    if strange:
+        raise ValueError(
+            f"quantize takes {', '.join(strange)} for Keras's quantisation alone, without group_size, symmetric, "
+            f"calibration and embeddings."
+        )
+    return mode
+
+
+def scheme_of(mode: Any, group_size: Any = None, symmetric: Any = None) -> Scheme:
+    """The scheme that arguments of `QuantizedModel.quantize` stand for.
+
+    Raises:
+        ValueError: they stand for none.
+
+    Example:
+        >>> str(scheme_of("int4", 64)), str(scheme_of("int8"))
+        ('int4, groups of 64', 'int8, one scale per output')
+    """
+    if mode not in MODES:
+        raise ValueError(f"mode={quote(mode)}; {' or '.join(map(repr, MODES))} was expected.")
+    if group_size is None:
+        group_size = MODES[mode]
+    if group_size in ("channel", -1):
+        group_size = None
+    elif type(group_size) is not int or group_size < 2 or group_size % 2:
+        raise ValueError(f"group_size={quote(group_size)}; an even number such as 32, or 'channel', was expected.")
+    if symmetric not in (None, True, False):
+        raise ValueError(f"symmetric={quote(symmetric)}; True or False was expected.")
+    return Scheme(bits=int(mode[3:]), group_size=group_size, offsets="zeros" if symmetric is False else None)
+
+
+def _pack_model(
+    model: Any,
+    mode: Any,
+    filters: Any,
+    *,
+    group_size: Any,
+    symmetric: Any,
+    calibration: Any,
+    tokenizer: Any,
+    max_length: int,
+    embeddings: str | None,
+) -> None:
+    """Give a model packed weights; arguments as in `QuantizedModel.quantize`."""
+    scheme = scheme_of(mode, group_size, symmetric)
+    outer = None if embeddings is None else scheme_of(embeddings, "channel")
+    if model.keras_quantization is not None:
+        raise ValueError(f"{model.name} is quantised already ({model.keras_quantization}).")
+    inner, vocabulary = packable(model)
+    inner = {name: layer for name, layer in inner.items() if _chosen(name, layer, filters)}
+    if not inner:
+        raise ValueError(f"filters={quote(filters)} fits no dense layer of {model.name}'s blocks.")
+    if calibration is not None:
+        batches = to_batches(calibration, tokenizer, max_length)
+        calibrated(model, {id(layer): scheme for layer in inner.values()}, batches)
+    for layer in inner.values():
+        if layer.packed is None:
+            round_layer(layer, scheme)
+    for layer in vocabulary.values() if outer is not None else ():
+        round_layer(layer, outer)
+
+
+def packable(model: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The layers of a model that packed weights are for, by their names in files.
+
+    Returns:
+        The dense layers of its blocks, and those of its vocabulary: the token embeddings and the output layer.
+    """
+    blocks = {id(layer) for block in model.backbone.layers for layer in all_layers(block) if isinstance(layer, Linear)}
+    ends = {id(model.get_input_embeddings())}
+    if getattr(model, "get_output_embeddings", None) is not None and model.get_output_embeddings() is not None:
+        ends.add(id(model.get_output_embeddings()))
+    names = {
+        id(slot.variable): name.removesuffix(".weight") for name, slot in model.stored_names(slots_of(model)).items()
+    }
+    inner, vocabulary = {}, {}
+    for layer in all_layers(model):
+        chosen = inner if id(layer) in blocks else vocabulary if id(layer) in ends else None
+        if chosen is not None and isinstance(layer, HasPacked):
+            variable = layer.packed.variable if layer.packed is not None else getattr(layer, layer.whole_name)
+            chosen[names[id(variable)]] = layer
+    return inner, vocabulary
+
+
+def round_layer(layer: Any, scheme: Scheme) -> None:
+    """Pack a layer's weights, each rounded to the nearest number of its group."""
+    values = keras.ops.convert_to_numpy(keras.ops.cast(getattr(layer, layer.whole_name), "float32"))
+    layer.pack(scheme, round_to_nearest(values.T if isinstance(layer, keras.layers.Embedding) else values, scheme))
+
+
+def _chosen(name: str, layer: keras.layers.Layer, filters: Any) -> bool:
+    if filters is None:
+        return True
+    if callable(filters):
+        return bool(filters(layer))
+    patterns = [filters] if isinstance(filters, str) else filters
+    if not isinstance(patterns, (list, tuple)) or not all(isinstance(one, str) for one in patterns):
+        raise ValueError(f"filters={quote(filters)}; a regular expression, a list of them or a function was expected.")
+    return any(re.search(pattern, name) for pattern in patterns)
+
+
+def mode_of(layer: keras.layers.Layer) -> str | None:
+    """The mode that a layer's weights are quantised by, in either way; None for float weights."""
+    packed = getattr(layer, "packed", None)
+    return packed.scheme.mode if packed is not None else getattr(layer, "quantization_mode", None)
+
+
 def quantized_parts(model: keras.Model) -> list[dict[str, Any]]:
-    """The quantised layers of a model by mode: arguments of `quantize_part`, as JSON values."""
+    """The quantised layers of a model, alike ones together: arguments of `quantize_part`, as JSON values."""
     parts: dict[str, dict[str, Any]] = {}
     for path, layer in walk(model):
-        if mode := getattr(layer, "quantization_mode", None):
+        if (packed := getattr(layer, "packed", None)) is not None:
+            part = {"scheme": packed.scheme.to_dict()}
+        elif mode := getattr(layer, "quantization_mode", None):
             part = {"mode": mode, "config": keras.saving.serialize_keras_object(layer.quantization_config)}
-            parts.setdefault(json.dumps(part, sort_keys=True), {**part, "layers": []})["layers"].append(path)
+        else:
+            continue
+        parts.setdefault(json.dumps(part, sort_keys=True), {**part, "layers": []})["layers"].append(path)
     return list(parts.values())
 
 
-def quantize_part(model: keras.Model, mode: str, config: Any, layers: list[str]) -> None:
-    """Quantise the layers at some paths of a model, as one entry of `quantized_parts` says."""
+def quantize_part(
+    model: keras.Model,
+    layers: list[str],
+    *,
+    scheme: dict[str, Any] | None = None,
+    mode: str | None = None,
+    config: Any = None,
+) -> None:
+    """Quantise the layers at some paths of a model, as one entry of `quantized_parts` says.
+
+    With a scheme they get packed weights, whose values are loaded afterwards.
+    """
+    if scheme is not None:
+        for path, layer in walk(model):
+            if path in layers:
+                layer.pack(Scheme(**scheme))
+        return
     chosen = {id(layer) for path, layer in walk(model) if path in layers}
     config = keras.saving.deserialize_keras_object(config)
     model.quantize(mode, config=config, filters=lambda layer: id(layer) in chosen)

@@ -29,7 +29,7 @@ def resize_token_embeddings(model: keras.Model, new_num_tokens: int) -> keras.la
         The embedding layer.
 
     Raises:
-        ValueError: `new_num_tokens` is no whole number above 0, or the model has adapters.
+        ValueError: `new_num_tokens` is no whole number above 0, or the model has adapters or is quantised.
 
     Example:
         >>> from tfmodels import TFLlamaForCausalLM
@@ -43,6 +43,8 @@ def resize_token_embeddings(model: keras.Model, new_num_tokens: int) -> keras.la
         raise ValueError(f"new_num_tokens={quote(new_num_tokens)}; a whole number above 0 was expected.")
     if model.lora_config is not None:
         raise ValueError(f"{model.name} has adapters: resize it before they are added.")
+    if model.quantization is not None:
+        raise ValueError(f"{model.name} is quantised ({model.quantization}): resize it before.")
     config = model.config.replace(vocab_size=new_num_tokens)
     with declare_weights():
         wanted = {name: slot.variable.shape for name, slot in slots_of(type(model)(config)).items()}

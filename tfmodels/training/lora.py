@@ -119,9 +119,8 @@ def load_adapter(model: TFPreTrainedModel, folder: str | os.PathLike) -> LoraRep
     ranks = {name: tensors[f"{name}.lora_A.weight"].shape[0] for name in pairs if f"{name}.lora_A.weight" in tensors}
     shapes = {}
     for name in sorted(pairs & set(there)):
-        width, units = there[name].kernel.shape
-        shapes[f"{name}.lora_A.weight"] = (values["r"], width)
-        shapes[f"{name}.lora_B.weight"] = (units, values["r"])
+        shapes[f"{name}.lora_A.weight"] = (values["r"], there[name].width)
+        shapes[f"{name}.lora_B.weight"] = (there[name].units, values["r"])
     shapes |= {name: slot.shape for name, slot in whole_slots(model, whole).items()}
     wrong = [
         f"{name} {None if name not in tensors else tuple(tensors[name].shape)} where {shape} was expected"

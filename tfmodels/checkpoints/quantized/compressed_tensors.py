@@ -1,0 +1,217 @@
+"""compressed-tensors checkpoints, as llm-compressor writes them (https://github.com/vllm-project/compressed-tensors).
+
+Three formats are read: pack-quantized (integers in 32-bit words along the inputs), int-quantized (int8 weights) and
+float-quantized (float8_e4m3fn weights). Their scales stay as they are, and so do the weights' bits. Where a file says
+that activations are rounded too, that is left out: it makes other hardware fast, and the results coarser.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from tfmodels.checkpoints.files import CheckpointError
+from tfmodels.checkpoints.quantized.packed import (
+    LayerTensors,
+    PackedTensor,
+    check_group_size,
+    layers_with,
+    low_first,
+    signed,
+    sorted_by_group,
+)
+from tfmodels.checkpoints.quantized.scheme import Parts, Scheme, pack
+from tfmodels.checkpoints.reader import Checkpoint
+from tfmodels.utils.text import quote
+
+FORMATS = ("pack-quantized", "int-quantized", "float-quantized", "naive-quantized", "mixed-precision")
+_STRATEGIES = ("tensor", "channel", "group", "block")
+_PARTS = ("weight", "weight_packed", "weight_scale", "weight_zero_point", "weight_shape", "weight_g_idx")
+# Scales and zeros of rounded activations, which are not rounded here.
+_ACTIVATIONS = ("input_scale", "input_zero_point", "output_scale", "output_zero_point")
+_NAN = 0x7F  # of float8_e4m3fn, beside its sign
+
+
+def find(settings: Mapping[str, Any], checkpoint: Checkpoint) -> tuple[dict[str, PackedTensor], set[str]]:
+    """The quantised layers of a checkpoint, and the names of their tensors.
+
+    Args:
+        settings: `quantization_config`.
+
+    Raises:
+        CheckpointError: settings or tensors that cannot be, or a format that is not read.
+    """
+    where = checkpoint.folder
+    stated = settings.get("format")
+    sparsity = settings.get("sparsity_config")
+    if isinstance(sparsity, Mapping) and sparsity.get("format", "dense") != "dense":
+        raise CheckpointError(f"{where}: compressed-tensors with sparse weights ({quote(sparsity['format'])}).")
+    names = list(dict.fromkeys(layers_with(checkpoint, "weight_packed") + layers_with(checkpoint, "weight_scale")))
+    if stated not in (*FORMATS, None) and names:
+        raise CheckpointError(
+            f"{where}: compressed-tensors in the format {quote(stated)}; {', '.join(FORMATS[:3])} can be read."
+        )
+    groups = settings.get("config_groups")
+    if names and not (isinstance(groups, Mapping) and all(isinstance(one, Mapping) for one in groups.values())):
+        raise CheckpointError(
+            f"{where}: quantization_config has no config_groups; they say how weights are quantised."
+        )
+    found, used = {}, set()
+    for name in names:
+        layer = LayerTensors(checkpoint, name, "compressed-tensors")
+        found[f"{name}.weight"] = _tensor(layer, _weights_of(groups, layer))
+        used |= {layer.name(part) for part in (*_PARTS, *_ACTIVATIONS) if layer.has(part)}
+    return found, used
+
+
+def _weights_of(groups: Mapping[str, Any], layer: LayerTensors) -> Mapping[str, Any]:
+    """How the weights of a layer are quantised: by the group that names it, or else by the one of all layers."""
+    by_class = None
+    for group in groups.values():
+        targets = group.get("targets")
+        for target in targets if isinstance(targets, list) else ():
+            if not isinstance(target, str):
+                continue
+            named = re.match(target[3:], layer.layer) if target.startswith("re:") else target == layer.layer
+            if named:
+                return _settings(group, layer)
+            if target in ("Linear", "Embedding") and by_class is None:
+                by_class = group
+    if by_class is None:
+        raise layer.error("no group of quantization_config has the layer among its targets")
+    return _settings(by_class, layer)
+
+
+def _settings(group: Mapping[str, Any], layer: LayerTensors) -> Mapping[str, Any]:
+    weights = group.get("weights")
+    if not isinstance(weights, Mapping):
+        raise layer.error("its group in quantization_config says nothing about weights")
+    return weights
+
+
+def _tensor(layer: LayerTensors, weights: Mapping[str, Any]) -> PackedTensor:
+    bits, kind, strategy = weights.get("num_bits"), weights.get("type", "int"), weights.get("strategy") or "tensor"
+    if strategy not in _STRATEGIES:
+        raise layer.error(f"strategy={quote(strategy)}; {', '.join(_STRATEGIES)} can be read")
+    if (kind, bits) not in (("int", 4), ("int", 8), ("float", 8)):
+        raise layer.error(
+            f"num_bits={quote(bits)} of type {quote(kind)}; integers of 4 and 8 bits and floats of 8 can be"
+        )
+    units, width = _shape(layer, bits, kind)
+    size = None
+    if strategy == "group":
+        size = check_group_size(weights.get("group_size"), width, layer)
+    elif strategy == "block":
+        size = _block(weights, layer)[1]
+    size = None if size is not None and size >= width else size
+    groups = -(-width // size) if size else 1
+    _check_scales(layer, strategy, weights, units, groups)
+    order = None
+    if layer.has("weight_g_idx"):
+        layer.check("weight_g_idx", (width,), "int32", "int64")
+        order = sorted_by_group(layer.read("weight_g_idx"), groups, size, width, layer)
+    zeros = None if weights.get("symmetric", True) else _zeros(layer, bits, units, groups)
+    scheme = Scheme(
+        bits=bits,
+        group_size=size,
+        offsets="zeros" if zeros is not None and zeros.any() else None,
+        ordered=order is not None,
+        values="int" if kind == "int" else "float8",
+        scale_dtype=layer.scale_dtype("weight_scale"),
+    )
+
+    def read() -> Parts:
+        q = _integers(layer, scheme, width)
+        scales = _expanded(layer.read_scales("weight_scale", scheme.scale_dtype), strategy, weights, layer, units)
+        parts = {"weights": pack(q if order is None else q[order], scheme), "scales": scales}
+        if scheme.offsets:
+            parts["zeros"] = zeros
+        return parts if order is None else {**parts, "order": order}
+
+    return PackedTensor(scheme, (units, width), read)
+
+
+def _shape(layer: LayerTensors, bits: int, kind: str) -> tuple[int, int]:
+    """(out, in) of the weights, once they are sure to have a tensor of that size."""
+    if not layer.has("weight_packed"):
+        shape = layer.shape("weight")
+        layer.check("weight", shape[:2] if len(shape) == 2 else (0, 0), "int8" if kind == "int" else "float8_e4m3fn")
+        return shape
+    if kind != "int":
+        raise layer.error("its group says floats, and its weights are packed integers")
+    layer.check("weight_shape", (2,), "int64", "int32")
+    units, width = (int(size) for size in layer.read("weight_shape"))
+    layer.check("weight_packed", (units, -(-width * bits // 32)), "int32")
+    return units, width
+
+
+def _integers(layer: LayerTensors, scheme: Scheme, width: int) -> np.ndarray:
+    """q, or the bits of float8 numbers, (in, out)."""
+    if layer.has("weight_packed"):
+        return signed(low_first(layer.read("weight_packed"), scheme.bits, 1, width), scheme.bits).T
+    values = np.asarray(layer.read("weight"))
+    if scheme.values == "float8":
+        bits = values.view(np.uint8)
+        if ((bits & _NAN) == _NAN).any():
+            raise layer.error(f"{layer.name('weight')} holds numbers that are not finite")
+        return bits.view(np.int8).T
+    top = 1 << (scheme.bits - 1)
+    if values.size and (values.min() < -top or values.max() >= top):
+        raise layer.error(
+            f"{layer.name('weight')} holds numbers from {values.min()} to {values.max()}; {scheme.bits} bits hold "
+            f"{-top} to {top - 1}"
+        )
+    return values.T
+
+
+def _block(weights: Mapping[str, Any], layer: LayerTensors) -> tuple[int, int]:
+    """Outputs and inputs that share a scale."""
+    block = weights.get("block_structure")
+    if not (isinstance(block, list) and len(block) == 2 and all(type(one) is int and one > 0 for one in block)):
+        raise layer.error(f"block_structure={quote(block)}; a list of two sizes was expected")
+    return block[0], check_group_size(block[1], 0, layer)
+
+
+def _check_scales(layer: LayerTensors, strategy: str, weights: Mapping[str, Any], units: int, groups: int) -> None:
+    shapes: list[tuple[int, ...]] = [(units, groups)]
+    if strategy == "tensor":
+        shapes = [(1,), (), (1, 1)]
+    elif strategy == "channel":
+        shapes += [(units,)]
+    elif strategy == "block":
+        shapes = [(-(-units // _block(weights, layer)[0]), groups)]
+    layer.check("weight_scale", shapes, "float")
+
+
+def _expanded(
+    scales: np.ndarray, strategy: str, weights: Mapping[str, Any], layer: LayerTensors, units: int
+) -> np.ndarray:
+    """Scales (groups, out)."""
+    if strategy == "tensor":
+        scales = np.broadcast_to(scales.reshape(1, 1), (1, units))
+    elif strategy == "block":
+        scales = np.repeat(scales, _block(weights, layer)[0], axis=0)[:units].T
+    else:
+        scales = scales.reshape(units, -1).T
+    return np.ascontiguousarray(scales)
+
+
+def _zeros(layer: LayerTensors, bits: int, units: int, groups: int) -> np.ndarray:
+    """Zeros, int8 (groups, out): packed along the outputs, or as they are."""
+    rows = -(-units * bits // 32)
+    if layer.dtype("weight_zero_point") == "int32":
+        layer.check("weight_zero_point", (rows, groups), "int32")
+        zeros = signed(low_first(layer.read("weight_zero_point"), bits, 0, units), bits)
+    else:
+        layer.check("weight_zero_point", [(units, groups), (units,), (1,), ()], "int8")
+        zeros = np.broadcast_to(np.asarray(layer.read("weight_zero_point")).reshape(-1, groups), (units, groups))
+    top = 1 << (bits - 1)
+    if zeros.size and (zeros.min() < -top or zeros.max() >= top):
+        raise layer.error(
+            f"{layer.name('weight_zero_point')} holds numbers from {zeros.min()} to {zeros.max()}; {bits} bits hold "
+            f"{-top} to {top - 1}"
+        )
+    return np.ascontiguousarray(zeros.T)

@@ -1,0 +1,230 @@
+"""Arithmetic with packed weights, in the layout of `tfmodels.checkpoints.quantized.scheme`.
+
+A product unpacks one matrix to floats, multiplies and drops them; its gradient unpacks once more, so that training
+keeps no float weights either. In programs that XLA compiles for a CPU, the product of a few rows never writes the
+floats: it is a sum over rows of integers, which are unpacked in registers (`few_rows`). That reads a quarter or an
+eighth of the bytes, and decoding takes as long as reading takes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from keras import backend, ops
+
+from tfmodels.checkpoints.quantized.scheme import Scheme
+from tfmodels.kernels.decoding import barrier
+from tfmodels.kernels.gradients import with_gradient
+
+Tensors = Mapping[str, Any]
+
+# float8_e4m3fn has an exponent bias of 7, float32 of 127: the first's fields moved to the second's places are numbers
+# too small by this factor. Subnormal ones are multiples of the other number: processors take float32's own for zero.
+_FLOAT8_FACTOR, _FLOAT8_STEP = 2.0**120, 2.0**-9
+
+# Rows that `few_rows` sums in registers: with more, they do not suffice.
+_TILE = 16
+# Rows of x for which `few_rows` is faster: it reads the weights once for each.
+_FEW = 4
+
+
+def dequantize(parts: Tensors, scheme: Scheme, width: int, dtype: str = "float32") -> Any:
+    """The matrix (width, out) of stored arrays, in the scheme's order of inputs and without its divisors.
+
+    Args:
+        parts: tensors named as in `Scheme.parts`.
+        scheme: theirs.
+        width: number of inputs.
+        dtype: of the result; the arithmetic is float32.
+
+    Example:
+        >>> import numpy as np
+        >>> from tfmodels.checkpoints.quantized.scheme import round_to_nearest
+        >>> scheme = Scheme(bits=4, group_size=2)
+        >>> parts = round_to_nearest(np.array([[7.0], [1.0], [-14.0]], "float32"), scheme)
+        >>> np.asarray(dequantize(parts, scheme, 3))[:, 0].tolist()
+        [7.0, 1.0, -14.0]
+    """
+    q = _unpack(ops.convert_to_tensor(parts["weights"]), scheme)
+    rows, units = q.shape
+    groups = scheme.groups(width)
+    weights = ops.reshape(_scaled(ops.reshape(q, (groups, rows // groups, units)), parts, scheme), (rows, units))
+    weights = ops.cast(weights, dtype)
+    return weights if rows == width else weights[:width]
+
+
+def _scaled(q: Any, parts: Tensors, scheme: Scheme) -> Any:
+    """Numbers (groups, rows, out) with what their groups say: scales, zeros, minimums."""
+
+    def part(name: str) -> Any:
+        return ops.expand_dims(ops.cast(parts[name], "float32"), 1)
+
+    if scheme.offsets == "zeros":
+        q = q - part("zeros")
+    elif scheme.offsets == "minimums":
+        q = q + float(1 << (scheme.bits - 1))
+    q = q * part("scales")
+    return q + part("minimums") if scheme.offsets == "minimums" else q
+
+
+def _unpack(weights: Any, scheme: Scheme) -> Any:
+    """Stored integers as float32, in rows: values of q, or of float8 numbers."""
+    if scheme.bits == 8:
+        return _numbers(weights, scheme)[0]
+    both = ops.stack(_numbers(weights, scheme), axis=1)
+    return ops.reshape(both, (2 * weights.shape[0], weights.shape[1])) - 8.0
+
+
+def _from_float8(bits: Any) -> Any:
+    bits = ops.cast(bits, "int32")
+    fields = ops.bitwise_and(bits, 127)
+    normal = _as_float(ops.left_shift(fields, 20)) * _FLOAT8_FACTOR
+    magnitude = ops.where(ops.less(fields, 8), ops.cast(fields, "float32") * _FLOAT8_STEP, normal)
+    return ops.where(ops.greater(bits, 127), -magnitude, magnitude)
+
+
+def _as_float(bits: Any) -> Any:
+    """The float32 numbers whose bits these int32 numbers are."""
+    if backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.bitcast(bits, tf.float32)
+    import jax
+
+    return jax.lax.bitcast_convert_type(bits, "float32")
+
+
+def ordered(x: Any, parts: Tensors, scheme: Scheme) -> Any:
+    """Inputs (..., width) as the stored matrix takes them: divided, and in its order."""
+    if scheme.divided:
+        x = x / ops.cast(parts["divisors"], x.dtype)
+    return ops.take(x, parts["order"], axis=-1) if scheme.ordered else x
+
+
+def product(x: Any, parts: Tensors, scheme: Scheme) -> Any:
+    """x (..., width) times a packed matrix (width, out), in the dtype of x.
+
+    Nothing but x gets a gradient.
+
+    Example:
+        >>> import numpy as np
+        >>> from tfmodels.checkpoints.quantized.scheme import round_to_nearest
+        >>> parts = round_to_nearest(np.array([[127.0], [-3.0]], "float32"), Scheme(bits=8))
+        >>> product(np.array([[2.0, 1.0]], "float32"), parts, Scheme(bits=8)).numpy().tolist()
+        [[251.0]]
+    """
+    parts = {name: ops.convert_to_tensor(part) for name, part in parts.items()}
+    x = ordered(x, parts, scheme)
+    width, dtype = x.shape[-1], backend.standardize_dtype(x.dtype)
+
+    def multiply(x: Any) -> tuple[Any, Callable[..., Any]]:
+        def gradient(upstream: Any) -> tuple[Any]:
+            return (ops.matmul(upstream, ops.transpose(dequantize(parts, scheme, width, dtype))),)
+
+        return ops.matmul(x, dequantize(parts, scheme, width, dtype)), gradient
+
+    return with_gradient(multiply, ops.convert_to_tensor(x))
+
+
+def serves_few_rows(x: Any, target: str | None) -> bool:
+    """Whether `few_rows` is the faster form for x (..., width)."""
+    if target != "cpu" or None in x.shape:
+        return False
+    return math.prod(x.shape[:-1]) <= _FEW
+
+
+def few_rows(x: Any, parts: Tensors, scheme: Scheme) -> Any:
+    """`product` for a few rows, in programs that XLA compiles for a CPU; float32 inside, without a gradient.
+
+    XLA makes two loops of a row: one multiplies and adds a tile's rows of integers, for all outputs next to each other,
+    by vector instructions and on all cores; the other adds up the tiles.
+    """
+    x = ordered(x, parts, scheme)
+    width, dtype = x.shape[-1], x.dtype
+    # Tied to the inputs, or XLA would unpack the weights before the loop of decoding and keep the result.
+    x, *tied = barrier(ops.cast(x, "float32"), *parts.values())
+    parts = dict(zip(parts, tied, strict=True))
+    rows = ops.reshape(x, (-1, width))
+    padding = scheme.padded(width) - width
+    rows = ops.pad(rows, [(0, 0), (0, padding)]) if padding else rows
+    outputs = [_one_row(rows[index], parts, scheme, width) for index in range(rows.shape[0])]
+    return ops.cast(ops.reshape(ops.stack(outputs), (*x.shape[:-1], -1)), dtype)
+
+
+def _one_row(x: Any, parts: Tensors, scheme: Scheme, width: int) -> Any:
+    weights = parts["weights"]
+    units, padded, groups = weights.shape[1], x.shape[0], scheme.groups(width)
+    tile = math.gcd(padded // groups, _TILE)
+    tiles, step = padded // tile, 8 // scheme.bits
+    tiled = ops.reshape(weights, (tiles, tile // step, units))
+    inputs = ops.reshape(x, (tiles, tile))
+
+    def by_tile(name: str) -> Any:
+        part = ops.cast(parts[name], "float32")
+        if scheme.group_size is None:
+            return part
+        spread = ops.broadcast_to(ops.expand_dims(part, 1), (groups, tiles // groups, units))
+        return ops.reshape(spread, (tiles, units))
+
+    total = None
+    for index in range(tile // step):
+        for place, number in enumerate(_numbers(tiled[:, index], scheme)):
+            column = step * index + place
+            term = inputs[:, column : column + 1] * number
+            total = term if total is None else total + term
+    sums = ops.sum(inputs, axis=1, keepdims=True)
+    scales = by_tile("scales")
+    bias = 8.0 if scheme.bits == 4 else 0.0
+    # A sum last, even of nothing: XLA leaves a loop that ends in one apart from the loop that adds up its results.
+    if scheme.offsets == "minimums":
+        lowest = float(1 << (scheme.bits - 1)) - bias
+        total = total * scales + (by_tile("minimums") + lowest * scales) * sums
+    elif scheme.offsets == "zeros":
+        total = total * scales - (by_tile("zeros") + bias) * scales * sums
+    elif scheme.group_size is None:
+        return ops.sum(total - bias * sums, axis=0) * scales[0]
+    else:
+        total = total * scales - bias * scales * sums
+    return ops.sum(total, axis=0)
+
+
+def _numbers(weights: Any, scheme: Scheme) -> list[Any]:
+    """The rows of numbers that one row of bytes holds, as float32; four-bit ones without their sign: q + 8."""
+    if scheme.values == "float8":
+        return [_from_float8(weights)]
+    if scheme.bits == 8:
+        return [ops.cast(weights, "float32")]
+    return [ops.cast(ops.bitwise_and(weights, 15), "float32"), ops.cast(ops.right_shift(weights, 4), "float32")]
+
+
+def columns(parts: Tensors, scheme: Scheme, width: int, ids: Any, dtype: str) -> Any:
+    """Columns of a packed matrix (width, out), as rows: the lookup in a packed table of embeddings.
+
+    Args:
+        parts, scheme, width: as in `dequantize`; no order and no divisors.
+        ids: integers of any shape, from 0 to out - 1.
+        dtype: of the result.
+
+    Returns:
+        (..., width).
+
+    Example:
+        >>> import numpy as np
+        >>> from tfmodels.checkpoints.quantized.scheme import round_to_nearest
+        >>> parts = round_to_nearest(np.array([[7.0, 14.0], [1.0, -2.0]], "float32"), Scheme(bits=4))
+        >>> columns(parts, Scheme(bits=4), 2, np.array([[1], [0]]), "float32").numpy().tolist()
+        [[[14.0, -2.0]], [[7.0, 1.0]]]
+    """
+    flat = ops.reshape(ids, (-1,))
+    chosen = {name: ops.take(part, flat, axis=1) for name, part in parts.items()}
+    rows = ops.cast(_columns_of(chosen, scheme, width), dtype)
+    return ops.reshape(rows, (*ops.shape(ids), width))
+
+
+def _columns_of(parts: Tensors, scheme: Scheme, width: int) -> Any:
+    q = _unpack(parts["weights"], scheme)
+    rows, groups = q.shape[0], scheme.groups(width)
+    q = ops.reshape(q, (groups, rows // groups, -1))
+    return ops.transpose(ops.reshape(_scaled(q, parts, scheme), (rows, -1))[:width])
