@@ -7,12 +7,16 @@ only the weights of a new head start at random, with a warning that names them.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
+
+import numpy as np
 
 from tfmodels.checkpoints import deferred, quantized_names, reader, sizes
 from tfmodels.checkpoints.matching import Match, hints, match, same_values
 from tfmodels.checkpoints.quantized.methods import as_packed
 from tfmodels.checkpoints.quantized.packed import PackedCheckpoint
+from tfmodels.checkpoints.quantized.scheme import Scheme, round_to_nearest
 from tfmodels.checkpoints.weight_map import WeightSlot, head_layer, slots_of, walk
 from tfmodels.dtypes import COMPUTE_DTYPES
 from tfmodels.runtime.gc import pause_gc
@@ -26,8 +30,14 @@ def load_model(
     dtype: Any = None,
     attn_implementation: str | None = None,
     ignore_mismatched_sizes: bool = False,
+    keep_gguf: bool = False,
+    schemes: Callable[[Any], dict[str, Scheme]] | None = None,
 ) -> tuple[Any, dict[str, Any]]:
     """Build a model and fill it; arguments as in `TFPreTrainedModel.from_pretrained`.
+
+    Args:
+        keep_gguf: whether matrices of a GGUF file stay quantised where that loses nothing.
+        schemes: gives the layers of a model, by their paths, whose float weights are quantised while they are read.
 
     Returns:
         The model, and what `output_loading_info=True` returns beside it.
@@ -36,7 +46,7 @@ def load_model(
         reader.CheckpointError: the file does not fit the model; the message says in which way.
     """
     with pause_gc():
-        checkpoint = as_packed(config, checkpoint)
+        checkpoint = as_packed(config, checkpoint, keep_gguf=keep_gguf)
         sizes.check_sizes(config, checkpoint)
         if isinstance(dtype, str) and dtype == "auto":
             dtype = config.dtype if config.dtype in COMPUTE_DTYPES else most_common_dtype(checkpoint)
@@ -58,6 +68,8 @@ def load_model(
             slots = slots_of(model)
             fit = match(model, slots, checkpoint)
         slots = _pack_layers(model, slots, checkpoint, fit, declared)
+        if schemes is not None:
+            slots = _pack_floats(model, slots, fit, declared, schemes(model))
         info = _fill(model, slots, checkpoint, fit, ignore_mismatched_sizes)
         info["mismatched_keys"].extend(left_out)
         declared.initialize_rest()
@@ -111,14 +123,34 @@ def _pack_layers(
                 f"{checkpoint.folder} does not fit {type(model).__name__}: of another shape: {name} {tensor.shape} in "
                 f"the file, {shape} here."
             )
-        with deferred.declare_weights() as more:
-            try:
-                layer.pack(tensor.scheme)
-            except ValueError as error:
-                raise reader.CheckpointError(f"{checkpoint.folder}: {name}: {error}") from error
-        declared.drop(slots[name].variable)
-        declared.variables += more.variables
+        try:
+            _pack(layer, tensor.scheme, slots[name], declared)
+        except ValueError as error:
+            raise reader.CheckpointError(f"{checkpoint.folder}: {name}: {error}") from error
     return slots_of(model) if packed else slots
+
+
+def _pack_floats(
+    model: Any,
+    slots: dict[str, WeightSlot],
+    fit: Match,
+    declared: deferred.DeclaredWeights,
+    schemes: dict[str, Scheme],
+) -> dict[str, WeightSlot]:
+    """Give layers whose weights a file holds as floats variables for quantised ones; returns all slots."""
+    layers = dict(walk(model))
+    for path, scheme in schemes.items():
+        name = f"{path}.weight"
+        if name in fit.found and slots[name].packed is None:
+            _pack(layers[path], scheme, slots[name], declared)
+    return slots_of(model)
+
+
+def _pack(layer: Any, scheme: Scheme, slot: WeightSlot, declared: deferred.DeclaredWeights) -> None:
+    with deferred.declare_weights() as more:
+        layer.pack(scheme)
+    declared.drop(slot.variable)
+    declared.variables += more.variables
 
 
 def _is_table(fit: Match, model: Any, checkpoint: PackedCheckpoint) -> bool:
@@ -163,7 +195,7 @@ def _fill(
     mismatched = {
         name: (tuple(checkpoint.info(source).shape), slots[name].shape)
         for name, source in fit.found.items()
-        if tuple(checkpoint.info(source).shape) != slots[name].shape
+        if checkpoint.packed(source) is None and tuple(checkpoint.info(source).shape) != slots[name].shape
     }
     if mismatched and not ignore_mismatched_sizes:
         shapes = [f"{name} {there} in the file, {here} here" for name, (there, here) in mismatched.items()]
@@ -178,6 +210,10 @@ def _fill(
             continue
         if (tensor := checkpoint.packed(source)) is not None:
             deferred.fill_packed(slots[name], tensor.read())
+        elif (packed := slots[name].packed) is not None:
+            weights = np.asarray(checkpoint.read(source)).astype(np.float32)
+            weights = weights.T if slots[name].transposed else weights
+            deferred.fill_packed(slots[name], round_to_nearest(weights, packed.scheme))
         else:
             deferred.fill(slots[name], checkpoint.read(source))
     for note in fit.notes:

@@ -17,7 +17,7 @@ from tfmodels.checkpoints.files import (
     TensorInfo,
 )
 from tfmodels.checkpoints.formats.flax import FlaxFile
-from tfmodels.checkpoints.formats.gguf import GGUFFile
+from tfmodels.checkpoints.formats.gguf import Blocks, GGUFFile
 from tfmodels.checkpoints.formats.hdf5 import TensorFlowFile
 from tfmodels.checkpoints.formats.pytorch import PytorchFile
 from tfmodels.checkpoints.formats.safetensors import SafetensorsFile
@@ -103,6 +103,15 @@ class Checkpoint:
             self._read_last.release()
         self._read_last = file
         return file.read(name)
+
+    def blocks(self, name: str) -> Blocks | None:
+        """A quantised matrix of a GGUF file as it lies there, see `GGUFFile.blocks`; None for all other tensors.
+
+        Raises:
+            CheckpointError: there is no tensor of that name, or the checkpoint was closed.
+        """
+        file = self._holder(name)
+        return file.blocks(name) if isinstance(file, GGUFFile) else None
 
     def close(self) -> None:
         """Let go of the files. Closing twice does no harm."""

@@ -59,7 +59,8 @@ class WeightSlot:
     def shape(self) -> tuple[int, ...]:
         """Shape in the file, of packed weights that of the whole matrix."""
         if self.packed is not None:
-            return self.packed.units, self.packed.width
+            shape = self.packed.width, self.packed.units
+            return shape[::-1] if self.transposed else shape
         shape = tuple(self.variable.shape)
         return shape[::-1] if self.transposed else shape
 
@@ -162,8 +163,9 @@ def slots_of(model: keras.layers.Layer) -> dict[str, WeightSlot]:
     for path, layer in walk(model):
         inner = {id(variable) for below, child in walk(layer) if below for variable in child.weights}
         if (packed := getattr(layer, "packed", None)) is not None:
+            turned = getattr(layer, "transposed_in_files", True)
             slots[f"{path}.weight" if path else "weight"] = WeightSlot(
-                packed.variable, True, packed, isinstance(layer, keras.layers.Embedding)
+                packed.variable, turned, packed, isinstance(layer, keras.layers.Embedding)
             )
             inner |= {id(variable) for variable in packed.weights}
         for variable in layer.weights:

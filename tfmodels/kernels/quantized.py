@@ -138,8 +138,8 @@ def serves_few_rows(x: Any, target: str | None) -> bool:
 def few_rows(x: Any, parts: Tensors, scheme: Scheme) -> Any:
     """`product` for a few rows, in programs that XLA compiles for a CPU; float32 inside, without a gradient.
 
-    XLA makes two loops of a row: one multiplies and adds a tile's rows of integers, for all outputs next to each other,
-    by vector instructions and on all cores; the other adds up the tiles.
+    XLA makes two loops of a row: one multiplies and adds the rows of a tile, for all outputs next to each other, by
+    vector instructions and on all cores; the other adds up the tiles.
     """
     x = ordered(x, parts, scheme)
     width, dtype = x.shape[-1], x.dtype

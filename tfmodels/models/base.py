@@ -27,6 +27,7 @@ from tfmodels.models.backbone import Backbone
 from tfmodels.models.calling import CallingConvention
 from tfmodels.models.outputs import ModelOutput
 from tfmodels.models.quantization import QuantizedModel
+from tfmodels.models.quantization_requests import read_request
 from tfmodels.models.scripts import ScriptMethods
 from tfmodels.models.sharding import Sharding
 from tfmodels.models.training import TaskModel
@@ -343,6 +344,7 @@ class TFPreTrainedModel(ScriptMethods, CallingConvention, QuantizedModel, TaskMo
         from_tf: bool = False,
         from_flax: bool = False,
         variant: str | None = None,
+        quantization_config: Any = None,
         **kwargs: Any,
     ) -> Any:
         """Load a model from a checkpoint.
@@ -363,6 +365,10 @@ class TFPreTrainedModel(ScriptMethods, CallingConvention, QuantizedModel, TaskMo
             from_pt, from_tf, from_flax: read `pytorch_model.bin`, `tf_model.h5` or `flax_model.msgpack`; or
                 safetensors, where there is no such file.
             variant: the variant in the files' names, as "fp16" in `model.fp16.safetensors`.
+            quantization_config: "int8" or "int4", or settings that other libraries have, to quantise the dense layers
+                while they are read, see `tfmodels.models.quantization_requests`: memory holds packed weights and one
+                tensor. `{"quant_method": "gguf"}` keeps the matrices of a GGUF file quantised. A checkpoint that is
+                quantised already needs none.
             **kwargs: fields of the configuration to change (`num_labels=5`); `revision`, `token`, `cache_dir`,
                 `local_files_only`, `force_download`, `subfolder` for the hub; `gguf_file`, the name of a GGUF file in
                 the folder, to read that one (it holds the configuration too);
@@ -386,6 +392,7 @@ class TFPreTrainedModel(ScriptMethods, CallingConvention, QuantizedModel, TaskMo
             260032
         """
         check_device_map(kwargs.get("device_map"))
+        wanted = read_request(quantization_config)
         hub_options, overrides = hub.split_options(kwargs)
         if overrides.pop("return_unused_kwargs", False):
             raise ValueError(
@@ -404,6 +411,7 @@ class TFPreTrainedModel(ScriptMethods, CallingConvention, QuantizedModel, TaskMo
             with errors_name(source):
                 config = cls.config_class.from_dict(values, **overrides)
         folder = source.fetch((*hub.CONFIG_FILES, *hub.QUANTIZATION_FILES, hub.weight_files(formats, variant)))
+        schemes = quantization.check_request(wanted, config, source.gguf_file)
         with reader.open_checkpoint(folder, source.gguf_file, formats=formats, variant=variant) as checkpoint:
             model, info = load.load_model(
                 cls,
@@ -412,7 +420,10 @@ class TFPreTrainedModel(ScriptMethods, CallingConvention, QuantizedModel, TaskMo
                 dtype=torch_dtype if dtype is None else dtype,
                 attn_implementation=attn_implementation,
                 ignore_mismatched_sizes=ignore_mismatched_sizes,
+                keep_gguf=wanted.keep_gguf,
+                schemes=schemes,
             )
+        quantization.finish_request(model, wanted)
         model.config.name_or_path = pretrained_model_name_or_path
         model.after_loading(folder)
         return (model, info) if output_loading_info else model

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import re
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import keras
 
+from tfmodels.checkpoints import quantized_names
 from tfmodels.checkpoints.quantized.scheme import Scheme, round_to_nearest
 from tfmodels.checkpoints.weight_map import slots_of, walk
 from tfmodels.layers.linear import HasPacked, Linear
 from tfmodels.models.calibration import calibrated, to_batches
+from tfmodels.models.quantization_requests import Request
 from tfmodels.runtime.fork import check_not_forked
 from tfmodels.runtime.gc import quick_collections
 from tfmodels.runtime.sub_layers import all_layers
@@ -189,6 +192,52 @@ def _pack_model(
             round_layer(layer, scheme)
     for layer in vocabulary.values() if outer is not None else ():
         round_layer(layer, outer)
+
+
+def check_request(wanted: Request, config: Any, gguf_file: str | None) -> Callable[[Any], dict[str, Scheme]] | None:
+    """What `load_model` does of a request: a function that gives the schemes of a model's layers, or None.
+
+    Raises:
+        ValueError: the checkpoint is quantised by another method, is no GGUF file, or is not quantised and should be.
+    """
+    method = quantized_names.method_of(config)
+    if wanted.keep_gguf and gguf_file is None:
+        raise ValueError("quantization_config names gguf: name the file, too, as gguf_file=.")
+    if method is not None and wanted.method != method and (wanted.mode is not None or wanted.method is not None):
+        raise ValueError(
+            f"quantization_config asks for {wanted.method or wanted.mode}, and the checkpoint is quantised already, "
+            f"by {method}: load it without quantization_config."
+        )
+    if wanted.method is not None and wanted.mode is None and not wanted.keep_gguf and method is None:
+        raise ValueError(
+            f"quantization_config names {wanted.method}, and the checkpoint is not quantised: 'int4' or 'int8' "
+            f"quantises it here."
+        )
+    if wanted.mode is None or method is not None or wanted.calibration is not None:
+        return None
+    scheme = scheme_of(wanted.mode, wanted.group_size, wanted.symmetric)
+    return lambda model: {path: scheme for path, name in _inner_paths(model).items() if wanted.chooses(name)}
+
+
+def finish_request(model: Any, wanted: Request) -> None:
+    """Do the rest of a request, once the weights are there: with texts to calibrate on, all of it."""
+    if wanted.mode is not None and wanted.calibration is not None and model.quantization is None:
+        inner, _ = packable(model)
+        chosen = {id(layer) for name, layer in inner.items() if wanted.chooses(name)}
+        model.quantize(
+            wanted.mode,
+            group_size=wanted.group_size,
+            symmetric=wanted.symmetric,
+            calibration=wanted.calibration,
+            tokenizer=wanted.tokenizer,
+            filters=lambda layer: id(layer) in chosen,
+        )
+
+
+def _inner_paths(model: Any) -> dict[str, str]:
+    """Paths of the dense layers of a model's blocks -> their names in files."""
+    names = {id(layer): name for name, layer in packable(model)[0].items()}
+    return {path: names[id(layer)] for path, layer in walk(model) if id(layer) in names}
 
 
 def packable(model: Any) -> tuple[dict[str, Any], dict[str, Any]]:

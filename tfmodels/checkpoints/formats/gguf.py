@@ -10,8 +10,9 @@ from __future__ import annotations
 import functools
 import importlib
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,6 +33,13 @@ _PLAIN = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float6
 # The module whose `gguf_maps` gives the `GGUFMap` of each architecture. It is looked up by name when a file is opened:
 # readers import neither the registry nor a family.
 _REGISTRY = "tfmodels.auto"
+
+
+class Blocks(NamedTuple):
+    """A quantised matrix: the name of its type, and a function that gives uint8 (rows, blocks, bytes of a block)."""
+
+    kind: str
+    read: Callable[[], np.ndarray]
 
 
 class GGUFFile(TensorFile):
@@ -94,6 +102,27 @@ class GGUFFile(TensorFile):
             array = array.T
         array.flags.writeable = False
         return array
+
+    def blocks(self, name: str) -> Blocks | None:
+        """The blocks of a quantised matrix as they lie in the file, rows in the order of safetensors files.
+
+        Returns:
+            None for a tensor that is not quantised, is no matrix, or is turned or shifted in files.
+        """
+        file, entry = self._stored[self._entries[name]]
+        changed = name.endswith(self._map.turned) or any(name.endswith(end) for end in self._map.shifted)
+        if entry.kind in _PLAIN or len(entry.shape) != 2 or 0 in entry.shape or changed:
+            return None
+        library = gguf_library()
+        elements, size = library.GGML_QUANT_SIZES[library.GGMLQuantizationType[entry.kind]]
+        shape = (entry.shape[0], entry.shape[1] // elements, size)
+
+        def read() -> np.ndarray:
+            array = file.array(shape, np.dtype(np.uint8), entry.start)
+            heads = self._heads(name)
+            return _unpermute(array, heads) if heads else array
+
+        return Blocks(entry.kind, read)
 
     def release(self) -> None:
         for file in self._files:

@@ -7,7 +7,7 @@ from typing import Any
 
 from tfmodels.checkpoints import hub, quantized_names
 from tfmodels.checkpoints.files import CheckpointError
-from tfmodels.checkpoints.quantized import awq, compressed_tensors, gptq, mlx
+from tfmodels.checkpoints.quantized import awq, compressed_tensors, gguf_blocks, gptq, mlx
 from tfmodels.checkpoints.quantized.packed import PackedCheckpoint, PackedTensor
 from tfmodels.checkpoints.reader import Checkpoint
 from tfmodels.utils.json_files import read_object
@@ -24,14 +24,19 @@ METHODS: dict[str, Find] = {
 _OLD_FILES = dict(zip(hub.QUANTIZATION_FILES, ("gptq", "awq"), strict=True))
 
 
-def as_packed(config: Any, checkpoint: Checkpoint) -> PackedCheckpoint:
+def as_packed(config: Any, checkpoint: Checkpoint, *, keep_gguf: bool = False) -> PackedCheckpoint:
     """A checkpoint with its quantised layers as single tensors, where the configuration names a method that is read.
 
     Without such a method, or without tensors of its kind, no layer is taken for quantised.
 
+    Args:
+        keep_gguf: whether matrices of a GGUF file stay quantised where that loses nothing.
+
     Raises:
         CheckpointError: the settings or tensors of the method cannot be.
     """
+    if keep_gguf:
+        return PackedCheckpoint(checkpoint, *gguf_blocks.find(checkpoint))
     settings, method = quantized_names.settings_of(config), quantized_names.method_of(config)
     if method is None and any(name.endswith(".qweight") for name in checkpoint.names()):
         settings, method = _from_old_files(checkpoint)

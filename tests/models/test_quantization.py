@@ -1,0 +1,217 @@
+"""Making quantised models: by rounding, by calibration, while reading; saving them, and training beside them."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import small_models as small
+
+from tfmodels.checkpoints.quantized.scheme import Scheme, dequantize, round_to_nearest
+from tfmodels.models.calibration import gptq, to_batches
+from tfmodels.models.quantization_requests import read_request
+from tfmodels.training.lora import add_lora
+
+IDS = np.random.default_rng(0).integers(3, 60, (4, 10))
+
+
+def logits(model):
+    return np.asarray(model(input_ids=IDS).logits, np.float64)
+
+
+def make(name="llama", **changes):
+    """A small model whose weights are so large that rounding them shows."""
+    model = small.make(name, "ForCausalLM", **changes)
+    rng = np.random.default_rng(1)
+    model.set_weights([w + rng.normal(size=w.shape, scale=0.2).astype(w.dtype) for w in model.get_weights()])
+    return model
+
+
+@pytest.mark.parametrize(
+    "mode, settings, most",
+    [
+        ("int8", {"group_size": "channel"}, 0.02),
+        ("int8", {"group_size": 8, "symmetric": False, "embeddings": "int8"}, 0.02),
+        ("int4", {"group_size": 8}, 0.3),
+    ],
+)
+def test_saved_and_read_again(mode, settings, most, tmp_path):
+    model = make(tie_word_embeddings="embeddings" in settings)
+    before = logits(model)
+    model.quantize(mode, **settings)
+    after = logits(model)
+    assert 0 < np.linalg.norm(after - before) < most * np.linalg.norm(before)
+    model.save_pretrained(tmp_path)
+    stated = json.loads((tmp_path / "config.json").read_text())["quantization_config"]
+    assert stated["quant_method"] == "compressed-tensors" and stated["format"] == "pack-quantized"
+    again = type(model).from_pretrained(tmp_path)
+    assert again.quantization == mode
+    np.testing.assert_array_equal(logits(again), after)
+
+
+def test_rounding_while_reading(tmp_path):
+    model = make()
+    model.save_pretrained(tmp_path)
+    read = type(model).from_pretrained(
+        tmp_path,
+        quantization_config={
+            "quant_method": "torchao",
+            "quant_type": "int4_weight_only",
+            "quant_type_kwargs": {"group_size": 8},
+            "modules_to_not_convert": ["lm_head", "o_proj"],
+        },
+    )
+    model.quantize("int4", group_size=8, filters=lambda layer: layer.name != "o_proj")
+    np.testing.assert_array_equal(logits(read), logits(model))
+    assert read.backbone.layers[0].self_attn.o_proj.packed is None
+
+
+def test_calibration_loses_less_than_rounding():
+    model = make()
+    whole = logits(model)
+    lost = []
+    for settings in ({"calibration": IDS}, {}):
+        same = make()
+        same.quantize("int4", group_size=16, **settings)
+        lost.append(np.linalg.norm(logits(same) - whole))
+    assert lost[0] < 0.8 * lost[1]
+
+
+@pytest.mark.parametrize("offsets", [None, "zeros", "minimums"])
+def test_gptq_against_rounding(offsets):
+    """On inputs that depend on each other, errors are made good by other inputs."""
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(300, 48)) @ rng.normal(size=(48, 48))
+    weights = rng.normal(size=(48, 12)).astype(np.float32)
+    scheme = Scheme(bits=4, group_size=16, offsets=offsets)
+    found = gptq(weights, inputs.T @ inputs, scheme)
+    errors = [
+        np.square(inputs @ (dequantize(parts, scheme, 48) - weights)).sum()
+        for parts in (found, round_to_nearest(weights, scheme))
+    ]
+    assert errors[0] < 0.6 * errors[1]
+    for name, (shape, dtype) in scheme.parts(48, 12).items():
+        assert found[name].shape == shape and found[name].dtype == dtype
+
+
+def test_adapters_train_and_packed_weights_stay(tmp_path):
+    model = make()
+    model.quantize("int4", group_size=8)
+    add_lora(model, r"\.(q|v|down)_proj$", rank=2)
+    model.gradient_checkpointing_enable()
+    packed = [np.asarray(variable) for variable in model.non_trainable_variables]
+    assert len(model.trainable_variables) == 12
+    model.compile(keras.optimizers.Adam(0.02), jit_compile=False)
+    losses = model.fit({"input_ids": IDS, "labels": IDS}, epochs=8, verbose=0).history["loss"]
+    assert losses[-1] < 0.9 * losses[0]
+    for before, variable in zip(packed, model.non_trainable_variables, strict=True):
+        np.testing.assert_array_equal(before, np.asarray(variable))
+    model.save(tmp_path / "model.keras")
+    np.testing.assert_array_equal(logits(keras.models.load_model(tmp_path / "model.keras")), logits(model))
+
+
+def test_the_gradient_is_that_of_the_dequantised_weights():
+    import tensorflow as tf
+
+    model = make()
+    model.quantize("int4", group_size=8)
+    layer = model.backbone.layers[0].mlp.up_proj
+    x = tf.constant(np.random.default_rng(2).normal(size=(2, 3, 16)), tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        total = tf.reduce_sum(layer(x) ** 2)
+    kernel = layer.packed.dequantized()
+    np.testing.assert_allclose(tape.gradient(total, x), 2 * (x.numpy() @ kernel) @ kernel.T, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "arguments, settings, message",
+    [
+        (["int3"], {"group_size": 8}, "(?i)mode|quantization"),
+        (["int4"], {"group_size": 7}, "group_size=7; an even number"),
+        (["int4"], {"group_size": 8, "symmetric": "no"}, "symmetric='no'; True or False"),
+        (["int4"], {"group_size": 8, "embeddings": "int2"}, "mode='int2'; 'int8' or 'int4'"),
+        (["int4"], {"group_size": 8, "filters": "nothing"}, "filters='nothing' fits no dense layer"),
+        (["int4"], {"calibration": ["a text"]}, "pass the model's tokenizer"),
+        (["int4"], {"calibration": []}, "calibration holds no tokens"),
+        (["int4"], {"calibration": [{"ids": [1]}]}, "one with input_ids was expected"),
+    ],
+)
+def test_arguments_that_cannot_be(arguments, settings, message):
+    model = small.make("llama", "ForCausalLM")
+    with pytest.raises(ValueError, match=message):
+        model.quantize(*arguments, **settings)
+    assert model.quantization is None
+
+
+def test_once_is_enough():
+    model = make()
+    model.quantize("int8", group_size="channel")
+    for settings in ({}, {"group_size": 8}):
+        with pytest.raises(ValueError, match=r"is quantised already \(int8\)"):
+            model.quantize("int4", **settings)
+    with pytest.raises(ValueError, match="resize it before"):
+        model.resize_token_embeddings(70)
+    with pytest.raises(AttributeError, match="its weights are packed"):
+        _ = model.backbone.layers[0].mlp.up_proj.kernel
+
+
+class TestRequests:
+    @pytest.mark.parametrize(
+        "given, mode, size",
+        [
+            ("int8", "int8", None),
+            ({"load_in_4bit": True}, "int4", 64),
+            ({"quant_method": "torchao", "quant_type": "int8_weight_only"}, "int8", None),
+            ({"quant_method": "gptq", "bits": 4, "dataset": ["text"]}, "int4", 128),
+            ({"quant_method": "gptq", "bits": 8, "group_size": -1, "dataset": ["text"]}, "int8", "channel"),
+            ({"quant_method": "quanto", "weights": "int4"}, "int4", 128),
+        ],
+    )
+    def test_what_users_write(self, given, mode, size):
+        request = read_request(given)
+        assert (request.mode, request.group_size) == (mode, size)
+
+    def test_objects_of_transformers(self):
+        transformers = pytest.importorskip("transformers")
+        pytest.importorskip("torch")
+        request = read_request(transformers.GPTQConfig(bits=4, group_size=32, dataset=["text"]))
+        assert (request.mode, request.group_size, request.calibration) == ("int4", 32, ["text"])
+        for settings, mode in (({"load_in_8bit": True}, "int8"), ({"load_in_4bit": True}, "int4")):
+            try:
+                given = transformers.BitsAndBytesConfig(**settings)
+            except ImportError:  # where its library has to be there
+                continue
+            assert read_request(given).mode == mode
+
+    @pytest.mark.parametrize(
+        "given, message",
+        [
+            ({"quant_method": "hqq"}, "cannot be used; 'int8' or 'int4', a dict"),
+            (3, "quantization_config=3; 'int8' or 'int4'"),
+            ({"quant_method": "gptq", "bits": 3}, "bits=3 in quantization_config"),
+            ({"quant_method": "gptq", "bits": 4, "dataset": "c4"}, "named data sets are not downloaded"),
+            ({"quant_method": "torchao", "quant_type": "float8_weight_only"}, "int8_weight_only and int4_weight_only"),
+            ({"quant_method": "bitsandbytes"}, "one of load_in_8bit=True and load_in_4bit=True"),
+        ],
+    )
+    def test_what_cannot_be(self, given, message):
+        with pytest.raises(ValueError, match=message):
+            read_request(given)
+
+    def test_what_does_not_fit_the_checkpoint(self, tmp_path):
+        model = small.make("llama", "ForCausalLM")
+        model.save_pretrained(tmp_path)
+        with pytest.raises(ValueError, match="names awq, and the checkpoint is not quantised"):
+            type(model).from_pretrained(tmp_path, quantization_config={"quant_method": "awq"})
+        with pytest.raises(ValueError, match="name the file, too, as gguf_file="):
+            type(model).from_pretrained(tmp_path, quantization_config={"quant_method": "gguf"})
+        model.quantize("int8", group_size=8)
+        model.save_pretrained(tmp_path)
+        with pytest.raises(ValueError, match="quantised already, by compressed-tensors"):
+            type(model).from_pretrained(tmp_path, quantization_config="int4")
+
+
+def test_batches_of_rows_and_dicts():
+    batches = to_batches([{"input_ids": [[5, 6, 0]], "attention_mask": [[1, 1, 0]]}, [7, 8, 9]], None, 2)
+    assert [batch["input_ids"].tolist() for batch in batches] == [[[5, 6], [7, 8]]]
