@@ -46,7 +46,8 @@ def test_saved_and_read_again(mode, settings, most, tmp_path):
     assert stated["quant_method"] == "compressed-tensors" and stated["format"] == "pack-quantized"
     again = type(model).from_pretrained(tmp_path)
     assert again.quantization == mode
-    np.testing.assert_array_equal(logits(again), after)
+    # A table is written as floats, and multiplied in another order.
+    np.testing.assert_allclose(logits(again), after, rtol=1e-5, atol=1e-5 if "embeddings" in settings else 0)
 
 
 def test_rounding_while_reading(tmp_path):

@@ -11,7 +11,7 @@ from keras import ops
 from tfmodels.checkpoints import quantized_names, writer
 from tfmodels.checkpoints.quantized import writing
 from tfmodels.checkpoints.tensor_copy import to_array
-from tfmodels.checkpoints.weight_map import WeightSlot, slots_of
+from tfmodels.checkpoints.weight_map import WeightSlot, head_layer, slots_of
 from tfmodels.dtypes import dtype_name
 from tfmodels.utils.files import Staged
 
@@ -26,8 +26,8 @@ def save_model(model: Any, stage: Staged, *, max_shard_size: str | int) -> None:
     for name in quantized_names.SETTINGS:
         if hasattr(config, name):
             delattr(config, name)
-    if any(slot.packed is not None for slot in stored.values()):
-        config = type(config).from_dict({**config.to_dict(), "quantization_config": _quantization(stored)})
+    if any(slot.packed is not None and not slot.is_table for slot in stored.values()):
+        config = type(config).from_dict({**config.to_dict(), "quantization_config": _quantization(model, stored)})
     config.save_pretrained(stage.folder)
 
 
@@ -38,7 +38,8 @@ def check_writable(model: Any) -> None:
         ValueError: they have not; the message names a layer and what is in the way.
     """
     for name, slot in model.stored_names(slots_of(model)).items():
-        problem = writing.unwritable(slot.packed.scheme) if slot.packed is not None else None
+        held = slot.packed is not None and not slot.is_table
+        problem = writing.unwritable(slot.packed.scheme) if held else None
         if problem is not None:
             raise ValueError(
                 f"{name} cannot be written as compressed-tensors: its scheme ({slot.packed.scheme}) has {problem}. "
@@ -48,20 +49,26 @@ def check_writable(model: Any) -> None:
 
 def _tensors(stored: Mapping[str, WeightSlot]) -> Iterator[tuple[str, writer.TensorSpec, Callable[[], np.ndarray]]]:
     for name, slot in stored.items():
-        if (packed := slot.packed) is not None:
+        if (packed := slot.packed) is not None and slot.is_table:
+            # Other libraries have no place for quantised tables: as floats, which hold the same values.
+            yield name, writer.TensorSpec(slot.shape, "float32"), lambda packed=packed: packed.dequantized().T
+        elif packed is not None:
             layer = name.removesuffix(".weight")
             yield from writing.tensors(layer, packed.scheme, packed.width, packed.units, packed.arrays)
         else:
             yield name, writer.TensorSpec(slot.shape, dtype_name(slot.variable.dtype)), values_of(slot)
 
 
-def _quantization(stored: Mapping[str, WeightSlot]) -> dict[str, Any]:
+def _quantization(model: Any, stored: Mapping[str, WeightSlot]) -> dict[str, Any]:
     """The `quantization_config` of a model with packed weights."""
     layers = {name.removesuffix(".weight"): slot for name, slot in stored.items() if name.endswith(".weight")}
-    packed = {name: slot.packed.scheme for name, slot in layers.items() if slot.packed is not None}
-    tables = {name for name in packed if layers[name].is_table}
+    packed = {name: slot.packed.scheme for name, slot in layers.items() if slot.packed and not slot.is_table}
     plain = [name for name, slot in layers.items() if slot.packed is None and slot.transposed]
-    return writing.settings(packed, tables, plain)
+    if model.ties_embeddings and model.config.tie_word_embeddings and model.weight_map.tied:
+        plain.append(model.weight_map.tied[0].removesuffix(".weight"))  # a dense layer of its own in other libraries
+    # Heads have one name in files and another in models of other libraries.
+    others = {name: bare for name in layers if head_layer(bare := model.weight_map.bare_name(f"{name}.")[:-1])}
+    return writing.settings(packed, plain, others)
 
 
 def values_of(slot: WeightSlot) -> Callable[[], np.ndarray]:

@@ -438,7 +438,7 @@ class TFPreTrainedModel(ScriptMethods, CallingConvention, QuantizedModel, TaskMo
         """Write a folder that `from_pretrained` here and in transformers load.
 
         Packed weights (`quantize` with `group_size`, or read from a quantised checkpoint) are written as
-        compressed-tensors, bit by bit.
+        compressed-tensors, bit by bit; packed tables of embeddings as floats.
 
         Args:
             save_directory: made if needed. Files of an earlier save are replaced once the new ones are whole.

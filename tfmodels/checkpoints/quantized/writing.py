@@ -91,13 +91,13 @@ def to_words(numbers: np.ndarray, bits: int) -> np.ndarray:
     return np.ascontiguousarray(biased).view("<i4")
 
 
-def settings(layers: Mapping[str, Scheme], tables: set[str], plain: list[str]) -> dict[str, Any]:
+def settings(layers: Mapping[str, Scheme], plain: list[str], others: Mapping[str, str]) -> dict[str, Any]:
     """The `quantization_config` of a model.
 
     Args:
         layers: name of each quantised layer -> its scheme.
-        tables: the tables of embeddings among them.
         plain: names of the dense layers that are not quantised.
+        others: second names that some layers have.
     """
     by_weights: dict[str, dict[str, Any]] = {}
     for name, scheme in layers.items():
@@ -122,16 +122,15 @@ def settings(layers: Mapping[str, Scheme], tables: set[str], plain: list[str]) -
                 "format": "float-quantized" if is_float else "pack-quantized",
             },
         )
-        group["targets"].append(name)
+        group["targets"] += dict.fromkeys((name, others.get(name, name)))
     groups = list(by_weights.values())
     formats = {group["format"] for group in groups}
-    dense = [group for group in groups if not tables.issuperset(group["targets"])]
-    if len(dense) == 1:  # a name for all that is not left out, as other writers give
-        dense[0]["targets"] = ["Linear", *(name for name in dense[0]["targets"] if name in tables)]
+    if len(groups) == 1:  # a name for all that is not left out, as other writers give
+        groups[0]["targets"] = ["Linear"]
     return {
         "quant_method": "compressed-tensors",
         "format": formats.pop() if len(formats) == 1 else "mixed-precision",
         "quantization_status": "compressed",
         "config_groups": {f"group_{index}": group for index, group in enumerate(groups)},
-        "ignore": plain,
+        "ignore": list(dict.fromkeys(other for name in plain for other in (name, others.get(name, name)))),
     }
