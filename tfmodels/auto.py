@@ -277,7 +277,8 @@ class _AutoModel:
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> Any:
         """Load a checkpoint into the right class; arguments as in `TFPreTrainedModel.from_pretrained`."""
-        options, _ = hub.split_options(kwargs)
+        # Models take it; tokenizers and configurations, which share the table of arguments, do not.
+        options, _ = hub.split_options({name: kwargs[name] for name in kwargs if name != "quantization_config"})
         source = hub.Source(pretrained_model_name_or_path, **options)
         config = kwargs.get("config")
         if not isinstance(config, (ModelConfig, Mapping)):

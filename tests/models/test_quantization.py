@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import small_models as small
 
+from tfmodels import TFAutoModelForCausalLM
 from tfmodels.checkpoints.quantized.scheme import Scheme, dequantize, round_to_nearest
 from tfmodels.models.calibration import gptq, to_batches
 from tfmodels.models.quantization_requests import read_request
@@ -53,7 +54,7 @@ def test_saved_and_read_again(mode, settings, most, tmp_path):
 def test_rounding_while_reading(tmp_path):
     model = make()
     model.save_pretrained(tmp_path)
-    read = type(model).from_pretrained(
+    read = TFAutoModelForCausalLM.from_pretrained(
         tmp_path,
         quantization_config={
             "quant_method": "torchao",
