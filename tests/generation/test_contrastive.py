@@ -85,8 +85,11 @@ def test_what_does_not_go_together():
             model.generate(IDS, **{"penalty_alpha": 0.5, "top_k": 4, **options})
     with pytest.warns(UserWarning, match="penalty_alpha: used with do_sample=False and num_beams=1 only"):
         model.generate(IDS, penalty_alpha=0.5, do_sample=True, max_new_tokens=1, jit_compile=False)
+    engine = Engine(model, rows=1, capacity=16, jit_compile=False)
     with pytest.raises(ValueError, match="penalty_alpha=0.5 is not a setting of the engine's rows"):
-        Engine(model, rows=1, capacity=16, jit_compile=False).add([5], penalty_alpha=0.5)
+        engine.add([5], penalty_alpha=0.5)
+    model.generation_config = model.generation_config.update(penalty_alpha=0.5)  # as from a file
+    assert engine.add([5], do_sample=True, max_new_tokens=2) == 0
 
 
 @pytest.mark.slow

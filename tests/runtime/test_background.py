@@ -64,6 +64,35 @@ def test_a_graph_serves_until_xla_has_compiled():
     assert len(plain.threads) == 1
 
 
+def test_what_ran_eagerly_is_not_ready():
+    programs, compiled, plain = ProgramCache(), Tracer(), Tracer()
+    tf.config.run_functions_eagerly(True)
+    try:
+        programs.run("f", compiled, tf.ones(2), steady=True)
+    finally:
+        tf.config.run_functions_eagerly(False)
+    programs.run_at_once("f", compiled, plain, tf.ones(2))
+    assert len(plain.threads) == 1
+
+
+def test_steady_calls_run_the_trace():
+    programs, function, state = ProgramCache(), Tracer(), tf.Variable([1.0])
+
+    def add(variable, x):
+        variable.assign_add(x, read_value=False)
+        return x
+
+    for n in range(3):
+        x = tf.constant([float(n)])
+        np.testing.assert_array_equal(programs.run("f", function, x, steady=True), [2 * n + 1])
+        programs.run("add", add, state, x, steady=True)
+    other = tf.Variable([0.0])
+    programs.run("add", add, other, tf.ones(1), steady=True)
+    assert len(function.threads) == 1 and programs.compilations == 2
+    np.testing.assert_array_equal(state, [4])
+    np.testing.assert_array_equal(other, [1])
+
+
 def test_variables_keep_their_values():
     programs, state = ProgramCache(), tf.Variable([1.0, 1.0])
 

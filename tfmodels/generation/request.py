@@ -33,7 +33,8 @@ _REFUSED = {
 }
 # Those of them that leave the tokens as they are: a model's file may hold them.
 _NEUTRAL_IN_FILES = frozenset(
-    {"use_cache", "return_dict_in_generate"} | {name for name, one in SETTINGS.items() if one.only is OUTPUT_OBJECT}
+    {"use_cache", "prefill_chunk_size", "return_dict_in_generate"}
+    | {name for name, one in SETTINGS.items() if one.only is OUTPUT_OBJECT}
 )
 
 
@@ -134,6 +135,8 @@ def check_supported(config: GenerationConfig, jit_compile: bool) -> None:
     """
     for name, way in _REFUSED.items():
         value = getattr(config, name)
+        if name == "penalty_alpha" and not config.is_contrastive:
+            continue
         if value not in SETTINGS[name].neutral and not (name in _NEUTRAL_IN_FILES and config.is_from_file(name)):
             raise ValueError(f"{name}={quote(value)} is not a setting of the engine's rows: {way}.")
     for name, value in (("jit_compile", jit_compile), ("disable_compile", not jit_compile)):

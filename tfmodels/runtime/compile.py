@@ -89,7 +89,8 @@ class ProgramCache:
             return self._traces[full_key](*arguments)
         program = self._program(full_key, function, jit_compile, variables, arguments if any_shape else None)
         result = program(*arguments)
-        self._ready.add(full_key)
+        if full_key not in self._ready and _count(program):  # none where functions run eagerly
+            self._ready.add(full_key)
         if steady and not isinstance(program, _Jitted) and _runs_traces():
             self._traces[full_key] = program.get_concrete_function(*arguments)
         return result
