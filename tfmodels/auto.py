@@ -85,7 +85,7 @@ FAMILIES: dict[str, Family] = {
     "gpt_neox": Family("gpt_neox", "GPTNeoX", DECODER_HEADS, "GPTNeoXTokenizer"),
     "gpt_neo": Family("gpt_neo", "GPTNeo", DECODER_HEADS, "GPT2Tokenizer"),
     "mpt": Family("mpt", "Mpt", DECODER_HEADS, "GPTNeoXTokenizer", others=("MptAttentionConfig",)),
-    "bert": Family("bert", "Bert", BERT_HEADS, "BertTokenizer"),
+    "bert": Family("bert", "Bert", BERT_HEADS, "BertTokenizer", gguf="bert_gguf"),
     "distilbert": Family("distilbert", "DistilBert", ENCODER_HEADS, "DistilBertTokenizer"),
     "roberta": Family("roberta", "Roberta", ENCODER_HEADS, "RobertaTokenizer"),
     "modernbert": Family("modernbert", "ModernBert", ENCODER_HEADS, "PreTrainedTokenizer"),

@@ -7,7 +7,7 @@ import pytest
 import small_models
 from safetensors.numpy import load_file
 
-from tfmodels import TFAutoModelForCausalLM
+from tfmodels import TFAutoModel, TFAutoModelForCausalLM, TFBertModel
 from tfmodels.auto import FAMILIES, gguf_maps
 from tfmodels.checkpoints.reader import CheckpointError
 
@@ -43,7 +43,7 @@ def stored(gguf_map, name):
     return f"{layers[layer]}.{parameter}"
 
 
-def write(folder, model, architecture, settings):
+def write(folder, model, architecture, settings, more=()):
     """A GGUF file of a model, matrices in float32."""
     gguf_map, config = gguf_maps()[architecture], model.config
     writer = gguf.GGUFWriter(folder / "model.gguf", architecture)
@@ -56,14 +56,18 @@ def write(folder, model, architecture, settings):
         "vocab_size": config.vocab_size,
         **settings,
     }
-    if architecture == "gpt2":
-        values["attention.layer_norm_epsilon"] = 1e-5
+    if architecture in ("gpt2", "bert"):
+        values["attention.layer_norm_epsilon"] = config.layer_norm_eps
     else:
         values |= {"attention.head_count_kv": 2, "attention.layer_norm_rms_epsilon": config.rms_norm_eps}
     for key, value in values.items():
         (writer.add_float32 if isinstance(value, float) else writer.add_uint32)(f"{architecture}.{key}", value)
+    for key, value in dict(more).items():
+        writer.add_uint32(key, value)
     model.save_pretrained(folder / "plain")
     for name, rows in load_file(folder / "plain" / "model.safetensors").items():
+        if name.startswith("classifier."):
+            continue
         heads = gguf_map.rotated.get(name.split(".")[-2])
         if heads:
             pairs = rows.reshape(getattr(config, heads), 2, -1, *rows.shape[1:])
@@ -76,8 +80,8 @@ def write(folder, model, architecture, settings):
     writer.write_tensors_to_file()
 
 
-def made(name, **changes):
-    model = small_models.make(name, "ForCausalLM", **changes)
+def made(name, head="ForCausalLM", **changes):
+    model = small_models.make(name, head, **changes)
     rng = np.random.default_rng(1)
     for weight in model.weights:
         weight.assign(weight * 15 if len(weight.shape) == 2 else weight + rng.normal(0, 0.2, weight.shape))
@@ -94,6 +98,22 @@ def test_the_same_model(name, tmp_path):
     np.testing.assert_allclose(again(IDS).logits, model(IDS).logits, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:.*pooler.* did not come from the checkpoint")
+@pytest.mark.parametrize("types", [2, 1])
+def test_the_same_encoder(types, tmp_path):
+    model = made("bert", "ForTokenClassification", type_vocab_size=types)
+    settings = {"attention.causal": 0, "pooling_type": 1}
+    write(tmp_path, model, "bert", settings, {"tokenizer.ggml.token_type_count": types})
+    again = TFAutoModel.from_pretrained(tmp_path, gguf_file="model.gguf")
+    assert type(again) is TFBertModel and again.config.type_vocab_size == types
+    inputs = {
+        "attention_mask": np.array([[1, 1, 1, 1, 0]]),
+        "token_type_ids": np.minimum([[0, 0, 1, 1, 0]], types - 1),
+    }
+    want = model.backbone(IDS, **inputs).last_hidden_state
+    np.testing.assert_allclose(again(IDS, **inputs).last_hidden_state, want, atol=1e-6)
+
+
 def test_settings_of_another_family_are_refused(tmp_path):
     write(tmp_path, made("qwen2", use_sliding_window=False), "qwen2", {"logit_scale": 2.0})
     with pytest.raises(CheckpointError, match="what no Qwen2 model here does: qwen2.logit_scale = 2.0"):
@@ -102,4 +122,4 @@ def test_settings_of_another_family_are_refused(tmp_path):
 
 def test_every_architecture_is_covered():
     maps = {family.gguf for family in FAMILIES.values() if family.gguf}
-    assert len(maps) == len(gguf_maps()) == len(CASES) + 1
+    assert len(maps) == len(gguf_maps()) == len(CASES) + 2  # llama's and BERT's
