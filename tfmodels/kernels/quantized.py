@@ -26,6 +26,8 @@ _FLOAT8_FACTOR, _FLOAT8_STEP = 2.0**120, 2.0**-9
 
 # Rows that `few_rows` sums in registers: with more, they do not suffice.
 _TILE = 16
+# Tiles that XLA adds up in a loop of its own; with fewer it would multiply in that loop, number by number.
+_TILES = 32
 # Rows of x for which `few_rows` is faster: it reads the weights once for each.
 _FEW = 4
 
@@ -156,8 +158,10 @@ def few_rows(x: Any, parts: Tensors, scheme: Scheme) -> Any:
 def _one_row(x: Any, parts: Tensors, scheme: Scheme, width: int) -> Any:
     weights = parts["weights"]
     units, padded, groups = weights.shape[1], x.shape[0], scheme.groups(width)
-    tile = math.gcd(padded // groups, _TILE)
-    tiles, step = padded // tile, 8 // scheme.bits
+    step, tile = 8 // scheme.bits, math.gcd(padded // groups, _TILE)
+    while padded // tile < _TILES and tile % (2 * step) == 0:
+        tile //= 2
+    tiles = padded // tile
     tiled = ops.reshape(weights, (tiles, tile // step, units))
     inputs = ops.reshape(x, (tiles, tile))
 
