@@ -523,24 +523,27 @@ def test_a_client_that_does_not_read(serve, stories_model, tokenizer):
     from tfmodels.serving.service import Limits
     from tfmodels.serving.worker import Worker
 
-    options = EngineOptions(rows=2, capacity=256, jit_compile=False)
+    options = EngineOptions(rows=4, capacity=256, jit_compile=False)
     worker = Worker(lambda: {"stories": LanguageModel("stories", stories_model, tokenizer, options)}, 4)
-    running = serve(worker, limits=Limits(read_seconds=5)).ready()
+    running = serve(worker, limits=Limits(read_seconds=10)).ready()
     running.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 13)
-    body = json.dumps(
-        {"messages": [{"role": "user", "content": PROMPT}], "stream": True, "n": 2, "logprobs": True}
-        | {"top_logprobs": 20, "max_tokens": 240, "logit_bias": {"2": -100, "1": -100}}
-    )
+    plain = {"prompt": PROMPT, "max_tokens": 4, "temperature": 0}
+    long = {"messages": [{"role": "user", "content": PROMPT}], "n": 2, "logprobs": True, "top_logprobs": 20}
+    long |= {"max_tokens": 240, "logit_bias": {"2": -100, "1": -100}}
+
+    def ask(path, body):
+        return httpx.post(running.url + path, json=body, timeout=300).json()["usage"]["completion_tokens"]
+
+    assert ask("/v1/completions", plain) == 4 and ask("/v1/chat/completions", {**long, "max_tokens": 4}) == 8
+    body = json.dumps({**long, "stream": True})
     with socket.socket() as one:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 12)
         one.connect(running.sock.getsockname())
         head = "POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length:"
         one.sendall(f"{head} {len(body)}\r\n\r\n{body}".encode())
-        wait_until(lambda: worker.busy == 2, 60)
-        answer = post(running, "/v1/completions", {"prompt": PROMPT, "max_tokens": 4, "temperature": 0})
-        assert answer.json()["usage"]["completion_tokens"] == 4
-        assert worker.in_flight == 2  # it is still there, and has not read
-        wait_until(lambda: worker.in_flight == 0 and worker.busy == 0, 60)
+        wait_until(lambda: worker.in_flight == 2, 60)
+        assert ask("/v1/completions", plain) == 4
+        wait_until(lambda: worker.in_flight == 0 and worker.busy == 0, 120)
         one.settimeout(20)
         received = 0
         with contextlib.suppress(ConnectionError):
