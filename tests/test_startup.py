@@ -59,11 +59,13 @@ def test_noise_is_left_out_and_errors_are_kept(tmp_path, capfd):
     assert capfd.readouterr().err == "F0000 the last words\n"
 
 
-def test_nothing_changes_where_the_user_has_set_a_level(monkeypatch, capfd):
-    monkeypatch.setenv(startup.LOG_LEVEL, "0")
+@pytest.mark.parametrize("level, shown", [("0", True), ("1", True), ("2", False), ("3", False)])
+def test_the_level_that_the_user_has_set_counts(monkeypatch, capfd, level, shown):
+    monkeypatch.setenv(startup.LOG_LEVEL, level)
     with startup.quiet_start():
-        os.write(2, b"I0000 information\n")
-    assert capfd.readouterr().err == "I0000 information\n" and os.environ[startup.LOG_LEVEL] == "0"
+        os.write(2, b"I0000 information\nE0000 error\n")
+    assert capfd.readouterr().err == "I0000 information\n" * shown + "E0000 error\n"
+    assert os.environ[startup.LOG_LEVEL] == level
 
 
 def test_keras_knows_every_class_by_name(monkeypatch):

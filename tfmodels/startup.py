@@ -20,7 +20,7 @@ from typing import Any
 
 from tfmodels.runtime import xla_cache
 
-# Set by people who want another amount of TensorFlow's log; then nothing here changes it.
+# Set by people who want another amount of TensorFlow's log: "0" all of it, "1" no information, "2" errors, "3" nothing.
 LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 # Lines that say nothing is wrong: information and warnings, and the failed search for a GPU that is not there.
 _NOISE = re.compile(
@@ -141,14 +141,14 @@ def around_tensorflow() -> Iterator[None]:
 def quiet_start() -> Iterator[None]:
     """Inside, TensorFlow's start-up lines are held back; errors among them are printed at the end.
 
-    Nothing is held back where `TF_CPP_MIN_LOG_LEVEL` is set. Where it is not, the log of TensorFlow's C++ parts stays
-    off for the rest of the process, error lines included: what fails raises, and XLA's cache and oneDNN write error
-    lines of several hundred characters where nothing is wrong.
+    Nothing is held back where `TF_CPP_MIN_LOG_LEVEL` asks for information or warnings ("0" or "1"); at "2" and "3"
+    TensorFlow itself prints some of these lines. Where it is not set, the log of TensorFlow's C++ parts stays off for
+    the rest of the process, error lines included: what fails raises, and XLA's cache and oneDNN write error lines of
+    several hundred characters where nothing is wrong.
     """
-    if LOG_LEVEL in os.environ:
+    if os.environ.setdefault(LOG_LEVEL, "3") not in ("2", "3"):
         yield
         return
-    os.environ[LOG_LEVEL] = "3"
     with _held_back(2, _NOISE):
         yield
         if not os.path.exists("/proc/driver/nvidia"):
