@@ -8,6 +8,8 @@ import pytest
 import small_models as small
 import tensorflow as tf
 
+from tfmodels.kernels import gradients
+
 IDS = np.arange(12).reshape(2, 6) + 2
 HEADS = dict.fromkeys(("llama", "gpt_neox", "gpt_neo", "mpt"), "ForCausalLM") | {"mpnet": "ForMaskedLM"}
 
@@ -71,6 +73,14 @@ def leaves_nothing(name, use, times):
     weights = [reference for _ in range(times) for reference in live_weights(name, use)]
     gc.collect()
     assert len(weights) > 10 * times and sum(reference() is not None for reference in weights) == 0
+
+
+def test_gradients_are_kept_where_no_export_looks():
+    """Writers of meta graphs, as Keras's ONNX export is one, warn of objects in collections."""
+    model = small.make("llama", "ForCausalLM", num_hidden_layers=1)
+    graph = tf.function(lambda ids: model(ids).logits).get_concrete_function(tf.constant(IDS)).graph
+    assert getattr(graph, gradients._HELD)
+    assert not [key for key in graph.get_all_collection_keys() if "tfmodels" in key]
 
 
 def test_blocks_of_attention_leave_nothing():

@@ -14,7 +14,8 @@ from typing import Any
 
 from keras import backend, ops
 
-_COLLECTION = "tfmodels_gradients"
+# Attribute of graphs that keeps their gradients alive. TensorFlow writes collections into meta graphs, and would warn.
+_HELD = "_tfmodels_gradients"
 
 
 class _Gradient:
@@ -66,7 +67,7 @@ def _in_a_graph(function: Callable[..., Any], tensors: list[Any]) -> Any:
     count = len(results)
     own = _Gradient(lambda *upstream: [*[None] * count, *gradient(*upstream[:count])])
     graph = tf.compat.v1.get_default_graph()
-    graph.add_to_collection(_COLLECTION, own)
+    setattr(graph, _HELD, [*getattr(graph, _HELD, ()), own])
     # Results and inputs pass through one operation; its gradient goes from the results straight to the inputs.
     given = [*results, *tensors]
     with graph.gradient_override_map({"IdentityN": _register(own)}):
