@@ -20,7 +20,7 @@ from typing import Any
 
 from tfmodels.runtime import xla_cache
 
-# Set by people who want another amount of TensorFlow's log: "0" all of it, "1" no information, "2" errors, "3" nothing.
+# Set by people who want another amount of TensorFlow's log: "0" all, "1" no information, "2" errors, "3" nothing.
 LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 # Lines that say nothing is wrong: information and warnings, and the failed search for a GPU that is not there.
 _NOISE = re.compile(
