@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import functools
 import json
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,6 +29,8 @@ _CLOSING = (b'"', b"}", b"]", b",", b":")
 _LONGEST_END = 512
 # Tokens between two looks at how far the end is, and room for what comes meanwhile.
 _LOOK_EVERY, _SPARE = 4, 16
+# Tokens left at which the end is looked for first.
+_FIRST_LOOK = 320
 
 
 class Grammar:
@@ -58,7 +61,7 @@ class Grammar:
             raise ValueError("response_format needs an eos_token_id: the answer ends when it is whole.")
         library = _library()
         grammar = _source(response_format, library)
-        reader, closing = _reader(tokenizer._tokenizer.to_str(), vocab_size, tuple(eos_token_ids))
+        reader, closing = _reader_of(tokenizer, vocab_size, tuple(eos_token_ids))
         self._start = library.LLMatcher(reader, grammar)
         problem = self._start.get_error() if self._start.is_error() else ""
         problem = problem or library.LLMatcher.validate_grammar(grammar, reader)
@@ -127,6 +130,8 @@ class Matcher:
 
     def _must_close(self, left: int) -> bool:
         """Whether the answer must come to its end now to be whole in time."""
+        if left > _FIRST_LOOK:
+            return False
         if self._distance is None:
             self._distance = self._tokens_to_end()
             self._look_at = 4 * (self._distance + _SPARE)
@@ -215,6 +220,18 @@ def _of_schema(schema: Mapping[str, Any] | bool, matcher: Any) -> str:
 def wants_grammar(response_format: Any) -> bool:
     """Whether a response format limits the answer at all."""
     return response_format is not None and response_format != {"type": "text"}
+
+
+# Readers of tokenizers that are in use: to write one as JSON, which finds its reader, takes a tenth of a second.
+_READERS: weakref.WeakKeyDictionary[Any, dict[Any, Any]] = weakref.WeakKeyDictionary()
+
+
+def _reader_of(tokenizer: Any, vocab_size: int, eos_token_ids: tuple[int, ...]) -> tuple[Any, tuple[np.ndarray, ...]]:
+    known = _READERS.setdefault(tokenizer, {})
+    key = (len(tokenizer), vocab_size, eos_token_ids)  # its tokens may become more
+    if key not in known:
+        known[key] = _reader(tokenizer._tokenizer.to_str(), vocab_size, eos_token_ids)
+    return known[key]
 
 
 @functools.lru_cache(maxsize=4)
