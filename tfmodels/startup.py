@@ -119,8 +119,8 @@ def register_with_keras() -> None:
         "tfmodels.training.optimizers": ["WarmUp", "AdamWeightDecay"],
     }
     for family in FAMILIES.values():
-        heads = map(family.class_name, family.heads)
-        modules[f"tfmodels.families.{family.module}"] = [*heads, f"{family.stem}Backbone"]
+        models = [*map(family.class_name, family.heads), *(name for name in family.others if name.startswith("TF"))]
+        modules[f"tfmodels.families.{family.module}"] = [*models, f"{family.stem}Backbone"]
     for module, names in modules.items():
         for name in names:
             known.setdefault(f"tfmodels>{name}", LazyClass(module, name))
