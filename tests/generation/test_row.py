@@ -58,7 +58,7 @@ def test_without_a_tokenizer_there_is_no_text(model):
     engine = engine_of(model, None)
     engine.add([1, 403], max_new_tokens=2)
     pieces, answers = follow(engine)
-    assert pieces == {0: [None]} and answers[0].text is None and answers[0].error is None
+    assert set(pieces[0]) == {None} and answers[0].text is None and answers[0].error is None
 
 
 def test_a_full_engine_says_so_and_goes_on(model, tokenizer):
@@ -112,7 +112,7 @@ def test_an_error_of_a_grammar_ends_its_request(model, tokenizer, monkeypatch):
     good = engine.add([1, 403, 407], max_new_tokens=6)
     calls = []
 
-    def allowed(self):
+    def allowed(self, *_):
         calls.append(self)
         if len(calls) > 2:
             raise RuntimeError("no mask")

@@ -16,7 +16,7 @@ def places(action):
 
 
 def test_warnings_of_settings_point_here(tmp_path):
-    (tmp_path / "generation_config.json").write_text('{"top_k": -1, "penalty_alpha": 0.6}')
+    (tmp_path / "generation_config.json").write_text('{"top_k": -1, "token_healing": true}')
     model = small.make("llama", "ForCausalLM")
     prompt = np.array([[5, 6]])
     for action, part in (

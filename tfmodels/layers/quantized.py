@@ -30,7 +30,7 @@ class PackedWeights(keras.layers.Layer):
 
     Example:
         >>> packed = PackedWeights(Scheme(bits=4, group_size=32), 64, 10, name="packed")
-        >>> {variable.name: variable.shape for variable in packed.weights}
+        >>> {variable.name: tuple(variable.shape) for variable in packed.weights}
         {'weights': (32, 10), 'scales': (2, 10)}
     """
 
