@@ -116,9 +116,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
     options = parser.parse_args(arguments)
-    for name in ("replicas", "max_replicas", "rows"):
-        if (getattr(options, name) or 1) < (options.replicas if name == "max_replicas" else 1):
-            parser.error(f"--{name.replace('_', '-')} {getattr(options, name)}: a larger number was expected")
+    for name, least in (("replicas", 1), ("max_replicas", options.replicas), ("rows", 1)):
+        given = getattr(options, name)
+        if given is not None and given < least:
+            parser.error(f"--{name.replace('_', '-')} {given}: {least} or more was expected")
     if importlib.util.find_spec("ray") is None:
         parser.error("ray is not installed: pip install 'ray[serve]'")
     import ray

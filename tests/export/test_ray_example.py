@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -22,10 +23,10 @@ PROMPT = [1, 403, 407, 261, 378]
 
 @pytest.fixture
 def start():
-    """Start the example; a function from its arguments to the server's address."""
+    """Start the example; a function from its arguments to the server's address, once a path of it answers 200."""
     started = []
 
-    def begin(*arguments):
+    def begin(*arguments, path):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = str(probe.getsockname()[1])
@@ -34,26 +35,22 @@ def start():
         patience = {"RAY_raylet_start_wait_time_s": "180", "RAY_USAGE_STATS_ENABLED": "0"}
         environment = {**os.environ, **patience, "PYTHONPATH": str(EXAMPLE.parents[1])}
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        started.append(subprocess.Popen(command, env=environment, **quiet))
-        return f"http://127.0.0.1:{port}"
+        server = subprocess.Popen(command, env=environment, **quiet)
+        started.append(server)
+        url = f"http://127.0.0.1:{port}"
+        end = time.monotonic() + 480
+        while time.monotonic() < end:
+            assert server.poll() is None, f"the example ended with status {server.returncode}"
+            with contextlib.suppress(httpx.HTTPError):
+                if httpx.get(url + path, timeout=30).status_code == 200:
+                    return url
+            time.sleep(1)
+        raise AssertionError(f"{path} did not become ready")
 
     yield begin
     for server in started:
         server.terminate()
         server.wait(60)
-
-
-def until_ready(url, path):
-    """Wait until a path answers 200."""
-    end = time.monotonic() + 480
-    while time.monotonic() < end:
-        try:
-            if httpx.get(url + path, timeout=30).status_code == 200:
-                return
-        except httpx.HTTPError:
-            pass
-        time.sleep(1)
-    raise AssertionError(f"{path} did not become ready")
 
 
 def served(metrics):
@@ -64,8 +61,7 @@ def served(metrics):
 
 @pytest.mark.slow
 def test_two_replicas_of_the_server(start):
-    url = start("stories260K", "--replicas", "2", "--max-replicas", "3", "--rows", "2", "--no-jit")
-    until_ready(url, "/health")
+    url = start("stories260K", "--replicas", "2", "--max-replicas", "3", "--rows", "2", "--no-jit", path="/health")
     model, tokenizer = (auto.from_pretrained("stories260K") for auto in (TFAutoModelForCausalLM, AutoTokenizer))
     prompt = tokenizer.encode("Once upon a time")
     ids = model.generate([prompt], max_new_tokens=16).numpy()[0].tolist()
@@ -84,12 +80,20 @@ def test_two_replicas_of_the_server(start):
         assert client.post("/v1/completions", json={"nonsense": 1}).status_code == 400
 
 
+@pytest.mark.parametrize(
+    "option", [("--replicas", "0"), ("--rows", "0"), ("--replicas", "3", "--max-replicas", "2")], ids=lambda o: o[-2]
+)
+def test_numbers_too_small_are_refused(option):
+    done = subprocess.run([sys.executable, EXAMPLE, "m", *option], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and f"{option[-2]} {option[-1]}: " in done.stderr
+
+
 @pytest.mark.slow
 def test_replicas_of_an_export(tmp_path, start):
     model = TFAutoModelForCausalLM.from_pretrained("stories260K")
     model.export(tmp_path / "stories")
-    url, path = start(tmp_path / "stories"), "/v1/models/stories"
-    until_ready(url, path)
+    path = "/v1/models/stories"
+    url = start(tmp_path / "stories", path=path)
     assert httpx.get(url + path).json()["model_version_status"][0]["state"] == "AVAILABLE"
     inputs = {"input_ids": [PROMPT], "attention_mask": [[1] * 5], "max_new_tokens": 4}
     answer = httpx.post(f"{url}{path}:predict", json={"signature_name": "generate", "inputs": inputs}, timeout=60)
