@@ -478,7 +478,8 @@ def test_warmup_requests_are_tensorflow_servings(exported, runner):
             assert runner.run(inputs, name)
         seen.append((name, len(inputs["input_ids"])))
     assert seen[:4] == [("generate", 1), ("generate", 3), ("generate_sample", 1), ("generate_sample", 3)]
-    assert seen[4:] == [("serving_default", 1), ("serving_int64", 1)]
+    others = ("serving_default", "serving_int64", "serving_lengths", "generate_lengths")
+    assert seen[4:] == [(name, 1) for name in others]
 
 
 @pytest.mark.slow
@@ -509,6 +510,8 @@ def test_rest_requests_of_the_readme(exported, runner):
         "generate_sample",
         "serving_default",
         "serving_int64",
+        "serving_lengths",
+        "generate_lengths",
     ]
     for body in map(json.loads, bodies):
         assert runner.run({k: np.asarray(v) for k, v in body["inputs"].items()}, body["signature_name"])
