@@ -7,7 +7,7 @@ import textwrap
 
 from tfmodels.configs.part import ConfigPart, field_types
 
-# What is given otherwise than it is kept: parts of `rope_parameters` under their older names, and parts as dicts.
+# Arguments that are kept in another form: parts of `rope_parameters` under their older names, and parts as dicts.
 _OTHER_TYPES = {
     "rope_scaling": "dict[str, Any] | None",
     "attn_config": "MptAttentionConfig | dict[str, Any] | None",

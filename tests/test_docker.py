@@ -22,7 +22,7 @@ def test_the_image_takes_what_it_needs():
     settings.read(ROOT / "setup.cfg")
     for extras in re.findall(r"EXTRAS=([\w,]+)", text):
         assert set(extras.split(",")) <= set(settings["options.extras_require"])
-    # What the image installs is what README says a server needs.
+    # The image installs the extras that README names for a server.
     (default,) = re.findall(r"^ARG EXTRAS=([\w,]+)$", text, re.MULTILINE)
     assert 'RUN pip install ".[${EXTRAS}]"' in text
     assert f"pip install '.[{default}]'" in (ROOT / "README.md").read_text()

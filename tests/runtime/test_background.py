@@ -57,7 +57,7 @@ def test_a_graph_serves_until_xla_has_compiled():
     call()
     np.testing.assert_array_equal(programs.run("f", compiled, x), [3, 5])
     assert (len(plain.threads), len(compiled.threads)) == before and programs.compilations == 2
-    # What `run` has compiled is used at once.
+    # A program that `run` has compiled is used at once.
     longer = tf.ones(3)
     programs.run("f", compiled, longer)
     programs.run_at_once("f", compiled, plain, longer)

@@ -22,7 +22,7 @@ SETTINGS = ("quantization_config", "quantization", "compression_config")
 
 
 def settings_of(config: Any) -> dict[str, Any]:
-    """What a configuration says of the quantisation of its weights; an empty dict where it says nothing."""
+    """Return the part of a configuration on the quantisation of its weights, or an empty dict."""
     found = (getattr(config, name, None) for name in SETTINGS)
     return next((settings for settings in found if settings and isinstance(settings, dict)), {})
 

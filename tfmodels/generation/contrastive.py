@@ -36,7 +36,7 @@ class Contrastive(Sampling):
 
 
 class Said(NamedTuple):
-    """What is known of the text so far.
+    """The text so far, by its hidden states, and the scores of what comes next.
 
     Fields:
         directions: float32 (batch, capacity, hidden_size), its hidden states, each of length 1.

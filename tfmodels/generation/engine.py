@@ -399,7 +399,7 @@ class Engine:
         return ops.convert_to_tensor(allowed)
 
     def _counts(self, active: Sequence[int], steps: int) -> np.ndarray:
-        """What decoding needs to know of every row, as `Slots.decode` takes it."""
+        """Return the state of every row, as `Slots.decode` takes it."""
         counts = np.zeros((4, len(self._rows)), "int32")
         counts[1] = [len(content.tokens) for content in self.prefixes.rows]
         for index in active:

@@ -195,7 +195,7 @@ def _pack_model(
 
 
 def check_request(wanted: Request, config: Any, gguf_file: str | None) -> Callable[[Any], dict[str, Scheme]] | None:
-    """What `load_model` does of a request: a function that gives the schemes of a model's layers, or None.
+    """Return the part of a request that `load_model` does: a function from a model to its layers' schemes, or None.
 
     Raises:
         ValueError: the checkpoint is quantised by another method, is no GGUF file, or is not quantised and should be.

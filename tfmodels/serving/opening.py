@@ -46,7 +46,7 @@ class Opening:
         self.each: int = request.get("n", 1)
 
     def head(self, kind: str) -> dict[str, Any]:
-        """What every answer and every chunk of one begins with."""
+        """Return the fields that begin every answer and every chunk of one."""
         return {
             "id": f"{self.prefix}-{secrets.token_hex(12)}",
             "object": kind,

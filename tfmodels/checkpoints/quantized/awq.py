@@ -85,9 +85,7 @@ def _divisors(checkpoint: Checkpoint) -> tuple[dict[str, str], set[str]]:
 
 
 def _tensor(layer: LayerTensors, group_size: Any, divisors: str | None) -> PackedTensor:
-    shape = layer.shape("qweight")
-    if len(shape) != 2:
-        raise layer.error(f"{layer.name('qweight')} has the shape {shape}; a matrix was expected")
+    shape = layer.matrix("qweight")
     width, units = shape[0], shape[1] * 8
     size = check_group_size(group_size, width, layer, whole=True)
     groups = width // size if size else 1

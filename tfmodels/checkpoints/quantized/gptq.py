@@ -7,7 +7,6 @@ first version; `g_idx` the group of each input.
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,6 +25,7 @@ from tfmodels.checkpoints.quantized.packed import (
 from tfmodels.checkpoints.quantized.scheme import Parts, Scheme, pack
 from tfmodels.checkpoints.reader import Checkpoint
 from tfmodels.utils.text import quote
+from tfmodels.utils.warn import warn
 
 _BITS = (2, 4, 8)
 _PARTS = ("qweight", "qzeros", "scales", "g_idx")
@@ -56,10 +56,9 @@ def find(settings: Mapping[str, Any], checkpoint: Checkpoint) -> tuple[dict[str,
     if settings.get("pack_dtype", "int32") not in ("int32", None):
         raise CheckpointError(f"{where}: GPTQ packed in {quote(settings['pack_dtype'])}; int32 can be read.")
     if version == "gptq" and settings.get("sym") is False:
-        warnings.warn(
+        warn(
             f"{where}: asymmetric GPTQ of the first format, some of whose writers lost zeros below 1: if the model "
-            "writes nonsense, the file is damaged.",
-            stacklevel=7,
+            "writes nonsense, the file is damaged."
         )
     names = layers_with(checkpoint, "qweight")
     found, used = {}, set()
@@ -84,9 +83,7 @@ def _dynamic(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 def _tensor(layer: LayerTensors, bits: Any, group_size: Any, version: str) -> PackedTensor:
     if bits not in _BITS:
         raise layer.error(f"bits={quote(bits)}; 2, 4 and 8 can be read")
-    shape = layer.shape("qweight")
-    if len(shape) != 2:
-        raise layer.error(f"{layer.name('qweight')} has the shape {shape}; a matrix was expected")
+    shape = layer.matrix("qweight")
     per_word = 32 // bits
     width, units = shape[0] * per_word, shape[1]
     if layer.has("g_idx"):

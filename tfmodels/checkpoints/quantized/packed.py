@@ -104,6 +104,17 @@ class LayerTensors:
         self._check_there(part)
         return tuple(self.checkpoint.info(self.name(part)).shape)
 
+    def matrix(self, part: str) -> tuple[int, int]:
+        """The shape of a tensor that must be a matrix.
+
+        Raises:
+            CheckpointError: it is not there, or has another number of axes.
+        """
+        shape = self.shape(part)
+        if len(shape) != 2:
+            raise self.error(f"{self.name(part)} has the shape {shape}; a matrix was expected")
+        return shape
+
     def dtype(self, part: str) -> str:
         """The dtype of a tensor; errors as in `shape`."""
         self._check_there(part)
