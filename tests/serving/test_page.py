@@ -87,10 +87,11 @@ def test_edit_and_retry(page):
 def test_stop_keeps_what_is_there(page, stories):
     page.open(settings={"temperature": 0})
     page.say(PROMPT)
-    page.wait("document.querySelectorAll('.message')[1]?.innerText.length > 20")
+    page.wait("document.querySelectorAll('.message .body')[1]?.innerText.trim().length > 10")
+    before = page.texts()[1]
     page.browser.switch_to.active_element.send_keys("\ue00c")  # Escape
     page.answered()
-    assert "stopped" in page.find(".figures").text and len(page.texts()[1]) > 10
+    assert "stopped" in page.find(".figures").text and page.texts()[1].startswith(before)
     wait_until(lambda: stories.worker.in_flight == 0 and stories.worker.busy == 0, 20)
 
 
