@@ -28,7 +28,7 @@ if hypothesis is not None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let XLA compile the default tests in half the time; slow tests run what users run."""
+    """Let XLA compile the default tests in half the time; slow tests run what users run, unless XLA_FLAGS is set."""
     if config.option.markexpr == "not slow and not gpu":
         os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
