@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import collections
+import contextlib
+import ctypes
+import gc
 import os
+import sys
 from pathlib import Path
 
 # Before anything imports TensorFlow: its start-up lines say nothing that a test run needs.
@@ -43,6 +47,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             seen[test] += 1
             if seen[test] > marker.args[0]:
                 item.add_marker("slow")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def give_memory_back():
+    """Return to the system what a module's models took: a process runs many modules."""
+    yield
+    gc.collect()
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # a C library other than glibc
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def find_checkpoint(name: str) -> Path | None:

@@ -157,6 +157,12 @@ def _is_whole(layer: keras.layers.Layer) -> bool:
     return layer.quantization_mode is None or (layer.quantization_mode == "int8" and not layer.lora_enabled)
 
 
+def is_one_product(layer: keras.layers.Layer) -> bool:
+    """Whether a layer that gives logits multiplies with one float matrix and adds nothing."""
+    adds = (getattr(layer, name, None) is not None for name in ("bias", "adapter", "packed", "observer"))
+    return isinstance(layer, (Linear, Embedding)) and layer.quantization_mode is None and not any(adds)
+
+
 def _quantizer(layer: Linear) -> dict[str, Any] | None:
     quantizer = getattr(layer, "inputs_quantizer", None)
     return quantizer and quantizer.get_config()

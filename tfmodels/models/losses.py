@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from keras import backend, ops
 
+from tfmodels.kernels.linear_cross_entropy import Projection, linear_cross_entropy
 from tfmodels.models.calling import value_range
 
 IGNORED = -100
@@ -121,6 +122,23 @@ def causal_lm_loss(logits: Any, labels: Any) -> Loss:
     labels = ops.convert_to_tensor(labels)
     check_shape("labels", labels, logits.shape[:-1])
     return cross_entropy(logits[:, :-1], labels[:, 1:])
+
+
+def causal_lm_loss_in_blocks(hidden: Any, matrix: Any, labels: Any, projection: Projection, *, learns: bool) -> Loss:
+    """`causal_lm_loss` of logits that are products of hidden states with a matrix, and never exist all at once.
+
+    Args:
+        hidden: (batch, length, width), of known sizes.
+        matrix, projection, learns: as in `tfmodels.kernels.linear_cross_entropy.linear_cross_entropy`.
+        labels: int (batch, length), -100 where a token does not count.
+    """
+    labels = ops.cast(labels, "int32")
+    check_shape("labels", labels, hidden.shape[:-1])
+    asked = ops.reshape(ops.pad(labels[:, 1:], ((0, 0), (0, 1)), constant_values=IGNORED), (-1,))
+    states = ops.reshape(hidden, (-1, hidden.shape[2]))
+    matrix = ops.convert_to_tensor(matrix)
+    total = linear_cross_entropy(states, matrix, asked, projection, ignored=IGNORED, learns=learns)
+    return Loss(total, ops.sum(ops.cast(ops.not_equal(asked, IGNORED), "float32")))
 
 
 def sequence_classification_loss(logits: Any, labels: Any, problem_type: str) -> Loss:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import keras
 from keras import ops
 
-from tfmodels.layers.linear import build_all, unembed
+from tfmodels.kernels.linear_cross_entropy import BLOCK, Projection
+from tfmodels.layers.linear import build_all, is_one_product, unembed
 from tfmodels.models import losses
+from tfmodels.models.calling import values_of
 from tfmodels.models.outputs import CausalLMOutput, MaskedLMOutput, NextSentencePredictorOutput, PreTrainingOutput
 from tfmodels.runtime.lowering import PLAIN, Lowering
 
@@ -20,6 +23,9 @@ class CausalLMHead:
     `labels` are int (batch, length) with -100 where a token does not count; they are shifted inside. `logits_to_keep`
     limits the positions that get logits: an int n for the last n (0 for all), a 1-D int tensor of positions, or a 2-D
     one with positions per row (batch, kept); with it, labels still need all positions.
+
+    A graph whose logits would take more than half a gigabyte computes the loss in blocks of tokens: where nothing else
+    reads them, they never exist all at once. Metrics that read them still work, for one more product.
     """
 
     label_names = ("labels",)
@@ -60,8 +66,10 @@ class CausalLMHead:
         outputs = self.backbone(**inputs, return_dict=True, lowering=lowering)
         if labels is not None and logits_to_keep is not None and not _keeps_all(logits_to_keep):
             raise ValueError("labels need the logits of all positions: leave logits_to_keep out.")
-        logits = self.to_logits(keep_positions(outputs.last_hidden_state, logits_to_keep), lowering)
-        return self.head_output(CausalLMOutput, outputs, return_dict, {"labels": labels}, logits=logits)
+        hidden = outputs.last_hidden_state
+        logits = self.to_logits(keep_positions(hidden, logits_to_keep), lowering)
+        loss = self._loss_in_blocks(hidden, labels, bool(inputs.get("training")))
+        return self.head_output(CausalLMOutput, outputs, return_dict, {"labels": labels}, loss=loss, logits=logits)
 
     def label_classes(self, labels: Any) -> int:
         return self.config.vocab_size
@@ -69,6 +77,19 @@ class CausalLMHead:
     def loss_of(self, outputs: Mapping[str, Any], labels: Mapping[str, Any]) -> losses.Loss:
         """Cross-entropy of each next token."""
         return losses.causal_lm_loss(outputs["logits"], labels["labels"])
+
+    def _loss_in_blocks(self, hidden: Any, labels: Any, learns: bool) -> losses.Loss | None:
+        """The loss without the logits, or None where they are small, there already, or more than one product."""
+        if labels is None or values_of(labels) is not None or None in hidden.shape:
+            return None
+        layer = self.get_output_embeddings()
+        if math.prod(hidden.shape[:2]) * self.config.vocab_size <= BLOCK or not is_one_product(layer):
+            return None
+        tied = self.config.tie_word_embeddings
+        projection = Projection(by_rows=tied, factor=self.config.logit_factor, cap=self.config.logit_cap)
+        return losses.causal_lm_loss_in_blocks(
+            hidden, layer.embeddings if tied else layer.kernel, labels, projection, learns=learns
+        )
 
 
 def _keeps_all(logits_to_keep: Any) -> bool:
