@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import ast
 import importlib.util
 import json
 import os
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
-from constructors import constructor
 
-from tfmodels.auto import FAMILIES
 from tfmodels.generation.keywords import GenerationKeywords
 from tfmodels.generation.settings import UNSUPPORTED, Settings
 
@@ -108,19 +104,6 @@ def test_a_script_of_a_user(check, name):
     lines, told = check(name, SCRIPT + MISTAKES)
     begin, end = len(SCRIPT.splitlines()), len((SCRIPT + MISTAKES).splitlines())
     assert sorted(set(lines)) == list(range(begin + 2, end + 1)), told
-
-
-def test_constructors_of_configurations_are_shown_as_they_are():
-    for family in FAMILIES.values():
-        cls = family.load(f"{family.stem}Config")
-        source = ast.parse((ROOT / "tfmodels" / "families" / f"{family.module}.py").read_text())
-        (node,) = (node for node in source.body if isinstance(node, ast.ClassDef) and node.name == cls.__name__)
-        shown = [part for part in node.body if isinstance(part, ast.If)]
-        wanted = constructor(cls)
-        assert shown and ast.unparse(shown[0].body[0]) == ast.unparse(ast.parse(wanted)), (
-            f"{family.module}.py needs, below `if TYPE_CHECKING:` and between `# fmt: off` and `# fmt: on`:\n"
-            + textwrap.indent(wanted, " " * 8)
-        )
 
 
 def test_keywords_of_generate_are_its_settings():

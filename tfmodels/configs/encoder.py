@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any
 
 from tfmodels.configs.base import ModelConfig
 from tfmodels.configs.part import configuration
@@ -25,26 +25,19 @@ class EncoderConfig(ModelConfig):
         3072
     """
 
-    positional: ClassVar[tuple[str, ...]] = (
-        *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
-        *("hidden_act", "hidden_dropout_prob", "attention_probs_dropout_prob", "max_position_embeddings"),
-        *("type_vocab_size", "initializer_range", "layer_norm_eps"),
-    )
-
-    vocab_size: int = 30522
-    hidden_size: int = 768
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
-    intermediate_size: int = 3072
-    hidden_act: str = "gelu"
-    hidden_dropout_prob: float = 0.1
-    attention_probs_dropout_prob: float = 0.1
-    max_position_embeddings: int = 512
-    type_vocab_size: int = 2
-    layer_norm_eps: float = 1e-12
     position_embedding_type: str = "absolute"
     use_cache: bool = True
     classifier_dropout: float | None = None
+
+    # fmt: off
+    def __init__(
+        self, vocab_size: int = 30522, hidden_size: int = 768, num_hidden_layers: int = 12,
+        num_attention_heads: int = 12, intermediate_size: int = 3072, hidden_act: str = "gelu",
+        hidden_dropout_prob: float = 0.1, attention_probs_dropout_prob: float = 0.1,
+        max_position_embeddings: int = 512, type_vocab_size: int = 2, initializer_range: float = 0.02,
+        layer_norm_eps: float = 1e-12, **kwargs: Any
+    ) -> None: ...
+    # fmt: on
 
     def validate(self) -> None:
         self.check_positive("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers")

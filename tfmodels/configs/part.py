@@ -16,17 +16,31 @@ _Class = TypeVar("_Class", bound=type)
 
 
 def configuration(cls: _Class) -> _Class:
-    """Decorate a configuration class: its annotated attributes become fields, and its constructor shows them.
+    """Decorate a configuration class, whose constructor without a body declares its fields.
+
+    The constructor's parameters become fields, in the order in which they may be given by position; what builds an
+    object is the constructor of `ConfigPart`. So types, defaults and order stand in one place, which type checkers
+    read as well. Annotated attributes of the class are fields given by name alone.
 
     Example:
         >>> @configuration
         ... class Sizes(ConfigPart):
-        ...     positional = ("width", "depth")
         ...     depth: int = 2
-        ...     width: int = 8
-        >>> Sizes(4).to_dict()
-        {'depth': 2, 'width': 4}
+        ...
+        ...     def __init__(self, width: int = 8, height: int = 4, **kwargs): ...
+        >>> Sizes(5, depth=1).to_dict()
+        {'depth': 1, 'width': 5, 'height': 4}
     """
+    if (declared := _declared(cls)) is not None:
+        del cls.__init__
+        cls.positional = tuple(declared)
+        spellings = {*getattr(cls, "other_names", ()), *cls.aliases}
+        own = inspect.get_annotations(cls)
+        for name, parameter in declared.items():
+            if name not in own and name not in spellings:
+                own[name] = parameter.annotation
+                setattr(cls, name, parameter.default)
+        cls.__annotations__ = own
     cls = dataclasses.dataclass(init=False, repr=False, eq=False)(cls)
     defaults = {
         field.name: None if field.default is dataclasses.MISSING else field.default
@@ -46,6 +60,16 @@ def configuration(cls: _Class) -> _Class:
     return cls
 
 
+def _declared(cls: type) -> dict[str, inspect.Parameter] | None:
+    """The parameters of the constructor that a class declares, or None; one that takes any arguments is real."""
+    if (constructor := cls.__dict__.get("__init__")) is None:
+        return None
+    _, *parameters = inspect.signature(constructor).parameters.values()
+    if any(one.kind is one.VAR_POSITIONAL for one in parameters):
+        return None
+    return {one.name: one for one in parameters if one.kind is not one.VAR_KEYWORD}
+
+
 @functools.cache
 def field_types(cls: type) -> dict[str, str]:
     """The declared fields of a configuration class and their types, as they are written."""
@@ -62,7 +86,7 @@ class ConfigPart:
     the default of a number or switch.
 
     Args:
-        *args: fields in the order of `positional`, which is that of transformers.
+        *args: fields in the order of the constructor that the class declares, which is that of transformers.
         **kwargs: fields, and any other key.
 
     Raises:

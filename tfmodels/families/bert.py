@@ -7,7 +7,7 @@ sentence encoders and cross-encoders built on it such as all-MiniLM-L6-v2, bge a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from tfmodels.checkpoints.weight_map import WeightMap
 from tfmodels.configs.encoder import EncoderConfig
@@ -38,24 +38,17 @@ class BertConfig(EncoderConfig):
     """
 
     model_type: ClassVar[str] = "bert"
-    positional: ClassVar[tuple[str, ...]] = (
-        *EncoderConfig.positional,
-        *("pad_token_id", "position_embedding_type", "use_cache", "classifier_dropout"),
-    )
 
-    pad_token_id: int | None = 0
-
-    if TYPE_CHECKING:
-        # fmt: off
-        def __init__(
-            self, vocab_size: int = 30522, hidden_size: int = 768, num_hidden_layers: int = 12,
-            num_attention_heads: int = 12, intermediate_size: int = 3072, hidden_act: str = "gelu",
-            hidden_dropout_prob: float = 0.1, attention_probs_dropout_prob: float = 0.1,
-            max_position_embeddings: int = 512, type_vocab_size: int = 2, initializer_range: float = 0.02,
-            layer_norm_eps: float = 1e-12, pad_token_id: int | None = 0, position_embedding_type: str = "absolute",
-            use_cache: bool = True, classifier_dropout: float | None = None, **kwargs: Any
-        ) -> None: ...
-        # fmt: on
+    # fmt: off
+    def __init__(
+        self, vocab_size: int = 30522, hidden_size: int = 768, num_hidden_layers: int = 12,
+        num_attention_heads: int = 12, intermediate_size: int = 3072, hidden_act: str = "gelu",
+        hidden_dropout_prob: float = 0.1, attention_probs_dropout_prob: float = 0.1,
+        max_position_embeddings: int = 512, type_vocab_size: int = 2, initializer_range: float = 0.02,
+        layer_norm_eps: float = 1e-12, pad_token_id: int | None = 0, position_embedding_type: str = "absolute",
+        use_cache: bool = True, classifier_dropout: float | None = None, **kwargs: Any
+    ) -> None: ...
+    # fmt: on
 
 
 class BertBackbone(PostNormEncoder):

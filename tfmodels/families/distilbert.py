@@ -7,7 +7,7 @@ variants, and everything else whose `model_type` is "distilbert".
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import keras
 from keras import ops
@@ -39,11 +39,6 @@ class DistilBertConfig(ModelConfig):
     """
 
     model_type: ClassVar[str] = "distilbert"
-    positional: ClassVar[tuple[str, ...]] = (
-        *("vocab_size", "max_position_embeddings", "sinusoidal_pos_embds", "n_layers", "n_heads", "dim"),
-        *("hidden_dim", "dropout", "attention_dropout", "activation", "initializer_range", "qa_dropout"),
-        *("seq_classif_dropout", "pad_token_id"),
-    )
     aliases: ClassVar[dict[str, str]] = {
         "hidden_size": "dim",
         "num_attention_heads": "n_heads",
@@ -56,29 +51,14 @@ class DistilBertConfig(ModelConfig):
     layer_norm_eps: ClassVar[float] = 1e-12
     attention_output_dropout: ClassVar[float] = 0.0
 
-    vocab_size: int = 30522
-    max_position_embeddings: int = 512
-    sinusoidal_pos_embds: bool = False
-    n_layers: int = 6
-    n_heads: int = 12
-    dim: int = 768
-    hidden_dim: int = 3072
-    dropout: float = 0.1
-    attention_dropout: float = 0.1
-    activation: str = "gelu"
-    qa_dropout: float = 0.1
-    seq_classif_dropout: float = 0.2
-    pad_token_id: int | None = 0
-
-    if TYPE_CHECKING:
-        # fmt: off
-        def __init__(
-            self, vocab_size: int = 30522, max_position_embeddings: int = 512, sinusoidal_pos_embds: bool = False,
-            n_layers: int = 6, n_heads: int = 12, dim: int = 768, hidden_dim: int = 3072, dropout: float = 0.1,
-            attention_dropout: float = 0.1, activation: str = "gelu", initializer_range: float = 0.02,
-            qa_dropout: float = 0.1, seq_classif_dropout: float = 0.2, pad_token_id: int | None = 0, **kwargs: Any
-        ) -> None: ...
-        # fmt: on
+    # fmt: off
+    def __init__(
+        self, vocab_size: int = 30522, max_position_embeddings: int = 512, sinusoidal_pos_embds: bool = False,
+        n_layers: int = 6, n_heads: int = 12, dim: int = 768, hidden_dim: int = 3072, dropout: float = 0.1,
+        attention_dropout: float = 0.1, activation: str = "gelu", initializer_range: float = 0.02,
+        qa_dropout: float = 0.1, seq_classif_dropout: float = 0.2, pad_token_id: int | None = 0, **kwargs: Any
+    ) -> None: ...
+    # fmt: on
 
     def validate(self) -> None:
         self.check_positive("vocab_size", "max_position_embeddings", "n_layers", "n_heads", "dim", "hidden_dim")

@@ -7,7 +7,7 @@ and everything else whose `model_type` is "gemma3_text".
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from tfmodels.cache import kv
 from tfmodels.configs.decoder import LayerTypesConfig
@@ -45,50 +45,21 @@ class Gemma3TextConfig(LayerTypesConfig):
     normalizes_heads: ClassVar[bool] = True
     norm_offset: ClassVar[float] = 1.0
     aliases: ClassVar[dict[str, str]] = {"hidden_activation": "hidden_act"}
-    positional: ClassVar[tuple[str, ...]] = (
-        *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
-        *("num_key_value_heads", "head_dim", "hidden_act", "max_position_embeddings", "initializer_range"),
-        *("rms_norm_eps", "use_cache", "pad_token_id", "eos_token_id", "bos_token_id", "tie_word_embeddings"),
-        *("rope_theta", "attention_bias", "attention_dropout", "query_pre_attn_scalar", "sliding_window"),
-        *("layer_types", "final_logit_softcapping", "attn_logit_softcapping", "rope_scaling", "rope_local_base_freq"),
-        *("use_bidirectional_attention",),
-    )
 
-    vocab_size: int = 262208
-    hidden_size: int = 2304
-    intermediate_size: int = 9216
-    num_hidden_layers: int = 26
-    num_attention_heads: int = 8
-    num_key_value_heads: int | None = 4
-    head_dim: int | None = 256
-    hidden_act: str = "gelu_pytorch_tanh"
-    max_position_embeddings: int = 131072
-    tie_word_embeddings: bool = True
-    pad_token_id: int | None = 0
-    eos_token_id: int | list[int] | None = 1
-    bos_token_id: int | None = 2
-    attention_bias: bool = False
-    query_pre_attn_scalar: float = 256
-    final_logit_softcapping: float | None = None
-    attn_logit_softcapping: float | None = None
-    rope_local_base_freq: float = 10000.0
-    use_bidirectional_attention: bool = False
-
-    if TYPE_CHECKING:
-        # fmt: off
-        def __init__(
-            self, vocab_size: int = 262208, hidden_size: int = 2304, intermediate_size: int = 9216,
-            num_hidden_layers: int = 26, num_attention_heads: int = 8, num_key_value_heads: int | None = 4,
-            head_dim: int | None = 256, hidden_act: str = "gelu_pytorch_tanh", max_position_embeddings: int = 131072,
-            initializer_range: float = 0.02, rms_norm_eps: float = 1e-06, use_cache: bool = True,
-            pad_token_id: int | None = 0, eos_token_id: int | list[int] | None = 1, bos_token_id: int | None = 2,
-            tie_word_embeddings: bool = True, rope_theta: float | None = None, attention_bias: bool = False,
-            attention_dropout: float = 0.0, query_pre_attn_scalar: float = 256, sliding_window: int | None = 4096,
-            layer_types: list[str] | None = None, final_logit_softcapping: float | None = None,
-            attn_logit_softcapping: float | None = None, rope_scaling: dict[str, Any] | None = None,
-            rope_local_base_freq: float = 10000.0, use_bidirectional_attention: bool = False, **kwargs: Any
-        ) -> None: ...
-        # fmt: on
+    # fmt: off
+    def __init__(
+        self, vocab_size: int = 262208, hidden_size: int = 2304, intermediate_size: int = 9216,
+        num_hidden_layers: int = 26, num_attention_heads: int = 8, num_key_value_heads: int | None = 4,
+        head_dim: int | None = 256, hidden_act: str = "gelu_pytorch_tanh", max_position_embeddings: int = 131072,
+        initializer_range: float = 0.02, rms_norm_eps: float = 1e-06, use_cache: bool = True,
+        pad_token_id: int | None = 0, eos_token_id: int | list[int] | None = 1, bos_token_id: int | None = 2,
+        tie_word_embeddings: bool = True, rope_theta: float | None = None, attention_bias: bool = False,
+        attention_dropout: float = 0.0, query_pre_attn_scalar: float = 256, sliding_window: int | None = 4096,
+        layer_types: list[str] | None = None, final_logit_softcapping: float | None = None,
+        attn_logit_softcapping: float | None = None, rope_scaling: dict[str, Any] | None = None,
+        rope_local_base_freq: float = 10000.0, use_bidirectional_attention: bool = False, **kwargs: Any
+    ) -> None: ...
+    # fmt: on
 
     @classmethod
     def normalize(cls, values: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ it and everything else whose `model_type` is "gpt2".
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import keras
 from keras import ops
@@ -44,13 +44,6 @@ class GPT2Config(ModelConfig):
     """
 
     model_type: ClassVar[str] = "gpt2"
-    positional: ClassVar[tuple[str, ...]] = (
-        *("vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "n_inner", "activation_function"),
-        *("resid_pdrop", "embd_pdrop", "attn_pdrop", "layer_norm_epsilon", "initializer_range", "summary_type"),
-        *("summary_use_proj", "summary_activation", "summary_proj_to_labels", "summary_first_dropout"),
-        *("scale_attn_weights", "use_cache", "bos_token_id", "eos_token_id", "scale_attn_by_inverse_layer_idx"),
-        *("reorder_and_upcast_attn",),
-    )
     aliases: ClassVar[dict[str, str]] = {
         "hidden_size": "n_embd",
         "max_position_embeddings": "n_positions",
@@ -61,42 +54,18 @@ class GPT2Config(ModelConfig):
         "layer_norm_eps": "layer_norm_epsilon",
     }
 
-    vocab_size: int = 50257
-    n_positions: int = 1024
-    n_embd: int = 768
-    n_layer: int = 12
-    n_head: int = 12
-    n_inner: int | None = None
-    activation_function: str = "gelu_new"
-    resid_pdrop: float = 0.1
-    embd_pdrop: float = 0.1
-    attn_pdrop: float = 0.1
-    layer_norm_epsilon: float = 1e-5
-    summary_type: str = "cls_index"
-    summary_use_proj: bool = True
-    summary_activation: str | None = None
-    summary_proj_to_labels: bool = True
-    summary_first_dropout: float = 0.1
-    scale_attn_weights: bool = True
-    use_cache: bool = True
-    bos_token_id: int | None = 50256
-    eos_token_id: int | list[int] | None = 50256
-    scale_attn_by_inverse_layer_idx: bool = False
-    reorder_and_upcast_attn: bool = False
-
-    if TYPE_CHECKING:
-        # fmt: off
-        def __init__(
-            self, vocab_size: int = 50257, n_positions: int = 1024, n_embd: int = 768, n_layer: int = 12,
-            n_head: int = 12, n_inner: int | None = None, activation_function: str = "gelu_new",
-            resid_pdrop: float = 0.1, embd_pdrop: float = 0.1, attn_pdrop: float = 0.1,
-            layer_norm_epsilon: float = 1e-05, initializer_range: float = 0.02, summary_type: str = "cls_index",
-            summary_use_proj: bool = True, summary_activation: str | None = None, summary_proj_to_labels: bool = True,
-            summary_first_dropout: float = 0.1, scale_attn_weights: bool = True, use_cache: bool = True,
-            bos_token_id: int | None = 50256, eos_token_id: int | list[int] | None = 50256,
-            scale_attn_by_inverse_layer_idx: bool = False, reorder_and_upcast_attn: bool = False, **kwargs: Any
-        ) -> None: ...
-        # fmt: on
+    # fmt: off
+    def __init__(
+        self, vocab_size: int = 50257, n_positions: int = 1024, n_embd: int = 768, n_layer: int = 12,
+        n_head: int = 12, n_inner: int | None = None, activation_function: str = "gelu_new", resid_pdrop: float = 0.1,
+        embd_pdrop: float = 0.1, attn_pdrop: float = 0.1, layer_norm_epsilon: float = 1e-05,
+        initializer_range: float = 0.02, summary_type: str = "cls_index", summary_use_proj: bool = True,
+        summary_activation: str | None = None, summary_proj_to_labels: bool = True,
+        summary_first_dropout: float = 0.1, scale_attn_weights: bool = True, use_cache: bool = True,
+        bos_token_id: int | None = 50256, eos_token_id: int | list[int] | None = 50256,
+        scale_attn_by_inverse_layer_idx: bool = False, reorder_and_upcast_attn: bool = False, **kwargs: Any
+    ) -> None: ...
+    # fmt: on
 
     def validate(self) -> None:
         self.check_positive("vocab_size", "n_positions", "n_embd", "n_layer", "n_head")

@@ -7,7 +7,7 @@ last `window_size` tokens. Covers GPT-Neo 125M to 2.7B and everything else whose
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import keras
 from keras import ops
@@ -53,12 +53,6 @@ class GPTNeoConfig(ModelConfig):
     """
 
     model_type: ClassVar[str] = "gpt_neo"
-    positional: ClassVar[tuple[str, ...]] = (
-        *("vocab_size", "max_position_embeddings", "hidden_size", "num_layers", "attention_types", "num_heads"),
-        *("intermediate_size", "window_size", "activation_function", "resid_dropout", "embed_dropout"),
-        *("attention_dropout", "classifier_dropout", "layer_norm_epsilon", "initializer_range", "use_cache"),
-        *("bos_token_id", "eos_token_id"),
-    )
     aliases: ClassVar[dict[str, str]] = {
         "num_hidden_layers": "num_layers",
         "num_attention_heads": "num_heads",
@@ -67,36 +61,19 @@ class GPTNeoConfig(ModelConfig):
     }
     other_names: ClassVar[tuple[str, ...]] = ("attention_layers",)
 
-    vocab_size: int = 50257
-    hidden_size: int = 2048
-    intermediate_size: int | None = None
-    num_layers: int = 24
-    num_heads: int = 16
     attention_types: list = dataclasses.field(default_factory=lambda: [[["global", "local"], 12]])
-    window_size: int = 256
-    max_position_embeddings: int = 2048
-    activation_function: str = "gelu_new"
-    layer_norm_epsilon: float = 1e-5
-    use_cache: bool = True
-    bos_token_id: int | None = 50256
-    eos_token_id: int | list[int] | None = 50256
-    embed_dropout: float = 0.0
-    resid_dropout: float = 0.0
-    attention_dropout: float = 0.0
-    classifier_dropout: float | None = 0.1
 
-    if TYPE_CHECKING:
-        # fmt: off
-        def __init__(
-            self, vocab_size: int = 50257, max_position_embeddings: int = 2048, hidden_size: int = 2048,
-            num_layers: int = 24, attention_types: list | None = None, num_heads: int = 16,
-            intermediate_size: int | None = None, window_size: int = 256, activation_function: str = "gelu_new",
-            resid_dropout: float = 0.0, embed_dropout: float = 0.0, attention_dropout: float = 0.0,
-            classifier_dropout: float | None = 0.1, layer_norm_epsilon: float = 1e-05,
-            initializer_range: float = 0.02, use_cache: bool = True, bos_token_id: int | None = 50256,
-            eos_token_id: int | list[int] | None = 50256, **kwargs: Any
-        ) -> None: ...
-        # fmt: on
+    # fmt: off
+    def __init__(
+        self, vocab_size: int = 50257, max_position_embeddings: int = 2048, hidden_size: int = 2048,
+        num_layers: int = 24, attention_types: list | None = None, num_heads: int = 16,
+        intermediate_size: int | None = None, window_size: int = 256, activation_function: str = "gelu_new",
+        resid_dropout: float = 0.0, embed_dropout: float = 0.0, attention_dropout: float = 0.0,
+        classifier_dropout: float | None = 0.1, layer_norm_epsilon: float = 1e-05, initializer_range: float = 0.02,
+        use_cache: bool = True, bos_token_id: int | None = 50256, eos_token_id: int | list[int] | None = 50256,
+        **kwargs: Any
+    ) -> None: ...
+    # fmt: on
 
     @classmethod
     def normalize(cls, values: dict[str, Any]) -> dict[str, Any]:

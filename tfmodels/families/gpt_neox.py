@@ -8,7 +8,7 @@ whose `model_type` is "gpt_neox".
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import keras
 from keras import ops
@@ -53,47 +53,23 @@ class GPTNeoXConfig(RotaryConfig):
     """
 
     model_type: ClassVar[str] = "gpt_neox"
-    positional: ClassVar[tuple[str, ...]] = (
-        *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
-        *("hidden_act", "rotary_pct", "rotary_emb_base", "attention_dropout", "hidden_dropout", "classifier_dropout"),
-        *("max_position_embeddings", "initializer_range", "layer_norm_eps", "use_cache", "bos_token_id"),
-        *("eos_token_id", "tie_word_embeddings", "use_parallel_residual", "rope_scaling", "attention_bias"),
-    )
     aliases: ClassVar[dict[str, str]] = {"rotary_emb_base": "rope_theta", "rotary_pct": "partial_rotary_factor"}
     theta_names: ClassVar[tuple[str, ...]] = ("rotary_emb_base", "rope_theta")
     partial_names: ClassVar[tuple[str, ...]] = ("rotary_pct", "partial_rotary_factor")
     default_partial: ClassVar[float | None] = 0.25
 
-    vocab_size: int = 50432
-    hidden_size: int = 6144
-    intermediate_size: int = 24576
-    num_hidden_layers: int = 44
-    num_attention_heads: int = 64
-    hidden_act: str = "gelu"
-    layer_norm_eps: float = 1e-5
-    use_cache: bool = True
-    tie_word_embeddings: bool = False
-    bos_token_id: int | None = 0
-    eos_token_id: int | list[int] | None = 2
-    use_parallel_residual: bool = True
-    attention_bias: bool = True
-    attention_dropout: float = 0.0
-    hidden_dropout: float = 0.0
-    classifier_dropout: float | None = 0.1
-
-    if TYPE_CHECKING:
-        # fmt: off
-        def __init__(
-            self, vocab_size: int = 50432, hidden_size: int = 6144, num_hidden_layers: int = 44,
-            num_attention_heads: int = 64, intermediate_size: int = 24576, hidden_act: str = "gelu",
-            rotary_pct: float | None = None, rotary_emb_base: float | None = None, attention_dropout: float = 0.0,
-            hidden_dropout: float = 0.0, classifier_dropout: float | None = 0.1, max_position_embeddings: int = 2048,
-            initializer_range: float = 0.02, layer_norm_eps: float = 1e-05, use_cache: bool = True,
-            bos_token_id: int | None = 0, eos_token_id: int | list[int] | None = 2, tie_word_embeddings: bool = False,
-            use_parallel_residual: bool = True, rope_scaling: dict[str, Any] | None = None,
-            attention_bias: bool = True, **kwargs: Any
-        ) -> None: ...
-        # fmt: on
+    # fmt: off
+    def __init__(
+        self, vocab_size: int = 50432, hidden_size: int = 6144, num_hidden_layers: int = 44,
+        num_attention_heads: int = 64, intermediate_size: int = 24576, hidden_act: str = "gelu",
+        rotary_pct: float | None = None, rotary_emb_base: float | None = None, attention_dropout: float = 0.0,
+        hidden_dropout: float = 0.0, classifier_dropout: float | None = 0.1, max_position_embeddings: int = 2048,
+        initializer_range: float = 0.02, layer_norm_eps: float = 1e-05, use_cache: bool = True,
+        bos_token_id: int | None = 0, eos_token_id: int | list[int] | None = 2, tie_word_embeddings: bool = False,
+        use_parallel_residual: bool = True, rope_scaling: dict[str, Any] | None = None, attention_bias: bool = True,
+        **kwargs: Any
+    ) -> None: ...
+    # fmt: on
 
     def validate(self) -> None:
         self.check_positive("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers")

@@ -6,7 +6,7 @@ models and everything else whose `model_type` is "granite".
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from tfmodels.configs.decoder import DecoderConfig
 from tfmodels.configs.part import configuration
@@ -33,37 +33,20 @@ class GraniteConfig(DecoderConfig):
     """
 
     model_type: ClassVar[str] = "granite"
-    positional: ClassVar[tuple[str, ...]] = (
-        *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
-        *("num_key_value_heads", "hidden_act", "max_position_embeddings", "initializer_range", "rms_norm_eps"),
-        *("use_cache", "pad_token_id", "bos_token_id", "eos_token_id", "tie_word_embeddings", "rope_theta"),
-        *("rope_scaling", "attention_bias", "attention_dropout", "mlp_bias", "embedding_multiplier"),
-        *("logits_scaling", "residual_multiplier", "attention_multiplier"),
-    )
 
-    bos_token_id: int | None = 1
-    eos_token_id: int | list[int] | None = 2
-    attention_bias: bool = False
-    mlp_bias: bool = False
-    embedding_multiplier: float = 1.0
-    logits_scaling: float = 1.0
-    residual_multiplier: float = 1.0
-    attention_multiplier: float = 1.0
-
-    if TYPE_CHECKING:
-        # fmt: off
-        def __init__(
-            self, vocab_size: int = 32000, hidden_size: int = 4096, intermediate_size: int = 11008,
-            num_hidden_layers: int = 32, num_attention_heads: int = 32, num_key_value_heads: int | None = None,
-            hidden_act: str = "silu", max_position_embeddings: int = 2048, initializer_range: float = 0.02,
-            rms_norm_eps: float = 1e-06, use_cache: bool = True, pad_token_id: int | None = None,
-            bos_token_id: int | None = 1, eos_token_id: int | list[int] | None = 2, tie_word_embeddings: bool = False,
-            rope_theta: float | None = None, rope_scaling: dict[str, Any] | None = None, attention_bias: bool = False,
-            attention_dropout: float = 0.0, mlp_bias: bool = False, embedding_multiplier: float = 1.0,
-            logits_scaling: float = 1.0, residual_multiplier: float = 1.0, attention_multiplier: float = 1.0,
-            **kwargs: Any
-        ) -> None: ...
-        # fmt: on
+    # fmt: off
+    def __init__(
+        self, vocab_size: int = 32000, hidden_size: int = 4096, intermediate_size: int = 11008,
+        num_hidden_layers: int = 32, num_attention_heads: int = 32, num_key_value_heads: int | None = None,
+        hidden_act: str = "silu", max_position_embeddings: int = 2048, initializer_range: float = 0.02,
+        rms_norm_eps: float = 1e-06, use_cache: bool = True, pad_token_id: int | None = None,
+        bos_token_id: int | None = 1, eos_token_id: int | list[int] | None = 2, tie_word_embeddings: bool = False,
+        rope_theta: float | None = None, rope_scaling: dict[str, Any] | None = None, attention_bias: bool = False,
+        attention_dropout: float = 0.0, mlp_bias: bool = False, embedding_multiplier: float = 1.0,
+        logits_scaling: float = 1.0, residual_multiplier: float = 1.0, attention_multiplier: float = 1.0,
+        **kwargs: Any
+    ) -> None: ...
+    # fmt: on
 
     @property
     def attention_scale(self) -> float:

@@ -6,7 +6,7 @@ Pre-normalised decoder with rotary positions, grouped-query attention and a gate
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from tfmodels.configs.decoder import DecoderConfig
 from tfmodels.configs.part import configuration
@@ -33,32 +33,19 @@ class LlamaConfig(DecoderConfig):
     """
 
     model_type: ClassVar[str] = "llama"
-    positional: ClassVar[tuple[str, ...]] = (
-        *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
-        *("num_key_value_heads", "hidden_act", "max_position_embeddings", "initializer_range", "rms_norm_eps"),
-        *("use_cache", "pad_token_id", "bos_token_id", "eos_token_id", "pretraining_tp", "tie_word_embeddings"),
-        *("rope_theta", "rope_scaling", "attention_bias", "attention_dropout", "mlp_bias", "head_dim"),
-    )
 
-    bos_token_id: int | None = 1
-    eos_token_id: int | list[int] | None = 2
-    pretraining_tp: int = 1
-    attention_bias: bool = False
-    mlp_bias: bool = False
-
-    if TYPE_CHECKING:
-        # fmt: off
-        def __init__(
-            self, vocab_size: int = 32000, hidden_size: int = 4096, intermediate_size: int = 11008,
-            num_hidden_layers: int = 32, num_attention_heads: int = 32, num_key_value_heads: int | None = None,
-            hidden_act: str = "silu", max_position_embeddings: int = 2048, initializer_range: float = 0.02,
-            rms_norm_eps: float = 1e-06, use_cache: bool = True, pad_token_id: int | None = None,
-            bos_token_id: int | None = 1, eos_token_id: int | list[int] | None = 2, pretraining_tp: int = 1,
-            tie_word_embeddings: bool = False, rope_theta: float | None = None,
-            rope_scaling: dict[str, Any] | None = None, attention_bias: bool = False, attention_dropout: float = 0.0,
-            mlp_bias: bool = False, head_dim: int | None = None, **kwargs: Any
-        ) -> None: ...
-        # fmt: on
+    # fmt: off
+    def __init__(
+        self, vocab_size: int = 32000, hidden_size: int = 4096, intermediate_size: int = 11008,
+        num_hidden_layers: int = 32, num_attention_heads: int = 32, num_key_value_heads: int | None = None,
+        hidden_act: str = "silu", max_position_embeddings: int = 2048, initializer_range: float = 0.02,
+        rms_norm_eps: float = 1e-06, use_cache: bool = True, pad_token_id: int | None = None,
+        bos_token_id: int | None = 1, eos_token_id: int | list[int] | None = 2, pretraining_tp: int = 1,
+        tie_word_embeddings: bool = False, rope_theta: float | None = None,
+        rope_scaling: dict[str, Any] | None = None, attention_bias: bool = False, attention_dropout: float = 0.0,
+        mlp_bias: bool = False, head_dim: int | None = None, **kwargs: Any
+    ) -> None: ...
+    # fmt: on
 
     def validate(self) -> None:
         super().validate()

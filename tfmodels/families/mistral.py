@@ -6,7 +6,7 @@ Small and everything else whose `model_type` is "mistral".
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from tfmodels.configs.decoder import DecoderConfig
 from tfmodels.configs.part import configuration
@@ -26,32 +26,18 @@ class MistralConfig(DecoderConfig):
     """
 
     model_type: ClassVar[str] = "mistral"
-    positional: ClassVar[tuple[str, ...]] = (
-        *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
-        *("num_key_value_heads", "head_dim", "hidden_act", "max_position_embeddings", "initializer_range"),
-        *("rms_norm_eps", "use_cache", "pad_token_id", "bos_token_id", "eos_token_id", "tie_word_embeddings"),
-        *("rope_theta", "sliding_window", "attention_dropout"),
-    )
 
-    intermediate_size: int = 14336
-    num_key_value_heads: int | None = 8
-    max_position_embeddings: int = 131072
-    bos_token_id: int | None = 1
-    eos_token_id: int | list[int] | None = 2
-    sliding_window: int | None = 4096
-
-    if TYPE_CHECKING:
-        # fmt: off
-        def __init__(
-            self, vocab_size: int = 32000, hidden_size: int = 4096, intermediate_size: int = 14336,
-            num_hidden_layers: int = 32, num_attention_heads: int = 32, num_key_value_heads: int | None = 8,
-            head_dim: int | None = None, hidden_act: str = "silu", max_position_embeddings: int = 131072,
-            initializer_range: float = 0.02, rms_norm_eps: float = 1e-06, use_cache: bool = True,
-            pad_token_id: int | None = None, bos_token_id: int | None = 1, eos_token_id: int | list[int] | None = 2,
-            tie_word_embeddings: bool = False, rope_theta: float | None = None, sliding_window: int | None = 4096,
-            attention_dropout: float = 0.0, **kwargs: Any
-        ) -> None: ...
-        # fmt: on
+    # fmt: off
+    def __init__(
+        self, vocab_size: int = 32000, hidden_size: int = 4096, intermediate_size: int = 14336,
+        num_hidden_layers: int = 32, num_attention_heads: int = 32, num_key_value_heads: int | None = 8,
+        head_dim: int | None = None, hidden_act: str = "silu", max_position_embeddings: int = 131072,
+        initializer_range: float = 0.02, rms_norm_eps: float = 1e-06, use_cache: bool = True,
+        pad_token_id: int | None = None, bos_token_id: int | None = 1, eos_token_id: int | list[int] | None = 2,
+        tie_word_embeddings: bool = False, rope_theta: float | None = None, sliding_window: int | None = 4096,
+        attention_dropout: float = 0.0, **kwargs: Any
+    ) -> None: ...
+    # fmt: on
 
     @property
     def windows(self) -> tuple[int | None, ...]:

@@ -7,7 +7,7 @@ encoders and rerankers built on it, and everything else whose `model_type` is "m
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from tfmodels.checkpoints.weight_map import WeightMap
 from tfmodels.configs.layer_types import FULL, SLIDING, check_layer_types, split_rotary_kinds
@@ -53,71 +53,26 @@ class ModernBertConfig(RotaryConfig):
     default_theta: ClassVar[float] = 160000.0
     theta_names: ClassVar[tuple[str, ...]] = ("global_rope_theta", "rope_theta")
     other_names: ClassVar[tuple[str, ...]] = (*RotaryConfig.other_names, "global_rope_theta")
-    positional: ClassVar[tuple[str, ...]] = (
-        *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
-        *("hidden_activation", "max_position_embeddings", "initializer_range", "initializer_cutoff_factor"),
-        *("norm_eps", "norm_bias", "pad_token_id", "eos_token_id", "bos_token_id", "cls_token_id", "sep_token_id"),
-        *("global_rope_theta", "attention_bias", "attention_dropout", "global_attn_every_n_layers"),
-        *("local_attention", "local_rope_theta", "embedding_dropout", "mlp_bias", "mlp_dropout", "decoder_bias"),
-        *("classifier_pooling", "classifier_dropout", "classifier_bias", "classifier_activation"),
-        *("deterministic_flash_attn", "sparse_prediction", "sparse_pred_ignore_index", "reference_compile"),
-        "repad_logits_with_grad",
-    )
 
-    vocab_size: int = 50368
-    hidden_size: int = 768
-    intermediate_size: int = 1152
-    num_hidden_layers: int = 22
-    num_attention_heads: int = 12
-    hidden_activation: str = "gelu"
-    max_position_embeddings: int = 8192
-    initializer_cutoff_factor: float | None = 2.0
-    norm_eps: float = 1e-5
-    norm_bias: bool = False
-    pad_token_id: int | None = 50283
-    eos_token_id: int | list[int] | None = 50282
-    bos_token_id: int | None = 50281
-    cls_token_id: int | None = 50281
-    sep_token_id: int | None = 50282
-    attention_bias: bool = False
-    attention_dropout: float = 0.0
-    global_attn_every_n_layers: int = 3
     layer_types: list[str] | None = None
-    local_attention: int = 128
-    local_rope_theta: float = 10000.0
-    embedding_dropout: float = 0.0
-    mlp_bias: bool = False
-    mlp_dropout: float = 0.0
-    decoder_bias: bool = True
-    classifier_pooling: str = "cls"
-    classifier_dropout: float = 0.0
-    classifier_bias: bool = False
-    classifier_activation: str = "gelu"
-    deterministic_flash_attn: bool = False
-    sparse_prediction: bool = False
-    sparse_pred_ignore_index: int = -100
-    reference_compile: bool | None = None
-    repad_logits_with_grad: bool = False
 
-    if TYPE_CHECKING:
-        # fmt: off
-        def __init__(
-            self, vocab_size: int = 50368, hidden_size: int = 768, intermediate_size: int = 1152,
-            num_hidden_layers: int = 22, num_attention_heads: int = 12, hidden_activation: str = "gelu",
-            max_position_embeddings: int = 8192, initializer_range: float = 0.02,
-            initializer_cutoff_factor: float | None = 2.0, norm_eps: float = 1e-05, norm_bias: bool = False,
-            pad_token_id: int | None = 50283, eos_token_id: int | list[int] | None = 50282,
-            bos_token_id: int | None = 50281, cls_token_id: int | None = 50281, sep_token_id: int | None = 50282,
-            global_rope_theta: float | None = None, attention_bias: bool = False, attention_dropout: float = 0.0,
-            global_attn_every_n_layers: int = 3, local_attention: int = 128, local_rope_theta: float = 10000.0,
-            embedding_dropout: float = 0.0, mlp_bias: bool = False, mlp_dropout: float = 0.0,
-            decoder_bias: bool = True, classifier_pooling: str = "cls", classifier_dropout: float = 0.0,
-            classifier_bias: bool = False, classifier_activation: str = "gelu",
-            deterministic_flash_attn: bool = False, sparse_prediction: bool = False,
-            sparse_pred_ignore_index: int = -100, reference_compile: bool | None = None,
-            repad_logits_with_grad: bool = False, **kwargs: Any
-        ) -> None: ...
-        # fmt: on
+    # fmt: off
+    def __init__(
+        self, vocab_size: int = 50368, hidden_size: int = 768, intermediate_size: int = 1152,
+        num_hidden_layers: int = 22, num_attention_heads: int = 12, hidden_activation: str = "gelu",
+        max_position_embeddings: int = 8192, initializer_range: float = 0.02,
+        initializer_cutoff_factor: float | None = 2.0, norm_eps: float = 1e-05, norm_bias: bool = False,
+        pad_token_id: int | None = 50283, eos_token_id: int | list[int] | None = 50282,
+        bos_token_id: int | None = 50281, cls_token_id: int | None = 50281, sep_token_id: int | None = 50282,
+        global_rope_theta: float | None = None, attention_bias: bool = False, attention_dropout: float = 0.0,
+        global_attn_every_n_layers: int = 3, local_attention: int = 128, local_rope_theta: float = 10000.0,
+        embedding_dropout: float = 0.0, mlp_bias: bool = False, mlp_dropout: float = 0.0, decoder_bias: bool = True,
+        classifier_pooling: str = "cls", classifier_dropout: float = 0.0, classifier_bias: bool = False,
+        classifier_activation: str = "gelu", deterministic_flash_attn: bool = False, sparse_prediction: bool = False,
+        sparse_pred_ignore_index: int = -100, reference_compile: bool | None = None,
+        repad_logits_with_grad: bool = False, **kwargs: Any
+    ) -> None: ...
+    # fmt: on
 
     @classmethod
     def normalize(cls, values: dict[str, Any]) -> dict[str, Any]:

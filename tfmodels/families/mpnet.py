@@ -8,7 +8,7 @@ Covers microsoft/mpnet-base, the sentence encoders built on it such as all-mpnet
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from keras import ops
 
@@ -50,39 +50,17 @@ class MPNetConfig(ModelConfig):
     """
 
     model_type: ClassVar[str] = "mpnet"
-    positional: ClassVar[tuple[str, ...]] = (
-        *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
-        *("hidden_act", "hidden_dropout_prob", "attention_probs_dropout_prob", "max_position_embeddings"),
-        *("initializer_range", "layer_norm_eps", "relative_attention_num_buckets", "pad_token_id", "bos_token_id"),
-        *("eos_token_id",),
-    )
 
-    vocab_size: int = 30527
-    hidden_size: int = 768
-    intermediate_size: int = 3072
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
-    hidden_act: str = "gelu"
-    hidden_dropout_prob: float = 0.1
-    attention_probs_dropout_prob: float = 0.1
-    max_position_embeddings: int = 512
-    layer_norm_eps: float = 1e-12
-    relative_attention_num_buckets: int = 32
-    pad_token_id: int | None = 1
-    bos_token_id: int | None = 0
-    eos_token_id: int | list[int] | None = 2
-
-    if TYPE_CHECKING:
-        # fmt: off
-        def __init__(
-            self, vocab_size: int = 30527, hidden_size: int = 768, num_hidden_layers: int = 12,
-            num_attention_heads: int = 12, intermediate_size: int = 3072, hidden_act: str = "gelu",
-            hidden_dropout_prob: float = 0.1, attention_probs_dropout_prob: float = 0.1,
-            max_position_embeddings: int = 512, initializer_range: float = 0.02, layer_norm_eps: float = 1e-12,
-            relative_attention_num_buckets: int = 32, pad_token_id: int | None = 1, bos_token_id: int | None = 0,
-            eos_token_id: int | list[int] | None = 2, **kwargs: Any
-        ) -> None: ...
-        # fmt: on
+    # fmt: off
+    def __init__(
+        self, vocab_size: int = 30527, hidden_size: int = 768, num_hidden_layers: int = 12,
+        num_attention_heads: int = 12, intermediate_size: int = 3072, hidden_act: str = "gelu",
+        hidden_dropout_prob: float = 0.1, attention_probs_dropout_prob: float = 0.1,
+        max_position_embeddings: int = 512, initializer_range: float = 0.02, layer_norm_eps: float = 1e-12,
+        relative_attention_num_buckets: int = 32, pad_token_id: int | None = 1, bos_token_id: int | None = 0,
+        eos_token_id: int | list[int] | None = 2, **kwargs: Any
+    ) -> None: ...
+    # fmt: on
 
     def validate(self) -> None:
         self.check_positive("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers")

@@ -7,7 +7,7 @@ MPT-30B, their variants, and everything else whose `model_type` is "mpt".
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import keras
 from keras import ops
@@ -62,22 +62,16 @@ class MptAttentionConfig(ConfigPart):
     `attn_impl` is kept for the file's sake: `attn_implementation` chooses here.
     """
 
-    positional: ClassVar[tuple[str, ...]] = (
-        *("attn_type", "attn_pdrop", "attn_impl", "clip_qkv", "softmax_scale", "prefix_lm", "qk_ln"),
-        *("attn_uses_sequence_id", "alibi", "alibi_bias_max"),
-    )
-
-    attn_type: str = "multihead_attention"
-    attn_pdrop: float = 0
-    attn_impl: str = "torch"
-    clip_qkv: float | None = None
-    softmax_scale: float | None = None
-    prefix_lm: bool = False
-    qk_ln: bool = False
-    attn_uses_sequence_id: bool = False
-    alibi: bool = True
-    alibi_bias_max: float = 8
     kv_n_heads: int | None = None
+
+    # fmt: off
+    def __init__(
+        self, attn_type: str = "multihead_attention", attn_pdrop: float = 0, attn_impl: str = "torch",
+        clip_qkv: float | None = None, softmax_scale: float | None = None, prefix_lm: bool = False,
+        qk_ln: bool = False, attn_uses_sequence_id: bool = False, alibi: bool = True, alibi_bias_max: float = 8,
+        **kwargs: Any
+    ) -> None: ...
+    # fmt: on
 
 
 @configuration
@@ -105,11 +99,6 @@ class MptConfig(ModelConfig):
     """
 
     model_type: ClassVar[str] = "mpt"
-    positional: ClassVar[tuple[str, ...]] = (
-        *("d_model", "n_heads", "n_layers", "expansion_ratio", "max_seq_len", "vocab_size", "resid_pdrop"),
-        *("layer_norm_epsilon", "emb_pdrop", "learned_pos_emb", "attn_config", "init_device", "logit_scale"),
-        *("no_bias", "verbose", "embedding_fraction", "norm_type", "use_cache", "initializer_range"),
-    )
     parts: ClassVar[dict[str, type[ConfigPart]]] = {"attn_config": MptAttentionConfig}
     aliases: ClassVar[dict[str, str]] = {
         "hidden_size": "d_model",
@@ -119,36 +108,19 @@ class MptConfig(ModelConfig):
         "norm_eps": "layer_norm_epsilon",
     }
 
-    vocab_size: int = 50368
-    d_model: int = 2048
-    n_heads: int = 16
-    n_layers: int = 24
-    expansion_ratio: float = 4
-    max_seq_len: int = 2048
     attn_config: MptAttentionConfig = dataclasses.field(default_factory=MptAttentionConfig)
-    learned_pos_emb: bool = True
-    norm_type: str = "low_precision_layernorm"
-    layer_norm_epsilon: float = 1e-5
-    no_bias: bool = True
-    logit_scale: float | str | None = None
-    embedding_fraction: float = 1.0
-    emb_pdrop: float = 0.0
-    resid_pdrop: float = 0.0
-    init_device: str = "cpu"
-    verbose: int = 0
 
-    if TYPE_CHECKING:
-        # fmt: off
-        def __init__(
-            self, d_model: int = 2048, n_heads: int = 16, n_layers: int = 24, expansion_ratio: float = 4,
-            max_seq_len: int = 2048, vocab_size: int = 50368, resid_pdrop: float = 0.0,
-            layer_norm_epsilon: float = 1e-05, emb_pdrop: float = 0.0, learned_pos_emb: bool = True,
-            attn_config: MptAttentionConfig | dict[str, Any] | None = None, init_device: str = "cpu",
-            logit_scale: float | str | None = None, no_bias: bool = True, verbose: int = 0,
-            embedding_fraction: float = 1.0, norm_type: str = "low_precision_layernorm", use_cache: bool = False,
-            initializer_range: float = 0.02, **kwargs: Any
-        ) -> None: ...
-        # fmt: on
+    # fmt: off
+    def __init__(
+        self, d_model: int = 2048, n_heads: int = 16, n_layers: int = 24, expansion_ratio: float = 4,
+        max_seq_len: int = 2048, vocab_size: int = 50368, resid_pdrop: float = 0.0, layer_norm_epsilon: float = 1e-05,
+        emb_pdrop: float = 0.0, learned_pos_emb: bool = True,
+        attn_config: MptAttentionConfig | dict[str, Any] | None = None, init_device: str = "cpu",
+        logit_scale: float | str | None = None, no_bias: bool = True, verbose: int = 0,
+        embedding_fraction: float = 1.0, norm_type: str = "low_precision_layernorm", use_cache: bool = False,
+        initializer_range: float = 0.02, **kwargs: Any
+    ) -> None: ...
+    # fmt: on
 
     @property
     def intermediate_size(self) -> int:

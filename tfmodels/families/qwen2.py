@@ -6,7 +6,7 @@ Qwen2, Qwen2.5, QwQ and everything else whose `model_type` is "qwen2".
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from tfmodels.configs.decoder import QwenConfig
 from tfmodels.configs.part import configuration
@@ -31,31 +31,19 @@ class Qwen2Config(QwenConfig):
     """
 
     model_type: ClassVar[str] = "qwen2"
-    positional: ClassVar[tuple[str, ...]] = (
-        *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
-        *("num_key_value_heads", "hidden_act", "max_position_embeddings", "initializer_range", "rms_norm_eps"),
-        *("use_cache", "tie_word_embeddings", "rope_theta", "rope_scaling", "use_sliding_window", "sliding_window"),
-        *("max_window_layers", "layer_types", "attention_dropout"),
-    )
     attention_biases: ClassVar[tuple[bool, bool]] = (True, False)
 
-    vocab_size: int = 151936
-    intermediate_size: int = 22016
-    num_key_value_heads: int | None = 32
-    max_position_embeddings: int = 32768
-
-    if TYPE_CHECKING:
-        # fmt: off
-        def __init__(
-            self, vocab_size: int = 151936, hidden_size: int = 4096, intermediate_size: int = 22016,
-            num_hidden_layers: int = 32, num_attention_heads: int = 32, num_key_value_heads: int | None = 32,
-            hidden_act: str = "silu", max_position_embeddings: int = 32768, initializer_range: float = 0.02,
-            rms_norm_eps: float = 1e-06, use_cache: bool = True, tie_word_embeddings: bool = False,
-            rope_theta: float | None = None, rope_scaling: dict[str, Any] | None = None,
-            use_sliding_window: bool = False, sliding_window: int | None = 4096, max_window_layers: int = 28,
-            layer_types: list[str] | None = None, attention_dropout: float = 0.0, **kwargs: Any
-        ) -> None: ...
-        # fmt: on
+    # fmt: off
+    def __init__(
+        self, vocab_size: int = 151936, hidden_size: int = 4096, intermediate_size: int = 22016,
+        num_hidden_layers: int = 32, num_attention_heads: int = 32, num_key_value_heads: int | None = 32,
+        hidden_act: str = "silu", max_position_embeddings: int = 32768, initializer_range: float = 0.02,
+        rms_norm_eps: float = 1e-06, use_cache: bool = True, tie_word_embeddings: bool = False,
+        rope_theta: float | None = None, rope_scaling: dict[str, Any] | None = None, use_sliding_window: bool = False,
+        sliding_window: int | None = 4096, max_window_layers: int = 28, layer_types: list[str] | None = None,
+        attention_dropout: float = 0.0, **kwargs: Any
+    ) -> None: ...
+    # fmt: on
 
 
 class Qwen2Backbone(RotaryDecoderBackbone):

@@ -6,7 +6,7 @@ windowed. Covers Qwen3 0.6B to 32B, Qwen3-Embedding and everything else whose `m
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from tfmodels.configs.decoder import QwenConfig
 from tfmodels.configs.part import configuration
@@ -31,34 +31,20 @@ class Qwen3Config(QwenConfig):
     """
 
     model_type: ClassVar[str] = "qwen3"
-    positional: ClassVar[tuple[str, ...]] = (
-        *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
-        *("num_key_value_heads", "head_dim", "hidden_act", "max_position_embeddings", "initializer_range"),
-        *("rms_norm_eps", "use_cache", "tie_word_embeddings", "rope_theta", "rope_scaling", "attention_bias"),
-        *("use_sliding_window", "sliding_window", "max_window_layers", "layer_types", "attention_dropout"),
-    )
     normalizes_heads: ClassVar[bool] = True
 
-    vocab_size: int = 151936
-    intermediate_size: int = 22016
-    num_key_value_heads: int | None = 32
-    head_dim: int | None = 128
-    max_position_embeddings: int = 32768
-    attention_bias: bool = False
-
-    if TYPE_CHECKING:
-        # fmt: off
-        def __init__(
-            self, vocab_size: int = 151936, hidden_size: int = 4096, intermediate_size: int = 22016,
-            num_hidden_layers: int = 32, num_attention_heads: int = 32, num_key_value_heads: int | None = 32,
-            head_dim: int | None = 128, hidden_act: str = "silu", max_position_embeddings: int = 32768,
-            initializer_range: float = 0.02, rms_norm_eps: float = 1e-06, use_cache: bool = True,
-            tie_word_embeddings: bool = False, rope_theta: float | None = None,
-            rope_scaling: dict[str, Any] | None = None, attention_bias: bool = False,
-            use_sliding_window: bool = False, sliding_window: int | None = 4096, max_window_layers: int = 28,
-            layer_types: list[str] | None = None, attention_dropout: float = 0.0, **kwargs: Any
-        ) -> None: ...
-        # fmt: on
+    # fmt: off
+    def __init__(
+        self, vocab_size: int = 151936, hidden_size: int = 4096, intermediate_size: int = 22016,
+        num_hidden_layers: int = 32, num_attention_heads: int = 32, num_key_value_heads: int | None = 32,
+        head_dim: int | None = 128, hidden_act: str = "silu", max_position_embeddings: int = 32768,
+        initializer_range: float = 0.02, rms_norm_eps: float = 1e-06, use_cache: bool = True,
+        tie_word_embeddings: bool = False, rope_theta: float | None = None,
+        rope_scaling: dict[str, Any] | None = None, attention_bias: bool = False, use_sliding_window: bool = False,
+        sliding_window: int | None = 4096, max_window_layers: int = 28, layer_types: list[str] | None = None,
+        attention_dropout: float = 0.0, **kwargs: Any
+    ) -> None: ...
+    # fmt: on
 
 
 class Qwen3Backbone(RotaryDecoderBackbone):

@@ -6,7 +6,7 @@ encoders and cross-encoders built on it, and everything else whose `model_type` 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from tfmodels.checkpoints.weight_map import WeightMap
 from tfmodels.configs.encoder import EncoderConfig
@@ -38,29 +38,18 @@ class RobertaConfig(EncoderConfig):
     """
 
     model_type: ClassVar[str] = "roberta"
-    positional: ClassVar[tuple[str, ...]] = (
-        *EncoderConfig.positional,
-        *("pad_token_id", "bos_token_id", "eos_token_id", "position_embedding_type", "use_cache"),
-        "classifier_dropout",
-    )
 
-    vocab_size: int = 50265
-    pad_token_id: int | None = 1
-    bos_token_id: int | None = 0
-    eos_token_id: int | list[int] | None = 2
-
-    if TYPE_CHECKING:
-        # fmt: off
-        def __init__(
-            self, vocab_size: int = 50265, hidden_size: int = 768, num_hidden_layers: int = 12,
-            num_attention_heads: int = 12, intermediate_size: int = 3072, hidden_act: str = "gelu",
-            hidden_dropout_prob: float = 0.1, attention_probs_dropout_prob: float = 0.1,
-            max_position_embeddings: int = 512, type_vocab_size: int = 2, initializer_range: float = 0.02,
-            layer_norm_eps: float = 1e-12, pad_token_id: int | None = 1, bos_token_id: int | None = 0,
-            eos_token_id: int | list[int] | None = 2, position_embedding_type: str = "absolute",
-            use_cache: bool = True, classifier_dropout: float | None = None, **kwargs: Any
-        ) -> None: ...
-        # fmt: on
+    # fmt: off
+    def __init__(
+        self, vocab_size: int = 50265, hidden_size: int = 768, num_hidden_layers: int = 12,
+        num_attention_heads: int = 12, intermediate_size: int = 3072, hidden_act: str = "gelu",
+        hidden_dropout_prob: float = 0.1, attention_probs_dropout_prob: float = 0.1,
+        max_position_embeddings: int = 512, type_vocab_size: int = 2, initializer_range: float = 0.02,
+        layer_norm_eps: float = 1e-12, pad_token_id: int | None = 1, bos_token_id: int | None = 0,
+        eos_token_id: int | list[int] | None = 2, position_embedding_type: str = "absolute", use_cache: bool = True,
+        classifier_dropout: float | None = None, **kwargs: Any
+    ) -> None: ...
+    # fmt: on
 
     def validate(self) -> None:
         super().validate()

@@ -6,7 +6,7 @@ https://arxiv.org/abs/2501.18795). Covers SmolLM3-3B and everything else whose `
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from tfmodels.configs.decoder import FULL, SLIDING, LayerTypesConfig
 from tfmodels.configs.part import configuration
@@ -35,46 +35,22 @@ class SmolLM3Config(LayerTypesConfig):
 
     model_type: ClassVar[str] = "smollm3"
     default_theta: ClassVar[float] = 2000000.0
-    positional: ClassVar[tuple[str, ...]] = (
-        *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
-        *("num_key_value_heads", "hidden_act", "max_position_embeddings", "initializer_range", "rms_norm_eps"),
-        *("use_cache", "pad_token_id", "bos_token_id", "eos_token_id", "rope_theta", "rope_scaling"),
-        *("use_sliding_window", "sliding_window", "no_rope_layers", "no_rope_layer_interval", "layer_types"),
-        *("attention_bias", "attention_dropout", "mlp_bias"),
-    )
 
-    vocab_size: int = 128256
-    hidden_size: int = 2048
-    num_hidden_layers: int = 36
-    num_attention_heads: int = 16
-    num_key_value_heads: int | None = 4
-    max_position_embeddings: int = 32768
     tie_word_embeddings: bool = True
-    pad_token_id: int | None = 128004
-    bos_token_id: int | None = 128000
-    eos_token_id: int | list[int] | None = 128001
-    use_sliding_window: bool = False
-    sliding_window: int | None = None
-    no_rope_layers: list[int] | None = None
-    no_rope_layer_interval: int = 4
-    attention_bias: bool = False
-    mlp_bias: bool = False
 
-    if TYPE_CHECKING:
-        # fmt: off
-        def __init__(
-            self, vocab_size: int = 128256, hidden_size: int = 2048, intermediate_size: int = 11008,
-            num_hidden_layers: int = 36, num_attention_heads: int = 16, num_key_value_heads: int | None = 4,
-            hidden_act: str = "silu", max_position_embeddings: int = 32768, initializer_range: float = 0.02,
-            rms_norm_eps: float = 1e-06, use_cache: bool = True, pad_token_id: int | None = 128004,
-            bos_token_id: int | None = 128000, eos_token_id: int | list[int] | None = 128001,
-            rope_theta: float | None = None, rope_scaling: dict[str, Any] | None = None,
-            use_sliding_window: bool = False, sliding_window: int | None = None,
-            no_rope_layers: list[int] | None = None, no_rope_layer_interval: int = 4,
-            layer_types: list[str] | None = None, attention_bias: bool = False, attention_dropout: float = 0.0,
-            mlp_bias: bool = False, **kwargs: Any
-        ) -> None: ...
-        # fmt: on
+    # fmt: off
+    def __init__(
+        self, vocab_size: int = 128256, hidden_size: int = 2048, intermediate_size: int = 11008,
+        num_hidden_layers: int = 36, num_attention_heads: int = 16, num_key_value_heads: int | None = 4,
+        hidden_act: str = "silu", max_position_embeddings: int = 32768, initializer_range: float = 0.02,
+        rms_norm_eps: float = 1e-06, use_cache: bool = True, pad_token_id: int | None = 128004,
+        bos_token_id: int | None = 128000, eos_token_id: int | list[int] | None = 128001,
+        rope_theta: float | None = None, rope_scaling: dict[str, Any] | None = None, use_sliding_window: bool = False,
+        sliding_window: int | None = None, no_rope_layers: list[int] | None = None, no_rope_layer_interval: int = 4,
+        layer_types: list[str] | None = None, attention_bias: bool = False, attention_dropout: float = 0.0,
+        mlp_bias: bool = False, **kwargs: Any
+    ) -> None: ...
+    # fmt: on
 
     @property
     def rotaries(self) -> tuple[str | None, ...]:
