@@ -83,11 +83,16 @@ def work(name: str, out: Path) -> dict:
     return results
 
 
+def devices(count):
+    """XLA's flags for so many devices of a CPU, beside those that the tests run with."""
+    return f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}"
+
+
 @pytest.fixture(scope="module", params=LANGUAGE_MODELS)
 def measured(request, tmp_path_factory):
     pytest.importorskip("jax", reason="pip install -e '.[jax]'")
     out = tmp_path_factory.mktemp(request.param)
-    flags = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    flags = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": devices(4)}
     command = [sys.executable, __file__, request.param, str(out)]
     subprocess.run(command, check=True, env={**os.environ, **flags}, cwd=ROOT)
     return request.param, json.loads((out / "results.json").read_text())
@@ -150,7 +155,7 @@ def test_two_processes_compute_what_one_does(tmp_path):
     name, head = "llama", "ForCausalLM"
     model = small_models.make(name, head, vocab_size=64)
     model.save_pretrained(tmp_path / "model")
-    flags = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    flags = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": devices(2)}
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
