@@ -30,6 +30,8 @@ class GGUFMap:
         blocks: the list of blocks in safetensors files.
         rotated: projections whose rows llama.cpp reorders, by the last name of the layer -> the field of the
             configuration that holds their number of heads.
+        fused: projections to queries, keys and values, which lie one after the other in GGUF files and head by head in
+            safetensors files, by the last name of the layer -> the field that holds their number of heads.
         turned: the ends of names of matrices that safetensors files hold the other way round.
         shifted: the ends of names of tensors in safetensors files -> a number that llama.cpp added to their values.
         settings: tensors that hold settings rather than weights.
@@ -51,6 +53,7 @@ class GGUFMap:
     config: Callable[[GGUFSettings], dict[str, Any]]
     blocks: str = "model.layers"
     rotated: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    fused: Mapping[str, str] = dataclasses.field(default_factory=dict)
     turned: tuple[str, ...] = ()
     shifted: Mapping[str, float] = dataclasses.field(default_factory=dict)
     settings: Collection[str] = ()

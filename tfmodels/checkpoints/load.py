@@ -178,6 +178,7 @@ def _fill(
     weight_map, start = model.weight_map, model.base_model_prefix + "."
     folder, owner = checkpoint.files[0].parent, type(model).__name__
     stored = {name: stored_name for stored_name, name in _stored_names(model, slots).items()}
+    fit.unexpected = [name for name in fit.unexpected if not checkpoint.is_empty_bias(name)]
     _check_quantization(model, checkpoint, fit)
     new = {
         name

@@ -30,6 +30,13 @@ CASES = {
         | {"final_logit_softcapping": 2.0},
     ),
     "gpt2": ("gpt2", {}, {}),
+    "gpt_neox": ("gptneox", {}, {"use_parallel_residual": 1, "rope.dimension_count": 2}),
+    "mpt": ("mpt", {}, {"attention.max_alibi_bias": 8.0}),
+    "mpt with norms and biases": (
+        "mpt",
+        {"attn_config": {"clip_qkv": 0.5, "qk_ln": True, "alibi": False}, "no_bias": False},
+        {"attention.max_alibi_bias": 0.0, "attention.clamp_kqv": 0.5},
+    ),
 }
 
 
@@ -56,8 +63,8 @@ def write(folder, model, architecture, settings, more=()):
         "vocab_size": config.vocab_size,
         **settings,
     }
-    if architecture in ("gpt2", "bert"):
-        values["attention.layer_norm_epsilon"] = config.layer_norm_eps
+    if architecture in ("gpt2", "bert", "gptneox", "mpt"):
+        values["attention.layer_norm_epsilon"] = getattr(config, "layer_norm_eps", 1e-5)
     else:
         values |= {"attention.head_count_kv": 2, "attention.layer_norm_rms_epsilon": config.rms_norm_eps}
     for key, value in values.items():
@@ -72,6 +79,9 @@ def write(folder, model, architecture, settings, more=()):
         if heads:
             pairs = rows.reshape(getattr(config, heads), 2, -1, *rows.shape[1:])
             rows = pairs.swapaxes(1, 2).reshape(rows.shape)
+        if name.split(".")[-2] in gguf_map.fused:
+            parts = rows.reshape(config.num_attention_heads, 3, -1, *rows.shape[1:])
+            rows = parts.swapaxes(0, 1).reshape(rows.shape)
         rows = rows + sum(added for end, added in gguf_map.shifted.items() if name.endswith(end))
         rows = rows.T if name.endswith(gguf_map.turned) else rows
         writer.add_tensor(stored(gguf_map, name), np.ascontiguousarray(rows, "float32"))
@@ -91,7 +101,7 @@ def made(name, head="ForCausalLM", **changes):
 @pytest.mark.parametrize("name", CASES)
 def test_the_same_model(name, tmp_path):
     architecture, changes, settings = CASES[name]
-    model = made(name, **changes)
+    model = made(name.partition(" ")[0], **changes)
     write(tmp_path, model, architecture, settings)
     again = TFAutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="model.gguf")
     assert type(again) is type(model)
@@ -122,4 +132,4 @@ def test_settings_of_another_family_are_refused(tmp_path):
 
 def test_every_architecture_is_covered():
     maps = {family.gguf for family in FAMILIES.values() if family.gguf}
-    assert len(maps) == len(gguf_maps()) == len(CASES) + 2  # llama's and BERT's
+    assert len(maps) == len(gguf_maps()) == len({case[0] for case in CASES.values()}) + 2  # llama's and BERT's

@@ -76,25 +76,34 @@ class GGUFFile(TensorFile):
                 raise CheckpointError(
                     f"{path}: tensor {quote(stored)} belongs to no {self._map.family} model that can be read."
                 )
-            heads = self._heads(name) or 1
-            if heads > 1 and entry.shape[0] % (2 * heads):
-                raise CheckpointError(f"{path}: tensor {quote(stored)} has {entry.shape[0]} rows for {heads} heads.")
+            heads, parts = self._heads(name)
+            if heads and (not entry.shape or entry.shape[0] % (parts * heads)):
+                raise CheckpointError(
+                    f"{path}: tensor {quote(stored)} has the shape {entry.shape}, whose rows are for {heads} heads."
+                )
             dtype = _PLAIN.get(entry.kind, "float32")
             nbytes = math.prod(entry.shape) * DTYPES[dtype].itemsize
             shape = entry.shape[::-1] if name.endswith(self._map.turned) else entry.shape
             self.tensors[name] = TensorInfo(name, shape, dtype, nbytes, file.path.name)
             self._entries[name] = stored
 
-    def _heads(self, name: str) -> int | None:
-        """Number of heads of a projection whose rows are reordered; None for any other tensor."""
-        field = self._map.rotated.get(name.split(".")[-2])
-        return None if field is None else self.config[field]
+    def _heads(self, name: str) -> tuple[int, int]:
+        """Number of heads of a projection whose rows are reordered, and the parts of a head; 0 for other tensors."""
+        layer = name.split(".")[-2]
+        for fields, parts in ((self._map.rotated, 2), (self._map.fused, 3)):
+            if layer in fields:
+                return self.config[fields[layer]], parts
+        return 0, 1
+
+    def _reordered(self, name: str, array: np.ndarray) -> np.ndarray:
+        """A tensor with its rows in the order of safetensors files."""
+        heads, parts = self._heads(name)
+        if not heads:
+            return array
+        return _unpermute(array, heads) if parts == 2 else _by_head(array, heads)
 
     def read(self, name: str) -> np.ndarray:
-        heads = self._heads(name)
-        array = self._elements(self._entries[name])
-        if heads:
-            array = _unpermute(array, heads)
+        array = self._reordered(name, self._elements(self._entries[name]))
         for end, added in self._map.shifted.items():
             if name.endswith(end):
                 array = array - array.dtype.type(added)
@@ -118,9 +127,7 @@ class GGUFFile(TensorFile):
         shape = (entry.shape[0], entry.shape[1] // elements, size)
 
         def read() -> np.ndarray:
-            array = file.array(shape, np.dtype(np.uint8), entry.start)
-            heads = self._heads(name)
-            return _unpermute(array, heads) if heads else array
+            return self._reordered(name, file.array(shape, np.dtype(np.uint8), entry.start))
 
         return Blocks(entry.kind, read)
 
@@ -190,3 +197,9 @@ def _unpermute(array: np.ndarray, heads: int) -> np.ndarray:
     """
     pairs = array.reshape(heads, array.shape[0] // heads // 2, 2, *array.shape[1:])
     return pairs.swapaxes(1, 2).reshape(array.shape)
+
+
+def _by_head(array: np.ndarray, heads: int) -> np.ndarray:
+    """Rows of a fused projection, stored by queries, keys and values, head by head."""
+    parts = array.reshape(3, heads, array.shape[0] // heads // 3, *array.shape[1:])
+    return parts.swapaxes(0, 1).reshape(array.shape)

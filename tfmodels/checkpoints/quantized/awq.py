@@ -45,7 +45,9 @@ def find(settings: Mapping[str, Any], checkpoint: Checkpoint) -> tuple[dict[str,
     bits = settings.get("bits", settings.get("w_bit"))
     if bits != 4:
         raise CheckpointError(f"{where}: AWQ with bits={quote(bits)}; 4 can be read.")
-    version = str(settings.get("version", "gemm")).lower()
+    # AutoAWQ says "version", GPTQModel "checkpoint_format" or "format".
+    stated = (settings.get(name) for name in ("version", "checkpoint_format", "format"))
+    version = str(next((one for one in stated if one is not None), "gemm")).lower()
     if version != "gemm":
         raise CheckpointError(
             f"{where}: AWQ of the version {quote(version)}; gemm can be read. Quantise the original checkpoint with "

@@ -32,6 +32,8 @@ _STRATEGIES = ("tensor", "channel", "group", "block")
 _PARTS = ("weight", "weight_packed", "weight_scale", "weight_zero_point", "weight_shape", "weight_g_idx")
 # Scales and zeros of rounded activations, which are not rounded here.
 _ACTIVATIONS = ("input_scale", "input_zero_point", "output_scale", "output_zero_point")
+# Scales and zeros of a rounded KV cache, which the file's weights do without.
+_CACHE = re.compile(r"\.[qkv]_(scale|zero_point)$")
 _NAN = 0x7F  # of float8_e4m3fn, beside its sign
 
 
@@ -64,6 +66,8 @@ def find(settings: Mapping[str, Any], checkpoint: Checkpoint) -> tuple[dict[str,
         layer = LayerTensors(checkpoint, name, "compressed-tensors")
         found[f"{name}.weight"] = _tensor(layer, _weights_of(groups, layer))
         used |= {layer.name(part) for part in (*_PARTS, *_ACTIVATIONS) if layer.has(part)}
+    if settings.get("kv_cache_scheme") is not None:
+        used |= {name for name in checkpoint.names() if _CACHE.search(name)}
     return found, used
 
 
@@ -109,11 +113,8 @@ def _tensor(layer: LayerTensors, weights: Mapping[str, Any]) -> PackedTensor:
     size = None if size is not None and size >= width else size
     groups = -(-width // size) if size else 1
     _check_scales(layer, strategy, weights, units, groups)
-    order = None
-    if layer.has("weight_g_idx"):
-        layer.check("weight_g_idx", (width,), "int32", "int64")
-        order = sorted_by_group(layer.read("weight_g_idx"), groups, size, width, layer)
-    zeros = None if weights.get("symmetric", True) else _zeros(layer, bits, units, groups)
+    order = _order(layer, weights, groups, size, width)
+    zeros = None if weights.get("symmetric", True) else _zeros(layer, bits, units, groups, strategy)
     scheme = Scheme(
         bits=bits,
         group_size=size,
@@ -132,6 +133,23 @@ def _tensor(layer: LayerTensors, weights: Mapping[str, Any]) -> PackedTensor:
         return parts if order is None else {**parts, "order": order}
 
     return PackedTensor(scheme, (units, width), read)
+
+
+def _order(
+    layer: LayerTensors, weights: Mapping[str, Any], groups: int, size: int | None, width: int
+) -> np.ndarray | None:
+    """The inputs by their groups, or None where they are in that order."""
+    if not layer.has("weight_g_idx"):
+        if size is not None and weights.get("actorder") in ("group", "dynamic"):
+            raise layer.error(
+                f"actorder={quote(weights['actorder'])}, and the tensor {layer.name('weight_g_idx')} is missing"
+            )
+        return None
+    layer.check("weight_g_idx", (width,), "int32", "int64")
+    g_idx = layer.read("weight_g_idx")
+    if (g_idx == -1).all():  # never set: no order
+        return None
+    return sorted_by_group(g_idx, groups, size, width, layer)
 
 
 def _shape(layer: LayerTensors, bits: int, kind: str) -> tuple[int, int]:
@@ -170,6 +188,8 @@ def _integers(layer: LayerTensors, scheme: Scheme, width: int) -> np.ndarray:
 def _block(weights: Mapping[str, Any], layer: LayerTensors) -> tuple[int, int]:
     """Outputs and inputs that share a scale."""
     block = weights.get("block_structure")
+    if isinstance(block, str) and re.fullmatch(r"\d{1,6}x\d{1,6}", block):
+        block = [int(size) for size in block.split("x")]
     if not (isinstance(block, list) and len(block) == 2 and all(type(one) is int and one > 0 for one in block)):
         raise layer.error(f"block_structure={quote(block)}; a list of two sizes was expected")
     return block[0], check_group_size(block[1], 0, layer)
@@ -199,14 +219,14 @@ def _expanded(
     return np.ascontiguousarray(scales)
 
 
-def _zeros(layer: LayerTensors, bits: int, units: int, groups: int) -> np.ndarray:
-    """Zeros, int8 (groups, out): packed along the outputs, or as they are."""
+def _zeros(layer: LayerTensors, bits: int, units: int, groups: int, strategy: str) -> np.ndarray:
+    """Zeros, int8 (groups, out): packed along the outputs as the weights are, or as they are."""
     rows = -(-units * bits // 32)
-    if layer.dtype("weight_zero_point") == "int32":
+    if layer.has("weight_packed") and strategy in ("group", "channel"):
         layer.check("weight_zero_point", (rows, groups), "int32")
         zeros = signed(low_first(layer.read("weight_zero_point"), bits, 0, units), bits)
     else:
-        layer.check("weight_zero_point", [(units, groups), (units,), (1,), ()], "int8")
+        layer.check("weight_zero_point", [(units, groups), (units,), (1,), ()], "int8", "int32", "int64")
         zeros = np.broadcast_to(np.asarray(layer.read("weight_zero_point")).reshape(-1, groups), (units, groups))
     top = 1 << (bits - 1)
     if zeros.size and (zeros.min() < -top or zeros.max() >= top):
@@ -214,4 +234,4 @@ def _zeros(layer: LayerTensors, bits: int, units: int, groups: int) -> np.ndarra
             f"{layer.name('weight_zero_point')} holds numbers from {zeros.min()} to {zeros.max()}; {bits} bits hold "
             f"{-top} to {top - 1}"
         )
-    return np.ascontiguousarray(zeros.T)
+    return np.ascontiguousarray(zeros.T, np.int8)

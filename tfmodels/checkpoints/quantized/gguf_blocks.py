@@ -1,8 +1,9 @@
 """Blocks of GGUF files as packed weights: those whose numbers have a place there, bit by bit.
 
-Layout: `ggml-common.h` of https://github.com/ggml-org/ggml. Q8_0, Q4_0 and Q4_1 have blocks of 32 weights with a
-float16 scale, and perhaps a minimum. Q4_K has blocks of 256 with eight scales and minimums of 6 bits, Q6_K with
-sixteen scales of 8 bits; times the block's own float16 they are numbers that float32 holds.
+Layout: `ggml-common.h` of https://github.com/ggml-org/ggml. Q8_0, Q4_0, Q4_1, Q5_0 and Q5_1 have blocks of 32 weights
+with a float16 scale, and perhaps a minimum. The K types have blocks of 256: Q4_K and Q5_K with eight scales and
+minimums of 6 bits, Q2_K with sixteen of 4 bits, Q3_K and Q6_K with sixteen scales of 6 and 8 bits; times the block's own
+float16 they are numbers that float32 holds. Weights of 2 and 3 bits take 4 here, those of 5 and 6 take 8.
 """
 
 from __future__ import annotations
@@ -65,15 +66,62 @@ def _q4_1(blocks: np.ndarray) -> _Numbers:
     return _by_row(signed(_halves(blocks[..., 4:]), 4)), _float16(blocks, 0), _float16(blocks, 2)
 
 
+def _q5_0(blocks: np.ndarray) -> _Numbers:
+    q = _halves(blocks[..., 6:]) | _fifth_bits(blocks[..., 2:6])
+    return _by_row(q.view(np.int8) - np.int8(16)), _float16(blocks, 0), None
+
+
+def _q5_1(blocks: np.ndarray) -> _Numbers:
+    q = _halves(blocks[..., 8:]) | _fifth_bits(blocks[..., 4:8])
+    return _by_row(signed(q, 8)), _float16(blocks, 0), _float16(blocks, 2)
+
+
+def _fifth_bits(words: np.ndarray) -> np.ndarray:
+    return np.unpackbits(words, axis=-1, bitorder="little") << np.uint8(4)
+
+
+def _bits_of(data: np.ndarray, count: int) -> np.ndarray:
+    """Bytes (..., n) as numbers of `count` bits, those of 32 bytes after those of the 32 before: (..., n * 8 / count)."""
+    shifts = np.arange(0, 8, count, dtype=np.uint8)[:, None]
+    numbers = data.reshape(*data.shape[:-1], -1, 1, 32) >> shifts & np.uint8((1 << count) - 1)
+    return numbers.reshape(*data.shape[:-1], -1)
+
+
+def _q2_k(blocks: np.ndarray) -> _Numbers:
+    whole, lowest = (_float16(blocks, start).astype(np.float32)[..., None] for start in (80, 82))
+    steps, mins = blocks[..., :16] & np.uint8(15), blocks[..., :16] >> np.uint8(4)
+    q = _bits_of(blocks[..., 16:80], 2)
+    return _by_row(signed(q, 4)), _by_row(whole * steps), _by_row(-(lowest * mins))
+
+
+def _q3_k(blocks: np.ndarray) -> _Numbers:
+    low, high = blocks[..., 96:104], blocks[..., 104:108]
+    low = np.concatenate([low & np.uint8(15), low >> np.uint8(4)], axis=-1)
+    high = np.concatenate([high >> np.uint8(shift) & np.uint8(3) for shift in (0, 2, 4, 6)], axis=-1)
+    steps = (low | high << np.uint8(4)).view(np.int8) - np.int8(32)
+    q = (_bits_of(blocks[..., 32:96], 2) | _bits_of(blocks[..., :32], 1) << np.uint8(2)).view(np.int8) - np.int8(4)
+    return _by_row(q), _by_row(_float16(blocks, 108).astype(np.float32)[..., None] * steps), None
+
+
 def _q4_k(blocks: np.ndarray) -> _Numbers:
+    q = _halves(blocks[..., 16:].reshape(*blocks.shape[:-1], 4, 32))
+    return _by_row(signed(q, 4)), *_six_bits(blocks)
+
+
+def _q5_k(blocks: np.ndarray) -> _Numbers:
+    q = _bits_of(blocks[..., 48:], 4) | _bits_of(blocks[..., 16:48], 1) << np.uint8(4)
+    return _by_row(signed(q, 8)), *_six_bits(blocks)
+
+
+def _six_bits(blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Scales and minimums of Q4_K and Q5_K, (out, groups)."""
     whole, lowest = (_float16(blocks, start).astype(np.float32)[..., None] for start in (0, 2))
     packed = blocks[..., 4:16]
     first, second, third = packed[..., :4], packed[..., 4:8], packed[..., 8:]
     low, high = np.uint8(63), np.uint8(48)
     steps = np.concatenate([first & low, (third & np.uint8(15)) | (first >> np.uint8(2)) & high], axis=-1)
     mins = np.concatenate([second & low, (third >> np.uint8(4)) | (second >> np.uint8(2)) & high], axis=-1)
-    q = _halves(blocks[..., 16:].reshape(*blocks.shape[:-1], 4, 32))
-    return _by_row(signed(q, 4)), _by_row(whole * steps), _by_row(-(lowest * mins))
+    return _by_row(whole * steps), _by_row(-(lowest * mins))
 
 
 def _q6_k(blocks: np.ndarray) -> _Numbers:
@@ -90,6 +138,11 @@ _KINDS: dict[str, tuple[Scheme, Callable[[np.ndarray], _Numbers]]] = {
     "Q8_0": (Scheme(bits=8, group_size=32, scale_dtype="float16"), _q8_0),
     "Q4_0": (Scheme(bits=4, group_size=32, scale_dtype="float16"), _q4_0),
     "Q4_1": (Scheme(bits=4, group_size=32, offsets="minimums", scale_dtype="float16"), _q4_1),
+    "Q5_0": (Scheme(bits=8, group_size=32, scale_dtype="float16"), _q5_0),
+    "Q5_1": (Scheme(bits=8, group_size=32, offsets="minimums", scale_dtype="float16"), _q5_1),
+    "Q2_K": (Scheme(bits=4, group_size=16, offsets="minimums"), _q2_k),
+    "Q3_K": (Scheme(bits=4, group_size=16), _q3_k),
     "Q4_K": (Scheme(bits=4, group_size=32, offsets="minimums"), _q4_k),
+    "Q5_K": (Scheme(bits=8, group_size=32, offsets="minimums"), _q5_k),
     "Q6_K": (Scheme(bits=8, group_size=16), _q6_k),
 }

@@ -56,6 +56,11 @@ class PackedCheckpoint:
         """The quantised layer of that name, or None for a plain tensor."""
         return self._packed.get(name)
 
+    def is_empty_bias(self, name: str) -> bool:
+        """Whether a tensor is the bias of a quantised layer and holds zeros alone: AutoGPTQ gave one to every layer."""
+        layer = name.removesuffix(".bias")
+        return layer != name and f"{layer}.weight" in self._packed and not np.any(self._checkpoint.read(name))
+
     def info(self, name: str) -> TensorInfo:
         """Shape and dtype of a tensor; the dtype of a quantised layer is its scheme's mode."""
         if (tensor := self._packed.get(name)) is None:
