@@ -17,6 +17,10 @@ from safetensors.numpy import load_file, save_file
 def words(numbers: np.ndarray, bits: int, axis: int) -> np.ndarray:
     """Unsigned numbers in int32 words along an axis, low bits first."""
     numbers = np.moveaxis(np.asarray(numbers).astype(np.uint32), axis, -1)
+    if 32 % bits:  # numbers go on from one word to the next
+        stream = (numbers[..., None] >> np.arange(bits, dtype=np.uint32) & 1).reshape(*numbers.shape[:-1], -1)
+        packed = np.packbits(stream.astype(np.uint8), axis=-1, bitorder="little").view("<i4")
+        return np.ascontiguousarray(np.moveaxis(packed, -1, axis))
     per_word = 32 // bits
     numbers = np.pad(numbers, [(0, 0)] * (numbers.ndim - 1) + [(0, -numbers.shape[-1] % per_word)])
     numbers = numbers.reshape(*numbers.shape[:-1], -1, per_word)
@@ -80,12 +84,15 @@ def pack_quantized(tensors, name, rng, *, bits=4, group=8, symmetric=True, order
     return (scales.astype(np.float32)[groups] * (q - zeros[groups])).T
 
 
-def int_quantized(tensors, name, rng, *, strategy="channel"):
+def int_quantized(tensors, name, rng, *, strategy="channel", symmetric=True):
     units, width = tensors.pop(f"{name}.weight").shape
     q = rng.integers(-128, 128, (units, width)).astype(np.int8)
     scales = rng.uniform(0.001, 0.002, (1,) if strategy == "tensor" else (units, 1)).astype(np.float32)
     tensors[f"{name}.weight"], tensors[f"{name}.weight_scale"] = q, scales
-    return q * scales
+    zeros = np.zeros(scales.shape, np.int8) if symmetric else rng.integers(-20, 20, scales.shape).astype(np.int8)
+    if not symmetric:
+        tensors[f"{name}.weight_zero_point"] = zeros
+    return (q - zeros.astype(np.float32)) * scales
 
 
 def mlx(tensors, name, rng, *, bits=4, group=32):

@@ -80,6 +80,10 @@ CASES = {
         compressed("int-quantized", num_bits=8, strategy="tensor"),
         functools.partial(files.int_quantized, strategy="tensor"),
     ),
+    "int-quantized zeros": (
+        compressed("int-quantized", num_bits=8, strategy="channel", symmetric=False),
+        functools.partial(files.int_quantized, symmetric=False),
+    ),
 }
 FIRST = ("gptq order", "awq", "pack-quantized zeros", "int-quantized")
 
@@ -142,6 +146,17 @@ def test_mlx_with_quantised_embeddings(tmp_path):
     with pytest.raises(ValueError, match="cannot be written as compressed-tensors: .* minimums"):
         model.save_pretrained(tmp_path / "again")
     assert not (tmp_path / "again").exists()
+
+
+@pytest.mark.parametrize("bits", [3, 6])
+def test_mlx_with_bits_across_words(bits, tmp_path):
+    settings = {"group_size": 32, "bits": bits}
+    quantised, whole = checkpoint(
+        "llama", tmp_path, settings, functools.partial(files.mlx, bits=bits), key="quantization"
+    )
+    model = load("llama", quantised)
+    assert model.quantization == {3: "int4", 6: "int8"}[bits]
+    assert_near(model, load("llama", whole), "llama")
 
 
 def test_float8(tmp_path):
@@ -234,6 +249,7 @@ BAD = {
     "a lying shape": (lambda t, n: t.update({n + "qweight": t[n + "qweight"][:-1]}), "g_idx has the shape"),
     "too few groups": (lambda t, n: t.update({n + "scales": t[n + "scales"][:-1]}), r"scales is float16 \(3, 24\)"),
     "no scales": (lambda t, n: t.pop(n + "scales"), "the tensor model.layers.0.mlp.up_proj.scales is missing"),
+    "no order": (lambda t, n: t.pop(n + "g_idx"), "desc_act=True, and the tensor model.layers.0.mlp.up_proj.g_idx is"),
     "no zeros": (lambda t, n: t.pop(n + "qzeros"), "qzeros is missing"),
     "scales that are not finite": (lambda t, n: t[n + "scales"].fill(np.inf), "numbers that are not finite"),
     "groups out of range": (lambda t, n: t[n + "g_idx"].fill(4), "g_idx names groups 4 to 4; there are 4"),
@@ -275,8 +291,9 @@ def changed(folder, target, edit=None, **config):
 @pytest.mark.parametrize("case", BAD)
 def test_damaged_gptq(case, plain_gptq, tmp_path):
     edit, message = BAD[case]
+    config = {"quantization_config": GPTQ | {"desc_act": True}} if case == "no order" else {}
     with pytest.raises(CheckpointError, match=message):
-        load("llama", changed(plain_gptq, tmp_path / "bad", edit))
+        load("llama", changed(plain_gptq, tmp_path / "bad", edit, **config))
 
 
 @pytest.mark.parametrize(
@@ -287,6 +304,7 @@ def test_damaged_gptq(case, plain_gptq, tmp_path):
         (GPTQ | {"group_size": 16}, r"scales is float16 \(3, 32\); float \(2, 32\) was expected"),
         (GPTQ | {"checkpoint_format": "marlin"}, "GPTQ in the format 'marlin'; gptq and gptq_v2 can be read"),
         (AWQ | {"version": "gemv"}, "AWQ of the version 'gemv'; gemm can be read"),
+        (AWQ | {"version": None, "checkpoint_format": "gemv"}, "AWQ of the version 'gemv'; gemm can be read"),
         (AWQ | {"bits": 8}, "AWQ with bits=8; 4 can be read"),
         (AWQ, "group_size=8; -1 or an even number, of which 3 inputs"),
         ({"quant_method": "hqq"}, "quantised weights, by hqq"),
@@ -304,6 +322,7 @@ def test_settings_that_do_not_fit(settings, message, plain_gptq, tmp_path):
         (compressed("nvfp4-pack-quantized", symmetric=False), "in the format 'nvfp4-pack-quantized'"),
         (compressed(symmetric=False, strategy="token"), "strategy='token'; tensor, channel, group, block can be read"),
         (compressed(num_bits=8, symmetric=False), r"weight_packed is int32 \(32, 8\); int32 \(32, 16\) was expected"),
+        (compressed(symmetric=False, strategy="block", block_structure="8"), "block_structure='8'; a list of two sizes"),
         ({**compressed(), "config_groups": {"g": {"targets": ["re:.*lm_head"]}}}, "no group .* among its targets"),
         ({"quant_method": "compressed-tensors", "format": "pack-quantized"}, "has no config_groups"),
     ],
@@ -311,6 +330,27 @@ def test_settings_that_do_not_fit(settings, message, plain_gptq, tmp_path):
 def test_settings_of_compressed_tensors_that_do_not_fit(settings, message, ordered, tmp_path):
     with pytest.raises(CheckpointError, match=message):
         load("llama", changed(ordered[0], tmp_path / "bad", quantization_config=settings))
+
+
+def test_biases_of_zeros_beside_layers_without(plain_gptq, tmp_path):
+    """AutoGPTQ gave every layer one."""
+    name = "model.layers.0.mlp.up_proj."
+    edit = lambda tensors, name: tensors.update({name + "bias": np.zeros(tensors[name + "scales"].shape[1], "float16")})
+    folder = changed(plain_gptq, tmp_path / "zeros", edit)
+    np.testing.assert_array_equal(logits(load("llama", folder), "llama"), logits(load("llama", plain_gptq), "llama"))
+    files.edit_tensors(folder, lambda tensors: tensors[name + "bias"].fill(1))
+    with pytest.raises(CheckpointError, match="in the file but not in the model: model.layers.0.mlp.up_proj.bias"):
+        load("llama", folder)
+
+
+def test_scales_of_a_rounded_cache_are_left_out(ordered, tmp_path):
+    folder = changed(ordered[0], tmp_path / "cache")
+    files.edit_tensors(folder, lambda tensors: tensors.update({"model.layers.0.self_attn.k_scale": np.ones(1, "f")}))
+    with pytest.raises(CheckpointError, match="k_scale"):
+        load("llama", folder)
+    settings = {**CASES["pack-quantized order"][0], "kv_cache_scheme": {"num_bits": 8, "type": "float"}}
+    files.edit_config(folder, quantization_config=settings)
+    np.testing.assert_array_equal(logits(load("llama", folder), "llama"), logits(load("llama", ordered[0]), "llama"))
 
 
 def test_settings_in_a_file_of_their_own(plain_gptq, tmp_path):

@@ -65,7 +65,7 @@ def find(settings: Mapping[str, Any], checkpoint: Checkpoint) -> tuple[dict[str,
     for name in names:
         layer = LayerTensors(checkpoint, name, "GPTQ")
         own = {**settings, **_dynamic(settings, name)}
-        found[f"{name}.weight"] = _tensor(layer, own.get("bits", bits), own.get("group_size", -1), version)
+        found[f"{name}.weight"] = _tensor(layer, own, version)
         used |= {layer.name(part) for part in _PARTS if layer.has(part)}
     return found, used
 
@@ -80,7 +80,8 @@ def _dynamic(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return {}
 
 
-def _tensor(layer: LayerTensors, bits: Any, group_size: Any, version: str) -> PackedTensor:
+def _tensor(layer: LayerTensors, settings: Mapping[str, Any], version: str) -> PackedTensor:
+    bits, group_size = settings.get("bits"), settings.get("group_size", -1)
     if bits not in _BITS:
         raise layer.error(f"bits={quote(bits)}; 2, 4 and 8 can be read")
     shape = layer.matrix("qweight")
@@ -98,6 +99,8 @@ def _tensor(layer: LayerTensors, bits: Any, group_size: Any, version: str) -> Pa
     size = check_group_size(group_size, width, layer)
     size = None if size is not None and size >= width else size
     groups = -(-width // size) if size else 1
+    if settings.get("desc_act") and not settings.get("static_groups") and groups > 1 and not layer.has("g_idx"):
+        raise layer.error(f"desc_act=True, and the tensor {layer.name('g_idx')} is missing")
     layer.check("qweight", shape, "int32", "uint32")
     layer.check("scales", (groups, units), "float")
     layer.check("qzeros", (groups, -(-units // per_word)), "int32", "uint32")

@@ -23,7 +23,8 @@ from tfmodels.checkpoints.quantized.scheme import Parts, Scheme, pack
 from tfmodels.checkpoints.reader import Checkpoint
 from tfmodels.utils.text import quote
 
-_BITS = (2, 4, 8)
+# Bits in files -> the bits that they take here.
+_BITS = {2: 4, 3: 4, 4: 4, 5: 8, 6: 8, 8: 8}
 _PARTS = ("weight", "scales", "biases")
 
 
@@ -52,8 +53,8 @@ def find(settings: Mapping[str, Any], checkpoint: Checkpoint) -> tuple[dict[str,
 
 
 def _tensor(layer: LayerTensors, bits: Any, group_size: Any) -> PackedTensor:
-    if bits not in _BITS:
-        raise layer.error(f"bits={quote(bits)}; 2, 4 and 8 can be read")
+    if type(bits) is not int or bits not in _BITS:
+        raise layer.error(f"bits={quote(bits)}; {', '.join(map(str, _BITS))} can be read")
     shape = layer.shape("weight")
     if len(shape) != 2:
         raise layer.error(f"{layer.name('weight')} has the shape {shape}; a matrix was expected")
@@ -64,7 +65,7 @@ def _tensor(layer: LayerTensors, bits: Any, group_size: Any) -> PackedTensor:
     layer.check("weight", shape, "uint32")
     layer.check("scales", (units, width // size), "float")
     layer.check("biases", (units, width // size), "float")
-    stored = 4 if bits == 2 else bits
+    stored = _BITS[bits]
     scheme = Scheme(bits=stored, group_size=size, offsets="minimums", scale_dtype=layer.scale_dtype("scales"))
 
     def read() -> Parts:

@@ -229,7 +229,9 @@ def sorted_by_group(
 
 
 def low_first(words: np.ndarray, bits: int, axis: int, length: int) -> np.ndarray:
-    """Unsigned numbers of 2, 4 or 8 bits from 32-bit words, low bits first, as uint8.
+    """Unsigned numbers of 2 to 8 bits from 32-bit words, low bits first, as uint8.
+
+    Numbers whose bits are no power of two go on from one word to the next.
 
     Args:
         words: int32 or uint32.
@@ -244,6 +246,9 @@ def low_first(words: np.ndarray, bits: int, axis: int, length: int) -> np.ndarra
     bytes_ = words.view(np.uint8)
     if bits == 8:
         numbers = bytes_
+    elif 8 % bits:
+        stream = np.unpackbits(bytes_, axis=-1, bitorder="little", count=bytes_.shape[-1] * 8 // bits * bits)
+        numbers = np.packbits(stream.reshape(*stream.shape[:-1], -1, bits), axis=-1, bitorder="little")[..., 0]
     else:
         numbers = np.empty((*bytes_.shape[:-1], bytes_.shape[-1] * 8 // bits), np.uint8)
         for index in range(8 // bits):
