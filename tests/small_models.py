@@ -89,6 +89,16 @@ def inputs_of(name: str, head: str) -> dict[str, np.ndarray]:
     return {"input_ids": ids, "attention_mask": MASK}
 
 
+def byte_pairs() -> Any:
+    """A tokenizer of GPT-2's kind with four tokens."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    model = models.BPE(vocab={"a": 0, "b": 1, "ab": 2, "!": 3}, merges=[("a", "b")])
+    backend = Tokenizer(model)
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    return tfmodels.PreTrainedTokenizerFast(tokenizer_object=backend)
+
+
 def labels_of(name: str, head: str) -> dict[str, np.ndarray]:
     """Labels for `inputs_of`, by name; none for a bare model."""
     tokens = inputs_of(name, head)["input_ids"]

@@ -60,6 +60,7 @@ def decoder_map(
     model_type: str | None = None,
     class_name: str | None = None,
     shifted: Mapping[str, float] | None = None,
+    more_settings: Callable[[Any], Mapping[str, Any]] = lambda config: {},
 ) -> GGUFMap:
     """The map of an architecture.
 
@@ -71,6 +72,7 @@ def decoder_map(
         supported: settings that `more` reads, which other families do not know.
         model_type: default: as `architecture`.
         class_name: of the language model; default: as the stem says.
+        more_settings: gives the settings that a configuration stands for beside those that all have.
 
     Example:
         >>> decoder_map("llama", "Llama").stored_name("blk.3.attn_q.weight")
@@ -94,6 +96,8 @@ def decoder_map(
             *("block_count", "vocab_size", "feed_forward_length", "context_length", "rope.freq_base"),
         ),
         config=config,
+        settings_of=lambda config: {**_settings_of(config), **more_settings(config)},
+        tensors_of=_rope_factors_of,
     )
 
 
@@ -179,13 +183,49 @@ def _llama3_scaling(factors: np.ndarray, theta: float) -> dict[str, Any] | None:
     """The `rope_scaling` of Llama 3 that gives these divisors of the frequencies, or None."""
     if factors.ndim != 1 or not np.all(np.isfinite(factors)) or not np.all(factors > 0):
         return None
-    wavelengths = 2 * math.pi * theta ** (np.arange(len(factors)) / max(len(factors), 1))
+    factor = float(factors.max(initial=1.0))
+    if not np.allclose(factors, _llama3_factors(len(factors), theta, factor), rtol=1e-4):
+        return None
+    return {"rope_type": "llama3", "factor": factor, **_LLAMA3}
+
+
+def _llama3_factors(count: int, theta: float, factor: float) -> np.ndarray:
+    """The divisors of `count` frequencies that Llama 3's scaling by a factor gives."""
+    wavelengths = 2 * math.pi * theta ** (np.arange(count) / max(count, 1))
     original, low, high = (
         _LLAMA3[key] for key in ("original_max_position_embeddings", "low_freq_factor", "high_freq_factor")
     )
-    factor = float(factors.max(initial=1.0))
     smooth = np.clip((original / wavelengths - low) / (high - low), 0, 1)
-    expected = 1 / ((1 - smooth) / factor + smooth)
-    if not np.allclose(factors, expected, rtol=1e-4):
-        return None
-    return {"rope_type": "llama3", "factor": factor, **_LLAMA3}
+    return 1 / ((1 - smooth) / factor + smooth)
+
+
+def _settings_of(config: Any) -> dict[str, Any]:
+    """The settings of a file, which `_decoder_config` reads, from a configuration."""
+    rope = config.rope_parameters
+    values = {
+        "vocab_size": config.vocab_size,
+        "context_length": config.max_position_embeddings,
+        "embedding_length": config.hidden_size,
+        "block_count": config.num_hidden_layers,
+        "feed_forward_length": config.intermediate_size,
+        "attention.head_count": config.num_attention_heads,
+        "attention.head_count_kv": config.num_key_value_heads,
+        "attention.key_length": config.head_dim,
+        "attention.value_length": config.head_dim,
+        "attention.layer_norm_rms_epsilon": float(config.rms_norm_eps),
+        "rope.dimension_count": config.head_dim,
+        "rope.freq_base": float(rope["rope_theta"]),
+    }
+    if rope["rope_type"] in ("linear", "yarn"):
+        values |= {_SCALING + "type": rope["rope_type"], _SCALING + "factor": float(rope["factor"])}
+    if rope["rope_type"] == "yarn":
+        values[_SCALING + "original_context_length"] = rope["original_max_position_embeddings"]
+    return values
+
+
+def _rope_factors_of(config: Any) -> dict[str, np.ndarray]:
+    """The tensor that stands for Llama 3's scaling of positions, where a configuration has it."""
+    rope = config.rope_parameters
+    if rope["rope_type"] != "llama3":
+        return {}
+    return {_ROPE_FACTORS: _llama3_factors(config.head_dim // 2, rope["rope_theta"], rope["factor"]).astype("f4")}

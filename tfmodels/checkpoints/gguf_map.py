@@ -37,6 +37,9 @@ class GGUFMap:
         settings: tensors that hold settings rather than weights.
         positive: settings that are above 0 where they are stored.
         config: makes the dict of a `config.json` from the settings of a file.
+        settings_of: makes the settings of a file, without the architecture's name before them, from a configuration;
+            None where such files are only read.
+        tensors_of: makes the tensors that hold settings from a configuration.
 
     Example:
         >>> names = {"attn_q": "self_attn.q_proj", "output": "lm_head"}
@@ -58,6 +61,8 @@ class GGUFMap:
     shifted: Mapping[str, float] = dataclasses.field(default_factory=dict)
     settings: Collection[str] = ()
     positive: Collection[str] = ()
+    settings_of: Callable[[Any], dict[str, Any]] | None = None
+    tensors_of: Callable[[Any], dict[str, np.ndarray]] = lambda config: {}
 
     def stored_name(self, name: str) -> str | None:
         """The name in safetensors files of a tensor of a GGUF file; None for one that they do not have."""
@@ -66,6 +71,12 @@ class GGUFMap:
             return None
         block = match[1].replace("blk", self.blocks) if match[1] else ""
         return f"{block}{self.names[match[2]]}.{match[3]}"
+
+    def name_in_gguf(self, stored_name: str) -> str | None:
+        """The name in GGUF files of a tensor of a safetensors file; None for one that they do not have."""
+        match = re.fullmatch(rf"({re.escape(self.blocks)}\.(\d+)\.)?(.+)\.(weight|bias)", stored_name)
+        layer = {there: here for here, there in self.names.items()}.get(match[3]) if match else None
+        return layer and f"{f'blk.{match[2]}.' if match[1] else ''}{layer}.{match[4]}"
 
 
 @dataclasses.dataclass(frozen=True)

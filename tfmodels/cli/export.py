@@ -1,4 +1,4 @@
-"""`tfmodels export`: write a model for TensorFlow Serving, LiteRT, LiteRT-LM or ONNX."""
+"""`tfmodels export`: write a model for TensorFlow Serving, LiteRT, LiteRT-LM, ONNX or llama.cpp."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ from tfmodels.cli.common import (
 )
 from tfmodels.export.formats import FORMATS, check_request
 
-HELP = "write a model for TensorFlow Serving, LiteRT, LiteRT-LM or ONNX"
+HELP = "write a model for TensorFlow Serving, LiteRT, LiteRT-LM, ONNX or llama.cpp"
 SENTENCE_ENCODER = "SentenceEncoder"
+_QUANTIZED = tuple(dict.fromkeys(value for entry in FORMATS.values() for value in entry.quantized))
 # The options that go to the format: its name for each, and the shell's.
 _OPTIONS = {
     "dtype": "--dtype",
@@ -47,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     heads = (*dict.fromkeys((*DECODER_HEADS, *ENCODER_HEADS)), SENTENCE_ENCODER)
     parser.add_argument("--head", choices=heads, help="which model to make of the checkpoint (what it was saved as)")
     parser.add_argument("--dtype", choices=DTYPES, help="of the weights (float32)")
-    parser.add_argument("--quantize", choices=("int8", "int4"), help="store weights as small integers")
+    parser.add_argument("--quantize", choices=_QUANTIZED, help="store weights as small integers")
     parser.add_argument("--signatures", choices=("text",), help="text: the tokenizer inside, strings in")
     parser.add_argument("--max-length", type=int, metavar="N", help="most tokens, prompt and continuation together")
     parser.add_argument("--model-version", type=int, metavar="N", help="number of a SavedModel's version (1)")
@@ -141,7 +142,7 @@ def check_model(place: Place, options: argparse.Namespace) -> tuple[Family, str]
         head = next((head for head in family.heads if family.class_name(head) in saved_as), "Model")
     if head not in (*family.heads, SENTENCE_ENCODER):
         raise CommandError(f"--head {head}: {family.stem} models have {', '.join(family.heads)}.")
-    if options.to == "litert_lm" and head != "ForCausalLM":
-        raise CommandError(f"--to litert_lm takes --head ForCausalLM, not {head}; --to litert takes it.")
+    if options.to in ("litert_lm", "gguf") and head != "ForCausalLM":
+        raise CommandError(f"--to {options.to} takes --head ForCausalLM, not {head}; --to litert takes it.")
     check_weights(transformer)
     return family, head

@@ -33,13 +33,13 @@ def export(
     Args:
         model: a `TFPreTrainedModel` or `SentenceEncoder`.
         path: where it goes: for "saved_model" a folder, in which the version gets a folder of its own; else a file.
-        format: "saved_model", "litert", "litert_lm" or "onnx".
+        format: "saved_model", "litert", "litert_lm", "onnx" or "gguf".
         overwrite: replace what is there; it stays whole until the new artefact is complete.
         verify: compare what was written with the model before it takes its place, by `tfmodels.export.verify`.
         on_step: called with a line of text whenever another step begins.
         **options: of the format; None stands for the format's default. Formats take: `dtype` (weights), `quantize`
-            ("int8", "int4"), `signatures` ("text": strings in), `max_length` (tokens), `tokenizer`, `version` (of a
-            SavedModel), and others that their modules describe.
+            ("int8", "int4"; of a GGUF file "q8_0", "q4_0" and "q4_1", too), `signatures` ("text": strings in),
+            `max_length` (tokens), `tokenizer`, `version` (of a SavedModel), and others that their modules describe.
 
     Returns:
         What was written and, for verify=True, how it compares.

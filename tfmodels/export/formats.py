@@ -35,7 +35,10 @@ class Format:
         marker: a file that every such folder has.
         options: names of the options that it takes.
         dtypes: the dtypes that weights can have in it.
-        needs: modules of the extra `export` that have to be installed.
+        needs: modules of the extra that have to be installed.
+        extra: the extra's name.
+        quantized: values of `quantize`, where it is an option.
+        needs_to_quantize: a module that `quantize` needs beside them.
         backends: Keras backends that it can be written from; () for all.
         aliases: other names that people know it by.
     """
@@ -47,6 +50,9 @@ class Format:
     options: frozenset[str] = frozenset()
     dtypes: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
+    extra: str = "export"
+    quantized: tuple[str, ...] = ("int8", "int4")
+    needs_to_quantize: tuple[str, ...] = ("ai_edge_quantizer",)
     backends: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
 
@@ -55,11 +61,12 @@ class Format:
         return importlib.import_module(self.module)
 
 
-# The options: dtype of the weights (and, in a SavedModel, of the computation); quantize, "int8" or "int4" weights with
-# activations quantised on the fly; max_length, most tokens of prompt and continuation together, or of a text (default:
-# the model's context, at most 2048); tokenizer, an object or where to find one; and of a SavedModel: signatures
-# ("text": strings in), version (the folder's number), jit_compile (whether XLA compiles `generate`; default: yes),
-# batch_sizes (rows that `generate` decodes at a time; larger requests take several turns; default: 1 and 8).
+# The options: dtype of the weights (and, in a SavedModel, of the computation); quantize, "int8" or "int4" weights, for
+# LiteRT with activations quantised on the fly, for GGUF under llama.cpp's names, too; max_length, most tokens of
+# prompt and continuation together, or of a text (default: the model's context, at most 2048); tokenizer, an object or
+# where to find one; and of a SavedModel: signatures ("text": strings in), version (the folder's number), jit_compile
+# (whether XLA compiles `generate`; default: yes), batch_sizes (rows that `generate` decodes at a time; larger requests
+# take several turns; default: 1 and 8).
 _LITERT = frozenset({"dtype", "quantize", "max_length"})
 FORMATS: dict[str, Format] = {
     "saved_model": Format(
@@ -96,8 +103,18 @@ FORMATS: dict[str, Format] = {
         needs=("onnx", "tf2onnx", "onnxruntime"),
         backends=("tensorflow",),
     ),
+    "gguf": Format(
+        "tfmodels.export.gguf",
+        title="a GGUF file",
+        suffix=".gguf",
+        options=frozenset({"dtype", "quantize", "tokenizer"}),
+        dtypes=("float32", "float16", "bfloat16"),
+        needs=("gguf",),
+        extra="gguf",
+        quantized=("int8", "int4", "q8_0", "q4_0", "q4_1"),
+        needs_to_quantize=(),
+    ),
 }
-QUANTIZED = ("int8", "int4")
 # Keras's formats that are not here, and what to do instead.
 _ELSEWHERE = {
     "openvino": "export to 'onnx' or 'saved_model', which OpenVINO reads",
@@ -139,9 +156,9 @@ def check_request(path: str | os.PathLike, format: str, *, overwrite: bool = Fal
     settings.path = _destination(Path(path), format, found, settings)
     check_place(settings.path, overwrite=overwrite, marker=found.marker)
     for module in found.needs:
-        check_installed(module, "export", f"format={quote(format)}")
-    if settings.quantize is not None:
-        check_installed("ai_edge_quantizer", "export", f"quantize={quote(settings.quantize)}")
+        check_installed(module, found.extra, f"format={quote(format)}")
+    for module in found.needs_to_quantize if settings.quantize is not None else ():
+        check_installed(module, found.extra, f"quantize={quote(settings.quantize)}")
     if settings.signatures == "text":
         check_installed("tensorflow_text", "text", "signatures='text'")
     return settings
@@ -182,8 +199,8 @@ def _check_values(found: Format, options: ExportOptions) -> None:
     options.dtype = given and dtype_name(given)
     if given is not None and options.dtype not in found.dtypes:
         raise ValueError(f"dtype={quote(given)}; {found.title} has {' or '.join(found.dtypes)}.")
-    if options.quantize not in (None, *QUANTIZED):
-        raise ValueError(f"quantize={quote(options.quantize)}; {' or '.join(QUANTIZED)} is expected.")
+    if options.quantize not in (None, *found.quantized):
+        raise ValueError(f"quantize={quote(options.quantize)}; {' or '.join(found.quantized)} is expected.")
     if options.quantize is not None and options.dtype is not None:
         raise ValueError(
             f"dtype={quote(options.dtype)} and quantize={quote(options.quantize)} both say how weights are "

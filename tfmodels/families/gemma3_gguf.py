@@ -28,6 +28,15 @@ def _more(settings: GGUFSettings) -> dict[str, Any]:
     }
 
 
+def _more_settings(config: Any) -> dict[str, Any]:
+    values = {
+        "attention.sliding_window": config.sliding_window,
+        "rope.freq_base_swa": float(config.rope_local_base_freq),
+    }
+    capping = config.final_logit_softcapping
+    return values if capping is None else {**values, "final_logit_softcapping": float(capping)}
+
+
 GGUF = decoder_map(
     "gemma3",
     "Gemma3Text",
@@ -44,4 +53,5 @@ GGUF = decoder_map(
     model_type="gemma3_text",
     class_name="Gemma3ForCausalLM",
     shifted={"norm.weight": 1.0},
+    more_settings=_more_settings,
 )

@@ -34,6 +34,18 @@ def gpt2_config(settings: GGUFSettings) -> dict[str, Any]:
     }
 
 
+def _settings_of(config: Any) -> dict[str, Any]:
+    return {
+        "vocab_size": config.vocab_size,
+        "context_length": config.n_positions,
+        "embedding_length": config.n_embd,
+        "block_count": config.n_layer,
+        "feed_forward_length": config.intermediate_size,
+        "attention.head_count": config.n_head,
+        "attention.layer_norm_epsilon": float(config.layer_norm_epsilon),
+    }
+
+
 GGUF = GGUFMap(
     architecture="gpt2",
     family="GPT-2",
@@ -56,4 +68,5 @@ GGUF = GGUFMap(
         "context_length",
     ),
     config=gpt2_config,
+    settings_of=_settings_of,
 )

@@ -57,6 +57,21 @@ def gpt_neox_config(settings: GGUFSettings) -> dict[str, Any]:
     }
 
 
+def _settings_of(config: Any) -> dict[str, Any]:
+    return {
+        "vocab_size": config.vocab_size,
+        "context_length": config.max_position_embeddings,
+        "embedding_length": config.hidden_size,
+        "block_count": config.num_hidden_layers,
+        "feed_forward_length": config.intermediate_size,
+        "attention.head_count": config.num_attention_heads,
+        "attention.layer_norm_epsilon": float(config.layer_norm_eps),
+        "rope.dimension_count": config.rotary_dim,
+        "rope.freq_base": float(config.rope_parameters["rope_theta"]),
+        "use_parallel_residual": bool(config.use_parallel_residual),
+    }
+
+
 GGUF = GGUFMap(
     architecture="gptneox",
     family="GPT-NeoX",
@@ -78,4 +93,5 @@ GGUF = GGUFMap(
         *("context_length", "rope.dimension_count", "rope.freq_base"),
     ),
     config=gpt_neox_config,
+    settings_of=_settings_of,
 )

@@ -28,4 +28,8 @@ def _more(settings: GGUFSettings) -> dict[str, Any]:
     return {**biases(settings), **named}
 
 
-GGUF = decoder_map("granite", "Granite", _more, supported=_FACTORS)
+def _more_settings(config: Any) -> dict[str, Any]:
+    return {name: float(getattr(config, field)) for name, field in _FACTORS.items()}
+
+
+GGUF = decoder_map("granite", "Granite", _more, supported=_FACTORS, more_settings=_more_settings)

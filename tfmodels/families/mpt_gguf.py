@@ -40,7 +40,8 @@ def mpt_config(settings: GGUFSettings) -> dict[str, Any]:
         "expansion_ratio": number("feed_forward_length") / width,
         "max_seq_len": number("context_length"),
         "attn_config": attention,
-        "learned_pos_emb": "position_embd.weight" in settings.tensors,
+        # With ALiBi there are none, whatever the configuration says.
+        "learned_pos_emb": bias_max > 0 or "position_embd.weight" in settings.tensors,
         "no_bias": not any(name.endswith(".bias") for name in settings.tensors),
         # Stored in single precision: the shortest decimal that means the same there is what was meant.
         "layer_norm_epsilon": float(str(np.float32(number("attention.layer_norm_epsilon", kind=float)))),
@@ -49,6 +50,25 @@ def mpt_config(settings: GGUFSettings) -> dict[str, Any]:
         "eos_token_id": settings.token_id("eos"),
         "pad_token_id": settings.token_id("padding"),
     }
+
+
+def _settings_of(config: Any) -> dict[str, Any]:
+    attention = config.attn_config
+    values = {
+        "vocab_size": config.vocab_size,
+        "context_length": config.max_seq_len,
+        "embedding_length": config.d_model,
+        "block_count": config.n_layers,
+        "feed_forward_length": config.intermediate_size,
+        "attention.head_count": config.n_heads,
+        "attention.layer_norm_epsilon": float(config.layer_norm_epsilon),
+        "attention.max_alibi_bias": float(attention.alibi_bias_max) if attention.alibi else 0.0,
+    }
+    if config.num_key_value_heads != config.n_heads:
+        values["attention.head_count_kv"] = config.num_key_value_heads
+    if attention.clip_qkv:
+        values["attention.clamp_kqv"] = float(attention.clip_qkv)
+    return values
 
 
 GGUF = GGUFMap(
@@ -74,4 +94,5 @@ GGUF = GGUFMap(
         *("feed_forward_length", "context_length"),
     ),
     config=mpt_config,
+    settings_of=_settings_of,
 )

@@ -106,6 +106,9 @@ def test_the_same_model(name, tmp_path):
     again = TFAutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="model.gguf")
     assert type(again) is type(model)
     np.testing.assert_allclose(again(IDS).logits, model(IDS).logits, atol=1e-6)
+    model.export(tmp_path / "exported.gguf", "gguf", tokenizer=small_models.byte_pairs())
+    exported = TFAutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="exported.gguf")
+    np.testing.assert_allclose(exported(IDS).logits, model(IDS).logits, atol=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore:.*pooler.* did not come from the checkpoint")

@@ -9,7 +9,7 @@ from tfmodels.checkpoints.quantized.scheme import dequantize
 gguf = pytest.importorskip("gguf")
 
 # Where the float16 numbers of a block begin, if not at 0 alone.
-FLOATS = {kind: (0, 2) for kind in ("Q4_1", "Q5_1", "Q4_K", "Q5_K")}
+FLOATS = dict.fromkeys(("Q4_1", "Q5_1", "Q4_K", "Q5_K"), (0, 2))
 FLOATS |= {"Q2_K": (80, 82), "Q3_K": (108,), "Q6_K": (208,)}
 
 

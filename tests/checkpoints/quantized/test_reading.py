@@ -322,7 +322,10 @@ def test_settings_that_do_not_fit(settings, message, plain_gptq, tmp_path):
         (compressed("nvfp4-pack-quantized", symmetric=False), "in the format 'nvfp4-pack-quantized'"),
         (compressed(symmetric=False, strategy="token"), "strategy='token'; tensor, channel, group, block can be read"),
         (compressed(num_bits=8, symmetric=False), r"weight_packed is int32 \(32, 8\); int32 \(32, 16\) was expected"),
-        (compressed(symmetric=False, strategy="block", block_structure="8"), "block_structure='8'; a list of two sizes"),
+        (
+            compressed(symmetric=False, strategy="block", block_structure="8"),
+            "block_structure='8'; a list of two sizes",
+        ),
         ({**compressed(), "config_groups": {"g": {"targets": ["re:.*lm_head"]}}}, "no group .* among its targets"),
         ({"quant_method": "compressed-tensors", "format": "pack-quantized"}, "has no config_groups"),
     ],
@@ -335,7 +338,9 @@ def test_settings_of_compressed_tensors_that_do_not_fit(settings, message, order
 def test_biases_of_zeros_beside_layers_without(plain_gptq, tmp_path):
     """AutoGPTQ gave every layer one."""
     name = "model.layers.0.mlp.up_proj."
-    edit = lambda tensors, name: tensors.update({name + "bias": np.zeros(tensors[name + "scales"].shape[1], "float16")})
+    edit = lambda tensors, name: tensors.update(
+        {name + "bias": np.zeros(tensors[name + "scales"].shape[1], "float16")}
+    )
     folder = changed(plain_gptq, tmp_path / "zeros", edit)
     np.testing.assert_array_equal(logits(load("llama", folder), "llama"), logits(load("llama", plain_gptq), "llama"))
     files.edit_tensors(folder, lambda tensors: tensors[name + "bias"].fill(1))

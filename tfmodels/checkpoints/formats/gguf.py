@@ -76,8 +76,8 @@ class GGUFFile(TensorFile):
                 raise CheckpointError(
                     f"{path}: tensor {quote(stored)} belongs to no {self._map.family} model that can be read."
                 )
-            heads, parts = self._heads(name)
-            if heads and (not entry.shape or entry.shape[0] % (parts * heads)):
+            heads, count = self._heads(name)
+            if heads and (not entry.shape or entry.shape[0] % (count * heads)):
                 raise CheckpointError(
                     f"{path}: tensor {quote(stored)} has the shape {entry.shape}, whose rows are for {heads} heads."
                 )
@@ -90,17 +90,17 @@ class GGUFFile(TensorFile):
     def _heads(self, name: str) -> tuple[int, int]:
         """Number of heads of a projection whose rows are reordered, and the parts of a head; 0 for other tensors."""
         layer = name.split(".")[-2]
-        for fields, parts in ((self._map.rotated, 2), (self._map.fused, 3)):
+        for fields, count in ((self._map.rotated, 2), (self._map.fused, 3)):
             if layer in fields:
-                return self.config[fields[layer]], parts
+                return self.config[fields[layer]], count
         return 0, 1
 
     def _reordered(self, name: str, array: np.ndarray) -> np.ndarray:
         """A tensor with its rows in the order of safetensors files."""
-        heads, parts = self._heads(name)
+        heads, count = self._heads(name)
         if not heads:
             return array
-        return _unpermute(array, heads) if parts == 2 else _by_head(array, heads)
+        return _unpermute(array, heads) if count == 2 else _by_head(array, heads)
 
     def read(self, name: str) -> np.ndarray:
         array = self._reordered(name, self._elements(self._entries[name]))

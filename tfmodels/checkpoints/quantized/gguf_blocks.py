@@ -2,8 +2,8 @@
 
 Layout: `ggml-common.h` of https://github.com/ggml-org/ggml. Q8_0, Q4_0, Q4_1, Q5_0 and Q5_1 have blocks of 32 weights
 with a float16 scale, and perhaps a minimum. The K types have blocks of 256: Q4_K and Q5_K with eight scales and
-minimums of 6 bits, Q2_K with sixteen of 4 bits, Q3_K and Q6_K with sixteen scales of 6 and 8 bits; times the block's own
-float16 they are numbers that float32 holds. Weights of 2 and 3 bits take 4 here, those of 5 and 6 take 8.
+minimums of 6 bits, Q2_K with sixteen of 4 bits, Q3_K and Q6_K with sixteen scales of 6 and 8 bits; times the block's
+own float16 they are numbers that float32 holds. Weights of 2 and 3 bits take 4 here, those of 5 and 6 take 8.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from collections.abc import Callable
 import numpy as np
 
 from tfmodels.checkpoints.quantized.packed import PackedTensor, signed
-from tfmodels.checkpoints.quantized.scheme import Parts, Scheme, pack
+from tfmodels.checkpoints.quantized.scheme import Parts, Scheme, pack, unpack
 from tfmodels.checkpoints.reader import Checkpoint
+
+_BLOCK = 32  # weights of a block, but for the K types
 
 # Numbers (out, in), signed; scales (out, groups); and minimums, or None.
 _Numbers = tuple[np.ndarray, np.ndarray, "np.ndarray | None"]
@@ -29,6 +31,40 @@ def find(checkpoint: Checkpoint) -> tuple[dict[str, PackedTensor], set[str]]:
             scheme, decode = _KINDS[blocks.kind]
             found[name] = PackedTensor(scheme, checkpoint.info(name).shape, _reader(blocks.read, scheme, decode))
     return found, set(found)
+
+
+def kind_of(scheme: Scheme) -> str | None:
+    """The block type that holds weights of a scheme, but for scales beyond float16; None where there is none."""
+    plain = scheme.values == "int" and not scheme.ordered and not scheme.divided
+    if not plain or scheme.group_size is None or scheme.group_size % _BLOCK or (scheme.bits == 8 and scheme.offsets):
+        return None
+    return "Q8_0" if scheme.bits == 8 else "Q4_1" if scheme.offsets else "Q4_0"
+
+
+def encode(parts: Parts, scheme: Scheme, width: int) -> np.ndarray:
+    """Packed weights as blocks of the type that `kind_of` names: uint8 (out, bytes of a row).
+
+    Scales and minimums are rounded to float16, and no other number changes.
+    """
+    q = unpack(parts["weights"], scheme, width).T.reshape(parts["weights"].shape[1], -1, _BLOCK)
+    each = scheme.group_size // _BLOCK
+
+    def by_block(values: np.ndarray) -> np.ndarray:
+        halves = np.repeat(values.astype(np.float32).T, each, axis=1)[:, : q.shape[1]].astype("<f2")
+        return np.ascontiguousarray(halves)[..., None].view(np.uint8)
+
+    scales = parts["scales"].astype(np.float32)
+    if scheme.bits == 8:
+        fields = [by_block(scales), np.ascontiguousarray(q).view(np.uint8)]
+    else:
+        numbers = (q + np.int8(8)).view(np.uint8)
+        nibbles = numbers[..., : _BLOCK // 2] | numbers[..., _BLOCK // 2 :] << np.uint8(4)
+        fields = [by_block(scales), nibbles]
+    if scheme.offsets == "minimums":
+        fields.insert(1, by_block(parts["minimums"]))
+    elif scheme.offsets == "zeros":
+        fields.insert(1, by_block(-(parts["zeros"].astype(np.float32) + 8) * scales))
+    return np.concatenate(fields, axis=-1).reshape(len(q), -1)
 
 
 def _reader(read: Callable[[], np.ndarray], scheme: Scheme, decode: Callable[[np.ndarray], _Numbers]) -> Callable:
@@ -81,7 +117,7 @@ def _fifth_bits(words: np.ndarray) -> np.ndarray:
 
 
 def _bits_of(data: np.ndarray, count: int) -> np.ndarray:
-    """Bytes (..., n) as numbers of `count` bits, those of 32 bytes after those of the 32 before: (..., n * 8 / count)."""
+    """Bytes (..., n) as numbers of `count` bits: the low ones of 32 bytes, then their next ones, and so on."""
     shifts = np.arange(0, 8, count, dtype=np.uint8)[:, None]
     numbers = data.reshape(*data.shape[:-1], -1, 1, 32) >> shifts & np.uint8((1 << count) - 1)
     return numbers.reshape(*data.shape[:-1], -1)

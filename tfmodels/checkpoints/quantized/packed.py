@@ -57,7 +57,7 @@ class PackedCheckpoint:
         return self._packed.get(name)
 
     def is_empty_bias(self, name: str) -> bool:
-        """Whether a tensor is the bias of a quantised layer and holds zeros alone: AutoGPTQ gave one to every layer."""
+        """Whether a tensor is a quantised layer's bias of zeros, which AutoGPTQ gave to every layer."""
         layer = name.removesuffix(".bias")
         return layer != name and f"{layer}.weight" in self._packed and not np.any(self._checkpoint.read(name))
 

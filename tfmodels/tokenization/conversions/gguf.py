@@ -28,7 +28,7 @@ _QWEN2 = [
     pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
 ]
 # How text is cut before merging, by the name that the file gives.
-_PRE_TOKENIZERS = {
+PRE_TOKENIZERS = {
     "default": _GPT2,
     "gpt-2": _GPT2,
     "llama3": _LLAMA3,
@@ -64,12 +64,12 @@ def read_gguf(path: Path) -> tuple[Tokenizer, dict[str, Any]]:
         backend = _sentencepiece(path, metadata, tokens, types or [sentencepiece.NORMAL] * len(tokens))
     elif kind == "gpt2":
         name = metadata.get(_PREFIX + "pre", "default")
-        if name not in _PRE_TOKENIZERS:
+        if name not in PRE_TOKENIZERS:
             raise CheckpointError(
                 f"{path} cuts text by the rules {quote(name)}, which are unknown here; known are "
-                f"{', '.join(_PRE_TOKENIZERS)}."
+                f"{', '.join(PRE_TOKENIZERS)}."
             )
-        cut = _PRE_TOKENIZERS[name]
+        cut = PRE_TOKENIZERS[name]
         backend = _byte_level(path, metadata, tokens, types, cut)
     else:
         raise CheckpointError(f"{path} has a tokenizer of the kind {quote(kind)}; 'llama' and 'gpt2' can be read.")

@@ -1,0 +1,103 @@
+"""Perplexity of a causal language model on a list of texts: as it is, and quantised in several ways.
+
+    python tools/bench/perplexity.py MODEL TEXTS.json --cases int8 int4 int4-calibrated
+
+TEXTS.json holds a list of texts, or of dicts with a text. The first `--count` are scored; calibration takes others,
+from number 100 on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+# Name of a case -> arguments of `quantize`; CALIBRATION stands for rows of ids.
+CALIBRATION = "texts"
+CASES: dict[str, dict[str, Any]] = {
+    "int8": {"mode": "int8", "group_size": "channel", "embeddings": "int8"},
+    "int8-groups": {"mode": "int8", "group_size": 32, "embeddings": "int8"},
+    "int4": {"mode": "int4", "group_size": 32},
+    "int4-zeros": {"mode": "int4", "group_size": 32, "symmetric": False},
+    "int4-calibrated": {"mode": "int4", "group_size": 32, "calibration": CALIBRATION},
+    "int4-calibrated-zeros": {"mode": "int4", "group_size": 32, "symmetric": False, "calibration": CALIBRATION},
+    "int4-calibrated-int8": {"mode": "int4", "group_size": 32, "calibration": CALIBRATION, "embeddings": "int8"},
+}
+
+
+def texts_in(path: Path) -> list[str]:
+    """The texts in a JSON file: a list of strings, or of dicts with "text" or "story"; or such a list in a dict."""
+    found = json.loads(path.read_text())
+    found = found if isinstance(found, list) else next(iter(found.values()))
+    return [one if isinstance(one, str) else one.get("text") or one["story"] for one in found]
+
+
+def rows_of(tokenizer: Any, texts: Sequence[str], length: int) -> list[np.ndarray]:
+    """Token ids of texts, with the token that begins a text first, cut to a length."""
+    rows = []
+    for text in texts:
+        ids = np.asarray(tokenizer(text)["input_ids"])
+        first = tokenizer.bos_token_id
+        if first is not None and (not len(ids) or ids[0] != first):
+            ids = np.concatenate([[first], ids])
+        rows.append(ids[:length])
+    return rows
+
+
+def perplexity(model: Any, rows: Sequence[np.ndarray], length: int, batch: int = 10) -> float:
+    """exp of the mean loss over all tokens but the first of each row."""
+    import tensorflow as tf
+
+    signature = [tf.TensorSpec((None, length), tf.int32), tf.TensorSpec((None, length), tf.int32)]
+
+    @tf.function(autograph=False, input_signature=signature)
+    def losses(ids: Any, labels: Any) -> Any:
+        logits = tf.cast(model(input_ids=ids).logits[:, :-1], tf.float32)
+        each = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.maximum(labels[:, 1:], 0), logits)
+        return tf.reduce_sum(tf.where(labels[:, 1:] >= 0, each, 0.0))
+
+    total, count = 0.0, 0
+    for start in range(0, len(rows), batch):
+        some = rows[start : start + batch]
+        ids = np.zeros((len(some), length), np.int32)
+        labels = np.full_like(ids, -1)
+        for index, row in enumerate(some):
+            ids[index, : len(row)] = labels[index, : len(row)] = row
+        total += float(losses(ids, labels))
+        count += sum(len(row) - 1 for row in some)
+    return math.exp(total / count)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("model")
+    parser.add_argument("texts", type=Path)
+    parser.add_argument("--count", type=int, default=50, help="texts that are scored (50)")
+    parser.add_argument("--calibration", type=int, default=64, help="texts for calibration (64)")
+    parser.add_argument("--length", type=int, default=256, help="most tokens of a text (256)")
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    options = parser.parse_args()
+    from tfmodels import AutoTokenizer, TFAutoModelForCausalLM
+
+    tokenizer, texts = AutoTokenizer.from_pretrained(options.model), texts_in(options.texts)
+    scored = rows_of(tokenizer, texts[: options.count], options.length)
+    seen = rows_of(tokenizer, texts[100 : 100 + options.calibration], options.length)
+    whole = perplexity(TFAutoModelForCausalLM.from_pretrained(options.model), scored, options.length)
+    print(f"{'as it is':24} {whole:.4f}", flush=True)
+    for name in options.cases:
+        settings = {key: seen if value is CALIBRATION else value for key, value in CASES[name].items()}
+        model = TFAutoModelForCausalLM.from_pretrained(options.model)
+        start = time.perf_counter()
+        model.quantize(**settings)
+        seconds, found = time.perf_counter() - start, perplexity(model, scored, options.length)
+        print(f"{name:24} {found:.4f} {100 * (found / whole - 1):+.2f} %  ({seconds:.0f} s to make)", flush=True)
+
+
+if __name__ == "__main__":
+    main()
