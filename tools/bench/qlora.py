@@ -1,0 +1,82 @@
+"""Adapters trained on a float model and on quantised ones (QLoRA): loss on texts that were not seen, and memory.
+
+    python tools/bench/qlora.py MODEL TEXTS.json --modes int8 int4 --steps 100
+
+TEXTS.json is as for `perplexity.py`. The first 50 texts are scored, the rest train; int4 is calibrated on the first of
+those.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from tools.bench.perplexity import perplexity, rows_of, texts_in
+
+MODES: dict[str, dict[str, Any]] = {
+    "float32": {},
+    "int8": {"mode": "int8", "group_size": "channel"},
+    "int4": {"mode": "int4", "group_size": 32},
+}
+
+
+def weight_bytes(model: Any) -> int:
+    """Bytes of all of a model's variables."""
+    return sum(variable.value.numpy().nbytes for variable in model.variables)
+
+
+def batches(rows: list[np.ndarray], size: int, length: int) -> dict[str, np.ndarray]:
+    """All rows as one set of arrays, padding labelled -100, in whole batches."""
+    count = len(rows) // size * size
+    ids, labels = np.zeros((count, length), np.int32), np.full((count, length), -100, np.int32)
+    for index, row in enumerate(rows[:count]):
+        ids[index, : len(row)] = labels[index, : len(row)] = row
+    return {"input_ids": ids, "attention_mask": (labels >= 0).astype(np.int32), "labels": labels}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("model")
+    parser.add_argument("texts", type=Path)
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--rank", type=int, default=16)
+    parser.add_argument("--length", type=int, default=256, help="most tokens of a text (256)")
+    parser.add_argument("--rate", type=float, default=1e-3, help="learning rate (1e-3)")
+    options = parser.parse_args()
+    from tfmodels import AutoTokenizer, TFAutoModelForCausalLM
+    from tfmodels.training.lora import add_lora
+
+    tokenizer, texts = AutoTokenizer.from_pretrained(options.model), texts_in(options.texts)
+    scored = rows_of(tokenizer, texts[:50], options.length)
+    seen = rows_of(tokenizer, texts[50 : 50 + options.steps * options.batch], options.length)
+    whole = None
+    for mode in options.modes:
+        keras.utils.set_random_seed(0)
+        model = TFAutoModelForCausalLM.from_pretrained(options.model)
+        if MODES[mode]:
+            model.quantize(**MODES[mode], **({"calibration": seen[:32]} if mode == "int4" else {}))
+        before, size = math.log(perplexity(model, scored, options.length)), weight_bytes(model)
+        add_lora(model, r"_proj$", rank=options.rank, alpha=2.0 * options.rank)
+        rate = keras.optimizers.schedules.CosineDecay(options.rate, options.steps)
+        model.compile(keras.optimizers.Adam(rate))
+        start = time.perf_counter()
+        model.fit(batches(seen, options.batch, options.length), batch_size=options.batch, verbose=0)
+        seconds, after = time.perf_counter() - start, math.log(perplexity(model, scored, options.length))
+        whole = after if whole is None else whole
+        print(
+            f"{mode:8} {size / 1e6:6.1f} MB, loss {before:.4f} before and {after:.4f} after {options.steps} steps "
+            f"({100 * (after / whole - 1):+.2f} % of {options.modes[0]}'s), {seconds:.0f} s",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
