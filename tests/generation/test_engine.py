@@ -241,8 +241,9 @@ def test_scores_that_are_no_numbers_end_a_row():
     assert answer.finish_reason == "error" and answer.tokens == ()
 
 
-def test_first_tokens_are_told_before_others_follow(model):
+def test_first_tokens_are_told_before_others_follow(model, monkeypatch):
     """One token, one more, then several at a time; a prompt that comes later changes no other tokens."""
+    monkeypatch.setattr("tfmodels.generation.pace._LONGEST_PAUSE", 1e9)  # whatever else the machine does
     prompts = prompts_of(model, (5, 7))
     engine = Engine(model, rows=2, capacity=64, **GRAPH)
     ids, told = [engine.add(prompts[0], max_new_tokens=20)], {}
@@ -272,6 +273,57 @@ def test_steps_do_not_wait_for_xla(stories260k):
     answers = engine.run()
     assert model.programs.compilations == compiled
     assert [*got.values(), *(answers[id].tokens for id in last)] == want
+
+
+def test_few_rows_and_short_texts_have_programs_of_their_own():
+    """Whatever part of the cache a program takes, the tokens are those of `generate`, and other rows keep theirs."""
+    model = small.make("llama", "ForCausalLM", max_position_embeddings=2048)
+    model.generation_config = model.generation_config.update(eos_token_id=None)
+    prompts = prompts_of(model, (5, 30, 4, 7, 3, 9, 6, 270))
+    engine, taken = Engine(model, rows=8, capacity=2040, **GRAPH), []
+    decode = engine.slots.decode
+    engine.slots.decode = lambda *given: taken.append(given[3]) or decode(*given)
+
+    def answers(some, new):
+        ids = [engine.add(prompt, max_new_tokens=new) for prompt in some]
+        texts = dict.fromkeys(ids, ())
+        while engine.pending:
+            for event in engine.step():
+                texts[event.id] += event.tokens
+        for prompt, text in zip(some, texts.values(), strict=True):
+            assert text == alone(model, prompt, max_new_tokens=new)
+
+    answers(prompts[1:2], 12)  # one row, its text in the first part of the slots
+    answers(prompts[2:5], 9)  # three rows and one that rests
+    assert set(taken) == {(1, 256), (4, 256)}
+    answers([prompts[1][:20], *prompts[2:6]], 9)  # begins like a row that rested meanwhile
+    assert engine.stats["prefix_hits"] == 1 and taken[-1].rows == 8
+    answers(prompts[7:], 3)
+    assert taken[-1].columns == engine.slots.room
+
+
+def test_xla_compiles_for_fewer_rows_in_the_background(stories260k):
+    model = TFLlamaForCausalLM.from_pretrained(stories260k)
+    prompts = prompts_of(model, (6,) * 5)
+    engine = Engine(model, rows=3, capacity=64)
+    for prompt in prompts[:3]:
+        engine.add(prompt, max_new_tokens=6, eos_token_id=None)
+    engine.run()  # compiles for all rows
+
+    def alone_in_steps():
+        id, tokens = engine.add(prompts[3], max_new_tokens=48, eos_token_id=None), ()
+        while engine.pending:
+            tokens += sum((event.tokens for event in engine.step() if event.id == id), ())
+        return tokens
+
+    decode, taken = engine.slots.decode, []
+    engine.slots.decode = lambda *given: taken.append(given[3].rows) or decode(*given)
+    first = alone_in_steps()
+    assert taken[0] == 3
+    model.programs.wait()
+    compiled = model.programs.compilations
+    assert alone_in_steps() == first == alone(model, prompts[3], max_new_tokens=48, eos_token_id=None)
+    assert taken[-1] == 1 and model.programs.compilations == compiled
 
 
 def test_compiled(model):

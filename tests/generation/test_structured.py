@@ -74,6 +74,43 @@ def test_rows_of_the_engine_have_formats_of_their_own(stories):
     assert list(answers[free].tokens) == want.tolist()
 
 
+def test_tokens_that_must_come_are_taken_together(stories260k):
+    """What a grammar forces is told at once, and what may come then is what single steps allow."""
+    tokenizer = AutoTokenizer.from_pretrained(stories260k)
+    options = {"tokenizer": tokenizer, "vocab_size": 512, "eos_token_ids": (2,)}
+    grammar = Grammar({"type": "regex", "regex": "<<<!!!([#]|[$])"}, **options)
+    together, single = grammar.matcher(), grammar.matcher()
+    forced, words = together.upcoming(100, 4)
+    assert len(forced) == 4
+    for token in forced:
+        assert np.flatnonzero(single.allowed()).tolist() == [token]
+        single.advance(token)
+        together.advance(token)
+    more, words = together.upcoming(96, 7)
+    assert len(more) == 2
+    for token in more:
+        single.advance(token)
+    allowed = np.unpackbits(words.view(np.uint8), bitorder="little")[:512]
+    np.testing.assert_array_equal(allowed.astype(bool), single.allowed())
+    assert allowed.sum() == 2
+    # Forced tokens that were not made yet are told again.
+    again = together.upcoming(96, 7)
+    assert again[0] == more and again[1].tolist() == words.tolist()
+
+
+def test_the_engine_answers_as_generate_does(stories):
+    """The engine takes what the grammar forces in one call, `generate` asks before every token."""
+    model, tokenizer = stories
+    prompt = tokenizer.encode("Once upon a time")
+    engine = Engine(model, rows=3, capacity=160, tokenizer=tokenizer, jit_compile=False)
+    ids = [engine.add(prompt, response_format=SCHEMA, seed=seed, **SETTINGS) for seed in range(3)]
+    answers = engine.run()
+    for seed, id in enumerate(ids):
+        options = {"response_format": SCHEMA, "tokenizer": tokenizer, "seed": seed, "jit_compile": False}
+        want = np.asarray(model.generate([prompt], **options, **SETTINGS))[0, len(prompt) :]
+        assert list(answers[id].tokens) == want.tolist()
+
+
 @pytest.mark.parametrize(
     "options, message",
     [

@@ -193,6 +193,54 @@ def repeat_rows(cache: StaticCache, batch: int, times: int) -> StaticCache:
     return cache._replace(layers=tuple((repeated(key), repeated(value)) for key, value in cache.layers))
 
 
+def take_part(layers: tuple[LayerCache, ...], rows: Any, columns: int) -> tuple[LayerCache, ...]:
+    """A copy of the first positions of some rows.
+
+    Args:
+        layers: (key, value) pairs, each (batch, key_value_heads, room, head_dim).
+        rows: int32 (n,).
+        columns: number of positions, at most the room.
+
+    Returns:
+        Pairs of (n, key_value_heads, columns, head_dim).
+    """
+    return tuple(tuple(ops.take(x, rows, axis=0)[:, :, :columns] for x in pair) for pair in layers)
+
+
+def put_part(
+    layers: tuple[LayerCache, ...], part: tuple[LayerCache, ...], rows: Any, starts: Any, count: int, active: Any
+) -> tuple[LayerCache, ...]:
+    """The layers with a few positions of what `take_part` took, written back in place under XLA.
+
+    Args:
+        layers, part, rows: as of `take_part`, each row once.
+        starts: int32 (n,), the first position to write of each row; all positions exist in `part`.
+        count: positions of each row.
+        active: bool (n,), rows that are written; the others stay as they are.
+    """
+    positions = ops.expand_dims(starts, 1) + ops.arange(count, dtype="int32")
+
+    def places(x: Any, of_rows: Any) -> Any:
+        """The positions' places in a tensor whose first three axes are one, int32 (n * heads * count,)."""
+        _, heads, room, _ = x.shape
+        of_heads = ops.expand_dims(of_rows * heads, 1) + ops.arange(heads, dtype="int32")
+        return ops.reshape(ops.expand_dims(of_heads * room, 2) + ops.expand_dims(positions, 1), (-1,))
+
+    def put(whole: Any, taken: Any) -> Any:
+        head_dim = whole.shape[3]
+        flat, targets = ops.reshape(whole, (-1, head_dim)), places(whole, rows)
+        sources = places(taken, ops.arange(taken.shape[0], dtype="int32"))
+        new = ops.take(ops.reshape(taken, (-1, head_dim)), sources, axis=0)
+        written = ops.expand_dims(ops.repeat(active, whole.shape[1] * count), 1)
+        new = ops.where(written, ops.cast(new, whole.dtype), ops.take(flat, targets, axis=0))
+        return ops.reshape(ops.scatter_update(flat, ops.expand_dims(targets, 1), new), whole.shape)
+
+    return tuple(
+        tuple(put(x, taken) for x, taken in zip(pair, taken_pair, strict=True))
+        for pair, taken_pair in zip(layers, part, strict=True)
+    )
+
+
 def _merge_rows(x: Any) -> Any:
     batch, heads, length, head_dim = x.shape
     return ops.reshape(x, (-1 if batch is None else batch * heads, length, head_dim))

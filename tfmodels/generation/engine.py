@@ -7,22 +7,27 @@ answered one. What a row writes does not depend on its neighbours.
 from __future__ import annotations
 
 import collections
+import itertools
 import threading
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from keras import ops
 
 from tfmodels.generation import logits_processors as proc
 from tfmodels.generation.config import GenerationConfig
+from tfmodels.generation.pace import Pace
 from tfmodels.generation.prefix_cache import PrefixCache
 from tfmodels.generation.prompt import array_of
 from tfmodels.generation.request import MOST_LOGPROBS, Completion, EngineFull, Event, Request, check_supported
 from tfmodels.generation.row import Row, ending, token_logprobs
-from tfmodels.generation.row_settings import Kind, RowSettings, kind_of, row_settings
+from tfmodels.generation.row_inputs import RowInputs
+from tfmodels.generation.row_programs import STEPS
+from tfmodels.generation.row_settings import Kind, kind_of, limits_of, row_settings
+from tfmodels.generation.row_text import Decoded
 from tfmodels.generation.run import seed_of
-from tfmodels.generation.slots import STEPS, Decoded, Slots, Text
+from tfmodels.generation.slots import Slots
 from tfmodels.generation.stopping import StopStrings
 from tfmodels.generation.structured import Grammar, wants_grammar
 from tfmodels.utils.progress import counting
@@ -108,8 +113,8 @@ class Engine:
         # Who works holds the first lock; the second one guards what other threads change meanwhile.
         self._work = threading.RLock()
         self._lock = threading.RLock()
-        # Settings of the rows as they were last, and the requests that they belong to.
-        self._last_settings: tuple[Any, ...] = ()
+        self._inputs = RowInputs(room, model.config.vocab_size)
+        self._pace = Pace()
         # Whether the last step told first tokens and left the decoding to the next one.
         self._owes_tokens = False
 
@@ -213,11 +218,15 @@ class Engine:
         """Counts since the start: prompts, how many found a beginning in the cache, tokens, memory of the cache."""
         return {**self.prefixes.counts(), "cache_bytes": self.slots.nbytes}
 
-    def warm_up(self, kinds: Iterable[Kind] = Kind) -> None:
+    def warm_up(self, kinds: Iterable[Kind] = Kind, *, grammars: bool | None = None) -> None:
         """Compile programs before the first request, so that none waits for them later.
+
+        Afterwards every request can be served. On a CPU, programs that serve few rows or short texts faster are
+        compiled in the background; `model.programs.wait()` waits for them.
 
         Args:
             kinds: of settings; penalties and log-probabilities are `Kind.EVERYTHING`.
+            grammars: whether requests have a `response_format`; default: whether the engine has a tokenizer.
 
         Raises:
             RuntimeError: the engine has served requests already.
@@ -226,7 +235,8 @@ class Engine:
             if self.prefixes.prompts or self.pending:
                 raise RuntimeError("warm_up is for an engine that has served nothing yet: call it before add.")
             self.slots.waits = True
-            self.slots.warm_up(self._chunk_sizes, kinds, self.capacity, with_grammars=self.tokenizer is not None)
+            grammars = self.tokenizer is not None if grammars is None else grammars
+            self.slots.warm_up(self._chunk_sizes, kinds, with_grammars=grammars)
 
     def run(self, *, show_progress: bool = False) -> dict[Any, Completion]:
         """Work until all requests are answered. Returns the answers that came, by id.
@@ -343,9 +353,10 @@ class Engine:
         request = row.request
         kind, text = kind_of([request]), None
         if kind is Kind.EVERYTHING:
-            text = self.slots.text(self._ids([row]), np.asarray([len(request.prompt)], "int32"), 1)
+            text = self._inputs.text([row], 1)
         settings = row_settings([request], [row.seed], kind, self.model.config.vocab_size)
-        settings = settings._replace(allowed=self._allowed([row]))
+        limits = limits_of([self._upcoming(row, 0)], 1, self.model.config.vocab_size)
+        settings = settings._replace(limits=limits)
         if row.finish_reason is None:
             self._note([index], self.slots.choose(logits, settings, kind, text), [0])
         return size
@@ -355,73 +366,56 @@ class Engine:
     def _decode(self, streaming: bool) -> None:
         """Make tokens in every row that has its prompt; where they are streamed, only one after a row's first."""
         active = [i for i, row in enumerate(self._rows) if row is not None and row.new and not row.finish_reason]
+        found = {index: self._upcoming(self._rows[index], STEPS - 1) for index in active}
+        active = [index for index in active if not self._rows[index].finish_reason]
         if not active:
             return
-        waiting = any(row is not None and row.wants_prompt for row in self._rows)
-        least_left = min(self._rows[index].limit - len(self._rows[index].new) for index in active)
-        # Prompts that wait are run after fewer steps; a grammar says anew after every token what may follow.
-        single = any(self._rows[index].matcher is not None for index in active)
-        single |= streaming and any(len(self._rows[index].new) == 1 for index in active)
-        steps = 1 if single else STEPS // 4 if waiting else STEPS
-        if self._waiting:  # a row that ends is taken up at once
-            steps = min(steps, least_left)
-        kind, settings = self._settings([row if i in active else None for i, row in enumerate(self._rows)])
-        settings = settings._replace(allowed=self._allowed(self._rows))
-        before = {index: self._rows[index].new[-1] for index in active}
-        decoded = self.slots.decode(self._counts(active, steps), settings, kind, self._text(active, kind))
-        for index in active:
+        lefts = {i: self._rows[i].left if found[i] is None else len(found[i][0]) + 1 for i in active}
+        steps = self._pace.steps(
+            [self._rows[index] for index in active],
+            list(lefts.values()),
+            streaming=streaming,
+            has_prompts=any(row is not None and row.wants_prompt for row in self._rows),
+            has_waiting=bool(self._waiting),
+        )
+        kind = kind_of([self._rows[index].request for index in active])
+        lengths = [len(content.tokens) for content in self.prefixes.rows]
+        # A row that ends writes once more behind its last token.
+        longest = max(lengths[index] for index in active) + steps + 1
+        is_limited = any(found[index] is not None for index in active)
+        size = self.slots.size_for(len(active), longest, kind, is_limited)
+        if size == self.slots.whole:
+            places = list(range(len(self._rows)))
+        else:  # with rows that rest, up to the program's number
+            resting = (index for index in range(len(self._rows)) if index not in active)
+            places = [*active, *itertools.islice(resting, size.rows - len(active))]
+        rows = [self._rows[index] if index in active else None for index in places]
+        limits = limits_of(
+            [found.get(i) if i in active else None for i in places], STEPS, self.model.config.vocab_size
+        )
+        settings = self._inputs.settings(rows, kind)._replace(limits=limits)
+        lefts = [min(lefts.get(index, 0), steps) for index in places]
+        counts = self._inputs.counts(rows, [lengths[index] for index in places], lefts)
+        before, started = {index: self._rows[index].new[-1] for index in active}, time.monotonic()
+        text = self._inputs.text(rows, STEPS) if kind is Kind.EVERYTHING else None
+        decoded = self.slots.decode(np.asarray(places), counts, settings, size, kind, text)
+        self._pace.note(time.monotonic() - started, steps)
+        places_of = {index: places.index(index) for index in active}
+        for index, place in places_of.items():
             # The last token has not been run yet.
-            made = decoded.tokens[index, : decoded.made[index]].tolist()
+            made = decoded.tokens[place, : decoded.made[place]].tolist()
             self.prefixes.rows[index].tokens += [before[index], *made[:-1]] if made else []
-        self._note(active, decoded, active)
+        self._note(active, decoded, list(places_of.values()))
 
-    def _settings(self, rows: Sequence[Row | None]) -> tuple[Kind, RowSettings]:
-        """The rows' kind of programs and their settings, which stay the same while the rows do."""
-        if not self._last_settings or self._last_settings[0] != rows:
-            requests = [None if row is None else row.request for row in rows]
-            kind = kind_of(requests)
-            seeds = [0 if row is None else row.seed for row in rows]
-            settings = row_settings(requests, seeds, kind, self.model.config.vocab_size)
-            self._last_settings = (list(rows), kind, settings)
-        return self._last_settings[1:]
-
-    def _allowed(self, rows: Sequence[Row | None]) -> Any:
-        """Which tokens may come next in each row, bool (rows, vocab_size); None where nothing is limited."""
-        if all(row is None or row.matcher is None for row in rows):
+    def _upcoming(self, row: Row, most: int) -> tuple[Sequence[int], np.ndarray] | None:
+        """What a row's grammar lets come next, as `Matcher.upcoming` tells it; None where it has none."""
+        if row.matcher is None:
             return None
-        allowed = np.ones((len(rows), self.model.config.vocab_size), bool)
-        for index, row in enumerate(rows):
-            if row is not None and row.matcher is not None and row.finish_reason is None:
-                try:
-                    allowed[index] = row.matcher.allowed(row.limit - len(row.new))
-                except Exception as error:  # of this request's grammar; the other rows go on
-                    row.fail(error)
-        return ops.convert_to_tensor(allowed)
-
-    def _counts(self, active: Sequence[int], steps: int) -> np.ndarray:
-        """Return the state of every row, as `Slots.decode` takes it."""
-        counts = np.zeros((4, len(self._rows)), "int32")
-        counts[1] = [len(content.tokens) for content in self.prefixes.rows]
-        for index in active:
-            row = self._rows[index]
-            made = len(row.new)
-            counts[:, index] = row.new[-1], counts[1, index], made, min(row.limit - made, steps)
-        return counts
-
-    def _text(self, active: Sequence[int], kind: Kind) -> Text | None:
-        if kind is not Kind.EVERYTHING:
+        try:
+            return row.matcher.upcoming(row.left, most)
+        except Exception as error:  # of this request's grammar; the other rows go on
+            row.fail(error)
             return None
-        rows = [row if index in active else None for index, row in enumerate(self._rows)]
-        prompt_lengths = [0 if row is None else len(row.request.prompt) for row in rows]
-        return self.slots.text(self._ids(rows), np.asarray(prompt_lengths, "int32"), STEPS)
-
-    def _ids(self, rows: Sequence[Row | None]) -> np.ndarray:
-        """The tokens of rows so far, int32 (rows, capacity), from column 0 on."""
-        ids = np.zeros((len(rows), self.capacity), "int32")
-        for of_row, row in zip(ids, rows, strict=True):
-            tokens = () if row is None else (*row.request.prompt, *row.new)
-            of_row[: len(tokens)] = tokens
-        return ids
 
     def _note(self, rows: Sequence[int], decoded: Decoded, places: Sequence[int]) -> None:
         """Hand new tokens to their rows; `places` are the rows' in what was decoded."""

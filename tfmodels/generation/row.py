@@ -61,6 +61,11 @@ class Row:
         """Whether a part of the prompt has not been run."""
         return self.run < len(self.request.prompt)
 
+    @property
+    def left(self) -> int:
+        """New tokens that it may still make."""
+        return self.limit - len(self.new)
+
     def fail(self, error: Exception) -> None:
         """End the row because of an error in its own work."""
         self.finish_reason, self._error = "error", describe(error)

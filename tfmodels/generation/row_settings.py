@@ -35,6 +35,24 @@ class Kind(enum.Enum):
         return (), proc.WARPERS if self is Kind.SAMPLING else ()
 
 
+class Limits(NamedTuple):
+    """What the grammars of rows let come next.
+
+    Fields:
+        forced: int32 (rows, steps), the tokens that come first, whatever the model says; -1 behind them.
+        words: int32 (rows, ceil(vocab_size / 32)), a bit for each token that may come then, the lowest first.
+    """
+
+    forced: Any
+    words: Any
+
+    def allowed(self, vocab_size: int) -> Any:
+        """Which tokens may come behind the forced ones, bool (rows, vocab_size)."""
+        bits = ops.right_shift(ops.expand_dims(self.words, 2), ops.arange(32, dtype="int32"))
+        flat = ops.reshape(ops.bitwise_and(bits, 1), (self.words.shape[0], -1))
+        return ops.cast(flat[:, :vocab_size], "bool")
+
+
 class RowSettings(NamedTuple):
     """Settings of every row.
 
@@ -44,7 +62,7 @@ class RowSettings(NamedTuple):
         eos: int32 (rows, n), -1 where there is none.
         processors: inputs of the kind's processors, each with an axis of rows.
         bias: float32 (rows, vocab_size), added to the model's scores; None for the kinds that have none.
-        allowed: bool (rows, vocab_size), tokens that may come next; None for all.
+        limits: `Limits`, or None where no row has a grammar.
     """
 
     do_sample: Any
@@ -52,7 +70,7 @@ class RowSettings(NamedTuple):
     eos: Any
     processors: Any
     bias: Any = None
-    allowed: Any = None
+    limits: Any = None
 
 
 def kind_of(requests: Sequence[Request | None]) -> Kind:
@@ -67,6 +85,18 @@ def kind_of(requests: Sequence[Request | None]) -> Kind:
         if request.config.do_sample:
             kinds.append(Kind.SAMPLING)
     return kinds[-1]
+
+
+def limits_of(found: Sequence[tuple[Sequence[int], np.ndarray] | None], steps: int, vocab_size: int) -> Limits | None:
+    """Limits of rows, from what `Matcher.upcoming` tells of each; None where a row has no grammar."""
+    if all(one is None for one in found):
+        return None
+    forced = np.full((len(found), steps), -1, "int32")
+    words = np.full((len(found), -(-vocab_size // 32)), -1, "int32")
+    for row, one in enumerate(found):
+        if one is not None:
+            forced[row, : len(one[0])], words[row] = one
+    return Limits(ops.convert_to_tensor(forced), ops.convert_to_tensor(words))
 
 
 def row_settings(requests: Sequence[Request | None], seeds: Sequence[int], kind: Kind, vocab_size: int) -> RowSettings:

@@ -9,7 +9,7 @@ import copy
 import functools
 import json
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,29 +67,36 @@ class Grammar:
         problem = problem or library.LLMatcher.validate_grammar(grammar, reader)
         if problem:
             raise ValueError(f"response_format={quote(response_format)} cannot be met: {problem[:300]}")
-        self._ends = np.isin(np.arange(vocab_size), eos_token_ids)
+        self._vocab_size = vocab_size
+        self._ends = _set_of(token for token in eos_token_ids if token < vocab_size)
         self._closing = closing if response_format["type"] in ("json_object", "json_schema") else ()
 
     def matcher(self) -> Matcher:
         """The state of an answer without tokens."""
-        return Matcher(self._start.deep_copy(), self._ends, self._closing)
+        return Matcher(self._start.deep_copy(), self._vocab_size, self._ends, self._closing)
 
 
 class Matcher:
     """The state of a grammar after the tokens of an answer so far.
 
+    Sets of tokens are integers here, with a bit for every token.
+
     Args:
         state: llguidance's matcher.
-        ends: bool (vocab_size,), the tokens that end an answer.
-        closing: the same for tokens that end parts of it, those first that are to be taken first; empty where
-            nothing is known of them.
+        vocab_size: number of tokens.
+        ends: the tokens that end an answer.
+        closing: the tokens that end parts of it, a set for each kind, those first that are to be taken first; empty
+            where nothing is known of them.
     """
 
-    def __init__(self, state: Any, ends: np.ndarray, closing: Sequence[np.ndarray] = ()):
+    def __init__(self, state: Any, vocab_size: int, ends: int, closing: Sequence[int] = ()):
         self._state = state
+        self._vocab_size = vocab_size
         self._ends = ends
         self._closing = closing
         self._closes = False
+        # Tokens that `upcoming` has told, and that `advance` has not been given yet.
+        self._ahead: tuple[int, ...] = ()
         # Tokens to the end when it was looked for first, and the tokens left at which it is looked for again.
         self._distance: int | None = None
         self._look_at = 0
@@ -103,7 +110,9 @@ class Matcher:
 
     def advance(self, token: int) -> None:
         """Go on by a token."""
-        if not self._state.is_stopped():
+        if self._ahead:
+            self._ahead = self._ahead[1:]
+        elif not self._state.is_stopped():
             self._state.consume_token(token)
 
     def allowed(self, left: int | None = None) -> np.ndarray:
@@ -112,21 +121,43 @@ class Matcher:
         Args:
             left: tokens that may still come, this one included; None for any number.
         """
+        words = self.words(self._allowed(left)).view(np.uint8)
+        return np.unpackbits(words, count=self._vocab_size, bitorder="little").view(bool)
+
+    def upcoming(self, left: int, most: int) -> tuple[tuple[int, ...], np.ndarray]:
+        """The tokens that must come next, whatever the model says, and those that may come after them.
+
+        Args:
+            left: tokens that may still come.
+            most: tokens that must come at most.
+
+        Returns:
+            Token ids, and the tokens after them as `words`.
+        """
+        while True:
+            mask = self._allowed(left - len(self._ahead))
+            is_single = mask & (mask - 1) == 0
+            if len(self._ahead) >= most or not is_single or mask & self._ends or not mask:
+                return self._ahead, self.words(mask)
+            token = _lowest(mask)
+            self._state.consume_token(token)
+            self._ahead = (*self._ahead, token)
+
+    def words(self, mask: int) -> np.ndarray:
+        """A set of tokens as int32 (ceil(vocab_size / 32),), a bit for every token, the lowest first."""
+        return np.frombuffer(mask.to_bytes(4 * -(-self._vocab_size // 32), "little"), np.int32)
+
+    def _allowed(self, left: int | None) -> int:
         if self._state.is_stopped():
             return self._ends
         if left is not None and self._closing and not self._closes:
             self._closes = self._must_close(left)
-        return self._soonest(self._state) if self._closes else self._mask(self._state)
+        return self._soonest(self._state) if self._closes else _mask(self._state)
 
-    def _mask(self, state: Any) -> np.ndarray:
-        mask = np.frombuffer(state.compute_bitmask(), np.uint8)
-        return np.unpackbits(mask, count=len(self._ends), bitorder="little").view(bool)
-
-    def _soonest(self, state: Any) -> np.ndarray:
+    def _soonest(self, state: Any) -> int:
         """The allowed tokens that end the answer soonest."""
-        mask = self._mask(state)
-        found = (mask & tokens for tokens in (self._ends, *self._closing))
-        return next((some for some in found if some.any()), mask)
+        mask = _mask(state)
+        return next((mask & tokens for tokens in (self._ends, *self._closing) if mask & tokens), mask)
 
     def _must_close(self, left: int) -> bool:
         """Whether the answer must come to its end now to be whole in time."""
@@ -147,9 +178,22 @@ class Matcher:
         """Tokens that end the answer from here; more than `_LONGEST_END` where there is no such end."""
         state, count = self._state.deep_copy(), 0
         while not state.is_stopped() and count <= _LONGEST_END:
-            state.consume_token(int(np.argmax(self._soonest(state))))
+            state.consume_token(_lowest(self._soonest(state)))
             count += 1
         return count
+
+
+def _mask(state: Any) -> int:
+    return int.from_bytes(state.compute_bitmask(), "little")
+
+
+def _lowest(tokens: int) -> int:
+    """The lowest token of a set."""
+    return (tokens & -tokens).bit_length() - 1
+
+
+def _set_of(tokens: Iterable[int]) -> int:
+    return sum(1 << token for token in set(tokens))
 
 
 class GrammarProcessor:
@@ -226,7 +270,7 @@ def wants_grammar(response_format: Any) -> bool:
 _READERS: weakref.WeakKeyDictionary[Any, dict[Any, Any]] = weakref.WeakKeyDictionary()
 
 
-def _reader_of(tokenizer: Any, vocab_size: int, eos_token_ids: tuple[int, ...]) -> tuple[Any, tuple[np.ndarray, ...]]:
+def _reader_of(tokenizer: Any, vocab_size: int, eos_token_ids: tuple[int, ...]) -> tuple[Any, tuple[int, ...]]:
     known = _READERS.setdefault(tokenizer, {})
     key = (len(tokenizer), vocab_size, eos_token_ids)  # its tokens may become more
     if key not in known:
@@ -235,10 +279,8 @@ def _reader_of(tokenizer: Any, vocab_size: int, eos_token_ids: tuple[int, ...]) 
 
 
 @functools.lru_cache(maxsize=4)
-def _reader(
-    tokenizer_json: str, vocab_size: int, eos_token_ids: tuple[int, ...]
-) -> tuple[Any, tuple[np.ndarray, ...]]:
+def _reader(tokenizer_json: str, vocab_size: int, eos_token_ids: tuple[int, ...]) -> tuple[Any, tuple[int, ...]]:
     """The tokenizer as llguidance reads it, which takes a second for large ones, and its tokens of `_CLOSING`."""
     reader = _library().LLTokenizer(tokenizer_json, n_vocab=vocab_size, eos_token=list(eos_token_ids))
     texts = [reader.decode_bytes([token]) for token in range(vocab_size)]
-    return reader, tuple(np.array([text == closing for text in texts]) for closing in _CLOSING)
+    return reader, tuple(_set_of(token for token, text in enumerate(texts) if text == closing) for closing in _CLOSING)

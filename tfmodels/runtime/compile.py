@@ -18,8 +18,8 @@ from tfmodels.utils.warn import warn
 
 DEFAULT_LIMIT = 64
 
-# A plain graph that has run so often is worth being compiled by XLA.
-_OFTEN = 4
+OFTEN = 4
+"""A plain graph that has run so often is worth being compiled by XLA."""
 
 
 class ProgramCache:
@@ -117,10 +117,21 @@ class ProgramCache:
         with self._lock:
             self._plain_runs[full_key] = runs = self._plain_runs.get(full_key, 0) + 1
         result = self._program((*full_key[:1], False, *full_key[2:]), plain, False)(*arguments)
-        if runs == _OFTEN:
-            self._program(full_key, function, True)
-            self._background.submit(_compilation(weakref.ref(self), full_key, stand_ins(arguments)))
+        if runs == OFTEN:
+            self.prepare(key, function, *arguments)
         return result
+
+    def prepare(self, key: Hashable, function: Callable, *arguments: Any) -> None:
+        """Compile a program by XLA in the background, as `run_at_once` does, whose calls take the same arguments."""
+        full_key = _full_key(key, arguments, True)
+        if full_key in self._ready:
+            return
+        self._program(full_key, function, True)
+        self._background.submit(_compilation(weakref.ref(self), full_key, stand_ins(arguments)))
+
+    def is_ready(self, key: Hashable) -> bool:
+        """Whether a program of this key has run, or was compiled in the background, for arguments of any shapes."""
+        return any(full_key[0] == key for full_key in tuple(self._ready))
 
     def wait(self) -> None:
         """Wait until nothing is compiled in the background."""

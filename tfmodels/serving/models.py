@@ -13,7 +13,6 @@ from tfmodels.serving.token_texts import TokenTexts
 from tfmodels.utils.text import quote
 
 DEFAULT_ROWS = 8
-_WARM_UP_TOKENS = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,17 +101,10 @@ class LanguageModel:
         )
 
     def warm_up(self) -> None:
-        """Compile what most requests need: short prompts, greedy and drawn tokens."""
-        for settings in ({"do_sample": True, "seed": 0, "top_k": 0}, {"do_sample": False}):
-            self.engine.add([0], max_new_tokens=_WARM_UP_TOKENS, eos_token_id=None, **settings)
-            self.engine.run()
-        size = 17
-        while size < min(self.engine.chunk, self.capacity - 1):
-            # Prompts that begin otherwise: what a row has computed is not computed again.
-            self.engine.add([size % self.model.config.vocab_size] * size, max_new_tokens=1, do_sample=False)
-            self.engine.run()
-            size = 2 * size - 1
-        self.restart()
+        """Compile what most requests need: prompts of all lengths, greedy and drawn tokens."""
+        from tfmodels.generation.row_settings import Kind
+
+        self.engine.warm_up((Kind.SAMPLING, Kind.GREEDY), grammars=False)
 
     def score(self, ids: Sequence[int], best: int) -> list[Any]:
         """The log probabilities of a text's own tokens, as `scoring.score` gives them."""

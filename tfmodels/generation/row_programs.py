@@ -1,0 +1,193 @@
+"""The programs of the engine's rows: a chunk of a prompt, a few tokens of several rows, a copy of a row.
+
+They take the cache as (key, value) pairs per layer, each (rows, key_value_heads, room, head_dim), and return it anew.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from keras import ops
+
+from tfmodels.cache import kv
+from tfmodels.generation import logits_processors as proc
+from tfmodels.generation.row_settings import Kind, RowSettings
+from tfmodels.generation.row_text import Text, recorded
+from tfmodels.generation.sampling import choose_tokens
+from tfmodels.generation.sizes import Size
+from tfmodels.generation.step import while_loop
+from tfmodels.layers.columns import take_columns
+from tfmodels.layers.tokens import TokenInputs
+from tfmodels.runtime.lowering import Lowering
+
+STEPS = 8
+"""Decoding steps at most in one call of the device, which share its overhead."""
+
+
+class Rows(NamedTuple):
+    """The state of decoding.
+
+    Fields:
+        layers: per layer (key, value), each (rows, key_value_heads, room, head_dim).
+        tokens: int32 (rows,), each row's last token, which is not in the cache yet.
+        lengths: int32 (rows,), tokens in the cache.
+        made: int32 (rows,), new tokens so far.
+        left: int32 (rows,), new tokens still to make in this call; 0 for rows that rest.
+        output: int32 (rows, steps), the tokens of this call.
+        step: int32 scalar, steps of this call so far.
+        text: what `Kind.EVERYTHING` knows beside, or None.
+    """
+
+    layers: Any
+    tokens: Any
+    lengths: Any
+    made: Any
+    left: Any
+    output: Any
+    step: Any
+    text: Any = None
+
+
+class RowPrograms:
+    """What the programs compute. It does not hold the cache, so that a program outlives the engine it was made for.
+
+    Args:
+        model: a causal language model.
+        whole: the size of the cache.
+    """
+
+    def __init__(self, model: Any, whole: Size):
+        self.model = model
+        self.whole = whole
+
+    def prefill(
+        self, lowering: Lowering, layers: Any, ids: Any, row: Any, start: Any, last: Any, *, columns: int
+    ) -> tuple[Any, Any]:
+        """Run a chunk of a prompt in one row, within its first `columns` slots. Returns the layers and the logits.
+
+        Args:
+            ids: int32 (1, size), the chunk.
+            row, start, last: int32 scalars, the row, the chunk's first slot, and the chunk's last token that counts.
+        """
+        rows, size = ops.reshape(row, (1,)), ids.shape[1]
+        own = kv.take_part(layers, rows, columns)
+        positions = start + ops.expand_dims(ops.arange(size, dtype="int32"), 0)
+        tokens = TokenInputs(ids, positions=positions)
+        hidden, cache = self.model.backbone.step(tokens, kv.StaticCache(own, start), lowering=lowering)
+        layers = kv.put_part(layers, cache.layers, rows, ops.reshape(start, (1,)), size, ops.ones((1,), "bool"))
+        logits = self.model.to_logits(ops.take(hidden, ops.reshape(last, (1,)), axis=1), lowering)
+        return layers, ops.cast(logits[:, -1], "float32")
+
+    def copy(self, lowering: Lowering, layers: Any, source: Any, target: Any) -> tuple[Any, None]:
+        """Copy a row's keys and values to another row."""
+        copied = tuple(tuple(ops.slice_update(x, (target, 0, 0, 0), _row(x, source)) for x in pair) for pair in layers)
+        return copied, None
+
+    def first(
+        self, lowering: Lowering, logits: Any, settings: RowSettings, made: Any, text: Text | None, *, kind: Kind
+    ) -> tuple[Any, Text | None]:
+        """Choose the first token of one row from logits (1, vocab_size)."""
+        tokens = self._choose(logits, settings, made, text, kind)
+        return tokens, None if text is None else recorded(text, logits, tokens, text.prompt_lengths, 0)
+
+    def _choose(self, logits: Any, settings: RowSettings, made: Any, text: Text | None, kind: Kind) -> Any:
+        """The next token of every row, int32 (rows,), from logits (rows, vocab_size)."""
+        scores, context = logits, None
+        rules, warpers = kind.processors
+        bound = proc.bind((*rules, *warpers), settings.processors)
+        if settings.bias is not None:
+            scores = scores + settings.bias
+        if settings.limits is not None:
+            scores = ops.where(settings.limits.allowed(scores.shape[1]), scores, -np.inf)
+        if text is not None:
+            prompt_lengths = ops.expand_dims(text.prompt_lengths, 1)
+            end = prompt_lengths + ops.expand_dims(made, 1)
+            context = proc.Context(text.ids, start=0, end=end, prompt_end=prompt_lengths, attended=None)
+        for processor in bound[: len(rules)]:
+            scores = processor(context, scores)
+        best = choose_tokens(scores, do_sample=False, seed=0, step=0)
+        if not warpers:
+            return best
+        for processor in bound[len(rules) :]:
+            scores = processor(context, scores)
+        drawn = choose_tokens(scores, do_sample=True, seed=settings.seeds, step=made)
+        return ops.where(settings.do_sample, drawn, best)
+
+    def decode(
+        self,
+        lowering: Lowering,
+        layers: Any,
+        numbers: Any,
+        settings: RowSettings,
+        text: Text | None,
+        *,
+        size: Size,
+        kind: Kind,
+    ) -> tuple[Any, Any]:
+        """Make tokens in some rows.
+
+        Args:
+            numbers: int32 (5, n), the fields `tokens`, `lengths`, `made` and `left` of `Rows`, and the rows' places.
+            settings, text: of these rows.
+            size: n rows, and the slots that their texts need.
+            kind: of settings.
+
+        Returns:
+            The layers; and the tokens (n, STEPS), how many are new (n,), and the text after them.
+        """
+        tokens, lengths, made, left, places = (numbers[index] for index in range(5))
+        output, step = ops.zeros((size.rows, STEPS), "int32"), ops.convert_to_tensor(0, "int32")
+        own = layers if size == self.whole else kv.take_part(layers, places, size.columns)
+        rows = Rows(own, tokens, lengths, made, left, output, step, text)
+        rows = self._loop(lowering, rows, settings, kind)
+        if size == self.whole:
+            layers = rows.layers
+        else:
+            starts = ops.minimum(lengths, size.columns - STEPS)
+            layers = kv.put_part(layers, rows.layers, places, starts, STEPS, left > 0)
+        return layers, (rows.output, rows.made - made, rows.text)
+
+    def _loop(self, lowering: Lowering, rows: Rows, settings: RowSettings, kind: Kind) -> Rows:
+        count = rows.tokens.shape[0]
+
+        def wants_more(rows: Rows) -> Any:
+            return ops.any(rows.left > 0)
+
+        def turn(rows: Rows) -> Rows:
+            inputs = TokenInputs(
+                ops.expand_dims(ops.maximum(rows.tokens, 0), 1), positions=ops.expand_dims(rows.lengths, 1)
+            )
+            cache = kv.split_rows(kv.StaticCache(rows.layers, rows.lengths), count)
+            hidden, cache = self.model.backbone.step(inputs, cache, lowering=lowering)
+            logits = ops.cast(self.model.to_logits(hidden, lowering)[:, -1], "float32")
+            active = rows.left > 0
+            chosen = self._choose(logits, settings, rows.made, rows.text, kind)
+            if settings.limits is not None:
+                forced = take_columns(settings.limits.forced, rows.step, 1)[:, 0]
+                chosen = ops.where(ops.minimum(forced, chosen) >= 0, forced, chosen)  # scores may be no numbers
+            tokens = ops.where(active, chosen, rows.tokens)
+            ended = ops.any(ops.equal(ops.expand_dims(tokens, 1), settings.eos), axis=1)
+            one = ops.cast(active, "int32")
+            text = rows.text
+            if text is not None:
+                text = recorded(text, logits, tokens, text.prompt_lengths + rows.made, rows.step)
+            return Rows(
+                layers=kv.merge_rows(cache).layers,
+                tokens=tokens,
+                lengths=rows.lengths + one,
+                made=rows.made + one,
+                left=ops.where(ended, 0, rows.left - one),
+                output=ops.slice_update(rows.output, (0, rows.step), ops.expand_dims(tokens, 1)),
+                step=rows.step + 1,
+                text=text,
+            )
+
+        merged = kv.merge_rows(kv.StaticCache(rows.layers, rows.lengths)).layers
+        rows = while_loop(wants_more, turn, rows._replace(layers=merged))
+        return rows._replace(layers=kv.split_rows(kv.StaticCache(rows.layers, rows.lengths), count).layers)
+
+
+def _row(layer: Any, index: Any) -> Any:
+    """One row of a layer, (1, ...). XLA would compile a slice anew for every index."""
+    return ops.take(layer, ops.reshape(index, (1,)), axis=0)
