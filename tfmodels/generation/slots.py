@@ -198,7 +198,7 @@ class Slots:
         """Compile programs by running them for rows that rest; row 0 is written to.
 
         The programs of all rows and slots serve everything. The smaller ones are compiled in the background where
-        that is possible, and right away elsewhere.
+        that is possible; elsewhere only those for short texts, as they are waited for.
 
         Args:
             sizes: of the chunks of prompts.
@@ -213,10 +213,13 @@ class Slots:
             settings, text = self._neutral(1, 1, kind, limited)
             self.choose(logits, settings, kind, text)
             self._run_resting(self.whole, kind, limited)
-        in_background = starts_as_graph(self.jit_compile, self.lowering)
+        in_background, fewest = starts_as_graph(self.jit_compile, self.lowering), column_counts(self.room)[0]
         for size in self.sizes[:-1]:
             for kind, limited in variants:
-                (self._prepare_decode if in_background else self._run_resting)(size, kind, limited)
+                if in_background:
+                    self._prepare_decode(size, kind, limited)
+                elif size.columns == fewest:
+                    self._run_resting(size, kind, limited)
 
     def _run_resting(self, size: Size, kind: Kind, limited: bool) -> None:
         settings, text = self._neutral(size.rows, STEPS, kind, limited)

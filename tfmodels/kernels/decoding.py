@@ -163,12 +163,12 @@ def _with_more_rows(x: Any, matrix: Any) -> Any:
 
 
 def serves_table(x: Any, table: Any, target: str | None) -> bool:
-    """Whether `table_scores` is the faster form for x (batch, 1, dim) and table (size, dim)."""
+    """Whether `table_scores` is the faster form for x (batch, length, dim) and table (size, dim)."""
     batch, length, _ = x.shape
-    if length != 1 or batch is None or batch > _ROWS:
+    if batch is None or length is None or batch * length > _ROWS:
         return False
     if target == "triton":
-        return triton_decoding.serves_matvec(batch, backend.standardize_dtype(x.dtype), table)
+        return length == 1 and triton_decoding.serves_matvec(batch, backend.standardize_dtype(x.dtype), table)
     return target == "cpu" and backend.standardize_dtype(table.dtype) != "int8"
 
 
@@ -176,26 +176,26 @@ def table_scores(x: Any, table: Any, scale: Any = None, *, target: str) -> Any:
     """A few rows times every row of a table, where `serves_table` says so.
 
     Args:
-        x: (batch, 1, dim).
+        x: (batch, length, dim).
         table: (size, dim), in the dtype of x; for the target "triton" also int8.
         scale: (size,), by which scores are divided, or None.
         target: as in `Lowering`.
 
     Returns:
-        (batch, 1, size).
+        (batch, length, size).
     """
-    batch, _, dim = x.shape
-    size = table.shape[0]
+    batch, length, dim = x.shape
+    rows, size = batch * length, table.shape[0]
     if target == "triton":
-        product = triton_decoding.table_product(ops.reshape(x, (batch, dim)), table)
+        product = triton_decoding.table_product(ops.reshape(x, (rows, dim)), table)
         product = product if scale is None else product / ops.cast(scale, "float32")
-        return ops.cast(ops.expand_dims(product, 1), x.dtype)
-    columns = ops.transpose(ops.reshape(x, (batch, dim)))
-    if batch > 1:
-        # Read along its rows, as (size, batch); without the barriers XLA would turn the product around again.
+        return ops.cast(ops.reshape(product, (batch, length, size)), x.dtype)
+    columns = ops.transpose(ops.reshape(x, (rows, dim)))
+    if rows > 1:
+        # Read along its rows, as (size, rows); without the barriers XLA would turn the product around again.
         (columns,) = barrier(columns)
         (product,) = barrier(ops.matmul(table, columns))
-        return ops.expand_dims(ops.transpose(product), 1)
+        return ops.reshape(ops.transpose(product), (batch, length, size))
     parts = next((n for n in (8, 4, 2) if size % n == 0), 1)
     blocks = ops.reshape(table, (parts, size // parts, dim))
     return ops.reshape(ops.matmul(blocks, ops.broadcast_to(columns, (parts, dim, 1))), (1, 1, size))
