@@ -28,6 +28,10 @@ from tfmodels.runtime.compile import OFTEN
 from tfmodels.runtime.lowering import Lowering
 
 
+# A plain graph is traced for a size that would have served so often.
+_LONGED_FOR = 8 * OFTEN
+
+
 class Slots:
     """A cache of rows, and the programs that fill it.
 
@@ -101,19 +105,20 @@ class Slots:
             sizes: that serve, the best first.
             prepare: compiles a size in the background.
         """
-        best = sizes[0]
+        best, largest = sizes[0], sizes[-1]
         ready = next((size for size in sizes if self.model.programs.is_ready(self._key(name, (size, key)))), None)
-        if ready is None:
-            # Where a call waits for XLA, one program for texts of all lengths saves the wait for another.
-            return best if not self.waits else max(size for size in sizes if size.rows == best.rows)
-        if ready != best and not self.waits:
+        if self.waits:
+            # One program for texts of all lengths saves the wait for another.
+            return ready or max(size for size in sizes if size.rows == best.rows)
+        if ready != best:
             self._wishes[name, best, key] += 1
-            if self._wishes[name, best, key] == OFTEN:
-                if not self.jit_compile:
-                    return best
-                if self._starts_as_graph():
-                    prepare(best)
-        return ready
+            wishes = self._wishes[name, best, key]
+            if wishes == OFTEN and self._starts_as_graph():
+                prepare(best)
+            # A plain graph is traced while everybody waits.
+            if wishes > _LONGED_FOR and not self.jit_compile:
+                return best
+        return ready or largest
 
     def prefill(self, row: int, tokens: list[int], start: int, size: int) -> np.ndarray:
         """Run tokens of a prompt that stand at `start`. Returns the logits after the last, float32 (vocab_size,).
