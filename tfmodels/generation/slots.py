@@ -27,7 +27,6 @@ from tfmodels.generation.step import lowering_for, starts_as_graph, traced
 from tfmodels.runtime.compile import OFTEN
 from tfmodels.runtime.lowering import Lowering
 
-
 # A plain graph is traced for a size that would have served so often.
 _LONGED_FOR = 8 * OFTEN
 
