@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tools.fuzz import engine
+from tools.fuzz import command, engine
 from tools.fuzz.kind import Kind
 from tools.fuzz.kinds import KINDS
 
@@ -69,3 +69,32 @@ def test_hangs_deaths_and_other_errors_are_seen(monkeypatch):
     outcomes = {failure.number: failure.outcome for failure in failures}
     assert outcomes == {0: "hang", 1: "died", 2: "undocumented", 3: "unnamed", 4: "undocumented", 5: "memory"}
     assert counts["refused"] == counts["read"] == 1
+
+
+def test_a_log_lets_a_run_go_on(monkeypatch, tmp_path):
+    read = []
+
+    def run(kind, seed, numbers):
+        numbers = list(numbers)
+        read.extend(numbers)
+        if 6 in numbers:
+            raise KeyboardInterrupt
+        return command.collections.Counter(read=len(numbers)), [command.Failure(kind, numbers[0], "hang", "long")]
+
+    monkeypatch.setattr(command, "run", run)
+    monkeypatch.setattr(command, "PART", 3)
+    log = tmp_path / "log.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        command.in_parts("flax", 1, 8, log)
+    assert read == list(range(8))
+    read.clear()
+    monkeypatch.setattr(
+        command,
+        "run",
+        lambda kind, seed, numbers: (read.extend(numbers), (command.collections.Counter(read=2), []))[1],
+    )
+    counts, failures = command.in_parts("flax", 1, 8, log)
+    assert read == [6, 7]
+    assert counts == {"read": 8} and [failure.number for failure in failures] == [0, 3]
+    command.in_parts("flax", 2, 2, log)
+    assert read == [6, 7, 0, 1]

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
 from tfmodels.checkpoints import hub, upload
 from tfmodels.checkpoints.formats import gguf
 from tfmodels.configs.names import COMMON
-from tfmodels.configs.part import ConfigPart, configuration, field_types
+from tfmodels.configs.part import MAX_INTEGER, ConfigPart, configuration, field_types
 from tfmodels.dtypes import dtype_name
 from tfmodels.utils.arguments import MODELS_ALONE, SAVING, old_name, settle
 from tfmodels.utils.files import check_finished
@@ -137,6 +137,8 @@ class ModelConfig(ConfigPart, upload.PushToHub):
     def convert(cls, name: str, value: Any) -> Any:
         if name in cls.parts and isinstance(value, Mapping):
             return cls.parts[name](**value)
+        if name in TOKEN_IDS:  # a bad one is left out
+            return plain(value)
         return super().convert(name, value)
 
     def finish(self) -> None:
@@ -188,7 +190,7 @@ class ModelConfig(ConfigPart, upload.PushToHub):
             value = getattr(self, name)
             ids = value if isinstance(value, list) else [] if value is None else [value]
             ids = [int(one) if isinstance(one, float) and one.is_integer() else one for one in ids]
-            if any(isinstance(one, bool) or not isinstance(one, int) for one in ids) or value == []:
+            if not all(_is_token_id(one) for one in ids) or value == []:
                 warnings.warn(
                     f"{name}={quote(value)} in {type(self).__name__} is left out: it should be a token id.",
                     stacklevel=4,
@@ -460,6 +462,10 @@ class ModelConfig(ConfigPart, upload.PushToHub):
             except ValueError:
                 changes[name] = text
         self.update(changes)
+
+
+def _is_token_id(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_INTEGER
 
 
 @old_name("folder", "pretrained_model_name_or_path")

@@ -92,9 +92,9 @@ class DecoderConfig(RotaryConfig):
         self.check_positive("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "head_dim")
         self.check_positive("num_attention_heads", "num_key_value_heads", "max_position_embeddings")
         self.check_divisible("num_attention_heads", by="num_key_value_heads")
+        super().validate()
         if self.rotary_dim % 2:
             raise ValueError(f"head_dim={self.head_dim} is odd; rotary positions turn pairs of dimensions.")
-        super().validate()
         if any(window is not None for window in self.windows):
             self.check_positive("sliding_window")
 

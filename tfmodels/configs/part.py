@@ -7,10 +7,14 @@ import dataclasses
 import functools
 import inspect
 import json
+import sys
 from typing import Any, ClassVar, TypeVar
 
 from tfmodels.utils.plain import plain
 from tfmodels.utils.text import did_you_mean, quote
+
+MAX_INTEGER = 2**63 - 1
+"""The largest integer that a field takes: what tensors hold, and far more than any size."""
 
 _Class = TypeVar("_Class", bound=type)
 
@@ -142,8 +146,7 @@ class ConfigPart:
                 return bool(value)
             raise ValueError(f"{name}={quote(value)} in {cls.__name__}; True or False was expected.")
         if wanted == "int":
-            # Sizes are checked by `validate`, which knows which of them have to be positive.
-            return int(value) if isinstance(value, float) and value.is_integer() else value
+            return cls.convert_integer(name, value)
         if isinstance(value, str):
             try:
                 return float(value)
@@ -151,6 +154,21 @@ class ConfigPart:
                 pass
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise ValueError(f"{name}={quote(value)} in {cls.__name__}; a number was expected.")
+        if isinstance(value, int) and abs(value) > sys.float_info.max:
+            raise ValueError(f"{name}={quote(value)} in {cls.__name__}; a number that fits a float was expected.")
+        return value
+
+    @classmethod
+    def convert_integer(cls, name: str, value: Any) -> int:
+        """The integer that a field keeps; `validate` knows which of them have to be positive."""
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if not isinstance(value, int):
+            default = next(field.default for field in dataclasses.fields(cls) if field.name == name)
+            what = "an integer" if isinstance(default, int) and default <= 0 else "a positive integer"
+            raise ValueError(f"{name}={quote(value)} in {cls.__name__}; {what} was expected.")
+        if not -MAX_INTEGER <= value <= MAX_INTEGER:
+            raise ValueError(f"{name}={quote(value)} in {cls.__name__}; an integer of at most 64 bits was expected.")
         return value
 
     def __getattr__(self, name: str) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import math
+import sys
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -208,4 +208,6 @@ def _as_number(value: Any) -> Any:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether a value is a number that a float can hold."""
+    largest = sys.float_info.max  # compared as it is: a long integer becomes no float
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -largest <= value <= largest

@@ -89,7 +89,12 @@ class Gemma3TextConfig(LayerTypesConfig):
         return {FULL: self.rope_parameters, SLIDING: local}
 
     def usual_layer_type(self, index: int) -> str:
-        return SLIDING if (index + 1) % self._extra.get("sliding_window_pattern", 6) else FULL
+        every = self._extra.get("sliding_window_pattern", 6)
+        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+            raise ValueError(
+                f"sliding_window_pattern={quote(every)} in {type(self).__name__}; a positive integer was expected."
+            )
+        return SLIDING if (index + 1) % every else FULL
 
     def validate(self) -> None:
         self.check_known("use_bidirectional_attention", (False,))

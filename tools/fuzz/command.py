@@ -7,6 +7,9 @@ pickle) or by changes of bytes. Worker processes read the files: one may take 5 
 size beside what an interpreter needs anyway. A table says what came of each kind; whatever is not documented is listed
 with the number that makes the same file again: `--kind KIND --only NUMBER --keep FOLDER`.
 
+`--log FILE` keeps what came of every part of a long run, a line of JSON for 250 files of a kind. A run that was ended
+goes on where its log ends; another seed or kind counts for itself.
+
 `tests/fuzz` runs some hundred files of each kind over the same engine. TensorFlow is loaded for `config` alone.
 """
 
@@ -14,11 +17,15 @@ from __future__ import annotations
 
 import argparse
 import collections
+import json
 import tempfile
 from pathlib import Path
 
 from tools.fuzz.engine import Failure, make, run
 from tools.fuzz.kinds import KINDS
+
+PART = 250
+"""Files of a kind whose outcome is one line of a log."""
 
 
 def main() -> int:
@@ -26,6 +33,7 @@ def main() -> int:
     parser.add_argument("--files", type=int, default=5000, help="files of all kinds together")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--kind", action="append", choices=KINDS, help="this kind alone; may be repeated")
+    parser.add_argument("--log", type=Path, help="where each part's outcome is kept, and whence a run goes on")
     parser.add_argument("--only", type=int, help="make and read this one file of --kind in this process")
     parser.add_argument("--keep", type=Path, help="with --only: where to leave the file")
     arguments = parser.parse_args()
@@ -44,7 +52,7 @@ def main() -> int:
     total: collections.Counter[str] = collections.Counter()
     failed: list[Failure] = []
     for kind in kinds:
-        counts, failures = run(kind, arguments.seed, iter(range(each)))
+        counts, failures = in_parts(kind, arguments.seed, each, arguments.log)
         print(f"{kind:24}" + "".join(f"{counts[column]:13}" for column in columns), flush=True)
         total += counts
         failed += failures
@@ -57,3 +65,36 @@ def main() -> int:
             print(f"\n{failure.outcome}: {failure.message}")
             print(f"  python -m tools.fuzz --seed {arguments.seed} --kind {failure.kind} --only {failure.number}")
     return 1 if failed else 0
+
+
+def in_parts(kind: str, seed: int, files: int, log: Path | None) -> tuple[collections.Counter[str], list[Failure]]:
+    """Run files of a kind in parts, each once for a log.
+
+    Args:
+        kind: a key of `KINDS`.
+        seed: what files are made from.
+        files: how many.
+        log: a file of JSON lines; parts that it holds are not run again. None: nothing is kept.
+
+    Returns:
+        What `run` returns, over all parts.
+    """
+    done = {}
+    if log is not None and log.exists():
+        for line in log.read_text().splitlines():
+            part = json.loads(line)
+            done[part["kind"], part["seed"], part["start"], part["stop"]] = part
+    counts: collections.Counter[str] = collections.Counter()
+    failed: list[Failure] = []
+    for start in range(0, files, PART):
+        stop = min(start + PART, files)
+        part = done.get((kind, seed, start, stop))
+        if part is None:
+            new, failures = run(kind, seed, iter(range(start, stop)))
+            part = {"kind": kind, "seed": seed, "start": start, "stop": stop, "counts": new, "failures": failures}
+            if log is not None:
+                with log.open("a") as file:
+                    file.write(json.dumps(part) + "\n")
+        counts += collections.Counter(part["counts"])
+        failed += [Failure(*failure) for failure in part["failures"]]
+    return counts, failed

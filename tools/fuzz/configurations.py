@@ -31,6 +31,69 @@ CONFIGS: tuple[dict[str, Any], ...] = (
     {"model_type": "gpt_neo", "num_layers": 2, "attention_types": [[["global", "local"], 1]], "hidden_size": 8},
     {"model_type": "mpt", "d_model": 8, "n_heads": 2, "attn_config": {"alibi": True, "attn_pdrop": 0.0}},
     {"model_type": "mpnet", "hidden_size": 8, "num_attention_heads": 2, "relative_attention_num_buckets": 32},
+    {"model_type": "bert", "hidden_size": 8, "num_attention_heads": 2, "position_embedding_type": "absolute"},
+    {"model_type": "roberta", "hidden_size": 8, "num_attention_heads": 2, "layer_norm_eps": 1e-5, "pad_token_id": 1},
+    {
+        "model_type": "distilbert",
+        "dim": 8,
+        "n_heads": 2,
+        "n_layers": 1,
+        "sinusoidal_pos_embds": False,
+        "activation": "gelu",
+    },
+    {
+        "model_type": "modernbert",
+        "hidden_size": 8,
+        "num_attention_heads": 2,
+        "global_attn_every_n_layers": 3,
+        "local_attention": 8,
+        "layer_types": ["full_attention", "sliding_attention"],
+        "num_hidden_layers": 2,
+        "classifier_pooling": "mean",
+        "global_rope_theta": 160000.0,
+    },
+    {"model_type": "gpt2", "n_embd": 8, "n_head": 2, "n_layer": 1, "n_inner": None, "activation_function": "gelu_new"},
+    {"model_type": "mistral", "hidden_size": 8, "num_attention_heads": 2, "sliding_window": 4, "head_dim": None},
+    {
+        "model_type": "qwen2",
+        "hidden_size": 8,
+        "num_attention_heads": 2,
+        "use_sliding_window": True,
+        "sliding_window": 4,
+        "max_window_layers": 1,
+        "num_hidden_layers": 2,
+    },
+    {"model_type": "qwen3", "hidden_size": 8, "num_attention_heads": 2, "head_dim": 4, "attention_bias": False},
+    {
+        "model_type": "smollm3",
+        "hidden_size": 8,
+        "num_attention_heads": 2,
+        "num_hidden_layers": 4,
+        "no_rope_layers": [1, 1, 1, 0],
+        "no_rope_layer_interval": 4,
+    },
+    {
+        "model_type": "granite",
+        "hidden_size": 8,
+        "num_attention_heads": 2,
+        "embedding_multiplier": 12.0,
+        "logits_scaling": 8.0,
+        "attention_multiplier": 0.1,
+        "residual_multiplier": 0.2,
+    },
+    {
+        "model_type": "gemma3_text",
+        "hidden_size": 8,
+        "num_attention_heads": 2,
+        "num_hidden_layers": 2,
+        "sliding_window": 4,
+        "sliding_window_pattern": 2,
+        "query_pre_attn_scalar": 4,
+        "rope_local_base_freq": 10000.0,
+        "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+        "final_logit_softcapping": None,
+    },
+    {"model_type": "gemma3", "text_config": {"model_type": "gemma3_text", "hidden_size": 8}, "vision_config": {}},
 )
 GENERATION = {
     "do_sample": True,
@@ -125,7 +188,7 @@ def write_sentence(rng: Random, folder: Path) -> None:
 
 
 def read_sentence(folder: Path) -> None:
-    from tfmodels.sentence.files import read_folder
+    from tfmodels.sentence.config import read_folder
 
     read_folder(folder)
 

@@ -109,7 +109,8 @@ def _work(kind: str, seed: int, waiting: collections.deque[int]) -> Iterator[tup
             used, until = _seconds(process), time.monotonic() + 6 * SECONDS
             while b"\n" not in pending:
                 ready, _, _ = select.select([results], [], [], SECONDS / 10)
-                if not ready and time.monotonic() < until and _seconds(process) - used < SECONDS:
+                waits = time.monotonic() >= until and not _runnable(process)
+                if not ready and not waits and _seconds(process) - used < SECONDS:
                     continue
                 part = results.read(65536) if ready else b""
                 if not part:
@@ -127,8 +128,17 @@ def _work(kind: str, seed: int, waiting: collections.deque[int]) -> Iterator[tup
 
 def _seconds(process: int) -> float:
     """Processor time that a process has used."""
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    fields = _status(process)
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _runnable(process: int) -> bool:
+    """Whether a process runs, or would if it had a processor: it waits for nothing else."""
+    return _status(process)[0] == "R"
+
+
+def _status(process: int) -> list[str]:
+    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
 
 
 def _read_all(kind: str, seed: int, numbers: list[int], writer: int) -> None:
