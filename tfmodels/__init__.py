@@ -247,6 +247,7 @@ if TYPE_CHECKING:  # what type checkers and editors know; tests compare it with 
     )
     from tfmodels.training.optimizers import (
         AdamWeightDecay as AdamWeightDecay,
+        GradientAccumulator as GradientAccumulator,
         WarmUp as WarmUp,
         create_optimizer as create_optimizer,
         set_seed as set_seed,
@@ -301,7 +302,13 @@ _NAMES = {
         "DefaultDataCollator",
         "default_data_collator",
     ),
-    "tfmodels.training.optimizers": ("AdamWeightDecay", "WarmUp", "create_optimizer", "set_seed"),
+    "tfmodels.training.optimizers": (
+        "AdamWeightDecay",
+        "GradientAccumulator",
+        "WarmUp",
+        "create_optimizer",
+        "set_seed",
+    ),
     "tfmodels.visualize": ("AttentionMaskVisualizer",),
     "tfmodels.tokenization": (
         "AutoTokenizer",

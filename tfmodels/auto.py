@@ -158,6 +158,27 @@ OTHER_NAMES = {
     "LogitsProcessorList": "a list: generate(..., logits_processor=[...])",
     "TFLogitsProcessor": "a function (input_ids, scores) in generate(..., logits_processor=[...])",
     "TFLogitsProcessorList": "a list: generate(..., logits_processor=[...])",
+    "TFGenerationMixin": "TFPreTrainedModel, whose causal models have generate",
+    "GenerationMixin": "TFPreTrainedModel, whose causal models have generate",
+    "TFModelUtilsMixin": "TFPreTrainedModel, which has num_parameters",
+    "SpecialTokensMixin": "PreTrainedTokenizerFast",
+    "TruncationStrategy": 'the names themselves, such as truncation="longest_first"',
+    "PaddingStrategy": 'the names themselves, such as padding="max_length"',
+    "TensorType": 'the names themselves, such as return_tensors="tf"',
+    "CharSpan": "BatchEncoding.word_to_chars(...), which returns (start, end)",
+    "TokenSpan": "BatchEncoding.word_to_tokens(...), which returns (start, end)",
+    "BatchFeature": "BatchEncoding",
+    "GenerationMode": "GenerationConfig, whose settings say which way generate takes",
+    "CompileConfig": "generate(...), which compiles by itself",
+    "shape_list": "keras.ops.shape",
+    "get_initializer": "keras.initializers.TruncatedNormal(stddev)",
+    "get_tf_activation": "tfmodels.layers.activations.get_activation",
+    "keras_serializable": "keras.saving.register_keras_serializable()",
+    "unpack_inputs": "keyword arguments: models take them, a dict or a list",
+    "TFConv1D": "keras.layers.Dense, whose kernel has the same axes",
+    "TFSharedEmbeddings": "keras.layers.Embedding",
+    "TFSequenceSummary": "TFGPT2DoubleHeadsModel, which has one",
+    "LearningRateSchedule": "keras.optimizers.schedules.LearningRateSchedule",
     "DynamicCache": "StaticCache",
     "BitsAndBytesConfig": 'model.quantize("int8") after loading',
 }
@@ -165,6 +186,35 @@ _MODEL_NAME = re.compile(r"(TF|Flax|)(\w+?)(Model|PreTrainedModel|For\w+|LMHeadM
 
 
 _MAIN_LAYER = re.compile(r"TF(\w+)MainLayer")
+
+
+# Names of transformers that stand for one of ours, or for a way: output classes, losses and score processors.
+_OUTPUT = re.compile(r"(?:TF)?(\w+?)(?:Model)?Output\w*")
+_LOSS = re.compile(r"TF\w+Loss")
+_PROCESSOR = re.compile(r"(?:TF)?\w+Logits(?:Processor|Warper)")
+
+
+def _way(name: str) -> str | None:
+    """What stands for a class of outputs, losses or score processors."""
+    if _LOSS.fullmatch(name):
+        return "model(..., labels=labels).loss, or tfmodels.models.losses"
+    if _PROCESSOR.fullmatch(name):
+        return "the setting of generate, or a function (input_ids, scores) in generate(..., logits_processor=[...])"
+    if matched := _OUTPUT.fullmatch(name):
+        if re.search("Search|Sample|Generate", name):
+            return "the output of generate(..., return_dict_in_generate=True), whatever the way"
+        kind = "BaseModel" if matched[1] == "Base" else matched[1]
+        if f"{kind}Output" in _OUTPUTS:
+            pooled = "WithPooling" * (kind == "BaseModel" and "Pooling" in name)
+            return f"tfmodels.models.outputs.{kind}Output{pooled}"
+        return "tfmodels.models.outputs, which has the outputs of these models"
+    return None
+
+
+_OUTPUTS = (
+    *("BaseModelOutput", "CausalLMOutput", "MaskedLMOutput", "NextSentencePredictorOutput", "MultipleChoiceOutput"),
+    *("SequenceClassifierOutput", "TokenClassifierOutput", "QuestionAnsweringOutput", "PreTrainingOutput"),
+)
 
 
 def _stems() -> dict[str, Family]:
@@ -183,6 +233,8 @@ def name_hint(name: str, known: Collection[str]) -> str:
     """
     if name in OTHER_NAMES:
         return f"; use {OTHER_NAMES[name]}."
+    if (way := _way(name)) is not None:
+        return f"; use {way}."
     if matched := _MAIN_LAYER.fullmatch(name):
         return (
             f"; use TF{matched[1]}Model(config).backbone, which is a Keras layer."

@@ -115,6 +115,7 @@ def register_with_keras() -> None:
 
     known = keras.saving.get_custom_objects()
     modules = {
+        "tfmodels.sentence.encoder": ["SentenceEncoder"],
         "tfmodels.training.metrics": ["MaskedAccuracy", "Perplexity", "EntityF1"],
         "tfmodels.training.optimizers": ["WarmUp", "AdamWeightDecay"],
     }

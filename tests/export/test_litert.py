@@ -120,6 +120,41 @@ def test_sentence_encoder(tmp_path):
     assert runner.run(small_models.inputs_of("mpnet", "Model"))["sentence_embedding"].shape == (2, 6)
 
 
+@pytest.mark.parametrize(
+    "head", ["ForSequenceClassification", pytest.param("ForMultipleChoice", marks=pytest.mark.slow)]
+)
+def test_token_types(head, tmp_path):
+    model = small_models.make("bert", head, initializer_range=0.5)
+    report = export(model, tmp_path / "model.tflite", "litert", max_length=16, verify=True)
+    (signature,) = report.signatures
+    shape = (1, 1, 16) if head == "ForMultipleChoice" else (1, 16)
+    assert signature.inputs == dict.fromkeys(("attention_mask", "input_ids", "token_type_ids"), ("int32", shape))
+    inputs = small_models.inputs_of("bert", head)
+    types = np.zeros_like(inputs["input_ids"])
+    types[..., 2:] = inputs["attention_mask"][..., 2:]
+    expected = model(**inputs, token_type_ids=types).logits
+    assert np.abs(expected - model(**inputs).logits).max() > 1e-3
+    runner = litert.open(report.path)
+    np.testing.assert_allclose(runner.run({**inputs, "token_type_ids": types})["logits"], expected, atol=1e-5)
+    np.testing.assert_allclose(runner.run(inputs)["logits"], model(**inputs).logits, atol=1e-5)
+    if head == "ForSequenceClassification":  # by the interpreter alone
+        interpreter = tf.lite.Interpreter(str(report.path))
+        row = {name: np.zeros((1, 16), "int32") for name in signature.inputs}
+        for name, values in {**inputs, "token_type_ids": types}.items():
+            row[name][0, :5] = values[0]
+        row["input_ids"][0, 5:] = -1
+        got = interpreter.get_signature_runner("forward_16")(**row)["logits"]
+        np.testing.assert_allclose(got, expected[:1], atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mpnet", "roberta", "distilbert", "modernbert"])
+def test_families_of_one_type_have_two_inputs(name, tmp_path):
+    model = small_models.make(name, "ForSequenceClassification")
+    (signature,) = export(model, tmp_path / "model.tflite", "litert", max_length=16).signatures
+    assert set(signature.inputs) == {"input_ids", "attention_mask"}
+
+
 def test_greedy_tokens_of_a_trained_model(stories, stories_file):
     generator = litert.Generator(stories_file.path)
     expected = continued(stories, PROMPT, 64)

@@ -52,6 +52,38 @@ def test_sentence_encoder(tmp_path):
     np.testing.assert_allclose(got, encoder(**inputs).sentence_embedding[:, :6], atol=1e-5)
 
 
+def assert_types_count(model, session):
+    """Pairs of texts in one batch, by onnxruntime alone."""
+    inputs = small_models.inputs_of("bert", "ForSequenceClassification")
+    types = np.array([[0, 0, 1, 1, 1], [0, 1, 1, 0, 0]])
+    expected = model(**inputs, token_type_ids=types).logits
+    assert np.abs(expected - model(**inputs).logits).max() > 1e-3
+    (got,) = session.run(None, {**inputs, "token_type_ids": types})
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+def test_token_types(tmp_path):
+    model = small_models.make("bert", "ForSequenceClassification", initializer_range=0.5)
+    report = export(model, tmp_path / "model.onnx", "onnx", verify=True)
+    session = runtime.InferenceSession(str(report.path))
+    assert [tensor.name for tensor in session.get_inputs()] == ["input_ids", "attention_mask", "token_type_ids"]
+    assert [tensor.shape for tensor in session.get_inputs()] == [["batch", "sequence"]] * 3
+    assert_types_count(model, session)
+    # Without types the runner gives type 0, as the model does.
+    inputs = small_models.inputs_of("bert", "ForSequenceClassification")
+    got = onnx.open(report.path).run(inputs)["logits"]
+    np.testing.assert_allclose(got, model(**inputs).logits, atol=1e-5)
+
+
+def test_types_given_to_a_file_without(stories_file):
+    inputs = {"input_ids": np.array([[1, 403]])}
+    runner = onnx.open(stories_file.path)
+    plain = runner.run(inputs)["logits"]
+    np.testing.assert_array_equal(runner.run({**inputs, "token_type_ids": np.zeros((1, 2), "int64")})["logits"], plain)
+    with pytest.raises(ValueError, match=r"token_type_ids=array.*this file has no such input"):
+        runner.run({**inputs, "token_type_ids": np.array([[0, 1]])})
+
+
 @pytest.mark.slow
 def test_a_trained_model_decodes_with_its_cache(stories, stories_file):
     ids = np.array([[1, 403, 407, 261]])

@@ -148,6 +148,7 @@ def test_tuples_and_flags(model):
 # The matrix: how arguments are passed, as what, in which mode, and which of them. Over any four classes in a row every
 # pair of choices occurs: each takes a quarter of the combinations, another one than its neighbours. A third of that
 # runs by default.
+AFTER_PADDING = ("mpnet", "roberta")  # positions begin after the padding id, which is 1
 SPELLINGS = ("keywords", "dict", "list", "single")
 VALUES = ("numpy", "tensor", "symbolic", "ragged")
 MODES = ("eager", "graph", "xla")
@@ -185,6 +186,11 @@ def matrix():
             marks = [] if (index + number) % 12 == 0 else [pytest.mark.slow]
             label = "-".join([name, head, *combination[:4], "+".join(combination[4])])
             yield pytest.param(name, head, *combination, marks=marks, id=label)
+    # Heads are shared code: of the families of shared layers, each has one combination.
+    for number, (name, head) in enumerate(small.heads_of(small.MORE)):
+        combination = combinations[number % len(combinations)]
+        label = "-".join([name, head, *combination[:4], "+".join(combination[4])])
+        yield pytest.param(name, head, *combination, marks=pytest.mark.slow, id=label)
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +211,7 @@ def values_for(model, name, head, given, integers):
     ids = inputs["input_ids"]
     everything = {
         **inputs,
-        "position_ids": np.broadcast_to(np.arange(ids.shape[-1]) + (2 if name == "mpnet" else 0), ids.shape),
+        "position_ids": np.broadcast_to(np.arange(ids.shape[-1]) + (2 if name in AFTER_PADDING else 0), ids.shape),
         "inputs_embeds": np.asarray(model.get_input_embeddings()(ids)),
     }
     wanted = {k: everything[k] for k in given if k != "labels"}
@@ -255,7 +261,7 @@ def test_matrix(every_model, name, head, spelling, values, mode, integers, given
     ragged = values == "ragged" and "input_ids" in arrays
     if ragged:
         rows = as_ragged(arrays["input_ids"], small.inputs_of(name, head))
-        pad = 1 if name == "mpnet" else 0
+        pad = 1 if name in AFTER_PADDING else 0
         shape = (rows.shape[0], arrays["input_ids"].shape[-1])
 
         def pad_rows(rows):

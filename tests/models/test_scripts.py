@@ -169,3 +169,35 @@ def test_auto_classes_take_a_dict_as_configuration():
 
 def test_classes_say_whether_they_generate():
     assert TFLlamaForCausalLM.can_generate() and not TFLlamaModel.can_generate()
+
+
+def test_heads_of_language_models_and_their_bias():
+    masked, causal, other = small(TFMPNetForMaskedLM), small(), small(TFLlamaForSequenceClassification)
+    assert masked.get_lm_head() is masked.lm_head and causal.get_lm_head() is causal.lm_head
+    assert other.get_lm_head() is None and other.get_bias() is None and causal.get_bias() is None
+    ids = masked.dummy_inputs["input_ids"]
+    before = masked(ids).logits
+    masked.set_bias({"bias": np.arange(50, dtype="float32")})
+    np.testing.assert_allclose(masked(ids).logits - before, np.broadcast_to(np.arange(50), (3, 5, 50)), atol=1e-4)
+    untied = small(TFMPNetForMaskedLM, tie_word_embeddings=False)
+    untied.set_bias({"bias": np.ones(50)})
+    assert np.ptp(untied.get_bias()["bias"]) == 0
+    with pytest.raises(ValueError, match=r"the bias has shape \(3,\); \(50,\) was expected"):
+        masked.set_bias({"bias": np.ones(3)})
+    with pytest.raises(ValueError, match=r"set_bias\(3\)"):
+        masked.set_bias(3)
+    with pytest.raises(ValueError, match="has no bias"):
+        other.set_bias({"bias": np.ones(50)})
+
+
+def test_head_masks_for_layers():
+    model = small()
+    assert model.get_head_mask(None, 3) == [None] * 3
+    # As TFPreTrainedModel of transformers 4.57 spreads them, but for a batch axis that never is another than 1.
+    spread = model.get_head_mask([1, 0], 3)
+    assert spread.shape == (3, 1, 2, 1, 1) and spread.dtype == "float32"
+    assert np.asarray(spread)[:, 0, :, 0, 0].tolist() == [[1, 0]] * 3
+    assert np.asarray(model.get_head_mask([[1, 0], [0, 1]], 2))[:, 0, :, 0, 0].tolist() == [[1, 0], [0, 1]]
+    with pytest.raises(ValueError, match=r"head_mask has shape \(1, 1, 2\)"):
+        model.get_head_mask(np.ones((1, 1, 2)), 2)
+    assert model.build_in_name_scope() is None

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tfmodels.tokenization import (
+    AutoTokenizer,
     GPT2Tokenizer,
     GPT2TokenizerFast,
     GPTNeoXTokenizer,
@@ -90,6 +91,34 @@ def test_llama_special_tokens_in_text(vocabularies, llama):
     assert llama.tokenize("</s>", split_special_tokens=True) == ["▁</", "s", ">"]
     for text, ids in vectors("llama-spm"):
         assert legacy.encode(text, add_special_tokens=False) == ids, text
+
+
+# Of transformers 4.57's LlamaTokenizerFast with legacy=False, over the same tokenizer.model.
+WITHOUT_LEGACY = {
+    "Hello": [15043],
+    "  Hello": [29871, 15043],
+    " Hello": [15043],
+    "   a b": [259, 263, 289],
+    "a  b": [263, 29871, 289],
+    "  ": [259],
+    " ": [29871],
+    "": [],
+    "<s>  b": [1, 29871, 289],
+    "a</s>  b": [263, 2, 29871, 289],
+    " ▁a": [29871, 263],
+    "\n  a": [29871, 13, 29871, 263],
+    "</s>": [2],
+}
+
+
+def test_llama_spaces_without_legacy(vocabularies, tmp_path):
+    path = vocabularies / "llama" / "tokenizer.model"
+    (tmp_path / "tokenizer.model").symlink_to(path)
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "LlamaTokenizer", "legacy": false}')
+    for tokenizer in (LlamaTokenizer(path, legacy=False), AutoTokenizer.from_pretrained(tmp_path)):
+        found = {text: tokenizer.encode(text, add_special_tokens=False) for text in WITHOUT_LEGACY}
+        assert found == WITHOUT_LEGACY
+        assert tokenizer.legacy is False and tokenizer.decode([29871, 15043]) == " Hello"
 
 
 def test_llama_without_prefix_space(vocabularies):

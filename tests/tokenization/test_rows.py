@@ -138,3 +138,33 @@ def test_room_for_texts(mpnet, llama):
         short.max_len_single_sentence = 100
     with pytest.raises(ValueError, match="max_len_sentences_pair is 508"):
         short.max_len_sentences_pair = 100
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What scripts of transformers set and read
+
+
+def test_truncation_and_padding_of_the_backend(mpnet):
+    """As PreTrainedTokenizerFast.set_truncation_and_padding of transformers 4.57: for the backend alone."""
+    mpnet = copy.deepcopy(mpnet)
+    mpnet.set_truncation_and_padding("max_length", "longest_first", 6, 1, None, "left")
+    backend = mpnet.backend_tokenizer
+    assert backend.encode("Hello").ids == [1, 1, 1, 0, 7596, 2]
+    assert len(backend.encode(LONG)) == 6
+    assert (backend.truncation["stride"], backend.padding["length"]) == (1, 6)
+    assert mpnet("Hello")["input_ids"] == [0, 7596, 2]  # a call does what it says
+    assert backend.truncation is None and backend.padding is None
+    mpnet.set_truncation_and_padding("longest", "do_not_truncate", None, 0, 4)
+    assert [len(row) for row in backend.encode_batch(["Hello", LONG])] == [12, 12]
+    mpnet.set_truncation_and_padding(False, False, None, 0, None)
+    assert backend.truncation is None and backend.padding is None
+    with pytest.raises(ValueError, match="padding must be True"):
+        mpnet.set_truncation_and_padding("wide", False, 6, 0, None)
+
+
+def test_attributes_that_scripts_read(mpnet, llama):
+    mpnet = copy.deepcopy(mpnet)
+    assert mpnet.decoder.decode(["a", "##b"]) == "ab"
+    assert llama.can_save_slow_tokenizer and mpnet.sanitize_special_tokens() == 0
+    with pytest.raises(AttributeError, match="no attribute 'prepare_seq2seq_batch': use .*text_target"):
+        _ = mpnet.prepare_seq2seq_batch

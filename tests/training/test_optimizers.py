@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 import small_models as small
 
-from tfmodels.training.optimizers import AdamWeightDecay, WarmUp, create_optimizer, decay_matrices_only, set_seed
+from tfmodels.training.optimizers import (
+    AdamWeightDecay,
+    GradientAccumulator,
+    WarmUp,
+    create_optimizer,
+    decay_matrices_only,
+    set_seed,
+)
 
 
 @pytest.mark.parametrize("name", ["llama", "mpnet"])
@@ -94,3 +101,46 @@ def test_a_seed_makes_weights_repeat():
         set_seed(seed)
         found.append((np.random.random(), np.asarray(keras.random.normal((3,))).tolist()))
     assert found[0] == found[1] != found[2]
+
+
+class TestGradientAccumulator:
+    """As tests/optimization/test_optimization_tf.py of transformers 4 describes it."""
+
+    def test_it_adds_up_and_begins_again(self):
+        accumulator = GradientAccumulator()
+        with pytest.raises(ValueError, match="no gradients yet"):
+            _ = accumulator.gradients
+        for values in ([1.0, 2.0], [-2.0, 1.0], [-1.0, 2.0]):
+            accumulator([keras.ops.convert_to_tensor(values), None])
+        with pytest.raises(ValueError, match="1 gradients were given; 2 were expected"):
+            accumulator([keras.ops.convert_to_tensor([1.0, 1.0])])
+        with pytest.raises(ValueError, match="a gradient in one batch and none in another"):
+            accumulator([None, None])
+        assert int(accumulator.step) == 3
+        total, nothing = accumulator.gradients
+        np.testing.assert_allclose(total, [-2.0, 5.0])
+        assert nothing is None
+        accumulator.reset()
+        assert int(accumulator.step) == 0
+        np.testing.assert_allclose(accumulator.gradients[0], [0.0, 0.0])
+
+    def test_a_loop_of_ones_own(self):
+        """Two halves of a batch move the weights as the whole does."""
+        import tensorflow as tf
+
+        dense = keras.layers.Dense(1, use_bias=False, kernel_initializer="ones")
+        dense.build((None, 2))
+        inputs = tf.constant([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0], [7.0, 8.0]])
+        accumulator = GradientAccumulator()
+
+        @tf.function
+        def add(part):
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_sum(dense(part) ** 2)
+            accumulator(tape.gradient(loss, dense.trainable_variables))
+
+        add(inputs[:2])
+        add(inputs[2:])
+        expected = 2 * inputs.numpy().T @ (inputs.numpy() @ np.ones((2, 1), "float32"))
+        np.testing.assert_allclose(accumulator.gradients[0], expected)
+        assert int(accumulator.step) == 2

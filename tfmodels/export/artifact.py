@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tfmodels.utils.text import quote
+
 # name of a tensor -> its dtype's name and its shape, None where a dimension is free
 Tensors = dict[str, tuple[str, tuple[int | None, ...]]]
 
@@ -31,6 +33,36 @@ class Tolerance(NamedTuple):
 
     absolute: float
     relative: float = 0.0
+
+
+def token_types(inputs: dict[str, np.ndarray], shape: tuple[int, ...], wanted: bool) -> dict[str, np.ndarray]:
+    """The token types that a file is called with.
+
+    Args:
+        inputs: of a `Runner`.
+        shape: of the ids; a file that wants types and is given none gets type 0.
+        wanted: whether the file has the input.
+
+    Returns:
+        int64 `token_type_ids` by name, or nothing for a file without.
+
+    Raises:
+        ValueError: types other than 0 were given for a file without.
+
+    Example:
+        >>> token_types({}, (1, 3), True)
+        {'token_type_ids': array([[0, 0, 0]])}
+    """
+    given = inputs.get("token_type_ids")
+    types = np.zeros(shape, "int64") if given is None else np.asarray(given, "int64")
+    if wanted:
+        return {"token_type_ids": types}
+    if types.any():
+        raise ValueError(
+            f"token_type_ids={quote(types)}; this file has no such input: leave them out, or export the model again "
+            f"where it tells types apart."
+        )
+    return {}
 
 
 class Runner:

@@ -84,6 +84,20 @@ def rank_of(model: Any) -> int:
     return transformer_of(model).input_rank
 
 
+def has_token_types(model: Any) -> bool:
+    """Whether a model looks `token_type_ids` up in a table of several types, as BERT's does.
+
+    Decoders that look them up among the tokens are no such models: there no type is not type 0.
+    """
+    table = getattr(transformer_of(model).backbone, "embed_types", None)
+    return "token_type_ids" in model.input_names and table is not None and table.input_dim > 1
+
+
+def file_inputs(model: Any) -> tuple[str, ...]:
+    """Names of the inputs of a file for a model that does not generate, in order."""
+    return ("input_ids", "attention_mask", *["token_type_ids"] * has_token_types(model))
+
+
 def forward(model: Any, *, lowering: Lowering = PLAIN, **inputs: Any) -> dict[str, Any]:
     """Call a model for inference.
 

@@ -1,6 +1,7 @@
 """ONNX: one graph for onnxruntime and whatever else reads the format, with free batch and length.
 
-Inputs are int64 `input_ids` and `attention_mask`, outputs the model's own, float32. A causal language model takes and
+Inputs are int64 `input_ids` and `attention_mask`, and `token_type_ids` of families with several types (BERT: 0 for the
+first text of a pair, 1 for the second); outputs are the model's own, float32. A causal language model takes and
 gives a growing cache under the names that exports of this ecosystem have: `position_ids` (batch, new) and
 `past_key_values.N.key` and `.value` (batch, key_value_heads, past, head_dim) go in, with past = 0 for a prompt;
 `logits` and `present.N.key` and `.value` come out; `attention_mask` covers past and new tokens.
@@ -19,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tfmodels.export.artifact import ExportOptions, Runner, Signature
+from tfmodels.export.artifact import ExportOptions, Runner, Signature, token_types
 from tfmodels.export.extras import require
 from tfmodels.runtime.lowering import EXPORT
 from tfmodels.utils.text import quote
@@ -107,10 +108,10 @@ def forward_function(model: Any) -> Traced:
     """Trace the forward pass of a model that does not generate."""
     import tensorflow as tf
 
-    from tfmodels.export.models import forward, rank_of
+    from tfmodels.export.models import file_inputs, forward, rank_of
 
     rank = rank_of(model)
-    names = ("input_ids", "attention_mask")
+    names = file_inputs(model)
     specs = {name: tf.TensorSpec([None] * rank, tf.int64, name) for name in names}
     axes = ("batch", "sequence") if rank == 2 else ("batch", "choices", "sequence")
     return trace(lambda **inputs: forward(model, **inputs, lowering=EXPORT), specs, dict.fromkeys(names, axes))
@@ -323,6 +324,7 @@ class OnnxRunner(Runner):
         properties = json.loads(properties)
         self.generates = properties["causal"]
         self.eos_token_ids = tuple(properties["eos_token_ids"])
+        self._inputs = [tensor.name for tensor in self.session.get_inputs()]
         self._outputs = [output.name for output in self.session.get_outputs()]
         self._caches = {
             tensor.name: (tensor.shape[1], tensor.shape[3])
@@ -335,8 +337,9 @@ class OnnxRunner(Runner):
             raise ValueError(f"signature={quote(signature)}; an ONNX file has one, 'model'.")
         ids = np.asarray(inputs["input_ids"], "int64")
         mask = np.asarray(inputs.get("attention_mask", np.ones_like(ids)), "int64")
+        types = token_types(inputs, ids.shape, "token_type_ids" in self._inputs)
         if not self.generates:
-            return self._call({"input_ids": ids, "attention_mask": mask})
+            return self._call({"input_ids": ids, "attention_mask": mask, **types})
         return {"logits": self._step(ids, mask, np.arange(ids.shape[1]), self._empty(len(ids)))[0]}
 
     def generate(self, ids: np.ndarray, max_new_tokens: int) -> np.ndarray:

@@ -13,7 +13,7 @@ from keras import ops
 
 from tfmodels.export.artifact import Runner, Tolerance
 from tfmodels.export.formats import FORMATS, format_of
-from tfmodels.export.models import causal, context_of, forward, rank_of, transformer_of
+from tfmodels.export.models import causal, context_of, forward, has_token_types, rank_of, transformer_of
 from tfmodels.generation.config import GenerationConfig
 from tfmodels.utils.text import quote
 
@@ -167,7 +167,11 @@ def _open(path: str | os.PathLike) -> Runner:
 
 
 def inputs_for(model: Any, limit: int) -> Iterator[dict[str, np.ndarray]]:
-    """Yield inputs to compare with: dicts of `input_ids` and `attention_mask`, int32, at most `limit` tokens a row."""
+    """Yield inputs to compare with: dicts of int32 arrays, at most `limit` tokens a row.
+
+    They hold `input_ids` and `attention_mask`, and, where there are several rows, `token_type_ids` of models that tell
+    types apart: single rows have type 0.
+    """
     config = transformer_of(model).config
     pad = 0 if config.pad_token_id is None else config.pad_token_id
     words = np.setdiff1d(np.arange(config.vocab_size, dtype="int32"), [pad])
@@ -177,18 +181,25 @@ def inputs_for(model: Any, limit: int) -> Iterator[dict[str, np.ndarray]]:
     for length in lengths:
         for batch in (1, 3):
             shape = (batch, *choices, length)
+            types = {}
             if batch == 1:  # fixed: the vocabulary in order
                 ids = np.resize(words, shape)
             else:
                 ids = random.choice(words, shape)
-            yield {"input_ids": ids, "attention_mask": np.ones(shape, "int32")}
+                if has_token_types(model):
+                    last = transformer_of(model).config.type_vocab_size - 1
+                    types["token_type_ids"] = np.broadcast_to(
+                        np.linspace(0, last, length).round().astype("int32"), shape
+                    )
+            yield {"input_ids": ids, "attention_mask": np.ones(shape, "int32"), **types}
             for left in (False, True) if causal(model) else (False,):
                 if length > 1 and batch > 1:
                     real = random.integers(1, length, shape[:-1])
                     real[0] = length
                     mask = (np.arange(length) < real[..., None]).astype("int32")
                     mask = mask[..., ::-1] if left else mask
-                    yield {"input_ids": np.where(mask == 1, ids, pad).astype("int32"), "attention_mask": mask}
+                    padded = np.where(mask == 1, ids, pad).astype("int32")
+                    yield {"input_ids": padded, "attention_mask": mask, **types}
 
 
 def reference(model: Any, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

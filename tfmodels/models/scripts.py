@@ -34,6 +34,18 @@ _OTHER_WAYS = {
     "load_state_dict": "use model.set_weights(...) or from_pretrained",
     "modules": "use model.layers",
     "requires_grad_": "set layer.trainable",
+    # Of the TensorFlow classes.
+    "serving": "model.export(path) writes a SavedModel with its signatures",
+    "serving_output": "model.export(path) writes a SavedModel with its signatures",
+    "prepare_inputs_for_generation": "generate prepares its inputs by itself",
+    "seed_generator": "give generate(..., seed=...)",
+    "greedy_search": "use generate(..., do_sample=False)",
+    "sample": "use generate(..., do_sample=True)",
+    "beam_search": "use generate(..., num_beams=4)",
+    "contrastive_search": "use generate(..., penalty_alpha=0.6, top_k=4)",
+    "create_model_card": "write README.md into the folder that save_pretrained made",
+    "register_for_auto_class": "Auto classes pick classes of tfmodels alone, and run no code of a checkpoint",
+    "get_label_to_output_name_mapping": "labels are inputs: labels, start_positions and end_positions, by name",
 }
 
 
@@ -114,6 +126,69 @@ class ScriptMethods(PushToHub):
     def get_output_embeddings(self) -> keras.layers.Layer | None:
         """The layer that gives scores over the vocabulary; None for heads that give none."""
         return None
+
+    def get_lm_head(self) -> keras.layers.Layer | None:
+        """The language model's head; None for other heads, and where scores come from the input embeddings alone."""
+        return getattr(self, "lm_head", None)
+
+    def get_bias(self) -> dict[str, Any] | None:
+        """The bias of the language model's head, {"bias": variable}; None where it has none.
+
+        Example:
+            >>> from tfmodels import BertConfig, TFBertForMaskedLM
+            >>> config = BertConfig(vocab_size=30, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
+            >>> TFBertForMaskedLM(config).get_bias()["bias"].shape
+            (30,)
+        """
+        head = self.get_lm_head()
+        bias = getattr(getattr(head, "decoder", None) or head, "bias", None)
+        return None if bias is None else {"bias": bias}
+
+    def set_bias(self, value: dict[str, Any]) -> None:
+        """Replace the values of the language model's head's bias.
+
+        Args:
+            value: {"bias": (vocab_size,)}, as an array, tensor or variable.
+
+        Raises:
+            ValueError: the head has no bias, or the value is no such dict or has another shape.
+        """
+        own = self.get_bias()
+        if own is None:
+            raise ValueError(f"{type(self).__name__} has no bias of a language model's head to set.")
+        if not isinstance(value, dict) or value.keys() != own.keys():
+            raise ValueError(f'set_bias({quote(value)}); {{"bias": values}} was expected.')
+        values = np.asarray(ops.convert_to_numpy(value["bias"]))
+        if values.shape != tuple(own["bias"].shape):
+            raise ValueError(f"the bias has shape {values.shape}; {tuple(own['bias'].shape)} was expected.")
+        own["bias"].assign(values)
+
+    def get_head_mask(self, head_mask: Any, num_hidden_layers: int) -> Any:
+        """Spread a mask of heads over the layers, as layers written for transformers take it.
+
+        Args:
+            head_mask: (heads,) or (layers, heads), 1 for a head to keep; None for all.
+            num_hidden_layers: how many layers there are.
+
+        Returns:
+            float32 (layers, 1, heads, 1, 1), or a list of None for None.
+
+        Raises:
+            ValueError: the mask has another number of axes.
+        """
+        if head_mask is None:
+            return [None] * num_hidden_layers
+        head_mask = ops.cast(ops.convert_to_tensor(head_mask), "float32")
+        if len(head_mask.shape) == 1:
+            head_mask = ops.repeat(ops.expand_dims(head_mask, 0), num_hidden_layers, axis=0)
+        if len(head_mask.shape) != 2:
+            raise ValueError(
+                f"head_mask has shape {tuple(head_mask.shape)}; (heads,) or (layers, heads) was expected."
+            )
+        return ops.reshape(head_mask, (head_mask.shape[0], 1, head_mask.shape[1], 1, 1))
+
+    def build_in_name_scope(self) -> None:
+        """Nothing to do: a model has its weights as soon as it is made."""
 
     def set_input_embeddings(self, value: Any) -> None:
         """Replace the values of the token embeddings.

@@ -25,7 +25,8 @@ class LlamaTokenizer(PreTrainedTokenizerFast):
         vocab_file: a tokenizer.model.
         tokenizer_file: a tokenizer.json.
         legacy: whether text behind a special token also gets a space in front, as the first Llama tokenizers did;
-            default: no, for a tokenizer.json what it says.
+            default: no, for a tokenizer.json what it says. False, given or in tokenizer_config.json beside a
+            tokenizer.model, also leaves out the space before a text that begins with one, as transformers does.
         add_prefix_space: whether text gets a space in front; default: what the files say.
         options: as for `PreTrainedTokenizerFast`; add_bos_token (default True) and add_eos_token (default False).
 

@@ -224,6 +224,8 @@ class PreTrainedTokenizerFast(SavedTokenizer):
         changes = {name: value for name, value in wanted.items() if name not in now or now[name] != value}
         if changes:
             pipeline.configure(backend, **changes)
+        if wanted.get("legacy") is False:
+            pipeline.keep_leading_spaces(backend)
 
         given = self.init_kwargs
         self._add_stored_tokens(added_tokens(given, backend))

@@ -142,6 +142,20 @@ def set_sentencepiece_spaces(
     _set_pipeline(backend, state)
 
 
+def keep_leading_spaces(backend: Tokenizer) -> None:
+    """Give a text that begins with a space no other one in front, in place.
+
+    transformers' fast tokenizers do so with `legacy=False`; SentencePiece puts one there in any case. Models that
+    remove spaces at the beginning are left as they are.
+    """
+    state = _pipeline(backend)
+    cutters = list(_walk(state["pre_tokenizer"]))
+    cleans = any(step.get("pattern") == {"Regex": SPACE_RUN} for step in _walk(state["normalizer"]))
+    if not cleans and [cutter.get("replacement") for cutter in cutters] == [" ", SPACE]:
+        state["pre_tokenizer"] = {**cutters[0], "replacement": SPACE}
+        _set_pipeline(backend, state)
+
+
 def set_template(backend: Tokenizer, bos: str | None, eos: str | None) -> None:
     """Make the backend put `bos` before and `eos` behind every text of a pair, in place; None leaves one out.
 

@@ -317,6 +317,51 @@ class Rows(Vocabulary):
                 )
         return pad, truncate, max_length
 
+    def set_truncation_and_padding(
+        self,
+        padding_strategy: Any,
+        truncation_strategy: Any,
+        max_length: int | None,
+        stride: int,
+        pad_to_multiple_of: int | None,
+        padding_side: str | None = None,
+    ) -> None:
+        """Set what `backend_tokenizer` does with the length of texts when it is called by itself.
+
+        Calls of the tokenizer do what their own arguments say, and leave the backend without either.
+
+        Args:
+            padding_strategy: as `padding` of a call.
+            truncation_strategy: as `truncation` of a call.
+            max_length: tokens per row.
+            stride: tokens that two parts of a text that is cut have in common.
+            pad_to_multiple_of: round the length of rows up to a multiple of this.
+            padding_side: "left" or "right"; None for the tokenizer's own.
+
+        Raises:
+            ValueError: an argument has a wrong value, or there is no padding token.
+        """
+        pad, truncate, max_length = self._strategies(
+            padding_strategy, truncation_strategy, max_length, pad_to_multiple_of, verbose=False
+        )
+        side = one_of("padding_side", padding_side or self.padding_side, SIDES)
+        with self._lock:
+            self._tokenizer.no_truncation()
+            self._tokenizer.no_padding()
+            if truncate:
+                self._tokenizer.enable_truncation(
+                    max_length, stride=stride, strategy=truncate, direction=self.truncation_side
+                )
+            if pad:
+                self._tokenizer.enable_padding(
+                    direction=side,
+                    length=max_length if pad == "max_length" else None,
+                    pad_to_multiple_of=pad_to_multiple_of,
+                    pad_id=self.pad_token_id,
+                    pad_token=self.pad_token,
+                    pad_type_id=self.pad_token_type_id,
+                )
+
     def _check_pad_token(self) -> None:
         if self.pad_token_id is None:
             token = self.pad_token

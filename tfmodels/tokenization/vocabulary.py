@@ -14,6 +14,17 @@ from tfmodels.utils.text import quote
 SPECIAL_TOKEN_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
+# Methods of transformers' tokenizers -> what users of these do instead.
+_OTHER_WAYS = {
+    "prepare_seq2seq_batch": "use tokenizer(texts, text_target=targets, ...)",
+    "register_for_auto_class": "AutoTokenizer picks classes of tfmodels alone, and runs no code of a checkpoint",
+    "convert_added_tokens": "use tokenizers.AddedToken(**values)",
+    "save_chat_templates": "use save_pretrained, which writes chat templates too",
+    "sp_model": "this tokenizer runs on the tokenizers library; see backend_tokenizer",
+    "tokens_trie": "this tokenizer runs on the tokenizers library; see added_tokens_decoder",
+}
+
+
 class SpecialToken:
     """Attribute of a tokenizer that is one of its special tokens: a string, or None. `NAME_id` is its id."""
 
@@ -158,6 +169,22 @@ class Vocabulary:
     def backend_tokenizer(self) -> Tokenizer:
         """The `tokenizers.Tokenizer` underneath."""
         return self._tokenizer
+
+    @property
+    def decoder(self) -> Any:
+        """What joins tokens to text, a decoder of the `tokenizers` library."""
+        return self._tokenizer.decoder
+
+    @property
+    def can_save_slow_tokenizer(self) -> bool:
+        """Whether `save_vocabulary` has a vocabulary file to write beside tokenizer.json."""
+        return self.vocab_file is not None
+
+    def sanitize_special_tokens(self) -> int:
+        """Add the special tokens that the vocabulary lacks. Returns how many it added."""
+        before = len(self)
+        self._add_missing(self.all_special_tokens_extended)
+        return len(self) - before
 
     @property
     def vocab_size(self) -> int:
@@ -342,7 +369,8 @@ class Vocabulary:
             return self.special_tokens_map.get(name)
         if name.removesuffix("_id") in special:
             return self._special_id(name.removesuffix("_id"))
-        raise AttributeError(f"{type(self).__name__} has no attribute {quote(name)}.")
+        way = f": {_OTHER_WAYS[name]}" if name in _OTHER_WAYS else ""
+        raise AttributeError(f"{type(self).__name__} has no attribute {quote(name)}{way}.")
 
 
 def named_special_tokens(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[Any]]:

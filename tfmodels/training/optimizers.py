@@ -25,6 +25,94 @@ def set_seed(seed: int) -> None:
     keras.utils.set_random_seed(seed)
 
 
+class GradientAccumulator:
+    """Sums the gradients of several batches, for training loops of one's own on TensorFlow.
+
+    Under `tf.distribute` each replica has its own sums. `fit` needs none of this: optimizers of Keras take
+    `gradient_accumulation_steps`.
+
+    Raises:
+        ValueError: at a call, other gradients than before; at reading, nothing was summed yet.
+        NotImplementedError: Keras runs on another backend.
+
+    Example:
+        >>> accumulator = GradientAccumulator()
+        >>> for batch in ([1.0, 2.0], [3.0, 4.0]):
+        ...     accumulator([keras.ops.convert_to_tensor(batch), None])
+        >>> int(accumulator.step), accumulator.gradients[0].numpy().tolist()
+        (2, [4.0, 6.0])
+        >>> accumulator.reset()
+        >>> int(accumulator.step)
+        0
+    """
+
+    def __init__(self) -> None:
+        if keras.backend.backend() != "tensorflow":
+            raise NotImplementedError(
+                "GradientAccumulator is for loops with tf.GradientTape; on other backends optimizers take "
+                "gradient_accumulation_steps."
+            )
+        self._gradients: list[Any] = []
+        self._steps: Any = None
+
+    @property
+    def step(self) -> Any:
+        """Number of batches that were added, int64."""
+        import tensorflow as tf
+
+        if self._steps is None:
+            self._steps = tf.Variable(
+                tf.constant(0, tf.int64),
+                trainable=False,
+                synchronization=tf.VariableSynchronization.ON_READ,
+                aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+            )
+        return self._steps.value()
+
+    @property
+    def gradients(self) -> list[Any]:
+        """The sums on this replica, None where a variable had no gradient."""
+        if not self._gradients:
+            raise ValueError("no gradients yet: call the accumulator with those of a batch first.")
+        return [None if total is None else total.value() for total in self._gradients]
+
+    def __call__(self, gradients: Sequence[Any]) -> None:
+        """Add the gradients of a batch, one a variable, None where there is none."""
+        import tensorflow as tf
+
+        if not self._gradients:
+            _ = self.step  # makes the counter
+            self._gradients = [
+                None
+                if gradient is None
+                else tf.Variable(
+                    tf.zeros_like(gradient),
+                    trainable=False,
+                    synchronization=tf.VariableSynchronization.ON_READ,
+                    aggregation=tf.VariableAggregation.NONE,
+                )
+                for gradient in gradients
+            ]
+        if len(gradients) != len(self._gradients):
+            raise ValueError(
+                f"{len(gradients)} gradients were given; {len(self._gradients)} were expected, as before."
+            )
+        for total, gradient in zip(self._gradients, gradients, strict=True):
+            if (total is None) != (gradient is None):
+                raise ValueError("a variable has a gradient in one batch and none in another: the sum would be wrong.")
+            if total is not None:
+                total.assign_add(tf.convert_to_tensor(gradient))
+        self._steps.assign_add(1)
+
+    def reset(self) -> None:
+        """Begin again from zero."""
+        if self._gradients:
+            self._steps.assign(0)
+            for total in self._gradients:
+                if total is not None:
+                    total.assign(ops.zeros_like(total))
+
+
 def decay_matrices_only(
     optimizer: keras.optimizers.Optimizer, model: keras.layers.Layer
 ) -> keras.optimizers.Optimizer:

@@ -7,7 +7,8 @@ runs one and gives its logits; the cache goes in and comes out. These are the na
     tokens int32 (1, N), input_pos int32 (N,), kv_cache_k_i, kv_cache_v_i float32 (1, kv_heads, max_length, head_dim)
 
 Any other model has `forward_N`: input_ids and attention_mask int32 (1, N) - (1, 1, N) for multiple choice, one choice
-at a time - to the model's outputs. An id of -1 is padding.
+at a time - to the model's outputs. An id of -1 is padding. Families with several token types (BERT: 0 for the first
+text of a pair, 1 for the second) have token_type_ids of the same shape beside them.
 
 The file ends in a small zip archive, as files with TFLite metadata do (`unzip model.tflite`), with `tfmodels.json`:
 facts that a runner needs beside the graph. Running needs NumPy and ai-edge-litert, not TensorFlow.

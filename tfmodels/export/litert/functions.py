@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tfmodels.cache.kv import StaticCache
 from tfmodels.export.cache import from_named, named, shapes_of
-from tfmodels.export.models import forward, rank_of, transformer_of
+from tfmodels.export.models import file_inputs, forward, rank_of, transformer_of
 from tfmodels.runtime.lowering import Lowering
 
 # The operations that LiteRT has and can quantise.
@@ -77,13 +77,12 @@ def forward_functions(model: Any, max_length: int) -> dict[str, Any]:
     axes = (1,) * (rank_of(model) - 1)
     pad = transformer_of(model).config.pad_token_id
 
-    def run(input_ids: Any, attention_mask: Any) -> dict[str, Any]:
+    def run(input_ids: Any, **others: Any) -> dict[str, Any]:
         ids = tf.where(input_ids < 0, 0 if pad is None else pad, input_ids)
-        return forward(model, input_ids=ids, attention_mask=attention_mask, lowering=LOWERING)
+        return forward(model, input_ids=ids, **others, lowering=LOWERING)
 
     def traced(length: int) -> Any:
-        names = ("input_ids", "attention_mask")
-        specs = {name: tf.TensorSpec((*axes, length), tf.int32, name) for name in names}
+        specs = {name: tf.TensorSpec((*axes, length), tf.int32, name) for name in file_inputs(model)}
         return tf.function(run, autograph=False).get_concrete_function(**specs)
 
     return {f"forward_{size}": traced(size) for size in sorted({*buckets(max_length), max_length})}

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tfmodels.export.artifact import Runner, Signature, Tolerance
+from tfmodels.export.artifact import Runner, Signature, Tolerance, token_types
 from tfmodels.export.extras import require
 from tfmodels.utils.text import quote
 
@@ -109,13 +109,18 @@ class Forward(LiteRTRunner):
         self.check_length(length, "the input")
         size = _number(signature) if signature else next(size for size in self.sizes if size >= length)
         runner = self.interpreter.get_signature_runner(f"forward_{size}")
-        axes = tuple(runner.get_input_details()["input_ids"]["shape"])
+        details = runner.get_input_details()
+        axes = tuple(details["input_ids"]["shape"])
         room = (0, size - length)
+        others = {"attention_mask": mask, **token_types(inputs, ids.shape, "token_type_ids" in details)}
         found: dict[str, list[np.ndarray]] = {}
-        for row, kept in zip(ids.reshape(-1, length), mask.reshape(-1, length), strict=True):
+        for index, row in enumerate(ids.reshape(-1, length)):
             outputs = runner(
                 input_ids=np.pad(row, room, constant_values=-1).reshape(axes),
-                attention_mask=np.pad(kept, room).reshape(axes),
+                **{
+                    name: np.pad(values.reshape(-1, length)[index], room).reshape(axes).astype("int32")
+                    for name, values in others.items()
+                },
             )
             for name, values in outputs.items():
                 per_token = values.ndim == 3 or name in _PER_TOKEN
@@ -160,6 +165,7 @@ class Generator(LiteRTRunner):
         if signature not in (None, "decode"):
             raise ValueError(f"signature={quote(signature)}; a causal model's logits come from 'decode'.")
         ids = np.asarray(inputs["input_ids"], "int32")
+        token_types(inputs, ids.shape, False)
         if not np.all(inputs.get("attention_mask", 1)):
             raise ValueError("attention_mask has zeros; a causal model's .tflite file takes rows without padding.")
         self.check_length(ids.shape[1], "the input")

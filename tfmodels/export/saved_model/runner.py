@@ -103,7 +103,8 @@ class SavedModelRunner(Runner):
             self.tolerance = _HALF_TOLERANCE[half.pop()]
 
     def run(self, inputs: dict[str, np.ndarray], signature: str | None = None) -> dict[str, np.ndarray]:
-        name = signature or "serving_default"
+        typed = "token_type_ids" in inputs and "serving_token_types" in self.signatures
+        name = signature or ("serving_token_types" if typed else "serving_default")
         function = self.signatures[name]
         specs = function.structured_input_signature[1]
         # In Python, arguments have underscores where the signature's names have dots.
