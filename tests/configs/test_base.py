@@ -10,7 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tfmodels import AutoConfig, GPTNeoConfig, GPTNeoXConfig, LlamaConfig, MPNetConfig, MptAttentionConfig, MptConfig
+from tfmodels import (
+    AutoConfig,
+    Gemma3TextConfig,
+    GPTNeoConfig,
+    GPTNeoXConfig,
+    LlamaConfig,
+    ModernBertConfig,
+    MPNetConfig,
+    MptAttentionConfig,
+    MptConfig,
+    Qwen2Config,
+    SmolLM3Config,
+)
 from tfmodels.auto import FAMILIES
 
 REFERENCE = Path(__file__).parents[1] / "reference"
@@ -253,6 +265,17 @@ def test_other_spellings_of_values_are_read(given, read):
         ({"rope_scaling": {"type": "longrope", "short_factor": 1, "long_factor": [1]}}, "a list of positive numbers"),
         ({"rope_scaling": {"type": "yarn", "factor": 2, "beta_fast": [1]}}, r"'beta_fast'\]=\[1\]; a positive number"),
         ({"rope_scaling": {"type": "x" * 10**6}}, "is unknown; it is one of"),
+        ({"head_dim": 10**400}, "head_dim=an integer of 1329 bits in LlamaConfig; an integer of at most 64 bits"),
+        ({"hidden_size": -(10**400)}, "an integer of at most 64 bits"),
+        ({"num_key_value_heads": "two"}, "num_key_value_heads='two' in LlamaConfig; a positive integer"),
+        ({"pretraining_tp": [1]}, r"pretraining_tp=\[1\] in LlamaConfig; a positive integer"),
+        ({"rms_norm_eps": 10**400}, "rms_norm_eps=an integer of 1329 bits in LlamaConfig; a number that fits a float"),
+        ({"rope_theta": 10**400}, r"'rope_theta'\]=an integer of 1329 bits; a positive number"),
+        (
+            {"partial_rotary_factor": 1e308},
+            "=1e.308; the share of a head that is turned, up to 1",
+        ),
+        ({"partial_rotary_factor": "half"}, r"'partial_rotary_factor'\]='half'; a positive number"),
     ],
 )
 def test_values_of_the_wrong_kind_are_refused_in_words(given, message):
@@ -348,3 +371,47 @@ def test_numbers_that_are_not_finite(tmp_path):
     (tmp_path / "config.json").write_text(text.replace('"eos_token_id": 2', '"eos_token_id": Infinity') + "}")
     with pytest.warns(UserWarning, match="eos_token_id=inf in LlamaConfig is left out"):
         assert AutoConfig.from_pretrained(tmp_path).eos_token_id is None
+
+
+@pytest.mark.parametrize(
+    ("config", "given", "message"),
+    [
+        (
+            Qwen2Config,
+            {"max_window_layers": "x", "use_sliding_window": True},
+            "max_window_layers='x'",
+        ),
+        (
+            Gemma3TextConfig,
+            {"sliding_window_pattern": 0},
+            "pattern=0 in .*; a positive integer was expected",
+        ),
+        (Gemma3TextConfig, {"sliding_window_pattern": "6"}, "sliding_window_pattern='6' in"),
+        (
+            Gemma3TextConfig,
+            {"rope_parameters": {"sliding_attention": 5}},
+            r"rope_parameters\['sliding_attention'\]=5 in Gemma3TextConfig; a dict was expected",
+        ),
+        (
+            ModernBertConfig,
+            {"rope_parameters": {"full_attention": "x", "sliding_attention": {}}},
+            r"rope_parameters\['full_attention'\]='x' in ModernBertConfig; a dict was expected",
+        ),
+        (Gemma3TextConfig, {"query_pre_attn_scalar": 10**400}, "a number that fits a float was expected"),
+        (
+            SmolLM3Config,
+            {"no_rope_layer_interval": 1.5},
+            "interval=1.5 in SmolLM3Config; a positive integer",
+        ),
+    ],
+)
+def test_values_of_the_wrong_kind_in_families_whose_layers_differ(config, given, message):
+    with pytest.raises(ValueError, match=message):
+        config(**{"num_hidden_layers": 2, **given})
+
+
+def test_token_ids_beyond_every_vocabulary_are_left_out():
+    with pytest.warns(
+        UserWarning, match="bos_token_id=an integer of 1329 bits in LlamaConfig is left out: it should be a token id"
+    ):
+        assert LlamaConfig(bos_token_id=10**400).bos_token_id is None

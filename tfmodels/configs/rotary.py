@@ -13,6 +13,8 @@ from tfmodels.configs.part import configuration
 from tfmodels.utils.plain import plain
 from tfmodels.utils.text import quote
 
+# Far beyond the share that makes sense, 1, which families judge by the sizes of their heads.
+MAX_SHARE = 1000
 ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "longrope", "llama3")
 
 # The keys that each scaling needs, beside `rope_type`, `rope_theta` and the partial factor.
@@ -115,6 +117,12 @@ class RotaryConfig(ModelConfig):
             value = parameters.get(key)
             if value is not None and not (_is_number(value) and value > 0):
                 raise ValueError(f"rope_parameters[{quote(key)}]={quote(value)}; a positive number was expected.")
+        share = parameters.get("partial_rotary_factor")
+        if share is not None and share > MAX_SHARE:
+            raise ValueError(
+                f"rope_parameters['partial_rotary_factor']={quote(share)}; the share of a head that is turned, up to "
+                f"1, was expected."
+            )
         for key in ("mscale", "mscale_all_dim"):
             if parameters.get(key) is not None and not _is_number(parameters[key]):
                 raise ValueError(f"rope_parameters[{quote(key)}]={quote(parameters[key])}; a number was expected.")

@@ -1,5 +1,5 @@
 """All kinds of files, by name."""
 
-from tools.fuzz import configurations, tokenizers, weights
+from tools.fuzz import configurations, quantized, tokenizers, weights
 
-KINDS = weights.KINDS | tokenizers.KINDS | configurations.KINDS
+KINDS = weights.KINDS | quantized.KINDS | tokenizers.KINDS | configurations.KINDS

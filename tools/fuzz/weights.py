@@ -259,6 +259,9 @@ def _gguf_text(value: str) -> bytes:
     return struct.pack("<Q", len(data)) + data
 
 
+_ARCHITECTURES = ("qwen2", "qwen3", "granite", "smollm3", "gemma3", "gpt2", "bert")
+
+
 def write_gguf(rng: Random, folder: Path) -> None:
     vocabulary = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", "a", "b", "ab", "▁a"]
     metadata: dict[str, Any] = {
@@ -286,6 +289,12 @@ def write_gguf(rng: Random, folder: Path) -> None:
         "output_norm.weight": [8],
         "rope_freqs.weight": [2],
     }
+    architecture = rng.choice(("llama", "llama", "llama", *_ARCHITECTURES))
+    if architecture != "llama":
+        metadata = {key.replace("llama.", f"{architecture}.", 1): value for key, value in metadata.items()}
+        metadata |= {"general.architecture": architecture, f"{architecture}.attention.layer_norm_epsilon": 1e-5}
+    if architecture in ("qwen2", "qwen3", "smollm3", "gpt2"):
+        metadata |= {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.merges": ["a b"]}
     inner = rng.random() < 0.6
     if inner:
         both = damage_tree(rng, {"metadata": metadata, "tensors": tensors})
@@ -305,8 +314,10 @@ def write_gguf(rng: Random, folder: Path) -> None:
 
 
 def read_gguf(folder: Path) -> None:
+    from tfmodels.configs.base import read_config_file
     from tfmodels.tokenization import LlamaTokenizer
 
+    read_config_file(folder, gguf_file="model.gguf")
     with open_checkpoint(folder, gguf_file="model.gguf") as checkpoint:
         for name in checkpoint.names():
             checkpoint.read(name)
