@@ -66,24 +66,31 @@ def test_files_hold_kernels_as_they_are(model, tmp_path):
     np.testing.assert_array_equal(again(IDS).logits, model(IDS).logits)
 
 
-def test_files_of_the_former_tensorflow_class(model, tmp_path):
+@pytest.mark.parametrize("safetensors", [False, True])
+def test_files_of_the_former_tensorflow_class(model, safetensors, tmp_path):
     model.save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").unlink()
-    with h5py.File(tmp_path / "tf_model.h5", "w") as file:
-        group = file.create_group("transformer")
-        group.attrs["weight_names"] = []
-        for name, slot in slots_of(model).items():
-            value = np.asarray(slot.variable.value)
-            *layers, parameter = name.removeprefix("transformer.").split(".")
-            if layers[0] == "h":
-                layers = [f"h_._{layers[1]}", *layers[2:]]
-            if layers[-1] in ("c_attn", "c_proj", "c_fc"):
-                value = value[None] if parameter == "bias" else value
-            elif layers[-1].startswith("ln_"):
-                parameter = {"weight": "gamma", "bias": "beta"}[parameter]
-            elif layers[-1] == "wpe":
-                parameter = "embeddings"
-            group["/".join(["tfgp_t2lm_head_model/transformer", *layers, f"{parameter}:0"])] = value
+    stored = {}
+    for name, slot in slots_of(model).items():
+        value = np.asarray(slot.variable.value)
+        *layers, parameter = name.removeprefix("transformer.").split(".")
+        if layers[0] == "h":
+            layers = [f"h_._{layers[1]}", *layers[2:]]
+        if layers[-1] in ("c_attn", "c_proj", "c_fc"):
+            value = value[None] if parameter == "bias" else value
+        elif layers[-1].startswith("ln_"):
+            parameter = {"weight": "gamma", "bias": "beta"}[parameter]
+        elif layers[-1] == "wpe":
+            parameter = "embeddings"
+        stored["/".join(["transformer", *layers, f"{parameter}:0"])] = value
+    if safetensors:
+        save_file(stored, tmp_path / "model.safetensors", metadata={"format": "tf"})
+    else:
+        with h5py.File(tmp_path / "tf_model.h5", "w") as file:
+            group = file.create_group("transformer")
+            group.attrs["weight_names"] = []
+            for name, value in stored.items():
+                group[f"tfgp_t2lm_head_model/{name}"] = value
     again = TFGPT2LMHeadModel.from_pretrained(tmp_path)
     np.testing.assert_array_equal(again(IDS).logits, model(IDS).logits)
 

@@ -127,8 +127,7 @@ class TensorFlowFile(TensorFile):
                 f"{self.path} is cut short: weight {quote(path)} ends at byte {offset + nbytes} of {self._file.size}."
             )
         parameter = path.split("/")[-1]
-        if parameter.startswith("bias") and len(shape) == 2 and shape[0] == 1:
-            shape = shape[1:]  # as the former GPT-2 had them
+        shape = torch_shape(parameter, shape)
         transposed = len(shape) == 2 and parameter.startswith("kernel")
         info = TensorInfo(name, shape[::-1] if transposed else shape, dtype.name, nbytes, self.path.name)
         # Embeddings that a head shares with the model are stored with both.
@@ -137,6 +136,16 @@ class TensorFlowFile(TensorFile):
         first = self._places.setdefault(name, (offset or 0, shape, dtype, transposed))[0]
         if not np.array_equal(*(self._file.array((nbytes,), np.dtype("uint8"), at or 0) for at in (first, offset))):
             raise CheckpointError(f"{where} is there twice, with different values: remove the wrong one.")
+
+
+def torch_shape(parameter: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape without the axis that biases of TensorFlow's GPT-2 have in front.
+
+    Example:
+        >>> torch_shape("bias:0", (1, 8)), torch_shape("kernel:0", (1, 8))
+        ((8,), (1, 8))
+    """
+    return shape[1:] if parameter.startswith("bias") and len(shape) == 2 and shape[0] == 1 else shape
 
 
 def _stored_dtype(dataset: Any) -> np.dtype | None:

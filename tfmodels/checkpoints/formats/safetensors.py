@@ -97,6 +97,8 @@ class SafetensorsFile(TensorFile):
 
     def _add(self, stored: str, info: TensorInfo, start: int) -> None:
         name, is_kernel = _torch_name(stored, self._written_by)
+        if self._written_by == "tf":
+            info = info._replace(shape=hdf5.torch_shape(stored.split("/")[-1], info.shape))
         transposed = is_kernel and len(info.shape) == 2
         if name in self.tensors:
             raise CheckpointError(f"{self.path}: two tensors have names that both stand for {quote(name)}.")
