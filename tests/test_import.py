@@ -78,7 +78,7 @@ def test_an_unknown_name_is_an_attribute_error():
         ("TFBertTokenizer", "; use BertTokenizer before the model, which takes ids"),
         ("TFBertMainLayer", "; use TFBertModel(config).backbone, which is a Keras layer."),
         ("GenerationMixin", "; use TFPreTrainedModel, whose causal models have generate"),
-        ("TFTokenClassificationLoss", r"; use model\(..., labels=labels\).loss, or tfmodels.models.losses"),
+        ("TFTokenClassificationLoss", "; use model(..., labels=labels).loss, or tfmodels.models.losses"),
         ("TFTopKLogitsWarper", "; use the setting of generate, or a function"),
         ("TFSequenceClassifierOutput", "; use tfmodels.models.outputs.SequenceClassifierOutput"),
         ("TFCausalLMOutputWithPast", "; use tfmodels.models.outputs.CausalLMOutput"),
