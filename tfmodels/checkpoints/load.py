@@ -199,7 +199,7 @@ def _fill(
         if checkpoint.packed(source) is None and tuple(checkpoint.info(source).shape) != slots[name].shape
     }
     if mismatched and not ignore_mismatched_sizes:
-        shapes = [f"{name} {there} in the file, {here} here" for name, (there, here) in mismatched.items()]
+        shapes = [f"{fit.found[name]} {there} in the file, {here} here" for name, (there, here) in mismatched.items()]
         hint = " (for a head of another size pass ignore_mismatched_sizes=True)" if new & set(mismatched) else ""
         problems.append(f"of another shape: {listed(shapes)}{hint}")
     if problems:
