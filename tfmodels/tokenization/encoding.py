@@ -201,6 +201,8 @@ class TextToIds(Rows):
             backend = self._tokenizer
             try:
                 backend.encode_special_tokens = split_special_tokens
+                backend.no_truncation()  # `set_truncation_and_padding` is for calls of the backend
+                backend.no_padding()
                 if truncation:
                     backend.enable_truncation(
                         **truncation, direction=one_of("truncation_side", self.truncation_side, SIDES)
