@@ -160,7 +160,7 @@ class TFPreTrainedModel(ScriptMethods, CallingConvention, QuantizedModel, TaskMo
         return_dict: bool | None,
         labels: Mapping[str, Any],
         *,
-        loss: Loss | None = None,
+        given_loss: Loss | None = None,
         **values: Any,
     ) -> Any:
         """A head's output as the caller wants it: an `output_class`, or a tuple for return_dict=False.
@@ -169,10 +169,10 @@ class TFPreTrainedModel(ScriptMethods, CallingConvention, QuantizedModel, TaskMo
             output_class: its fields are filled with the loss and `values` first, then from `outputs` by name.
             outputs: the backbone's output.
             labels: by name; where none of them is None, `loss_of` gives the loss.
-            loss: in place of what `loss_of` gives, or None.
+            given_loss: in place of what `loss_of` gives, or None.
         """
         if all(label is not None for label in labels.values()):
-            values["loss"] = (loss or self.loss_of(values, labels)).mean()
+            values["loss"] = (given_loss or self.loss_of(values, labels)).mean()
         carried = {name: outputs[name] for name in output_class.fields if name in outputs and name not in values}
         output = output_class(**values, **carried)
         return output if self.backbone.flag("return_dict", return_dict) else output.to_tuple()

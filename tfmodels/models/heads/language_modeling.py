@@ -69,7 +69,9 @@ class CausalLMHead:
         hidden = outputs.last_hidden_state
         logits = self.to_logits(keep_positions(hidden, logits_to_keep), lowering)
         loss = self._loss_in_blocks(hidden, labels, bool(inputs.get("training")))
-        return self.head_output(CausalLMOutput, outputs, return_dict, {"labels": labels}, loss=loss, logits=logits)
+        return self.head_output(
+            CausalLMOutput, outputs, return_dict, {"labels": labels}, given_loss=loss, logits=logits
+        )
 
     def label_classes(self, labels: Any) -> int:
         return self.config.vocab_size
