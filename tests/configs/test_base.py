@@ -24,6 +24,7 @@ from tfmodels import (
     SmolLM3Config,
 )
 from tfmodels.auto import FAMILIES
+from tfmodels.configs.part import field_types
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 CASES = REFERENCE / "llama"
@@ -408,6 +409,36 @@ def test_numbers_that_are_not_finite(tmp_path):
 def test_values_of_the_wrong_kind_in_families_whose_layers_differ(config, given, message):
     with pytest.raises(ValueError, match=message):
         config(**{"num_hidden_layers": 2, **given})
+
+
+NULLS = [
+    (Qwen2Config, {"max_window_layers": None, "use_sliding_window": True}, "max_window_layers=None in Qwen2Config"),
+    (SmolLM3Config, {"num_hidden_layers": None, "no_rope_layers": [1, 0]}, "num_hidden_layers=None in SmolLM3Config"),
+]
+
+
+@pytest.mark.parametrize(("config", "given", "message"), NULLS)
+def test_null_where_layers_are_counted(config, given, message):
+    with pytest.raises(ValueError, match=message):
+        config(**{"num_hidden_layers": 2, **given})
+    assert Qwen2Config(num_hidden_layers=2, max_window_layers=None).windows == (None, None)
+
+
+ODD = (None, "x", "1", 0, -1, 1.5, True, [], [1], [[]], {}, {"a": 1}, 10**400, float("nan"), float("inf"), 1e308)
+
+
+@pytest.mark.filterwarnings("ignore:.*is left out")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_any_field_of_any_kind_is_taken_or_refused_in_words(family):
+    config = FAMILIES[family].load(f"{FAMILIES[family].stem}Config")
+    refused = 0
+    for name in field_types(config):
+        for value in ODD:
+            try:
+                config(**{name: value})
+            except ValueError:
+                refused += 1
+    assert refused > 100
 
 
 def test_token_ids_beyond_every_vocabulary_are_left_out():

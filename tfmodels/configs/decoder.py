@@ -157,7 +157,13 @@ class QwenConfig(LayerTypesConfig):
     max_window_layers: int = 28
 
     def usual_layer_type(self, index: int) -> str:
-        return FULL if self.sliding_window is None or index < self.max_window_layers else SLIDING
+        if self.sliding_window is None:
+            return FULL
+        if self.max_window_layers is None:
+            raise ValueError(
+                f"max_window_layers=None in {type(self).__name__}; an integer was expected beside sliding_window."
+            )
+        return FULL if index < self.max_window_layers else SLIDING
 
     def finish(self) -> None:
         if not self.use_sliding_window:

@@ -126,7 +126,7 @@ class MptConfig(ModelConfig):
     def intermediate_size(self) -> int:
         """Width of the feed-forward block."""
         width = self.expansion_ratio * self.d_model
-        return int(width) if width == int(width) else width
+        return int(width) if isinstance(width, float) and width.is_integer() else width
 
     @property
     def head_dim(self) -> int:

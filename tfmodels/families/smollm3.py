@@ -78,6 +78,7 @@ class SmolLM3Config(LayerTypesConfig):
         layers = self.no_rope_layers
         if not isinstance(layers, list) or any(one not in (0, 1) for one in layers):
             raise ValueError(f"no_rope_layers={quote(layers)}; a list of 0 and 1 was expected.")
+        self.check_positive("num_hidden_layers")
         if len(layers) < self.num_hidden_layers:
             raise ValueError(
                 f"no_rope_layers={quote(layers)} describes {len(layers)} layers; "
