@@ -36,6 +36,9 @@ from tools.bench.shapes import DTYPES, SHAPES, numbers, random_ids, some_of, wri
 Row = dict[str, Any]
 Prompts = list[list[int]]
 
+# Small models go on with it.
+_SENTENCE = "Lily likes the cat and the dog. "
+
 
 class Bench:
     """A model, and how it is measured.
@@ -162,16 +165,14 @@ class Bench:
                 }
 
     def lookup(self) -> Iterator[Row]:
-        """A text that is told a third time, a few tokens in turns, the model's own text, and random tokens."""
+        """A sentence said again and again, the model's own text, and random tokens."""
         length, new = self.options.prompts[1], self.options.new
-        part = max(8, length * 4 // 9)
-        text = np.asarray(self.model.generate(random_ids(1, 4, self.vocab), max_new_tokens=part - 4))
         prompts = {
-            "copied": np.concatenate([text, text, text[:, : part // 4]], axis=1),
-            "list": np.tile(random_ids(1, 6, self.vocab), 8),
-            "own text": text,
-            "random": random_ids(1, length, self.vocab),
+            "own text": np.asarray(self.model.generate(random_ids(1, 4, self.vocab), max_new_tokens=length // 2))
         }
+        prompts["random"] = random_ids(1, length, self.vocab)
+        if self.tokenizer is not None:
+            prompts = {"repeated": np.asarray([self.tokenizer.encode(_SENTENCE * (length // 11))]), **prompts}
         for kind, ids in prompts.items():
             actions = {
                 "plain": lambda ids=ids: np.asarray(self.model.generate(ids, max_new_tokens=new)),
