@@ -93,6 +93,16 @@ def test_sentence_piece_ids():
     assert graph.encode(tf.constant(TEXTS), 10**6).to_list() == tokenizer(TEXTS)["input_ids"]
 
 
+def test_sentence_piece_ids_of_texts_that_begin_with_a_space():
+    texts = ["  Once upon", " a", "   ", "▁▁a", "\n a", "a  b"]
+    found = []
+    for legacy in (True, False):
+        tokenizer = AutoTokenizer.from_pretrained("stories260K", legacy=legacy)
+        found.append(tokenizer(texts)["input_ids"])
+        assert text.tokenizer_in_graph(tokenizer).encode(tf.constant(texts), 10**6).to_list() == found[-1]
+    assert found[0][0] != found[1][0]
+
+
 @pytest.fixture(scope="module")
 def encoder(word_piece):
     model = small_models.make("mpnet", "Model")

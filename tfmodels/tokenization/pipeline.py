@@ -156,6 +156,12 @@ def keep_leading_spaces(backend: Tokenizer) -> None:
         _set_pipeline(backend, state)
 
 
+def leaves_leading_spaces(backend: Tokenizer) -> bool:
+    """Whether a text that begins with a space gets no other one in front, see `keep_leading_spaces`."""
+    cutters = list(_walk(_pipeline(backend)["pre_tokenizer"]))
+    return [(cutter.get("replacement"), cutter.get("prepend_scheme")) for cutter in cutters] == [(SPACE, "first")]
+
+
 def set_template(backend: Tokenizer, bos: str | None, eos: str | None) -> None:
     """Make the backend put `bos` before and `eos` behind every text of a pair, in place; None leaves one out.
 

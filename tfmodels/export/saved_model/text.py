@@ -27,6 +27,7 @@ from tfmodels.checkpoints import hub
 from tfmodels.export.extras import require
 from tfmodels.export.models import causal, transformer_of
 from tfmodels.export.saved_model.functions import graph_function
+from tfmodels.tokenization.pipeline import SPACE, leaves_leading_spaces
 
 _PURPOSE = 'signatures="text"'
 _EXAMPLES = ("Once upon a time", "Good morning")
@@ -144,6 +145,7 @@ class SentencePiece(tf.Module):
                 f"{tokenizer.name_or_path or 'this tokenizer'} has none."
             ) from error
         text = require("tensorflow_text", "text", _PURPOSE)
+        self.leaves_leading_spaces = leaves_leading_spaces(tokenizer.backend_tokenizer)
         ends = {"add_bos": tokenizer.add_bos_token, "add_eos": tokenizer.add_eos_token}
         self.pieces = text.SentencepieceTokenizer(model, out_type=tf.int32, **ends)
         if int(self.pieces.vocab_size()) != tokenizer.vocab_size:
@@ -153,6 +155,8 @@ class SentencePiece(tf.Module):
 
     def encode(self, text: Any, longest: int) -> Any:
         """Ids of texts (batch,), int32 ragged (batch, length), cut on the right."""
+        if self.leaves_leading_spaces:  # SentencePiece puts a space in front of every text
+            text = tf.strings.regex_replace(text, f"(?s)^[ {SPACE}](.)", r"\1")
         return self.pieces.tokenize(text)[:, :longest]
 
     def decode(self, ids: Any) -> Any:
