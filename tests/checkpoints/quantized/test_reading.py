@@ -175,20 +175,14 @@ def test_float8(tmp_path):
     model = small.make("llama", "ForCausalLM")
     for path in (tmp_path / "quantised", tmp_path / "whole"):
         model.save_pretrained(path)
-    torch = pytest.importorskip("torch")
+    pytest.importorskip("torch")
     from safetensors.torch import save_file
 
     tensors = load_file(tmp_path / "whole" / "model.safetensors")
     whole = {}
     for name in files.dense_names(tensors):
         whole[f"{name}.weight"] = writer(tensors, name, rng)
-    stored = {
-        name: torch.tensor(tensor.view(np.uint8)).view(torch.float8_e4m3fn)
-        if tensor.dtype.name.startswith("float8")
-        else torch.tensor(tensor)
-        for name, tensor in tensors.items()
-    }
-    save_file(stored, tmp_path / "quantised" / "model.safetensors")
+    save_file(as_torch(tensors), tmp_path / "quantised" / "model.safetensors")
     files.edit_config(tmp_path / "quantised", quantization_config=settings)
     files.edit_tensors(tmp_path / "whole", lambda held: held.update(whole))
     model = load("llama", tmp_path / "quantised")
@@ -196,6 +190,51 @@ def test_float8(tmp_path):
     assert_near(model, load("llama", tmp_path / "whole"), "llama")
     model.save_pretrained(tmp_path / "again")
     np.testing.assert_array_equal(logits(load("llama", tmp_path / "again"), "llama"), logits(model, "llama"))
+
+
+def as_torch(tensors):
+    """Arrays as tensors of torch, whose safetensors know float8."""
+    import torch
+
+    return {
+        name: torch.tensor(tensor.view(np.uint8)).view(torch.float8_e4m3fn)
+        if tensor.dtype.name.startswith("float8")
+        else torch.tensor(tensor)
+        for name, tensor in tensors.items()
+    }
+
+
+@pytest.mark.parametrize("block", [[12, 8], None])
+def test_float8_without_another_method(block, tmp_path):
+    pytest.importorskip("torch")
+    from safetensors.torch import save_file
+
+    rng = np.random.default_rng(0)
+    model = small.make("qwen3", "ForCausalLM")
+    for path in (tmp_path / "quantised", tmp_path / "whole"):
+        model.save_pretrained(path)
+    tensors = load_file(tmp_path / "whole" / "model.safetensors")
+    whole = {}
+    for name in files.dense_names(tensors):
+        values = rng.normal(size=tensors[f"{name}.weight"].shape).astype(ml_dtypes.float8_e4m3fn)
+        rows, columns = block or (*values.shape[:1], values.shape[1])
+        scales = rng.uniform(0.1, 0.2, [-(-values.shape[0] // rows), -(-values.shape[1] // columns)])
+        spread = np.repeat(np.repeat(scales.astype("f"), rows, axis=0), columns, axis=1)
+        whole[f"{name}.weight"] = values.astype("f") * spread[: values.shape[0], : values.shape[1]]
+        tensors[f"{name}.weight"] = values
+        tensors[f"{name}.weight_scale_inv" if block else f"{name}.weight_scale"] = (
+            scales.astype("f") if block else scales.astype("f").reshape(())
+        )
+    save_file(as_torch(tensors), tmp_path / "quantised" / "model.safetensors")
+    files.edit_tensors(tmp_path / "whole", lambda held: held.update(whole))
+    settings = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": block}
+    files.edit_config(tmp_path / "quantised", quantization_config=settings)
+    model = load("qwen3", tmp_path / "quantised")
+    assert model.quantization == "float8"
+    assert_near(model, load("qwen3", tmp_path / "whole"), "qwen3")
+    files.edit_config(tmp_path / "quantised", quantization_config=settings | {"weight_block_size": [4, 8]})
+    with pytest.raises(CheckpointError, match="weight_scale_inv is missing|was expected|holds quantised weights"):
+        load("qwen3", tmp_path / "quantised")
 
 
 @pytest.fixture(scope="module")

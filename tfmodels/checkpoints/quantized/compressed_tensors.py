@@ -18,6 +18,7 @@ from tfmodels.checkpoints.quantized.packed import (
     LayerTensors,
     PackedTensor,
     check_group_size,
+    float8_rows,
     layers_with,
     low_first,
     signed,
@@ -34,7 +35,6 @@ _PARTS = ("weight", "weight_packed", "weight_scale", "weight_zero_point", "weigh
 _ACTIVATIONS = ("input_scale", "input_zero_point", "output_scale", "output_zero_point")
 # Scales and zeros of a rounded KV cache, which the file's weights do without.
 _CACHE = re.compile(r"\.[qkv]_(scale|zero_point)$")
-_NAN = 0x7F  # of float8_e4m3fn, beside its sign
 
 
 def find(settings: Mapping[str, Any], checkpoint: Checkpoint) -> tuple[dict[str, PackedTensor], set[str]]:
@@ -172,10 +172,7 @@ def _integers(layer: LayerTensors, scheme: Scheme, width: int) -> np.ndarray:
         return signed(low_first(layer.read("weight_packed"), scheme.bits, 1, width), scheme.bits).T
     values = np.asarray(layer.read("weight"))
     if scheme.values == "float8":
-        bits = values.view(np.uint8)
-        if ((bits & _NAN) == _NAN).any():
-            raise layer.error(f"{layer.name('weight')} holds numbers that are not finite")
-        return bits.view(np.int8).T
+        return float8_rows(layer)
     top = 1 << (scheme.bits - 1)
     if values.size and (values.min() < -top or values.max() >= top):
         raise layer.error(

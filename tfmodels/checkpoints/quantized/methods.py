@@ -7,7 +7,7 @@ from typing import Any
 
 from tfmodels.checkpoints import hub, quantized_names
 from tfmodels.checkpoints.files import CheckpointError
-from tfmodels.checkpoints.quantized import awq, compressed_tensors, gguf_blocks, gptq, mlx
+from tfmodels.checkpoints.quantized import awq, compressed_tensors, fp8, gguf_blocks, gptq, mlx
 from tfmodels.checkpoints.quantized.packed import PackedCheckpoint, PackedTensor
 from tfmodels.checkpoints.reader import Checkpoint
 from tfmodels.utils.json_files import read_object
@@ -19,6 +19,7 @@ METHODS: dict[str, Find] = {
     "gptq": gptq.find,
     "awq": awq.find,
     "compressed-tensors": compressed_tensors.find,
+    "fp8": fp8.find,
     "MLX": mlx.find,
 }
 _OLD_FILES = dict(zip(hub.QUANTIZATION_FILES, ("gptq", "awq"), strict=True))

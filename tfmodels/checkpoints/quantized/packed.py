@@ -259,3 +259,18 @@ def low_first(words: np.ndarray, bits: int, axis: int, length: int) -> np.ndarra
 def signed(numbers: np.ndarray, bits: int) -> np.ndarray:
     """Unsigned numbers of some bits as a scheme's signed ones: 2^(bits - 1) less, int8."""
     return (numbers ^ np.uint8(128)).view(np.int8) if bits == 8 else numbers.view(np.int8) - np.int8(1 << (bits - 1))
+
+
+_NAN = 0x7F  # of float8_e4m3fn, beside its sign
+
+
+def float8_rows(layer: LayerTensors) -> np.ndarray:
+    """The bits of a layer's float8_e4m3fn weights as int8 (in, out).
+
+    Raises:
+        CheckpointError: one of them stands for no number.
+    """
+    bits = np.asarray(layer.read("weight")).view(np.uint8)
+    if ((bits & _NAN) == _NAN).any():
+        raise layer.error(f"{layer.name('weight')} holds numbers that are not finite")
+    return bits.view(np.int8).T
