@@ -9,7 +9,7 @@ import small_models as small
 
 from tfmodels import TFAutoModelForCausalLM
 from tfmodels.checkpoints.quantized.scheme import Scheme, dequantize, round_to_nearest
-from tfmodels.models.calibration import gptq, to_batches
+from tfmodels.models.calibration import fitted, gptq, to_batches
 from tfmodels.models.quantization_requests import read_request
 from tfmodels.training.lora import add_lora
 
@@ -77,6 +77,16 @@ def test_calibration_loses_less_than_rounding():
         same.quantize("int4", group_size=16, **settings)
         lost.append(np.linalg.norm(logits(same) - whole))
     assert lost[0] < 0.8 * lost[1]
+
+
+def test_weights_are_fitted_to_the_outputs_of_whole_inputs():
+    rng = np.random.default_rng(0)
+    whole, weights = rng.normal(size=(300, 24)), rng.normal(size=(24, 6)).astype(np.float32)
+    rounded = whole + 0.3 * whole @ rng.normal(size=(24, 24)) / 5
+    found = fitted(weights, rounded.T @ rounded, rounded.T @ whole)
+    errors = [np.square(rounded @ one - whole @ weights).sum() for one in (found, weights)]
+    assert errors[0] < 0.3 * errors[1]
+    np.testing.assert_allclose(fitted(weights, whole.T @ whole, whole.T @ whole), weights, atol=1e-5)
 
 
 @pytest.mark.parametrize("offsets", [None, "zeros", "minimums"])

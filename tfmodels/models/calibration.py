@@ -1,7 +1,8 @@
 """GPTQ: quantise the dense layers of a model so that they give the same outputs for the texts it has seen.
 
 Source:
-    Frantar et al., https://arxiv.org/abs/2210.17323.
+    Frantar et al., https://arxiv.org/abs/2210.17323; outputs of the whole model as the aim: Li et al.,
+    https://arxiv.org/abs/2504.02692.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from tfmodels.utils.text import quote
 
 # Added to the diagonal of the products of inputs, as a share of its mean.
 _DAMPING = 0.01
+# How much fitted weights are held to what they were, as a share of the mean of that diagonal.
+_HELD = 0.1
 # Rows whose errors are handed on at once.
 _BLOCK = 128
 _BATCH = 4
@@ -27,49 +30,105 @@ _SHRINKAGE = np.linspace(1.0, 0.7, 13, dtype=np.float32)
 
 
 def calibrated(model: keras.Model, schemes: Mapping[int, Scheme], batches: Sequence[Mapping[str, Any]]) -> None:
-    """Pack dense layers, block by block, from the inputs they get in a model whose earlier blocks are packed already.
+    """Pack dense layers, block by block, so that they give with rounded inputs what they gave with whole ones.
+
+    Two streams of hidden states run through the blocks: one of the float model, one of the model as far as it is
+    packed. A layer's weights are first fitted to turn inputs of the second into its outputs of the first, and then
+    rounded by GPTQ; layers with the same inputs at once, in the order of their calls.
 
     Args:
         model: with a `backbone` of `layers`.
         schemes: id of each layer to be packed -> its scheme, of integers without order and divisors.
         batches: inputs of the backbone, as `to_batches` makes them.
     """
-    for block in model.backbone.layers:
+    entries = [_entry_of_blocks(model.backbone, batch) for batch in batches]
+    whole = [entry[0][0] for entry in entries]
+    rounded = list(whole)
+    kept = [np.asarray(batch["attention_mask"]).reshape(-1) > 0 for batch in batches]
+    for index, block in enumerate(model.backbone.layers):
         layers = [layer for layer in all_layers(block) if isinstance(layer, Linear) and id(layer) in schemes]
-        if not layers:
-            continue
-        products = _products_of_inputs(model, layers, batches)
-        for layer in layers:
-            scheme = schemes[id(layer)]
-            kernel = keras.ops.convert_to_numpy(keras.ops.cast(layer.kernel, "float32"))
-            layer.pack(scheme, gptq(kernel, products[id(layer)], scheme))
+        contexts = [entry[index][1] for entry in entries]
+        if layers:
+            wanted, whole = _inputs_of_layers(block, layers, whole, contexts, kept)
+        else:
+            whole = [block(hidden, context=context)[0] for hidden, context in zip(whole, contexts, strict=True)]
+        for together in _with_the_same_inputs(layers, wanted) if layers else ():
+            found, _ = _inputs_of_layers(block, together[:1], rounded, contexts, kept)
+            rows, targets = found[id(together[0])], wanted[id(together[0])]
+            products = np.zeros((rows[0].shape[1],) * 2, np.float64)
+            crossed = np.zeros_like(products)
+            for given, target in zip(rows, targets, strict=True):
+                products += given.T @ given
+                crossed += given.T @ target
+            for layer in together:
+                scheme, kernel = (
+                    schemes[id(layer)],
+                    keras.ops.convert_to_numpy(keras.ops.cast(layer.kernel, "float32")),
+                )
+                layer.pack(scheme, gptq(fitted(kernel, products, crossed), products, scheme))
+        rounded = [block(hidden, context=context)[0] for hidden, context in zip(rounded, contexts, strict=True)]
 
 
-def _products_of_inputs(
-    model: keras.Model, layers: Sequence[Linear], batches: Sequence[Mapping[str, Any]]
-) -> dict[int, np.ndarray]:
-    """The sum of x x^T over the inputs x of each layer, padding left out."""
-    sums = {id(layer): np.zeros((layer.width, layer.width), np.float64) for layer in layers}
-    counts: list[Any] = [None]
+def _entry_of_blocks(backbone: Any, batch: Mapping[str, Any]) -> list[tuple[Any, Any]]:
+    """The hidden states and the context that each block gets."""
+    seen: list[tuple[Any, Any]] = []
+    backbone.block_observer = lambda hidden, context: seen.append((hidden if not seen else None, context))
+    try:
+        backbone(**batch)
+    finally:
+        backbone.block_observer = None
+    return seen
+
+
+def _inputs_of_layers(
+    block: Any, layers: Sequence[Linear], hidden: Sequence[Any], contexts: Sequence[Any], kept: Sequence[np.ndarray]
+) -> tuple[dict[int, list[np.ndarray]], list[Any]]:
+    """The inputs of layers for each batch, (tokens, width) without padding, by their ids; and the block's outputs."""
+    found: dict[int, list[np.ndarray]] = {}
+    shared: dict[int, tuple[Any, np.ndarray]] = {}  # tensor's id -> the tensor, which stays alive, and its rows
+    here = [kept[0]]
 
     def observe(layer: Linear) -> Any:
         def observer(inputs: Any) -> None:
-            rows = keras.ops.convert_to_numpy(keras.ops.cast(inputs, "float32")).reshape(-1, layer.width)
-            rows = rows[counts[0]] if len(counts[0]) == len(rows) else rows
-            sums[id(layer)] += rows.T @ rows
+            if id(inputs) not in shared:
+                rows = keras.ops.convert_to_numpy(keras.ops.cast(inputs, "float32")).reshape(-1, layer.width)
+                shared[id(inputs)] = inputs, rows[here[0]] if len(here[0]) == len(rows) else rows
+            found.setdefault(id(layer), []).append(shared[id(inputs)][1])
 
         return observer
 
+    outputs = []
     try:
         for layer in layers:
             layer.observer = observe(layer)
-        for batch in batches:
-            counts[0] = np.asarray(batch["attention_mask"]).reshape(-1) > 0
-            model.backbone(**batch)
+        for states, context, mask in zip(hidden, contexts, kept, strict=True):
+            here[0] = mask
+            outputs.append(block(states, context=context)[0])
+            shared.clear()
     finally:
         for layer in layers:
             layer.observer = None
-    return sums
+    return found, outputs
+
+
+def _with_the_same_inputs(layers: Sequence[Linear], inputs: Mapping[int, list[np.ndarray]]) -> list[list[Linear]]:
+    """Layers that were called, in the order of their calls, those with the same inputs together."""
+    groups: dict[int, list[Linear]] = {}
+    called = {id(layer): layer for layer in layers}
+    for key in inputs:
+        groups.setdefault(id(inputs[key][0]), []).append(called[key])
+    return list(groups.values())
+
+
+def fitted(weights: np.ndarray, products: np.ndarray, crossed: np.ndarray) -> np.ndarray:
+    """Weights (in, out) that turn rounded inputs into what `weights` make of whole ones, as far as these are near.
+
+    Args:
+        products: the sum of x x^T over rounded inputs x.
+        crossed: the sum of x y^T over rounded inputs x and whole inputs y.
+    """
+    held = max(_HELD * float(np.diag(products).mean()), 1e-6) * np.eye(len(products))
+    return np.linalg.solve(products + held, (crossed + held) @ weights).astype(np.float32)
 
 
 def gptq(weights: np.ndarray, products: np.ndarray, scheme: Scheme) -> Parts:
@@ -152,8 +211,10 @@ def _best_scales(weights: np.ndarray, use: np.ndarray, scheme: Scheme) -> tuple[
     worth = np.pad(use / max(use.mean(), 1e-30), (0, padded - width)).astype(np.float32)[:, None]
     low, high = -(1 << (scheme.bits - 1)), (1 << (scheme.bits - 1)) - 1
     best: tuple[np.ndarray, np.ndarray, np.ndarray | None] | None = None
-    for share in _SHRINKAGE:
-        scales, offsets = group_scales(weights * share, scheme)
+    # A negative scale gives the larger side of the integers to positive weights.
+    for share in [*_SHRINKAGE, *(-_SHRINKAGE if scheme.offsets is None else ())]:
+        scales, offsets = group_scales(weights * abs(share), scheme)
+        scales = -scales if share < 0 else scales
         steps = scales.astype(np.float32)[group]
         zeros = 0.0 if offsets is None else offsets.astype(np.float32)[group]
         if scheme.offsets == "minimums":

@@ -42,6 +42,8 @@ class Backbone(CallingConvention, ListsTracked):
     cache_windows: tuple[int | None, ...] | None = None
     # Whether training recomputes blocks for the gradients instead of keeping their intermediate results.
     gradient_checkpointing: bool = False
+    # Called with the hidden states and the context of every block, or None: for calibration, in eager calls.
+    block_observer: Callable[[Any, BlockContext], None] | None = None
 
     def __init__(self, config: ModelConfig, *, attn_implementation: str | None = None, **kwargs: Any):
         super().__init__(**kwargs)
@@ -87,6 +89,8 @@ class Backbone(CallingConvention, ListsTracked):
                 head_mask=None if head_mask is None else head_mask[index],
                 past=None if past is None else past[index],
             )
+            if self.block_observer is not None:
+                self.block_observer(hidden, own)
             if self.gradient_checkpointing and context.training:
                 hidden, new_cache, block_weights = run_recomputed(block, hidden, context=own)
             else:
