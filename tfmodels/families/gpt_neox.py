@@ -11,18 +11,16 @@ import dataclasses
 from typing import Any, ClassVar
 
 import keras
-from keras import ops
 
 from tfmodels.cache import kv
 from tfmodels.checkpoints.weight_map import WeightMap
 from tfmodels.configs.part import configuration
 from tfmodels.configs.rotary import RotaryConfig
 from tfmodels.generation.api import GenerationMixin
-from tfmodels.layers.attention import split_heads
 from tfmodels.layers.feed_forward import FeedForward
 from tfmodels.layers.linear import build_all, embedding, linear
 from tfmodels.layers.norms import layer_norm
-from tfmodels.layers.rotary import RotaryEmbedding, rotate
+from tfmodels.layers.rotary import RotaryEmbedding
 from tfmodels.models.backbone import BlockContext, DecoderBackbone, TokenInputs
 from tfmodels.models.base import TFPreTrainedModel
 from tfmodels.models.heads import (
@@ -99,12 +97,17 @@ class GPTNeoXAttention(keras.layers.Layer):
         build_all(self.config.hidden_size, self.query_key_value, self.dense)
 
     def call(self, hidden: Any, *, context: BlockContext) -> tuple[Any, kv.LayerCache, Any]:
-        fused = self.query_key_value(hidden, lowering=context.lowering)
-        fused = split_heads(fused, self.config.num_attention_heads)
-        query, key, value = ops.split(fused, 3, axis=-1)
-        query, key = rotate(query, *context.rotary), rotate(key, *context.rotary)
-        scale = query.shape[-1] ** -0.5
-        output, cache, weights = context.attend(query, key, value, scale=scale, dropout=self.dropout)
+        heads = self.config.num_attention_heads
+        head_dim = self.config.hidden_size // heads
+        output, cache, weights = context.project_and_attend(
+            hidden,
+            [self.query_key_value],
+            heads=heads,
+            kv_heads=heads,
+            head_dim=head_dim,
+            scale=head_dim**-0.5,
+            dropout=self.dropout,
+        )
         return self.dense(output, lowering=context.lowering), cache, weights
 
 

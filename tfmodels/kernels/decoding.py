@@ -12,11 +12,14 @@ products.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 from keras import backend, ops
 
 from tfmodels.kernels import triton_decoding
+from tfmodels.kernels.triton_decoding import Heads, Packed
 from tfmodels.runtime.lowering import PLAIN, Lowering
 
 # On a CPU, larger batches give all cores enough to do in the plain form; on a GPU products are padded to so many rows.
@@ -75,31 +78,67 @@ def dense(x: Any, kernel: Any, bias: Any = None, *, target: str) -> Any:
     return product if bias is None else product + bias
 
 
-def serves_matvec(x: Any, *kernels: Any, target: str | None) -> bool:
-    """Whether `matvec` can multiply x (batch, length, in) with kernels (in, out), of the dtype of x or int8."""
+def serves_products(x: Any, *matrices: Any, target: str | None) -> bool:
+    """Whether `products` can multiply x (batch, length, in) with matrices (in, out): in the dtype of x, int8, packed.
+
+    Args:
+        matrices: tensors, or `Packed`.
+    """
     if target != "triton" or len(x.shape) != 3 or None in x.shape:
         return False
-    return triton_decoding.serves_matvec(x.shape[0] * x.shape[1], backend.standardize_dtype(x.dtype), *kernels)
+    rows, dtype = x.shape[0] * x.shape[1], backend.standardize_dtype(x.dtype)
+    if isinstance(matrices[0], Packed):
+        return triton_decoding.serves_packed(rows, dtype, x.shape[2], *matrices)
+    return triton_decoding.serves_product(rows, dtype, *matrices)
 
 
-def matvec(x: Any, *kernels: Any) -> list[Any]:
+def products(x: Any, matrices: Sequence[Any], biases: Sequence[Any] | None = None) -> list[Any]:
     """A few rows times each of several matrices, by one kernel that reads them all; for the target "triton".
 
     Args:
         x: (batch, length, in).
-        kernels: (in, out), see `triton_decoding.matvec`.
+        matrices, biases: see `triton_decoding.product`.
 
     Returns:
         float32 (batch, length, out) for each.
     """
+    parts = products_in_parts(x, matrices, biases)
+    whole = parts[0] if parts.shape[0] == 1 else ops.sum(parts, axis=0)
+    stored = [m.weights if isinstance(m, Packed) else m for m in matrices]
+    ends = list(itertools.accumulate(matrix.shape[1] for matrix in stored))
+    batch, length, _ = x.shape
+    apart = [whole[:, first:end] for first, end in zip([0, *ends], ends, strict=False)]
+    return [ops.reshape(one, (batch, length, one.shape[1])) for one in apart]
+
+
+def products_in_parts(x: Any, matrices: Sequence[Any], biases: Sequence[Any] | None = None) -> Any:
+    """`products` side by side, as the kernel leaves them: float32 (parts, batch * length, out of all)."""
+    rows = ops.reshape(x, (x.shape[0] * x.shape[1], x.shape[2]))
+    return triton_decoding.product(rows, matrices, biases=biases)
+
+
+def activated_product(
+    x: Any, matrices: Sequence[Any], biases: Sequence[Any] | None, activation: str, *, gated: bool
+) -> Any:
+    """The activation of a product, gated by a second one where asked; arguments as in `triton_decoding.product`.
+
+    Args:
+        x: (batch, length, in).
+
+    Returns:
+        (batch, length, out) in the dtype of x.
+    """
     batch, length, width = x.shape
-    found = triton_decoding.matvec(ops.reshape(x, (batch * length, width)), *kernels)
-    return [ops.reshape(product, (batch, length, product.shape[1])) for product in found]
+    rows = ops.reshape(x, (batch * length, width))
+    found = triton_decoding.product(rows, matrices, biases=biases, activation=activation, gated=gated)
+    return ops.reshape(found, (batch, length, found.shape[2]))
 
 
 def serves_attention(query: Any, key: Any, target: str | None) -> bool:
     """Whether `attention` can serve these tensors, (batch, heads, queries, head_dim)."""
-    return target == "triton" and triton_decoding.serves_attention(query, key)
+    if target != "triton" or query.shape[2] != 1 or None in query.shape:
+        return False
+    return triton_decoding.serves_attention(query.shape[1], key.shape[1], query.shape[3], key)
 
 
 def why_plain(lowering: Lowering) -> str:
@@ -116,12 +155,73 @@ def attention(query: Any, key: Any, value: Any, allowed: Any, *, scale: float, b
         scale: factor on the scores.
         bias: float, broadcastable to (batch, heads, 1, keys), or None.
     """
-    heads, keys = query.shape[1], key.shape[2]
-    allowed = ops.ones((1, keys), "bool") if allowed is None else ops.reshape(allowed, (allowed.shape[0], keys))
-    if bias is not None:
-        bias = ops.cast(bias, "float32")
-        bias = ops.reshape(ops.broadcast_to(bias, (bias.shape[0], heads, 1, keys)), (-1, heads, keys))
-    return triton_decoding.attention(query, key, value, allowed, scale=scale, bias=bias)
+    batch, heads, _, head_dim = query.shape
+    asked = Heads(ops.reshape(query, (1, batch, heads * head_dim)), head_dim, 0)
+    output, _, _ = triton_decoding.attention(
+        (asked, asked, asked),  # keys and values are in the cache
+        key,
+        value,
+        None,
+        _seen(allowed, key.shape[2]),
+        heads=heads,
+        scale=scale,
+        bias=_added(bias, heads, key.shape[2]),
+    )
+    return ops.reshape(output, query.shape)
+
+
+def cached_attention(
+    projected: tuple[Heads, Heads, Heads],
+    cache: tuple[Any, Any],
+    length: Any,
+    allowed: Any,
+    *,
+    heads: int,
+    scale: float,
+    rotary: tuple[Any, Any] | None = None,
+    bias: Any = None,
+) -> tuple[Any, tuple[Any, Any]]:
+    """Attention of a new token over a static cache that it is written into, by one kernel; for the target "triton".
+
+    Args:
+        projected: queries, keys and values, not turned.
+        cache: (key, value) so far.
+        length: positions so far, int32 scalar or (batch,).
+        allowed, bias: as for `attention`.
+        heads: of the queries.
+        scale: factor on the scores.
+        rotary: cosine and sine, (batch or 1, 1, 1, pairs), or None.
+
+    Returns:
+        (batch, 1, heads * head_dim), and the cache with the token, in the same memory.
+    """
+    keys = cache[0].shape[2]
+    slots = ops.reshape(ops.mod(length, keys), (-1,))
+    slots.set_shape((length.shape[0] if len(length.shape) else 1,))
+    if rotary is not None:
+        rotary = tuple(ops.reshape(ops.cast(x, "float32"), (x.shape[0], x.shape[-1])) for x in rotary)
+    output, key, value = triton_decoding.attention(
+        projected,
+        *cache,
+        slots,
+        _seen(allowed, keys),
+        heads=heads,
+        scale=scale,
+        rotary=rotary,
+        bias=_added(bias, heads, keys),
+    )
+    return ops.expand_dims(output, 1), (key, value)
+
+
+def _seen(allowed: Any, keys: int) -> Any:
+    return ops.ones((1, keys), "bool") if allowed is None else ops.reshape(allowed, (allowed.shape[0], keys))
+
+
+def _added(bias: Any, heads: int, keys: int) -> Any:
+    if bias is None:
+        return None
+    bias = ops.cast(bias, "float32")
+    return ops.reshape(ops.broadcast_to(bias, (bias.shape[0], heads, 1, keys)), (-1, heads, keys))
 
 
 def scores(query: Any, key: Any, target: str | None = None) -> Any:
@@ -165,11 +265,11 @@ def _with_more_rows(x: Any, matrix: Any) -> Any:
 def serves_table(x: Any, table: Any, target: str | None) -> bool:
     """Whether `table_scores` is the faster form for x (batch, length, dim) and table (size, dim)."""
     batch, length, _ = x.shape
-    if batch is None or length is None or batch * length > _ROWS:
+    if batch is None or length is None:
         return False
     if target == "triton":
-        return length == 1 and triton_decoding.serves_matvec(batch, backend.standardize_dtype(x.dtype), table)
-    return target == "cpu" and backend.standardize_dtype(table.dtype) != "int8"
+        return length == 1 and triton_decoding.serves_product(batch, backend.standardize_dtype(x.dtype), table)
+    return target == "cpu" and batch * length <= _ROWS and backend.standardize_dtype(table.dtype) != "int8"
 
 
 def table_scores(x: Any, table: Any, scale: Any = None, *, target: str) -> Any:

@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import util
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ def triton_ir(kernel: str, dtypes: tuple[str, ...], sizes: tuple[tuple[str, Any]
     """The Triton IR of a kernel for sizes that are known now.
 
     Args:
-        kernel: its name in `triton_kernels`.
+        kernel: its name in `triton_products` or `triton_attention`.
         dtypes: of its tensors, in order.
         sizes: names and values of its compile-time arguments.
         warps: that run a program.
@@ -101,16 +101,18 @@ def launch(
     grid: Sequence[int],
     warps: int = 4,
     stages: int = 3,
+    in_place: Mapping[int, int] | None = None,
     **sizes: Any,
 ) -> list[Any]:
     """Call a kernel in a program that is being traced for XLA.
 
     Args:
-        kernel: its name in `triton_kernels`; its tensors are the operands, then the results.
+        kernel: its name in `triton_products` or `triton_attention`; its tensors are the operands, then the results.
         operands: tensors or variables.
         results: a `tf.TensorSpec` for each result.
         grid: number of programs along one to three axes.
         warps, stages: how many warps run a program, and how many loads its loops have under way.
+        in_place: numbers of operands, and of the results that take their memory over.
         **sizes: the kernel's compile-time arguments.
 
     Returns:
@@ -122,9 +124,19 @@ def launch(
     operands = [tf.convert_to_tensor(operand) for operand in operands]
     dtypes = tuple(tensor.dtype.name for tensor in (*operands, *results))
     ir = triton_ir(kernel, dtypes, tuple(sizes.items()), warps)
-    tensors = xla.custom_call_v2(
-        _TARGET, operands, results, backend_config=backend_config(kernel, ir, grid, warps=warps, stages=stages)
-    )
+    config = backend_config(kernel, ir, grid, warps=warps, stages=stages)
+    if in_place:
+        shapes = [(tuple(tensor.shape), tensor.dtype.name) for tensor in (*operands, *results)]
+        tensors = xla.call_module(
+            operands,
+            version=9,
+            module=module_in_place(shapes[: len(operands)], shapes[len(operands) :], config, in_place),
+            Tout=[result.dtype for result in results],
+            Sout=[tuple(result.shape) for result in results],
+            platforms=["CUDA"],
+        )
+    else:
+        tensors = xla.custom_call_v2(_TARGET, operands, results, backend_config=config)
     for tensor, result in zip(tensors, results, strict=True):
         tensor.set_shape(result.shape)
     return list(tensors)
@@ -141,3 +153,62 @@ def backend_config(kernel: str, ir: str, grid: Sequence[int], *, warps: int, sta
     numbers = {"num_warps": warps, "num_stages": stages, "grid_x": x, "grid_y": y, "grid_z": z}
     fields = ", ".join(f"{name} = {value} : i32" for name, value in numbers.items())
     return f'{{name = "{kernel}", ir = {json.dumps(ir)}, {fields}}}'
+
+
+# The names of dtypes in MLIR.
+_MLIR = {
+    "float16": "f16",
+    "bfloat16": "bf16",
+    "float32": "f32",
+    "int32": "i32",
+    "int8": "i8",
+    "uint8": "ui8",
+    "bool": "i1",
+}
+
+Shapes = Sequence[tuple[tuple[int, ...], str]]
+
+
+def module_in_place(operands: Shapes, results: Shapes, config: str, in_place: Mapping[int, int]) -> str:
+    """A StableHLO module of one call of a kernel, some results of which take the memory of operands over.
+
+    `custom_call_v2` cannot say that; XLA keeps a copy where something else reads the operand later.
+
+    Args:
+        operands, results: shapes and dtypes.
+        config: what `backend_config` returns.
+        in_place: numbers of operands, and of their results; there are two results at least.
+
+    Example:
+        >>> cache = ((2, 4), "float16")
+        >>> text = module_in_place([cache], [cache, ((2,), "float32")], "{name = \"write\"}", {0: 0})
+        >>> "output_tuple_indices = [0], operand_index = 0" in text
+        True
+    """
+
+    def typed(tensor: tuple[tuple[int, ...], str]) -> str:
+        shape, dtype = tensor
+        return f"tensor<{''.join(f'{size}x' for size in shape)}{_MLIR[dtype]}>"
+
+    def layouts(tensors: Shapes) -> str:
+        orders = (", ".join(str(axis) for axis in reversed(range(len(shape)))) for shape, _ in tensors)
+        return ", ".join(
+            f"dense<[{order}]> : tensor<{len(shape)}xindex>" for order, (shape, _) in zip(orders, tensors, strict=True)
+        )
+
+    arguments = ", ".join(f"%arg{index}: {typed(tensor)}" for index, tensor in enumerate(operands))
+    given = ", ".join(f"%arg{index}" for index in range(len(operands)))
+    takes, gives = (", ".join(map(typed, tensors)) for tensors in (operands, results))
+    aliases = ", ".join(
+        f"#stablehlo.output_operand_alias<output_tuple_indices = [{result}], operand_index = {operand}, "
+        f"operand_tuple_indices = []>"
+        for operand, result in in_place.items()
+    )
+    made = ", ".join(f"%0#{index}" for index in range(len(results)))
+    return (
+        f"module @in_place {{\n  func.func public @main({arguments}) -> ({gives}) {{\n"
+        f'    %0:{len(results)} = stablehlo.custom_call @"{_TARGET}"({given}) {{api_version = 4 : i32, '
+        f"backend_config = {config}, output_operand_aliases = [{aliases}], "
+        f"operand_layouts = [{layouts(operands)}], result_layouts = [{layouts(results)}]}} "
+        f": ({takes}) -> ({gives})\n    return {made} : {gives}\n  }}\n}}\n"
+    )

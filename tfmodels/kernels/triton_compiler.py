@@ -1,8 +1,8 @@
-"""Makes Triton IR of the kernels in `triton_kernels`, in a process of its own; `triton_call` runs it.
+"""Makes Triton IR of the kernels in the modules beside it, in a process of its own; `triton_call` runs it.
 
 Triton and TensorFlow each bring an LLVM, and Triton from 3.7 on aborts a process in which there is another one. So
-neither this file nor `triton_kernels` is ever imported beside TensorFlow: this one runs as a script, answers each line
-of JSON with one, and ends with its input.
+neither this file nor `triton_products` and `triton_attention` are ever imported beside TensorFlow: this one runs as a
+script, answers each line of JSON with one, and ends with its input.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ import re
 import sys
 from typing import Any
 
-import triton_kernels  # beside this script
+import triton_attention  # beside this script
+import triton_products
 from triton._C.libtriton import ir
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, make_backend
 
-TYPES = {"float16": "*fp16", "bfloat16": "*bf16", "float32": "*fp32", "int8": "*i8", "bool": "*i8"}
+TYPES = {"float16": "*fp16", "bfloat16": "*bf16", "float32": "*fp32", "int32": "*i32"}
+TYPES |= {"int8": "*i8", "uint8": "*u8", "bool": "*i8"}
 ALIGNMENT = 16  # bytes; XLA's buffers are aligned to more
 
 # Where in which file an operation comes from: the same program shall have the same IR wherever it is installed.
@@ -26,7 +28,7 @@ LOCATION = re.compile(r"^#loc.*\n| loc\((?:[^()]|\([^()]*\))*\)", re.MULTILINE)
 
 def triton_ir(kernel: str, dtypes: list[str], sizes: dict[str, Any], warps: int) -> str:
     """The arguments are those of `triton_call.triton_ir`."""
-    function = getattr(triton_kernels, kernel)
+    function = getattr(triton_products, kernel, None) or getattr(triton_attention, kernel)
     tensors = [name for name in function.arg_names if name not in sizes]
     types = {name: TYPES[dtype] for name, dtype in zip(tensors, dtypes, strict=True)}
     source = ASTSource(

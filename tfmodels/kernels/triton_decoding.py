@@ -1,53 +1,86 @@
 """Products and attention of one or a few tokens as Triton kernels, for programs under XLA on a GPU.
 
-While decoding, each kernel reads so little that a GPU is busy only if all of its processors read at the same time: a
-product is cut along its sum as well, into parts that XLA adds where it reads them, and attention along its keys. Keys
-that the mask hides are not read.
+While decoding, each kernel reads so little that a GPU is busy only if all of its processors read at the same time:
+a product is cut along its sum as well, into parts that are added where they are read, and attention along its keys.
+Keys that the mask hides are not read. A kernel takes what stands around it along, where that costs no second reading:
+biases and activations, rotary positions and the write to the cache.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from keras import backend, ops
 
 from tfmodels.kernels import triton_call
 
 DTYPES = ("float16", "bfloat16")
-MAX_ROWS = 8
+MAX_ROWS = 128
+MAX_PACKED_ROWS = 8  # beyond these, weights that are unpacked once for all rows are faster
 MAX_MATRICES = 3
+ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "relu")
 _MULTIPLE = 8  # elements that are read at a time
-_PROGRAMS = 256  # enough to keep a GPU's processors busy
-_BLOCK = {2: (128, 64), 1: (128, 128)}  # by bytes of an element: terms and columns that a program reads at a time
-_TABLE_BLOCK = {2: (256, 16), 1: (256, 32)}
-_CHUNK = 128  # keys that a program sees
+_PROGRAMS = 128  # enough to keep a GPU's processors busy
+_MOST_PARTS = 8
+_SHARED_BYTES = 150 * 2**10  # of a processor's memory, for what its programs have under way
+_CHUNK = 128  # keys that a program sees at a time
 _MAX_GROUP = 16
 _MAX_HEAD_DIM = 256
+
+
+class Packed(NamedTuple):
+    """A matrix of integers, in the layout of `tfmodels.checkpoints.quantized.scheme`.
+
+    Fields:
+        weights: int8 (in, out), or uint8 (in / 2, out) of four bits.
+        scales: (groups, out).
+        offsets: int8 zeros or float minimums, (groups, out), or None.
+        bits: 8 or 4.
+        group: inputs that share a scale, 0 for all.
+        kind: of the offsets: "zeros", "minimums" or "".
+    """
+
+    weights: Any
+    scales: Any
+    offsets: Any
+    bits: int
+    group: int
+    kind: str
 
 
 @functools.cache
 def unavailable() -> str | None:
     """The reason for which the kernels cannot run in this process, or None.
 
-    A small product is tried: XLA's Triton need not know the IR of the installed one.
+    A small product and a small attention are tried: XLA's Triton need not know the IR of the installed one.
     """
     if (reason := triton_call.missing()) is not None:
         return reason
     import tensorflow as tf
 
+    def tried(x: Any, matrix: Any, cache: Any) -> Any:
+        heads = Heads(product(x, [matrix])[:, :, :16], 16, 0)
+        slots, seen = tf.zeros([1], "int32"), tf.constant([[True] * 16])
+        output, key, _ = attention((heads, heads, heads), cache, cache, slots, seen, heads=1, scale=1.0)
+        return output, key
+
     with tf.init_scope():  # this may be asked while a program is traced
         x = tf.constant([[3.0] * 16], "float16")
         matrix = tf.constant([[0.5] * 16] * 16, "float16")
+        cache = tf.zeros((1, 1, 16, 16), "float16")
         try:
-            result = tf.function(matvec, jit_compile=True, autograph=False)(x, matrix)[0].numpy()
+            output, key = tf.function(tried, jit_compile=True, autograph=False)(x, matrix, cache)
         except Exception as error:  # Triton's and XLA's errors are of many classes
             return f"a Triton kernel could not be compiled: {type(error).__name__}: {str(error)[:300]}"
-    return None if (result == 24.0).all() else "a Triton kernel gave wrong numbers"
+    key = key.numpy()
+    good = (output.numpy() == 24.0).all() and (key[0, 0, 0] == 24.0).all() and not key[0, 0, 1:].any()
+    return None if good else "a Triton kernel gave wrong numbers"
 
 
-def serves_matvec(rows: int | None, dtype: str, *matrices: Any) -> bool:
-    """Whether `matvec` can compute x (rows, in) @ matrices (in, out), or `table_product` with a matrix (out, in).
+def serves_product(rows: int | None, dtype: str, *matrices: Any) -> bool:
+    """Whether `product` can compute x (rows, in) @ matrices (in, out), or `table_product` with a matrix (out, in).
 
     Args:
         rows, dtype: of x.
@@ -64,124 +97,252 @@ def serves_matvec(rows: int | None, dtype: str, *matrices: Any) -> bool:
     )
 
 
-def matvec(x: Any, *matrices: Any) -> list[Any]:
+def serves_packed(rows: int | None, dtype: str, width: int, *matrices: Packed) -> bool:
+    """Whether `product` can compute x (rows, width) @ packed matrices."""
+    first = matrices[0]
+    alike = all((m.bits, m.group, m.kind) == (first.bits, first.group, first.kind) for m in matrices)
+    return (
+        alike
+        and dtype in DTYPES
+        and len(matrices) <= MAX_MATRICES
+        and rows is not None
+        and rows <= MAX_PACKED_ROWS
+        and width % _MULTIPLE == 0
+        and all(matrix.weights.shape[1] % _MULTIPLE == 0 for matrix in matrices)
+        and (not first.group or (first.group >= 32 and first.group & (first.group - 1) == 0))
+    )
+
+
+def product(
+    x: Any,
+    matrices: Sequence[Any],
+    *,
+    biases: Sequence[Any] | None = None,
+    activation: str = "",
+    gated: bool = False,
+) -> Any:
     """A few rows times each of several matrices, summed in float32, by one kernel.
 
     Args:
         x: (rows, in), at most `MAX_ROWS` rows.
-        matrices: up to `MAX_MATRICES`, (in, out), multiples of 8, all in the dtype of `x` or all int8.
+        matrices: up to `MAX_MATRICES`, (in, out), multiples of 8, all in the dtype of `x` or all int8, which are not
+            scaled; or all `Packed`, alike.
+        biases: (out,) for each, added; or None.
+        activation: of the products, one of `ACTIVATIONS`, or "" for none.
+        gated: return the activation of the first of two products times the second.
 
     Returns:
-        float32 (rows, out) for each.
+        (parts, rows, out of all), whose sum over the parts is wanted: float32, or of the dtype of `x` where there
+        is one part because of an activation or a gate.
     """
     rows, width = x.shape
-    block_in, block_out = _BLOCK[_bytes(matrices[0])]
-    outs = [matrix.shape[1] for matrix in matrices]
-    columns = sum(-(-out // block_out) for out in outs)
+    packed = [matrix if isinstance(matrix, Packed) else None for matrix in matrices]
+    stored = [matrix if own is None else own.weights for matrix, own in zip(matrices, packed, strict=True)]
+    first = packed[0]
+    bits = first.bits if first else 8 if backend.standardize_dtype(stored[0].dtype) == "int8" else 16
+    group = first.group if first else 0
+    outs = [matrix.shape[1] for matrix in stored]
+    whole = bool(activation) or gated
+    block_in, block_out, groups = _blocks(rows, bits, group)
+    if whole and outs[0] < _PROGRAMS * block_out:
+        block_out //= 2
+    block_rows = max(16, _power_of_two(rows) * groups)
+    columns = -(-outs[0] // block_out) if gated else sum(-(-out // block_out) for out in outs)
     parts = 1
-    while columns * parts < _PROGRAMS and width >= 2 * parts * block_in:
+    while not whole and columns * parts < _PROGRAMS and parts < _MOST_PARTS and width >= 2 * parts * block_in:
         parts *= 2
+    stages = _SHARED_BYTES // (block_in * (2 * block_rows + bits * block_out * (1 + gated) // 8))
     missing = MAX_MATRICES - len(matrices)
+    scales = [x if own is None else own.scales for own in packed]
+    offsets = [x if own is None or own.offsets is None else own.offsets for own in packed]
+    added = [x] * len(stored) if biases is None else list(biases)
+    if bits == 4:  # the inputs of low halves, and those of high ones
+        x = ops.transpose(ops.reshape(x, (rows, width // 2, 2)), (2, 0, 1))
+    operands = [x]
+    for each in (stored, scales, offsets, added):  # those that are not there are not read
+        operands += [*each, *each[:1] * missing]
     widths = {f"OUT_{index}": out for index, out in enumerate([*outs, *[0] * missing], start=1)}
     (result,) = _launch(
-        "matrix_product",
-        [x, *matrices, *matrices[:1] * missing],
-        [((parts, rows, sum(outs)), "float32")],
+        "product",
+        operands,
+        [((parts, rows, outs[0] if gated else sum(outs)), x.dtype if whole else "float32")],
         grid=(columns, parts),
+        warps=4,
+        stages=max(2, min(4, stages)),
         ROWS=rows,
         IN=width,
         **widths,
         SHARE=-(-width // (parts * block_in)) * block_in,
-        BLOCK_IN=block_in,
-        BLOCK_OUT=block_out,
-    )
-    result = ops.sum(result, axis=0) if parts > 1 else result[0]
-    return [result[:, sum(outs[:index]) : sum(outs[: index + 1])] for index in range(len(outs))]
-
-
-def table_product(x: Any, table: Any) -> Any:
-    """A few rows times every row of a table: (rows, in) and (out, in) to float32 (rows, out).
-
-    Args:
-        x, table: as for `matvec`.
-    """
-    (rows, width), out = x.shape, table.shape[0]
-    block_in, block_out = _TABLE_BLOCK[_bytes(table)]
-    (result,) = _launch(
-        "table_product",
-        [x, table],
-        [((rows, out), "float32")],
-        grid=(-(-out // block_out),),
-        ROWS=rows,
-        IN=width,
-        OUT=out,
+        BITS=bits,
+        GROUP=group,
+        OFFSETS=first.kind if first else "",
+        SCALED=first is not None,
+        HAS_BIAS=biases is not None,
+        ACTIVATION=activation,
+        GATED=gated,
+        BLOCK_ROWS=block_rows,
         BLOCK_IN=block_in,
         BLOCK_OUT=block_out,
     )
     return result
 
 
-def _bytes(matrix: Any) -> int:
-    return 1 if backend.standardize_dtype(matrix.dtype) == "int8" else 2
+def _blocks(rows: int, bits: int, group: int) -> tuple[int, int, int]:
+    """Terms and columns that a program reads at a time, and the number of groups that so many terms are of."""
+    block_in, block_out = (128, 64) if rows <= 32 else (64, 64)
+    if 0 < group < 128:
+        block_in = 256
+    elif bits < 16 and rows <= MAX_PACKED_ROWS:
+        block_out = 128
+    return block_in, block_out, block_in // group if 0 < group < block_in else 1
 
 
-def serves_attention(query: Any, key: Any) -> bool:
-    """Whether `attention` can serve tensors of these shapes and of the dtype of `key`."""
-    if not all(isinstance(size, int) for size in (*query.shape, *key.shape)) or query.shape[2] != 1:
-        return False
+def table_product(x: Any, table: Any) -> Any:
+    """A few rows times every row of a table: (rows, in) and (out, in) to float32 (rows, out).
+
+    Args:
+        x, table: as for `product`.
+    """
+    (rows, width), out = x.shape, table.shape[0]
+    is_small = backend.standardize_dtype(table.dtype) == "int8"
+    if rows == 1:
+        block_rows, block_in, block_out, stages = 1, 512 if not is_small else 256, 32 if is_small else 16, 3
+    elif rows <= 16:
+        block_rows, block_in, block_out, stages = 16, 256, 32 if is_small else 16, 3
+    else:
+        block_rows, block_in, block_out, stages = _power_of_two(rows), 64, 128, 4
+    (result,) = _launch(
+        "table_product",
+        [x, table],
+        [((rows, out), "float32")],
+        grid=(-(-out // block_out),),
+        warps=4 if rows <= 32 else 8,
+        stages=stages,
+        ROWS=rows,
+        IN=width,
+        OUT=out,
+        BLOCK_ROWS=block_rows,
+        BLOCK_IN=block_in,
+        BLOCK_OUT=block_out,
+    )
+    return result
+
+
+class Heads(NamedTuple):
+    """Queries, keys or values where a product left them.
+
+    Fields:
+        parts: (parts, batch, width): numbers, or what they are a sum of.
+        stride, first: number d of head h is at column first + h * stride + d.
+    """
+
+    parts: Any
+    stride: int
+    first: int
+
+
+def serves_attention(heads: int, kv_heads: int, head_dim: int, cache: Any) -> bool:
+    """Whether `attention` can serve one query per head over a cache (batch, key_value_heads, keys, head_dim)."""
     return (
-        backend.standardize_dtype(key.dtype) in DTYPES
-        and query.shape[3] % _MULTIPLE == 0
-        and query.shape[3] <= _MAX_HEAD_DIM
-        and query.shape[1] // key.shape[1] <= _MAX_GROUP
+        all(isinstance(size, int) for size in cache.shape)
+        and backend.standardize_dtype(cache.dtype) in DTYPES
+        and head_dim % _MULTIPLE == 0
+        and head_dim <= _MAX_HEAD_DIM
+        and heads % kv_heads == 0
+        and heads // kv_heads <= _MAX_GROUP
     )
 
 
-def attention(query: Any, key: Any, value: Any, allowed: Any, *, scale: float, bias: Any = None) -> Any:
-    """Attention of one query per head over a cache.
+def attention(
+    projected: tuple[Heads, Heads, Heads],
+    key: Any,
+    value: Any,
+    slots: Any | None,
+    allowed: Any,
+    *,
+    heads: int,
+    scale: float,
+    rotary: tuple[Any, Any] | None = None,
+    bias: Any = None,
+) -> tuple[Any, Any, Any]:
+    """Attention of one query per head over a cache, into which the new keys and values are written in place.
 
     Args:
-        query: (batch, heads, 1, head_dim).
-        key, value: (batch, key_value_heads, keys, head_dim) in the dtype of `query`; heads is a multiple.
+        projected: queries, keys and values of the new token.
+        key, value: (batch, key_value_heads, keys, head_dim), so far.
+        slots: int32 (batch or 1,), the place of the new token; None where the cache holds it already, of which
+            nothing is returned then.
         allowed: bool (batch or 1, keys), False for keys that are not seen.
+        heads: of queries, a multiple of key_value_heads.
         scale: factor on the scores.
+        rotary: float32 cosine and sine of the new token's positions, (batch or 1, pairs), by which queries and keys
+            are turned; or None.
         bias: float32 (batch or 1, heads, keys), added to the scaled scores, or None.
 
     Returns:
-        (batch, heads, 1, head_dim) in the dtype of `query`; zeros for a query that sees no key.
+        (batch, heads * head_dim) in the dtype of `key`, zeros for a query that sees no key; and the cache with the new
+        token, in the memory of the old one.
     """
-    batch, heads, _, head_dim = query.shape
-    kv_heads, keys = key.shape[1:3]
-    group, rows, chunks = heads // kv_heads, batch * kv_heads, -(-keys // _CHUNK)
+    batch, kv_heads, keys, head_dim = key.shape
+    parts = projected[0].parts
+    pairs = 0 if rotary is None else rotary[0].shape[-1]
+    writes = slots is not None
+    slots = slots if writes else ops.full((1,), keys, "int32")
+    cos, sin = (slots, slots) if rotary is None else rotary
+    group, rows = heads // kv_heads, batch * kv_heads
+    chunk = _CHUNK if keys > _CHUNK else _CHUNK // 2
+    splits = max(2, -(-keys // chunk))
     block_dim = _power_of_two(max(head_dim, 16))
-    partial, softmax = _launch(
-        "attention_chunks",
-        [query, key, value, allowed, query if bias is None else bias],  # without a bias nothing is read there
-        [((rows, chunks, group, head_dim), "float32"), ((rows, chunks, group, 2), "float32")],
-        grid=(rows, chunks),
+    places: dict[str, int] = {}
+    for name, own in zip(("QUERY", "KEY", "VALUE"), projected, strict=True):
+        places |= {f"{name}_ROW": own.parts.shape[2], f"{name}_HEAD": own.stride, f"{name}_FIRST": own.first}
+    new_key, new_value, partial, softmax = _launch(
+        "attention",
+        [
+            *(own.parts for own in projected),
+            *(cos, sin, slots, allowed),
+            slots if bias is None else bias,  # without a bias nothing is read there
+            *(key, value),
+        ],
+        [
+            *((cache.shape if writes else (1,), cache.dtype) for cache in (key, value)),
+            ((rows, splits, group, head_dim), "float32"),
+            ((rows, splits, group, 2), "float32"),
+        ],
+        in_place={8: 0, 9: 1} if writes else None,
+        grid=(rows, splits),
+        warps=4,
+        stages=1,
         GROUP=group,
         KV_HEADS=kv_heads,
         KEYS=keys,
         HEAD_DIM=head_dim,
+        **places,
+        PARTS=parts.shape[0],
+        PART=batch * parts.shape[2],
+        PAIRS=pairs,
+        ANGLES_STRIDE=pairs if pairs and cos.shape[0] > 1 else 0,
+        SLOTS_STRIDE=1 if slots.shape[0] > 1 else 0,
         ALLOWED_STRIDE=keys if allowed.shape[0] > 1 else 0,
         HAS_BIAS=bias is not None,
         BIAS_STRIDE=heads * keys if bias is not None and bias.shape[0] > 1 else 0,
         SCALE=float(scale),
-        CHUNK=_CHUNK,
+        SPLITS=splits,
+        CHUNK=chunk,
         BLOCK_DIM=block_dim,
     )
     (output,) = _launch(
         "attention_total",
         [partial, softmax],
-        [(query.shape, query.dtype)],
+        [((batch, heads * head_dim), key.dtype)],
         grid=(rows * group,),
         GROUP=group,
         HEAD_DIM=head_dim,
-        CHUNKS=chunks,
-        BLOCK_CHUNKS=_power_of_two(chunks),
+        SPLITS=splits,
+        BLOCK_SPLITS=_power_of_two(splits),
         BLOCK_DIM=block_dim,
     )
-    return output
+    return output, new_key, new_value
 
 
 def _power_of_two(size: int) -> int:

@@ -107,3 +107,16 @@ def get_activation(name: str | Callable[[Any], Any]) -> Callable[[Any], Any]:
     if isinstance(name, str) and name in _ACTIVATIONS:
         return _ACTIVATIONS[name]
     raise ValueError(f"hidden_act={quote(name)} is unknown; it is one of {', '.join(sorted(_ACTIVATIONS))}.")
+
+
+def kernel_name(activation: Callable[[Any], Any]) -> str | None:
+    """What the package's kernels call an activation function (`tfmodels.kernels.triton_decoding`), or None.
+
+    Example:
+        >>> kernel_name(get_activation("gelu_new")), kernel_name(get_activation("mish"))
+        ('gelu_tanh', None)
+    """
+    return _IN_KERNELS.get(activation)
+
+
+_IN_KERNELS = {silu: "silu", gelu: "gelu", gelu_tanh: "gelu_tanh", ops.relu: "relu"}

@@ -7,7 +7,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from tfmodels.layers.activations import get_activation
+from tfmodels.layers import few_rows
+from tfmodels.layers.activations import get_activation, kernel_name
 from tfmodels.layers.linear import build_all, linear, project
 from tfmodels.runtime.lowering import PLAIN, Lowering
 
@@ -38,8 +39,12 @@ class GatedFeedForward(keras.layers.Layer):
         build_all(self.gate_proj.units, self.down_proj)
 
     def call(self, inputs: Any, lowering: Lowering = PLAIN) -> Any:
-        gate, up = project(inputs, self.gate_proj, self.up_proj, lowering=lowering)
-        return self.down_proj(self.activation(gate) * up, lowering=lowering)
+        layers = self.gate_proj, self.up_proj
+        inner = few_rows.activated(inputs, layers, kernel_name(self.activation), lowering)
+        if inner is None:
+            gate, up = project(inputs, *layers, lowering=lowering)
+            inner = self.activation(gate) * up
+        return self.down_proj(inner, lowering=lowering)
 
 
 class FusedGatedFeedForward(keras.layers.Layer):
@@ -139,5 +144,7 @@ class FeedForward(keras.layers.Layer):
 
     def call(self, inputs: Any, training: bool | None = None, lowering: Lowering = PLAIN) -> Any:
         up, down = (getattr(self, name) for name in self.names)
-        inner = self.activation(up(inputs, lowering=lowering))
+        inner = few_rows.activated(inputs, [up], kernel_name(self.activation), lowering)
+        if inner is None:
+            inner = self.activation(up(inputs, lowering=lowering))
         return self.dropout(down(inner, lowering=lowering), training=training)

@@ -10,6 +10,7 @@ from keras import backend, ops
 
 from tfmodels.kernels import decoding
 from tfmodels.kernels.gradients import with_gradient
+from tfmodels.layers import few_rows
 from tfmodels.layers.quantized import PackedWeights, Scheme, put_packed
 from tfmodels.layers.tracking import unlocked
 from tfmodels.runtime.lowering import PLAIN, Lowering
@@ -95,11 +96,11 @@ class Linear(HasPacked, keras.layers.Dense):
     def call(self, inputs: Any, training: bool | None = None, lowering: Lowering = PLAIN) -> Any:
         if self.observer is not None:
             self.observer(inputs)
-        if self._packed is not None:
+        if type(self) is Linear and (matrices := few_rows.matrices_of(inputs, [self], lowering)) is not None:
+            outputs = few_rows.products(inputs, [self], matrices)[0]
+        elif self._packed is not None:
             outputs = self._packed.product(inputs, lowering)
             outputs = outputs if self.bias is None else outputs + self.bias
-        elif decoding.serves_matvec(inputs, self.kernel, target=lowering.xla_target):
-            outputs = _read_once(inputs, [self])[0]
         elif decoding.serves_dense(inputs, self.kernel, lowering.xla_target):
             outputs = decoding.dense(inputs, self.kernel, self.bias, target=lowering.xla_target)
         else:
@@ -107,7 +108,7 @@ class Linear(HasPacked, keras.layers.Dense):
         return self._adapted(inputs, outputs)
 
     def quantized_call(self, inputs: Any, training: bool | None = None, lowering: Lowering = PLAIN) -> Any:
-        if _is_whole(self) and decoding.serves_matvec(inputs, self.kernel, target=lowering.xla_target):
+        if _is_whole(self) and decoding.serves_products(inputs, self.kernel, target=lowering.xla_target):
             outputs = _read_once(inputs, [self])[0]
         else:
             outputs = super().quantized_call(inputs, training=training)
@@ -142,10 +143,16 @@ def project(inputs: Any, *layers: Linear, lowering: Lowering = PLAIN) -> list[An
         >>> [output.shape for output in project(np.ones((1, 4, 5), "float32"), *layers)]
         [TensorShape([1, 4, 2]), TensorShape([1, 4, 3])]
     """
+    matrices = few_rows.matrices_of(inputs, layers, lowering)
+    if matrices is not None and all(type(layer) is Linear for layer in layers):
+        return few_rows.products(inputs, layers, matrices)
     kinds = [(layer.compute_dtype, layer.quantization_mode, _quantizer(layer)) for layer in layers]
-    plain = all(type(layer) is Linear and layer.adapter is None and _is_whole(layer) for layer in layers)
-    alike = plain and kinds.count(kinds[0]) == len(kinds)
-    if alike and decoding.serves_matvec(inputs, *(layer.kernel for layer in layers), target=lowering.xla_target):
+    quantized = all(
+        type(layer) is Linear and layer.adapter is None and layer.quantization_mode == "int8" and _is_whole(layer)
+        for layer in layers
+    )
+    alike = quantized and kinds.count(kinds[0]) == len(kinds)
+    if alike and decoding.serves_products(inputs, *(layer.kernel for layer in layers), target=lowering.xla_target):
         return _read_once(inputs, layers)
     return [layer(inputs, lowering=lowering) for layer in layers]
 
@@ -169,15 +176,14 @@ def _quantizer(layer: Linear) -> dict[str, Any] | None:
 
 
 def _read_once(inputs: Any, layers: Sequence[Linear]) -> list[Any]:
-    """`project` by `decoding.matvec`; quantised layers are scaled as Keras does it, but in float32."""
+    """`project` of layers that Keras quantised, by one kernel: scaled as Keras does it, but in float32."""
     rows, scale = inputs, 1.0
     if quantizer := getattr(layers[0], "inputs_quantizer", None):
         rows, scale = quantizer(inputs, axis=-1)
         rows, scale = ops.cast(rows, inputs.dtype), ops.cast(scale, "float32")
     outputs = []
-    for layer, output in zip(layers, decoding.matvec(rows, *(layer.kernel for layer in layers)), strict=True):
-        if layer.quantization_mode:
-            output = output / (scale * ops.cast(layer.kernel_scale, "float32"))
+    for layer, output in zip(layers, decoding.products(rows, [layer.kernel for layer in layers]), strict=True):
+        output = output / (scale * ops.cast(layer.kernel_scale, "float32"))
         if layer.bias is not None:
             output = output + ops.cast(layer.bias, "float32")
         outputs.append(ops.cast(output, inputs.dtype))

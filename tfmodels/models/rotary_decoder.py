@@ -59,17 +59,22 @@ class RotaryAttention(MakesNorms, keras.layers.Layer):
         build_all(self.config.head_dim, self.q_norm, self.k_norm)
 
     def call(self, hidden: Any, *, context: BlockContext) -> tuple[Any, kv.LayerCache, Any]:
-        lowering = context.lowering
-        query, key, value = project(hidden, self.q_proj, self.k_proj, self.v_proj, lowering=lowering)
-        query = split_heads(query, self.config.num_attention_heads)
-        key = split_heads(key, self.config.num_key_value_heads)
-        value = split_heads(value, self.config.num_key_value_heads)
-        if self.q_norm is not None:
-            query, key = self.q_norm(query), self.k_norm(key)
+        config, lowering = self.config, context.lowering
+        projections = self.q_proj, self.k_proj, self.v_proj
+        options = {"scale": config.attention_scale, "dropout": self.dropout}
+        if self.q_norm is None:
+            heads = {"heads": config.num_attention_heads, "kv_heads": config.num_key_value_heads}
+            output, cache, weights = context.project_and_attend(
+                hidden, projections, **heads, head_dim=config.head_dim, **options
+            )
+            return self.o_proj(output, lowering=lowering), cache, weights
+        query, key, value = project(hidden, *projections, lowering=lowering)
+        query = self.q_norm(split_heads(query, config.num_attention_heads))
+        key = self.k_norm(split_heads(key, config.num_key_value_heads))
+        value = split_heads(value, config.num_key_value_heads)
         if context.rotary is not None:
             query, key = rotate(query, *context.rotary), rotate(key, *context.rotary)
-        scale = self.config.attention_scale
-        output, cache, weights = context.attend(query, key, value, scale=scale, dropout=self.dropout)
+        output, cache, weights = context.attend(query, key, value, **options)
         return self.o_proj(output, lowering=lowering), cache, weights
 
 

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from keras import ops
+from keras.backend import standardize_dtype
+
 from tfmodels.cache import kv
+from tfmodels.kernels import decoding
+from tfmodels.kernels.decoding import Heads
 from tfmodels.kernels.masks import AttentionMask
-from tfmodels.layers.attention import AttentionPath, attend, merge_heads
+from tfmodels.layers import few_rows
+from tfmodels.layers.attention import AttentionPath, attend, choose, merge_heads, split_heads
+from tfmodels.layers.linear import Linear, project
+from tfmodels.layers.rotary import rotate
 from tfmodels.runtime.lowering import PLAIN, Lowering
 
 
@@ -60,6 +68,11 @@ class BlockContext:
         Returns:
             (batch, length, heads * head_dim), the (key, value) to cache, and the weights or None.
         """
+        if self._decodes_in_place(query, key, dropout):
+            heads = query.shape[1]
+            apart = [merge_heads(x) for x in (query, key, value)]
+            apart = [Heads(ops.reshape(x, (1, x.shape[0], x.shape[2])), query.shape[3], 0) for x in apart]
+            return self._decode_in_place(apart, heads, scale, None)
         cache = kv.extend(self.past, key, value, self.cache_length)
         mask, room = self.mask, cache[0].shape[2]
         if self.cache_length is not None and room != mask.key_length:
@@ -83,6 +96,93 @@ class BlockContext:
             record=self.record,
         )
         return merge_heads(output), cache, weights
+
+    def project_and_attend(
+        self,
+        inputs: Any,
+        projections: Sequence[Linear],
+        *,
+        heads: int,
+        kv_heads: int,
+        head_dim: int,
+        scale: float,
+        dropout: Callable[..., Any],
+    ) -> tuple[Any, kv.LayerCache, Any]:
+        """`attend` with queries, keys and values that are projections of the same inputs, turned by `rotary`.
+
+        Args:
+            inputs: (batch, length, width).
+            projections: three layers; or one, whose outputs are each head's query, key and value side by side.
+            heads, kv_heads, head_dim: sizes of the queries, and of keys and values.
+            scale, dropout: as for `attend`.
+        """
+        batch, length, _ = inputs.shape
+        if batch is not None and length == 1 and self.past is not None:
+            matrices = few_rows.matrices_of(inputs, projections, self.lowering)
+            query, key = (_Like((batch, n, 1, head_dim), inputs.dtype) for n in (heads, kv_heads))
+            if matrices is not None and self._decodes_in_place(query, key, dropout):
+                parts = decoding.products_in_parts(inputs, matrices, few_rows.biases_of(projections))
+                if len(projections) == 1:
+                    places = [(3 * head_dim, index * head_dim) for index in range(3)]
+                else:
+                    places = [(head_dim, n * head_dim) for n in (0, heads, heads + kv_heads)]
+                projected = [Heads(parts, *place) for place in places]
+                return self._decode_in_place(projected, heads, scale, self.rotary)
+        if len(projections) == 1:
+            query, key, value = ops.split(
+                split_heads(projections[0](inputs, lowering=self.lowering), heads), 3, axis=-1
+            )
+        else:
+            apart = project(inputs, *projections, lowering=self.lowering)
+            query, key, value = map(split_heads, apart, (heads, kv_heads, kv_heads))
+        if self.rotary is not None:
+            query, key = rotate(query, *self.rotary), rotate(key, *self.rotary)
+        return self.attend(query, key, value, scale=scale, dropout=dropout)
+
+    def _decodes_in_place(self, query: Any, key: Any, dropout: Callable[..., Any]) -> bool:
+        """Whether one kernel can write a token into the static cache and attend to it.
+
+        Args:
+            query, key: of the token, of which shapes and dtypes are looked at.
+            dropout: as for `attend`.
+        """
+        if self.cache_length is None or self.past is None or query.shape[2] != 1:
+            return False
+        if standardize_dtype(key.dtype) != standardize_dtype(self.past[0].dtype):
+            return False
+        path = choose(
+            self.implementation,
+            query,
+            self.past[0],
+            mask=self.mask,
+            bias=self.bias,
+            head_mask=self.head_mask,
+            drops=bool(self.training) and dropout.rate > 0,
+            return_weights=self.return_weights,
+            lowering=self.lowering,
+        )
+        return path.name == "decode"
+
+    def _decode_in_place(
+        self, projected: Sequence[Heads], heads: int, scale: float, rotary: tuple[Any, Any] | None
+    ) -> tuple[Any, kv.LayerCache, None]:
+        mask, room = self.mask, self.past[0].shape[2]
+        if room != mask.key_length:
+            mask = mask.at_keys(kv.slot_positions(room, self.cache_length + 1))
+        options = {"heads": heads, "scale": scale, "rotary": rotary, "bias": self.bias}
+        output, cache = decoding.cached_attention(
+            tuple(projected), self.past, self.cache_length, mask.allowed, **options
+        )
+        if self.record is not None:
+            self.record.append(AttentionPath("decode"))
+        return output, cache, None
+
+
+class _Like(NamedTuple):
+    """The shape and dtype of a tensor that is not made yet."""
+
+    shape: tuple[int, ...]
+    dtype: Any
 
 
 class Pass(NamedTuple):

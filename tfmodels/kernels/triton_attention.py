@@ -1,0 +1,173 @@
+"""Attention of a token over a cache, in Triton: rotary positions and the write to the cache are a part of it.
+
+`triton_decoding` says what goes in and comes out. Every argument in capitals is known at compile time. All tensors are
+contiguous. This module needs Triton and is imported by `triton_compiler` alone.
+
+Source:
+    Dao et al., Flash-Decoding, https://crfm.stanford.edu/2023/10/12/flashdecoding.html.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def _whole(heads, at, present, PARTS: tl.constexpr, PART: tl.constexpr):
+    """Numbers at `at`, float32: the sum of those in PARTS parts, PART apart."""
+    found = tl.load(heads + at, mask=present, other=0.0).to(tl.float32)
+    for part in tl.static_range(1, PARTS):
+        found += tl.load(heads + part * PART + at, mask=present, other=0.0).to(tl.float32)
+    return found
+
+
+@triton.jit
+def _turned(heads, at, present, cos, sin, numbers, PAIRS: tl.constexpr, PARTS: tl.constexpr, PART: tl.constexpr):
+    """Numbers of heads at `at` + numbers, float32, of which pairs (i, i + PAIRS) are turned by an angle each."""
+    found = _whole(heads, at + numbers, present, PARTS, PART)
+    if PAIRS > 0:
+        is_first = numbers < PAIRS
+        partner = tl.where(is_first, numbers + PAIRS, numbers - PAIRS)
+        pair = tl.where(is_first, numbers, partner)
+        turns = (numbers < 2 * PAIRS) & present
+        other = _whole(heads, at + partner, turns, PARTS, PART)
+        c = tl.load(cos + pair, mask=turns, other=1.0).to(tl.float32)
+        s = tl.load(sin + pair, mask=turns, other=0.0).to(tl.float32)
+        found = found * c + tl.where(is_first, -other, other) * s
+    return found
+
+
+@triton.jit
+def attention(
+    query,
+    key,
+    value,
+    cos,
+    sin,
+    slots,
+    allowed,
+    bias,
+    key_cache,
+    value_cache,
+    new_key_cache,
+    new_value_cache,
+    partial,
+    softmax,
+    GROUP: tl.constexpr,
+    KV_HEADS: tl.constexpr,
+    KEYS: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    QUERY_ROW: tl.constexpr,
+    QUERY_HEAD: tl.constexpr,
+    QUERY_FIRST: tl.constexpr,
+    KEY_ROW: tl.constexpr,
+    KEY_HEAD: tl.constexpr,
+    KEY_FIRST: tl.constexpr,
+    VALUE_ROW: tl.constexpr,
+    VALUE_HEAD: tl.constexpr,
+    VALUE_FIRST: tl.constexpr,
+    PARTS: tl.constexpr,
+    PART: tl.constexpr,
+    PAIRS: tl.constexpr,
+    ANGLES_STRIDE: tl.constexpr,
+    SLOTS_STRIDE: tl.constexpr,
+    ALLOWED_STRIDE: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    BIAS_STRIDE: tl.constexpr,
+    SCALE: tl.constexpr,
+    SPLITS: tl.constexpr,
+    CHUNK: tl.constexpr,
+    BLOCK_DIM: tl.constexpr,
+):
+    """GROUP queries over CHUNK of the keys (batch * KV_HEADS, KEYS, HEAD_DIM) that they share.
+
+    Number d of head h of row r of the queries is at r * QUERY_ROW + h * QUERY_HEAD + QUERY_FIRST + d, and so on: it is
+    a sum of PARTS numbers, PART apart. The program that has the row's slot among its keys writes the new key, turned,
+    and the new value there: `new_key_cache` and `new_value_cache` are the memory of `key_cache` and `value_cache`.
+
+    What a program sums of the values, (batch * KV_HEADS, SPLITS, GROUP, HEAD_DIM), is not divided by the softmax's
+    sum yet: that and the largest score are in (batch * KV_HEADS, SPLITS, GROUP, 2).
+    """
+    BLOCK_HEADS: tl.constexpr = 16  # the fewest rows that tensor cores multiply
+    row = tl.program_id(0)
+    split = tl.program_id(1)
+    batch = row // KV_HEADS
+    head = row % KV_HEADS
+    numbers = tl.arange(0, BLOCK_DIM)
+    present = numbers < HEAD_DIM
+    here = row.to(tl.int64) * KEYS * HEAD_DIM
+    first = split * CHUNK
+    slot = tl.load(slots + batch * SLOTS_STRIDE)
+    # Asked for first: the token's own numbers are computed while these are on their way.
+    keys = first + tl.arange(0, CHUNK)
+    seen = (tl.load(allowed + batch * ALLOWED_STRIDE + keys, mask=keys < KEYS, other=0) != 0) & (keys != slot)
+    at = here + keys[:, None] * HEAD_DIM + numbers[None, :]
+    found = tl.load(key_cache + at, mask=seen[:, None] & present[None, :], other=0.0)
+    values = tl.load(value_cache + at, mask=seen[:, None] & present[None, :], other=0.0)
+    cos += batch * ANGLES_STRIDE
+    sin += batch * ANGLES_STRIDE
+    cached = key_cache.dtype.element_ty
+    heads = tl.arange(0, BLOCK_HEADS)[:, None]
+    asks = (heads < GROUP) & present[None, :]
+    place = batch * QUERY_ROW + (head * GROUP + heads) * QUERY_HEAD + QUERY_FIRST
+    asked = _turned(query, place, asks, cos, sin, numbers[None, :], PAIRS, PARTS, PART)
+    most = tl.full((BLOCK_HEADS, 1), -1.0e30, tl.float32)
+    sums = tl.zeros((BLOCK_HEADS, 1), tl.float32)
+    means = tl.zeros((BLOCK_HEADS, BLOCK_DIM), tl.float32)
+    if (slot >= first) & (slot < first + CHUNK) & (slot < KEYS):
+        key_at = batch * KEY_ROW + head * KEY_HEAD + KEY_FIRST
+        new_key = _turned(key, key_at, present, cos, sin, numbers, PAIRS, PARTS, PART).to(cached)
+        value_at = batch * VALUE_ROW + head * VALUE_HEAD + VALUE_FIRST + numbers
+        new_value = _whole(value, value_at, present, PARTS, PART).to(cached)
+        tl.store(new_key_cache + here + slot * HEAD_DIM + numbers, new_key, mask=present)
+        tl.store(new_value_cache + here + slot * HEAD_DIM + numbers, new_value, mask=present)
+        if tl.load(allowed + batch * ALLOWED_STRIDE + slot) != 0:
+            most = tl.sum(asked.to(cached).to(tl.float32) * new_key[None, :].to(tl.float32), axis=1)[:, None] * SCALE
+            if HAS_BIAS:
+                bias_at = batch * BIAS_STRIDE + (head * GROUP + heads) * KEYS + slot
+                most += tl.load(bias + bias_at, mask=heads < GROUP, other=0.0)
+            sums = tl.full((BLOCK_HEADS, 1), 1.0, tl.float32)
+            means = tl.zeros((BLOCK_HEADS, BLOCK_DIM), tl.float32) + new_value[None, :].to(tl.float32)
+    scores = tl.dot(asked.to(cached), tl.trans(found)) * SCALE
+    if HAS_BIAS:
+        bias_at = batch * BIAS_STRIDE + (head * GROUP + heads) * KEYS
+        scores += tl.load(bias + bias_at + keys[None, :], mask=(heads < GROUP) & (keys < KEYS)[None, :], other=0.0)
+    scores = tl.where(seen[None, :], scores, -1.0e30)
+    higher = tl.maximum(most, tl.max(scores, axis=1)[:, None])
+    weights = tl.where(seen[None, :], tl.exp(scores - higher), 0.0)
+    kept = tl.exp(most - higher)
+    sums = sums * kept + tl.sum(weights, axis=1)[:, None]
+    means = means * kept + tl.dot(weights.to(cached), values)
+    block = (row * SPLITS + split) * GROUP + heads
+    tl.store(partial + block * HEAD_DIM + numbers[None, :], means, mask=asks)
+    tl.store(softmax + block * 2, higher, mask=heads < GROUP)
+    tl.store(softmax + block * 2 + 1, sums, mask=heads < GROUP)
+
+
+@triton.jit
+def attention_total(
+    partial,
+    softmax,
+    out,
+    GROUP: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    SPLITS: tl.constexpr,
+    BLOCK_SPLITS: tl.constexpr,
+    BLOCK_DIM: tl.constexpr,
+):
+    """Combine the results of `attention` for all shares of the keys into (batch * KV_HEADS, GROUP, HEAD_DIM)."""
+    head = tl.program_id(0)  # of all rows
+    row = head // GROUP
+    splits = tl.arange(0, BLOCK_SPLITS)
+    numbers = tl.arange(0, BLOCK_DIM)
+    block = (row * SPLITS + splits) * GROUP + head % GROUP
+    known = splits < SPLITS
+    present = numbers < HEAD_DIM
+    means = tl.load(
+        partial + block[:, None] * HEAD_DIM + numbers[None, :], mask=known[:, None] & present[None, :], other=0.0
+    )
+    most = tl.load(softmax + block * 2, mask=known, other=-1.0e30)
+    sums = tl.load(softmax + block * 2 + 1, mask=known, other=0.0)
+    kept = tl.exp(most - tl.max(most, axis=0))
+    total = tl.sum(sums * kept, axis=0)
+    mean = tl.sum(means * kept[:, None], axis=0) / tl.where(total > 0, total, 1.0)
+    tl.store(out + head * HEAD_DIM + numbers, mean.to(out.dtype.element_ty), mask=present)
