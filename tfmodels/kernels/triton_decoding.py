@@ -22,7 +22,7 @@ MAX_PACKED_ROWS = 8  # beyond these, weights that are unpacked once for all rows
 MAX_MATRICES = 3
 ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "relu")
 _MULTIPLE = 8  # elements that are read at a time
-_PROGRAMS = 128  # enough to keep a GPU's processors busy
+_PROGRAMS = 128  # enough to keep a GPU's processors busy; where numbers are unpacked, twice as many
 _MOST_PARTS = 8
 _SHARED_BYTES = 165 * 2**10  # of a processor's memory, for what its programs have under way
 _CHUNK = 128  # keys that a program sees at a time
@@ -148,8 +148,8 @@ def product(
         block_out //= 2
     block_rows = max(16, _power_of_two(rows) * groups)
     columns = -(-outs[0] // block_out) if gated else sum(-(-out // block_out) for out in outs)
-    parts = 1
-    while not whole and columns * parts < _PROGRAMS and parts < _MOST_PARTS and width >= 2 * parts * block_in:
+    parts, enough = 1, _PROGRAMS if bits == 16 else 2 * _PROGRAMS
+    while not whole and columns * parts < enough and parts < _MOST_PARTS and width >= 2 * parts * block_in:
         parts *= 2
     stages = _SHARED_BYTES // (block_in * (2 * block_rows + bits * block_out * (1 + gated) // 8))
     missing = MAX_MATRICES - len(matrices)
