@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfmodels.kernels import triton_decoding
-from tfmodels.layers.linear import build_all, embedding, linear, project, unembed
+from tfmodels.checkpoints.quantized.scheme import Scheme, round_to_nearest
+from tfmodels.kernels import decoding, quantized, triton_decoding
+from tfmodels.layers.feed_forward import FeedForward, GatedFeedForward
+from tfmodels.layers.linear import Linear, build_all, embedding, linear, project, unembed
 from tfmodels.runtime.lowering import PLAIN, Lowering
 
 
@@ -51,12 +53,28 @@ class TestKernelsOfOurOwn:
         """The matrices that each kernel was given."""
         reads = []
 
-        def matvec(x, *matrices):
-            reads.append(matrices)
-            return [tf.matmul(tf.cast(x, "float32"), tf.cast(matrix, "float32")) for matrix in matrices]
+        def float_of(matrix, width):
+            if not isinstance(matrix, decoding.Packed):
+                return tf.cast(matrix, "float32")
+            scheme = Scheme(bits=matrix.bits, group_size=matrix.group or None, offsets=matrix.kind or None)
+            return quantized.dequantize({"weights": matrix.weights, "scales": matrix.scales}, scheme, width)
 
-        monkeypatch.setattr(triton_decoding, "matvec", matvec)
-        monkeypatch.setattr(triton_decoding, "table_product", lambda x, table: matvec(x, tf.transpose(table))[0])
+        def product(x, matrices, *, biases=None, activation="", gated=False):
+            reads.append(matrices)
+            outputs = [tf.matmul(tf.cast(x, "float32"), float_of(matrix, x.shape[1])) for matrix in matrices]
+            if biases is not None:
+                outputs = [output + tf.cast(bias, "float32") for output, bias in zip(outputs, biases, strict=True)]
+            act = {"": lambda y: y, "silu": tf.nn.silu, "gelu": tf.nn.gelu}[activation]
+            if gated:
+                return tf.cast(act(outputs[0]) * outputs[1], x.dtype)[tf.newaxis]
+            whole = act(tf.concat(outputs, 1))
+            return tf.cast(whole, x.dtype)[tf.newaxis] if activation else tf.stack([0.25 * whole, 0.75 * whole])
+
+        def table_product(x, table):
+            return tf.reduce_sum(product(x, [tf.transpose(table)]), 0)
+
+        monkeypatch.setattr(triton_decoding, "product", product)
+        monkeypatch.setattr(triton_decoding, "table_product", table_product)
         return reads
 
     def drawn(self, *shape):
@@ -90,7 +108,29 @@ class TestKernelsOfOurOwn:
                 tf.cast(layer(x, lowering=ON_A_GPU), "float32"), tf.cast(output, "float32"), rtol=0.01
             )
         assert [len(matrices) for matrices in reads] == [3, 1, 1, 1]
-        assert {matrix.dtype for matrix in reads[0]} == {"int8" if quantised else "bfloat16"}
+        dtypes = {keras.backend.standardize_dtype(matrix.dtype) for matrix in reads[0]}
+        assert dtypes == {"int8" if quantised else "bfloat16"}
+
+    @pytest.mark.parametrize("packed", [None, Scheme(bits=8), Scheme(bits=4, group_size=32)], ids=str)
+    def test_packed_and_activated_layers_compute_what_plain_ones_do(self, packed, reads):
+        keras.utils.set_random_seed(0)
+        options = {"std": 0.2, "dtype": "bfloat16"}
+        blocks = [
+            GatedFeedForward(32, 64, "silu", False, **options),
+            FeedForward(32, 64, "gelu", True, **options),
+        ]
+        x = self.drawn(2, 1, 32)
+        for block, times in zip(blocks, ([2, 1], [1, 1]), strict=True):
+            block.build((None, None, 32))
+            for layer in block._flatten_layers(include_self=False):
+                if packed is not None and isinstance(layer, Linear):
+                    layer.pack(packed, round_to_nearest(np.asarray(layer.kernel, "float32"), packed))
+            reads.clear()
+            got = tf.cast(block(x, lowering=ON_A_GPU), "float32")
+            assert [len(matrices) for matrices in reads] == times
+            assert {isinstance(matrices[0], decoding.Packed) for matrices in reads} == {packed is not None}
+            want = self.plainly(lambda lowering, block=block: block(x, lowering=lowering))
+            np.testing.assert_allclose(got, want, rtol=0.05, atol=0.05)
 
     @pytest.mark.slow
     def test_layers_that_differ_read_for_themselves(self, reads):

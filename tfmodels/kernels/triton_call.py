@@ -181,7 +181,7 @@ def module_in_place(operands: Shapes, results: Shapes, config: str, in_place: Ma
 
     Example:
         >>> cache = ((2, 4), "float16")
-        >>> text = module_in_place([cache], [cache, ((2,), "float32")], "{name = \"write\"}", {0: 0})
+        >>> text = module_in_place([cache], [cache, ((2,), "float32")], '{name = "write"}', {0: 0})
         >>> "output_tuple_indices = [0], operand_index = 0" in text
         True
     """
