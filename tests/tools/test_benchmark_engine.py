@@ -53,8 +53,7 @@ def test_every_measurement_runs(tmp_path, capsys):
         *["throughput"] * 4,
         *["poisson"] * 2,
         "chat",
-        "lookup",
-        "lookup",
+        *["lookup"] * 3,
         "beams",
         "schemas",
     ]
