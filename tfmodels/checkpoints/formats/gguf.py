@@ -78,9 +78,8 @@ class GGUFFile(TensorFile):
                 )
             heads, count = self._heads(name)
             if heads and (not entry.shape or entry.shape[0] % (count * heads)):
-                raise CheckpointError(
-                    f"{path}: tensor {quote(stored)} has the shape {entry.shape}, whose rows are for {heads} heads."
-                )
+                rows = entry.shape[0] if entry.shape else "no"
+                raise CheckpointError(f"{path}: tensor {quote(stored)} has {rows} rows for {heads} heads.")
             dtype = _PLAIN.get(entry.kind, "float32")
             nbytes = math.prod(entry.shape) * DTYPES[dtype].itemsize
             shape = entry.shape[::-1] if name.endswith(self._map.turned) else entry.shape
