@@ -106,8 +106,8 @@ def test_mistakes_are_told_before_a_backend_loads(tmp_path):
 
 
 QUANTIZE = (
-    "--quantize int8 is no option of --to onnx, which takes none of its kind; it goes with --to litert and "
-    "--to litert_lm."
+    "--quantize int8 is no option of --to onnx, which takes none of its kind; it goes with --to litert, "
+    "--to litert_lm and --to gguf."
 )
 
 

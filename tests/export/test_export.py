@@ -81,7 +81,7 @@ def test_option_of_another_format(toy_format, tmp_path):
 def test_option_of_no_format(tmp_path):
     with pytest.raises(TypeError, match=r"unknown argument 'quantise'; did you mean quantize\?; saved_model takes"):
         export(None, tmp_path / "x", "saved_model", quantise="int8")
-    with pytest.raises(ValueError, match="litert and litert_lm take it, onnx takes no options"):
+    with pytest.raises(ValueError, match="litert, litert_lm and gguf take it, onnx takes no options"):
         export(None, tmp_path / "x.onnx", "onnx", quantize="int8")
 
 

@@ -20,6 +20,7 @@ from tfmodels.cli.common import (
     transformer_of,
 )
 from tfmodels.export.formats import FORMATS, check_request
+from tfmodels.utils.text import joined
 
 HELP = "write a model for TensorFlow Serving, LiteRT, LiteRT-LM, ONNX or llama.cpp"
 SENTENCE_ENCODER = "SentenceEncoder"
@@ -117,7 +118,7 @@ def settings_of(options: argparse.Namespace) -> dict[str, Any]:
         own = [flag for other, flag in _OPTIONS.items() if other in FORMATS[options.to].options]
         raise CommandError(
             f"{_OPTIONS[name]} {settings[name]} is no option of --to {options.to}, which takes "
-            f"{', '.join(own) or 'none of its kind'}; it goes with {' and '.join(takers)}."
+            f"{', '.join(own) or 'none of its kind'}; it goes with {joined(takers)}."
         )
     return settings
 

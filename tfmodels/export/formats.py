@@ -19,7 +19,7 @@ from tfmodels.dtypes import dtype_name
 from tfmodels.export.artifact import ExportOptions
 from tfmodels.export.extras import check_installed
 from tfmodels.export.staging import check_place
-from tfmodels.utils.text import did_you_mean, quote
+from tfmodels.utils.text import did_you_mean, joined, quote
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,7 +184,7 @@ def _options(format: str, found: Format, given: dict[str, Any]) -> ExportOptions
         if value is not None:
             take = "takes" if len(takers) == 1 else "take"
             raise ValueError(
-                f"{name}={quote(value)} is no option of format={quote(format)}; {' and '.join(takers)} {take} it, "
+                f"{name}={quote(value)} is no option of format={quote(format)}; {joined(takers)} {take} it, "
                 f"{format} {own}."
             )
     names = sorted({option for entry in FORMATS.values() for option in entry.options})

@@ -119,6 +119,17 @@ def some(names: Iterable[Any], limit: int = 5) -> str:
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
 
 
+def joined(names: Iterable[str]) -> str:
+    """Names as a sentence lists them.
+
+    Example:
+        >>> joined(["a"]), joined(["a", "b", "c"])
+        ('a', 'a, b and c')
+    """
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
+
+
 def did_you_mean(name: Any, known: Iterable[str], form: str = "; did you mean {}?", limit: int = 3) -> str:
     """A question that names what is close to `name`, to end a message with; "" where nothing is close.
 
