@@ -52,7 +52,7 @@ def split_rotary_kinds(values: dict[str, Any], local_theta: str, owner: str) -> 
         return values
     for kind in (FULL, SLIDING):
         if not isinstance(both.get(kind) or {}, Mapping):
-            raise ValueError(f"rope_parameters[{kind!r}]={quote(both[kind])} in {owner}; a dict was expected.")
+            raise ValueError(f"rope_parameters[{quote(kind)}]={quote(both[kind])} in {owner}; a dict was expected.")
     local = dict(both.get(SLIDING) or {})
     values = {**values, "rope_parameters": both.get(FULL) or {}}
     if local.pop("rope_type", "default") != "default" or local.keys() - {"rope_theta"}:

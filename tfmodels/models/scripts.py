@@ -137,7 +137,7 @@ class ScriptMethods(PushToHub):
         Example:
             >>> from tfmodels import BertConfig, TFBertForMaskedLM
             >>> config = BertConfig(vocab_size=30, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
-            >>> TFBertForMaskedLM(config).get_bias()["bias"].shape
+            >>> tuple(TFBertForMaskedLM(config).get_bias()["bias"].shape)
             (30,)
         """
         head = self.get_lm_head()
