@@ -24,7 +24,7 @@ from tfmodels import (
     SmolLM3Config,
 )
 from tfmodels.auto import FAMILIES
-from tfmodels.configs.part import field_types
+from tfmodels.configs.part import ConfigPart, configuration, field_types
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 CASES = REFERENCE / "llama"
@@ -446,3 +446,31 @@ def test_token_ids_beyond_every_vocabulary_are_left_out():
         UserWarning, match="bos_token_id=an integer of 1329 bits in LlamaConfig is left out: it should be a token id"
     ):
         assert LlamaConfig(bos_token_id=10**400).bos_token_id is None
+
+
+class TestDeclarations:
+    def test_a_constructor_with_a_body_is_one(self):
+        @configuration
+        class Doubled(LlamaConfig):
+            def __init__(self, mine=2, **kwargs):
+                super().__init__(**kwargs)
+                self.mine = 2 * mine
+
+        config = Doubled(mine=3, hidden_size=64, num_attention_heads=4)
+        assert (config.mine, config.hidden_size) == (6, 64)
+
+    def test_what_is_named_alone_has_no_place(self):
+        @configuration
+        class Named(ConfigPart):
+            def __init__(self, first: int = 1, *, second: int = 2, **kwargs): ...
+
+        assert Named(5, second=6).to_dict() == {"first": 5, "second": 6}
+        with pytest.raises(TypeError, match="takes 1 positional arguments"):
+            Named(5, 6)
+
+    def test_a_field_has_a_default(self):
+        with pytest.raises(TypeError, match="Sizes declares width without a default"):
+
+            @configuration
+            class Sizes(ConfigPart):
+                def __init__(self, width: int, **kwargs): ...

@@ -37,10 +37,12 @@ def configuration(cls: _Class) -> _Class:
     """
     if (declared := _declared(cls)) is not None:
         del cls.__init__
-        cls.positional = tuple(declared)
+        cls.positional = tuple(name for name, one in declared.items() if one.kind is not one.KEYWORD_ONLY)
         spellings = {*getattr(cls, "other_names", ()), *cls.aliases}
         own = inspect.get_annotations(cls)
         for name, parameter in declared.items():
+            if parameter.default is parameter.empty:
+                raise TypeError(f"{cls.__name__} declares {name} without a default; every field has one.")
             if name not in own and name not in spellings:
                 own[name] = parameter.annotation
                 setattr(cls, name, parameter.default)
@@ -65,12 +67,11 @@ def configuration(cls: _Class) -> _Class:
 
 
 def _declared(cls: type) -> dict[str, inspect.Parameter] | None:
-    """The parameters of the constructor that a class declares, or None; one that takes any arguments is real."""
-    if (constructor := cls.__dict__.get("__init__")) is None:
+    """The parameters of the constructor that a class declares, or None; one with a body is a constructor indeed."""
+    constructor = cls.__dict__.get("__init__")
+    if constructor is None or constructor.__code__.co_names:  # a body uses names, `...` does not
         return None
     _, *parameters = inspect.signature(constructor).parameters.values()
-    if any(one.kind is one.VAR_POSITIONAL for one in parameters):
-        return None
     return {one.name: one for one in parameters if one.kind is not one.VAR_KEYWORD}
 
 

@@ -15,7 +15,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from keras import ops
+from keras import backend, ops
 
 from tfmodels.kernels.gradients import with_gradient
 
@@ -112,6 +112,8 @@ def linear_cross_entropy(
             slope = ops.cast(slope, hidden.dtype)
             back = ops.matmul(slope, matrix if projection.by_rows else ops.transpose(matrix))
             left, right = (slope, own) if projection.by_rows else (own, slope)
+            if backend.standardize_dtype(hidden.dtype) == "float16":  # whose range the sum over many tokens can leave
+                left, right = ops.cast(left, "float32"), ops.cast(right, "float32")
             part = ops.matmul(ops.transpose(left), right)
             of_hidden = ops.slice_update(of_hidden, (number * rows, 0), ops.cast(back, "float32"))
             return total + loss, of_hidden, of_matrix + ops.cast(part, "float32")

@@ -43,11 +43,11 @@ def find(settings: Mapping[str, Any], checkpoint: Checkpoint) -> tuple[dict[str,
             f"{checkpoint.folder}: FP8 with weight_block_size={quote(block)}; a list of two sizes was expected."
         )
     found, used = {}, set()
-    scales = "weight_scale" if block is None else "weight_scale_inv"
-    for name in layers_with(checkpoint, scales):
-        layer = LayerTensors(checkpoint, name, "FP8")
-        found[f"{name}.weight"] = _tensor(layer, scales, block)
-        used |= {layer.name(part) for part in _PARTS if layer.has(part)}
+    for scales in ("weight_scale", "weight_scale_inv"):  # one thing under two names
+        for name in layers_with(checkpoint, scales):
+            layer = LayerTensors(checkpoint, name, "FP8")
+            found[f"{name}.weight"] = _tensor(layer, scales, block)
+            used |= {layer.name(part) for part in _PARTS if layer.has(part)}
     return found, used
 
 

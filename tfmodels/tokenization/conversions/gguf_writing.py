@@ -45,6 +45,7 @@ def tokenizer_settings(tokenizer: Any, size: int) -> dict[str, Any]:
             "remove_extra_whitespaces": 2 * _SPACE not in found,
         }
     else:
+        _check_plain(whole)
         settings |= {"model": "gpt2", "pre": _cut(whole.get("pre_tokenizer")), "merges": merges}
     roles = {"bos": "bos_token_id", "eos": "eos_token_id", "unknown": "unk_token_id", "padding": "pad_token_id"}
     for key, role in roles.items():
@@ -82,6 +83,20 @@ def _scores(tokens: list[str], merges: list[str]) -> list[float]:
     for rank, merge in enumerate(merges):
         ranks.setdefault(merge.replace(" ", "", 1), rank)
     return [-float(ranks.get(token, 0)) for token in tokens]
+
+
+def _check_plain(whole: dict[str, Any]) -> None:
+    """Raise ValueError where a tokenizer of GPT-2's kind does what llama.cpp's does not.
+
+    Unicode's composed form (NFC) passes: texts have it as they are typed, and llama.cpp takes them so.
+    """
+    normalizer, model = whole.get("normalizer"), whole["model"]
+    steps = [] if normalizer is None else normalizer.get("normalizers", [normalizer])
+    if any(step.get("type") != "NFC" for step in steps):
+        raise ValueError(f"the tokenizer changes texts by {quote(normalizer)}, for which GGUF files have no place.")
+    for name in ("continuing_subword_prefix", "end_of_word_suffix"):
+        if model.get(name):
+            raise ValueError(f"the tokenizer has {name}={quote(model[name])}, for which GGUF files have no place.")
 
 
 def _cut(pre_tokenizer: dict[str, Any] | None) -> str:
