@@ -56,6 +56,10 @@ class Family:
         """An attribute of the family's module."""
         return getattr(importlib.import_module(f"tfmodels.families.{self.module}"), name)
 
+    def gguf_map(self) -> GGUFMap | None:
+        """How GGUF files name the family's weights and settings; None where no such files are known."""
+        return None if self.gguf is None else importlib.import_module(f"tfmodels.families.{self.gguf}").GGUF
+
 
 # One line per architecture, under its `model_type`.
 FAMILIES: dict[str, Family] = {
@@ -100,9 +104,8 @@ def gguf_maps() -> dict[str, GGUFMap]:
         >>> "llama" in gguf_maps()
         True
     """
-    modules = [family.gguf for family in FAMILIES.values() if family.gguf is not None]
-    maps = [importlib.import_module(f"tfmodels.families.{module}").GGUF for module in modules]
-    return {gguf_map.architecture: gguf_map for gguf_map in maps}
+    maps = (family.gguf_map() for family in FAMILIES.values())
+    return {gguf_map.architecture: gguf_map for gguf_map in maps if gguf_map is not None}
 
 
 def public_names() -> dict[str, tuple[Family, str]]:
@@ -195,7 +198,7 @@ _PROCESSOR = re.compile(r"(?:TF)?\w+Logits(?:Processor|Warper)")
 
 
 def _way(name: str) -> str | None:
-    """What stands for a class of outputs, losses or score processors."""
+    """Name the replacement of a class of outputs, losses or score processors; None for other classes."""
     if _LOSS.fullmatch(name):
         return "model(..., labels=labels).loss, or tfmodels.models.losses"
     if _PROCESSOR.fullmatch(name):

@@ -276,7 +276,7 @@ def test_steps_do_not_wait_for_xla(stories260k):
 
 
 def test_few_rows_and_short_texts_have_programs_of_their_own(monkeypatch):
-    """Whatever part of the cache a program takes, the tokens are those of `generate`, and other rows keep theirs."""
+    """Programs of every part of the cache make the tokens of `generate`, and leave other rows as they are."""
     monkeypatch.setattr("tfmodels.generation.slots._LONGED_FOR", 0)
     model = small.make("llama", "ForCausalLM", max_position_embeddings=2048)
     model.generation_config = model.generation_config.update(eos_token_id=None)

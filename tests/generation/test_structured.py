@@ -75,7 +75,7 @@ def test_rows_of_the_engine_have_formats_of_their_own(stories):
 
 
 def test_tokens_that_must_come_are_taken_together(stories260k):
-    """What a grammar forces is told at once, and what may come then is what single steps allow."""
+    """The matcher returns all forced tokens at once, and then the mask that single steps give."""
     tokenizer = AutoTokenizer.from_pretrained(stories260k)
     options = {"tokenizer": tokenizer, "vocab_size": 512, "eos_token_ids": (2,)}
     grammar = Grammar({"type": "regex", "regex": "<<<!!!([#]|[$])"}, **options)

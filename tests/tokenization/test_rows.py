@@ -141,7 +141,7 @@ def test_room_for_texts(mpnet, llama):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# What scripts of transformers set and read
+# Attributes that scripts of transformers set and read
 
 
 def test_truncation_and_padding_of_the_backend(mpnet):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tfmodels.checkpoints.files import CheckpointError
-from tfmodels.checkpoints.gguf_map import GGUFMap, GGUFSettings, short
+from tfmodels.checkpoints.gguf_map import GGUFMap, GGUFSettings, short, sizes_of
 from tfmodels.utils.text import quote
 
 _ROPE_FACTORS = "rope_freqs.weight"
@@ -128,9 +128,8 @@ def _decoder_config(settings: GGUFSettings, supported: Collection[str]) -> dict[
             raise CheckpointError(
                 f"{where}: {settings.key(name)} is {number(name)}; only the head size, {head_dim}, can be used."
             )
-    tokens = settings.metadata.get("tokenizer.ggml.tokens")
     values = {
-        "vocab_size": number("vocab_size", len(tokens) if isinstance(tokens, list) else None),
+        "vocab_size": settings.vocab_size(),
         "hidden_size": width,
         "intermediate_size": number("feed_forward_length"),
         "num_hidden_layers": number("block_count"),
@@ -138,13 +137,10 @@ def _decoder_config(settings: GGUFSettings, supported: Collection[str]) -> dict[
         "num_key_value_heads": number("attention.head_count_kv", heads),
         "head_dim": head_dim,
         "max_position_embeddings": number("context_length"),
-        # Stored in single precision: the shortest decimal that means the same there is what was meant.
-        "rms_norm_eps": float(str(np.float32(number("attention.layer_norm_rms_epsilon", kind=float)))),
+        "rms_norm_eps": settings.rounded("attention.layer_norm_rms_epsilon"),
         "rope_theta": number("rope.freq_base", 10000.0, float),
         "tie_word_embeddings": "output.weight" not in settings.tensors,
-        "bos_token_id": settings.token_id("bos"),
-        "eos_token_id": settings.token_id("eos"),
-        "pad_token_id": settings.token_id("padding"),
+        **settings.special_ids(),
     }
     scaling = _stored_scaling(settings)
     if _ROPE_FACTORS in settings.tensors:
@@ -203,12 +199,7 @@ def _settings_of(config: Any) -> dict[str, Any]:
     """The settings of a file, which `_decoder_config` reads, from a configuration."""
     rope = config.rope_parameters
     values = {
-        "vocab_size": config.vocab_size,
-        "context_length": config.max_position_embeddings,
-        "embedding_length": config.hidden_size,
-        "block_count": config.num_hidden_layers,
-        "feed_forward_length": config.intermediate_size,
-        "attention.head_count": config.num_attention_heads,
+        **sizes_of(config),
         "attention.head_count_kv": config.num_key_value_heads,
         "attention.key_length": config.head_dim,
         "attention.value_length": config.head_dim,

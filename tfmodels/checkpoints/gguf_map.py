@@ -79,6 +79,18 @@ class GGUFMap:
         return layer and f"{f'blk.{match[2]}.' if match[1] else ''}{layer}.{match[4]}"
 
 
+def sizes_of(config: Any) -> dict[str, Any]:
+    """The settings that all decoders have, from a configuration; their names without the architecture's."""
+    return {
+        "vocab_size": config.vocab_size,
+        "context_length": config.max_position_embeddings,
+        "embedding_length": config.hidden_size,
+        "block_count": config.num_hidden_layers,
+        "feed_forward_length": config.intermediate_size,
+        "attention.head_count": config.num_attention_heads,
+    }
+
+
 @dataclasses.dataclass(frozen=True)
 class GGUFSettings:
     """The settings of a GGUF file, read and checked one by one.
@@ -118,6 +130,32 @@ class GGUFSettings:
         if value < 0 or (value == 0 and name in self.gguf_map.positive):
             raise CheckpointError(f"{self.where}: {self.key(name)} is {short(value)}; a number above 0 was expected.")
         return value
+
+    def rounded(self, name: str) -> float:
+        """A number that files hold in single precision: the shortest decimal that means the same there.
+
+        Raises:
+            CheckpointError: as of `number`.
+        """
+        return float(str(np.float32(self.number(name, kind=float))))
+
+    def vocab_size(self) -> int:
+        """The number of tokens: the setting, or else the length of the file's list.
+
+        Raises:
+            CheckpointError: as of `number`.
+        """
+        tokens = self.metadata.get("tokenizer.ggml.tokens")
+        return self.number("vocab_size", len(tokens) if isinstance(tokens, list) else None)
+
+    def special_ids(self) -> dict[str, int | None]:
+        """The special tokens of a decoder, by the fields of its configuration.
+
+        Raises:
+            CheckpointError: as of `token_id`.
+        """
+        names = {"bos_token_id": "bos", "eos_token_id": "eos", "pad_token_id": "padding"}
+        return {field: self.token_id(name) for field, name in names.items()}
 
     def token_id(self, name: str) -> int | None:
         """A special token's id, such as "bos", or None.

@@ -7,7 +7,6 @@ groups of 32 already go into the file as they are, so that a calibrated model ke
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tfmodels.auto import FAMILIES, TFAutoModelForCausalLM, family_of
+from tfmodels.auto import FAMILIES, Family, TFAutoModelForCausalLM, family_of
 from tfmodels.checkpoints.files import CheckpointError
 from tfmodels.checkpoints.formats.gguf_header import Header, MappedFile
 from tfmodels.checkpoints.formats.gguf_writer import FILE_TYPES, GGUFTensor, stored_rows, write_gguf
@@ -73,7 +72,7 @@ def write(model: Any, target: Path, options: ExportOptions) -> list[Signature]:
         "general.name": type(model).__name__,
         "general.file_type": FILE_TYPES[of_most],
         "general.quantization_version": 2,
-        **{f"{gguf_map.architecture}.{key}": value for key, value in gguf_map.settings_of(model.config).items()},
+        **_settings(gguf_map, model.config),
         **_tokenizer_settings(model, options),
     }
     write_gguf(target, gguf_map.architecture, metadata, tensors)
@@ -92,15 +91,20 @@ def _map_of(model: Any) -> GGUFMap:
     Raises:
         ValueError: no such files are written.
     """
-    maps = {}
-    for family in FAMILIES.values():
-        if family.gguf is not None:
-            maps[family.stem] = importlib.import_module(f"tfmodels.families.{family.gguf}").GGUF
-    found = maps.get(family_of(model.config).stem)
-    if found is None or found.settings_of is None:
-        able = ", ".join(stem for stem, one in maps.items() if one.settings_of is not None)
+
+    def writable(family: Family) -> GGUFMap | None:
+        found = family.gguf_map()
+        return None if found is None or found.settings_of is None else found
+
+    if (found := writable(family_of(model.config))) is None:
+        able = ", ".join(family.stem for family in FAMILIES.values() if writable(family) is not None)
         raise ValueError(f"format='gguf' is written for {able}; {type(model).__name__} is none of these.")
     return found
+
+
+def _settings(gguf_map: GGUFMap, config: Any) -> dict[str, Any]:
+    """The settings of a file by their whole names."""
+    return {f"{gguf_map.architecture}.{key}": value for key, value in gguf_map.settings_of(config).items()}
 
 
 def _name(gguf_map: GGUFMap, stored: str) -> str:
@@ -117,8 +121,8 @@ def _check_config(gguf_map: GGUFMap, config: Any, names: set[str]) -> None:
         ValueError: a setting has no place in the file; the message names it.
     """
     tensors = gguf_map.tensors_of(config)
-    metadata = {f"{gguf_map.architecture}.{key}": value for key, value in gguf_map.settings_of(config).items()}
-    settings = GGUFSettings(gguf_map, metadata, names | set(tensors), tensors.__getitem__, "the file")
+    stored = names | set(tensors)
+    settings = GGUFSettings(gguf_map, _settings(gguf_map, config), stored, tensors.__getitem__, "the file")
     try:
         again = type(config).from_dict(gguf_map.config(settings)).to_dict()
     except CheckpointError as error:
@@ -164,10 +168,8 @@ def _tensor(model: Any, gguf_map: GGUFMap, stored: str, slot: WeightSlot, option
             return GGUFTensor(name, shape, kind, read, blocks=True)
         own = "int8" if scheme.bits == 8 else "int4"
         return GGUFTensor(name, shape, _kind(name, shape, own, options), lambda: reorder(packed.dequantized().T))
-    turned, added = (
-        stored.endswith(gguf_map.turned),
-        sum(number for end, number in gguf_map.shifted.items() if stored.endswith(end)),
-    )
+    turned = stored.endswith(gguf_map.turned)
+    added = sum(number for end, number in gguf_map.shifted.items() if stored.endswith(end))
     values = values_of(slot)
     shape = slot.shape[::-1] if turned else slot.shape
 

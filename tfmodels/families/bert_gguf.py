@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from tfmodels.checkpoints.gguf_map import GGUFMap, GGUFSettings
 
 
@@ -19,19 +17,17 @@ def bert_config(settings: GGUFSettings) -> dict[str, Any]:
         CheckpointError: a setting is missing or unusable.
     """
     number, metadata = settings.number, settings.metadata
-    tokens = metadata.get("tokenizer.ggml.tokens")
     return {
         "model_type": "bert",
         "architectures": ["BertModel"],
-        "vocab_size": number("vocab_size", len(tokens) if isinstance(tokens, list) else None),
+        "vocab_size": settings.vocab_size(),
         "hidden_size": number("embedding_length"),
         "intermediate_size": number("feed_forward_length"),
         "num_hidden_layers": number("block_count"),
         "num_attention_heads": number("attention.head_count"),
         "max_position_embeddings": number("context_length"),
         "type_vocab_size": metadata.get("tokenizer.ggml.token_type_count", 2),
-        # Stored in single precision: the shortest decimal that means the same there is what was meant.
-        "layer_norm_eps": float(str(np.float32(number("attention.layer_norm_epsilon", kind=float)))),
+        "layer_norm_eps": settings.rounded("attention.layer_norm_epsilon"),
         "pad_token_id": settings.token_id("padding"),
     }
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from tfmodels.checkpoints.gguf_map import GGUFMap, GGUFSettings
+from tfmodels.checkpoints.gguf_map import GGUFMap, GGUFSettings, sizes_of
 
 
 def gpt2_config(settings: GGUFSettings) -> dict[str, Any]:
@@ -16,34 +14,22 @@ def gpt2_config(settings: GGUFSettings) -> dict[str, Any]:
         CheckpointError: a setting is missing or unusable.
     """
     number = settings.number
-    tokens = settings.metadata.get("tokenizer.ggml.tokens")
     return {
         "model_type": "gpt2",
         "architectures": ["GPT2LMHeadModel"],
-        "vocab_size": number("vocab_size", len(tokens) if isinstance(tokens, list) else None),
+        "vocab_size": settings.vocab_size(),
         "n_positions": number("context_length"),
         "n_embd": number("embedding_length"),
         "n_layer": number("block_count"),
         "n_head": number("attention.head_count"),
         "n_inner": number("feed_forward_length"),
-        # Stored in single precision: the shortest decimal that means the same there is what was meant.
-        "layer_norm_epsilon": float(str(np.float32(number("attention.layer_norm_epsilon", kind=float)))),
-        "bos_token_id": settings.token_id("bos"),
-        "eos_token_id": settings.token_id("eos"),
-        "pad_token_id": settings.token_id("padding"),
+        "layer_norm_epsilon": settings.rounded("attention.layer_norm_epsilon"),
+        **settings.special_ids(),
     }
 
 
 def _settings_of(config: Any) -> dict[str, Any]:
-    return {
-        "vocab_size": config.vocab_size,
-        "context_length": config.n_positions,
-        "embedding_length": config.n_embd,
-        "block_count": config.n_layer,
-        "feed_forward_length": config.intermediate_size,
-        "attention.head_count": config.n_head,
-        "attention.layer_norm_epsilon": float(config.layer_norm_epsilon),
-    }
+    return {**sizes_of(config), "attention.layer_norm_epsilon": float(config.layer_norm_epsilon)}
 
 
 GGUF = GGUFMap(

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from tfmodels.checkpoints.files import CheckpointError
-from tfmodels.checkpoints.gguf_map import GGUFMap, GGUFSettings, short
+from tfmodels.checkpoints.gguf_map import GGUFMap, GGUFSettings, short, sizes_of
 
 # Without it llama.cpp turns positions as fast as this, whatever the configuration said.
 _ROPE_BASE = 10000.0
@@ -22,8 +20,7 @@ def gpt_neox_config(settings: GGUFSettings) -> dict[str, Any]:
     Raises:
         CheckpointError: a setting is missing or unusable, or scales positions.
     """
-    number, metadata, where = settings.number, settings.metadata, settings.where
-    tokens = metadata.get("tokenizer.ggml.tokens")
+    number, where = settings.number, settings.where
     heads, width = number("attention.head_count"), number("embedding_length")
     head_dim = width // heads
     rotated = number("rope.dimension_count", head_dim)
@@ -38,7 +35,7 @@ def gpt_neox_config(settings: GGUFSettings) -> dict[str, Any]:
     return {
         "model_type": "gpt_neox",
         "architectures": ["GPTNeoXForCausalLM"],
-        "vocab_size": number("vocab_size", len(tokens) if isinstance(tokens, list) else None),
+        "vocab_size": settings.vocab_size(),
         "hidden_size": width,
         "intermediate_size": number("feed_forward_length"),
         "num_hidden_layers": number("block_count"),
@@ -48,23 +45,15 @@ def gpt_neox_config(settings: GGUFSettings) -> dict[str, Any]:
         "rotary_emb_base": number("rope.freq_base", _ROPE_BASE, float),
         "use_parallel_residual": bool(settings.stored("use_parallel_residual", True)),
         "attention_bias": "blk.0.attn_qkv.bias" in settings.tensors,
-        # Stored in single precision: the shortest decimal that means the same there is what was meant.
-        "layer_norm_eps": float(str(np.float32(number("attention.layer_norm_epsilon", kind=float)))),
+        "layer_norm_eps": settings.rounded("attention.layer_norm_epsilon"),
         "tie_word_embeddings": "output.weight" not in settings.tensors,
-        "bos_token_id": settings.token_id("bos"),
-        "eos_token_id": settings.token_id("eos"),
-        "pad_token_id": settings.token_id("padding"),
+        **settings.special_ids(),
     }
 
 
 def _settings_of(config: Any) -> dict[str, Any]:
     return {
-        "vocab_size": config.vocab_size,
-        "context_length": config.max_position_embeddings,
-        "embedding_length": config.hidden_size,
-        "block_count": config.num_hidden_layers,
-        "feed_forward_length": config.intermediate_size,
-        "attention.head_count": config.num_attention_heads,
+        **sizes_of(config),
         "attention.layer_norm_epsilon": float(config.layer_norm_eps),
         "rope.dimension_count": config.rotary_dim,
         "rope.freq_base": float(config.rope_parameters["rope_theta"]),

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from tfmodels.checkpoints.gguf_map import GGUFMap, GGUFSettings
+from tfmodels.checkpoints.gguf_map import GGUFMap, GGUFSettings, sizes_of
 
 
 def mpt_config(settings: GGUFSettings) -> dict[str, Any]:
@@ -16,7 +14,6 @@ def mpt_config(settings: GGUFSettings) -> dict[str, Any]:
         CheckpointError: a setting is missing or unusable.
     """
     number = settings.number
-    tokens = settings.metadata.get("tokenizer.ggml.tokens")
     heads, width = number("attention.head_count"), number("embedding_length")
     kv_heads = number("attention.head_count_kv", heads)
     kinds = {heads: "multihead_attention", 1: "multiquery_attention"}
@@ -33,7 +30,7 @@ def mpt_config(settings: GGUFSettings) -> dict[str, Any]:
     return {
         "model_type": "mpt",
         "architectures": ["MptForCausalLM"],
-        "vocab_size": number("vocab_size", len(tokens) if isinstance(tokens, list) else None),
+        "vocab_size": settings.vocab_size(),
         "d_model": width,
         "n_heads": heads,
         "n_layers": number("block_count"),
@@ -43,24 +40,16 @@ def mpt_config(settings: GGUFSettings) -> dict[str, Any]:
         # With ALiBi there are none, whatever the configuration says.
         "learned_pos_emb": bias_max > 0 or "position_embd.weight" in settings.tensors,
         "no_bias": not any(name.endswith(".bias") for name in settings.tensors),
-        # Stored in single precision: the shortest decimal that means the same there is what was meant.
-        "layer_norm_epsilon": float(str(np.float32(number("attention.layer_norm_epsilon", kind=float)))),
+        "layer_norm_epsilon": settings.rounded("attention.layer_norm_epsilon"),
         "tie_word_embeddings": "output.weight" not in settings.tensors,
-        "bos_token_id": settings.token_id("bos"),
-        "eos_token_id": settings.token_id("eos"),
-        "pad_token_id": settings.token_id("padding"),
+        **settings.special_ids(),
     }
 
 
 def _settings_of(config: Any) -> dict[str, Any]:
     attention = config.attn_config
     values = {
-        "vocab_size": config.vocab_size,
-        "context_length": config.max_seq_len,
-        "embedding_length": config.d_model,
-        "block_count": config.n_layers,
-        "feed_forward_length": config.intermediate_size,
-        "attention.head_count": config.n_heads,
+        **sizes_of(config),
         "attention.layer_norm_epsilon": float(config.layer_norm_epsilon),
         "attention.max_alibi_bias": float(attention.alibi_bias_max) if attention.alibi else 0.0,
     }

@@ -408,7 +408,7 @@ class Engine:
         self._note(active, decoded, list(places_of.values()))
 
     def _upcoming(self, row: Row, most: int) -> tuple[Sequence[int], np.ndarray] | None:
-        """What a row's grammar lets come next, as `Matcher.upcoming` tells it; None where it has none."""
+        """The tokens that a row's grammar lets come next, as `Matcher.upcoming` returns them; None without one."""
         if row.matcher is None:
             return None
         try:

@@ -50,7 +50,7 @@ class Rows(NamedTuple):
 
 
 class RowPrograms:
-    """What the programs compute. It does not hold the cache, so that a program outlives the engine it was made for.
+    """The functions that programs are made of; they hold no cache, so that a program outlives its engine.
 
     Args:
         model: a causal language model.

@@ -129,17 +129,21 @@ class Slots:
         chosen = self._chosen("prefill", columns, size, lambda part: self._prepare_prefill(size, part.columns))
         return self._run_prefill(row, tokens, start, size, chosen.columns)
 
+    def _prefill_of(self, size: int, columns: int) -> tuple[Callable, Any]:
+        """The program that runs so many tokens of a prompt within so many slots, and its key."""
+        return functools.partial(self._programs.prefill, columns=columns), (Size(1, columns), size)
+
     def _run_prefill(self, row: int, tokens: list[int], start: int, size: int, columns: int) -> np.ndarray:
         ids = np.zeros((1, size), "int32")
         ids[0, : len(tokens)] = tokens
         scalars = [ops.convert_to_tensor(value, "int32") for value in (row, start, len(tokens) - 1)]
-        function = functools.partial(self._programs.prefill, columns=columns)
-        return self._update("prefill", function, ops.convert_to_tensor(ids), *scalars, key=(Size(1, columns), size))
+        function, key = self._prefill_of(size, columns)
+        return self._update("prefill", function, ops.convert_to_tensor(ids), *scalars, key=key)
 
     def _prepare_prefill(self, size: int, columns: int) -> None:
-        function = functools.partial(self._programs.prefill, columns=columns)
+        function, key = self._prefill_of(size, columns)
         zero = ops.convert_to_tensor(0, "int32")
-        self._prepare("prefill", function, ops.zeros((1, size), "int32"), *[zero] * 3, key=(Size(1, columns), size))
+        self._prepare("prefill", function, ops.zeros((1, size), "int32"), *[zero] * 3, key=key)
 
     def _prepare(self, name: str, function: Callable, *arguments: Any, key: Any) -> None:
         """Compile a program of `_update` in the background, on TensorFlow."""
@@ -154,7 +158,6 @@ class Slots:
     def choose(self, logits: Any, settings: RowSettings, kind: Kind, text: Text | None) -> Decoded:
         """Choose the first token of one row from logits (1, vocab_size)."""
         made = ops.zeros((1,), "int32")
-
         function = functools.partial(self._programs.first, kind=kind)
         tokens, text = self._run("choose", function, logits, settings, made, text, key=kind)
         return decoded_of(ops.expand_dims(tokens, 1), np.ones(1, int), text)
@@ -184,19 +187,20 @@ class Slots:
             kind: of programs.
             text: for `Kind.EVERYTHING`, else None.
         """
-        function, key = (
-            functools.partial(self._programs.decode, size=size, kind=kind),
-            (kind, settings.limits is not None),
-        )
+        function, key = self._decode_of(size, kind, settings.limits is not None)
         numbers = ops.convert_to_tensor(np.concatenate([counts, places[None]]).astype("int32"))
-        output, made, text = self._update("decode", function, numbers, settings, text, key=(size, key))
+        output, made, text = self._update("decode", function, numbers, settings, text, key=key)
         return decoded_of(output, ops.convert_to_numpy(made), text)
 
+    def _decode_of(self, size: Size, kind: Kind, limited: bool) -> tuple[Callable, Any]:
+        """The program that decodes, and its key."""
+        return functools.partial(self._programs.decode, size=size, kind=kind), (size, (kind, limited))
+
     def _prepare_decode(self, size: Size, kind: Kind, limited: bool) -> None:
-        function = functools.partial(self._programs.decode, size=size, kind=kind)
+        function, key = self._decode_of(size, kind, limited)
         settings, text = self._neutral(size.rows, STEPS, kind, limited)
         numbers = ops.zeros((5, size.rows), "int32")
-        self._prepare("decode", function, numbers, settings, text, key=(size, (kind, limited)))
+        self._prepare("decode", function, numbers, settings, text, key=key)
 
     def warm_up(self, sizes: Iterable[int], kinds: Iterable[Kind], with_grammars: bool) -> None:
         """Compile programs by running them for rows that rest; row 0 is written to.

@@ -48,11 +48,8 @@ def calibrated(model: keras.Model, schemes: Mapping[int, Scheme], batches: Seque
     for index, block in enumerate(model.backbone.layers):
         layers = [layer for layer in all_layers(block) if isinstance(layer, Linear) and id(layer) in schemes]
         contexts = [entry[index][1] for entry in entries]
-        if layers:
-            wanted, whole = _inputs_of_layers(block, layers, whole, contexts, kept)
-        else:
-            whole = [block(hidden, context=context)[0] for hidden, context in zip(whole, contexts, strict=True)]
-        for together in _with_the_same_inputs(layers, wanted) if layers else ():
+        wanted, whole = _inputs_of_layers(block, layers, whole, contexts, kept)
+        for together in _with_the_same_inputs(layers, wanted):
             found, _ = _inputs_of_layers(block, together[:1], rounded, contexts, kept)
             rows, targets = found[id(together[0])], wanted[id(together[0])]
             products = np.zeros((rows[0].shape[1],) * 2, np.float64)
@@ -61,10 +58,8 @@ def calibrated(model: keras.Model, schemes: Mapping[int, Scheme], batches: Seque
                 products += given.T @ given
                 crossed += given.T @ target
             for layer in together:
-                scheme, kernel = (
-                    schemes[id(layer)],
-                    keras.ops.convert_to_numpy(keras.ops.cast(layer.kernel, "float32")),
-                )
+                scheme = schemes[id(layer)]
+                kernel = keras.ops.convert_to_numpy(keras.ops.cast(layer.kernel, "float32"))
                 layer.pack(scheme, gptq(fitted(kernel, products, crossed), products, scheme))
         rounded = [block(hidden, context=context)[0] for hidden, context in zip(rounded, contexts, strict=True)]
 

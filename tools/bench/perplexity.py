@@ -1,6 +1,6 @@
 """Perplexity of a causal language model on a list of texts: as it is, and quantised in several ways.
 
-    python tools/bench/perplexity.py MODEL TEXTS.json --cases int8 int4 int4-calibrated
+    python -m tools.bench.perplexity MODEL TEXTS.json --cases int8 int4 int4-calibrated
 
 TEXTS.json holds a list of texts, or of dicts with a text. The first `--count` are scored; calibration takes others,
 from number 100 on.
@@ -50,6 +50,14 @@ def rows_of(tokenizer: Any, texts: Sequence[str], length: int) -> list[np.ndarra
     return rows
 
 
+def padded(rows: Sequence[np.ndarray], length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ids and labels of rows, int32 (rows, length); labels are -100 at the padding behind them."""
+    ids, labels = np.zeros((len(rows), length), np.int32), np.full((len(rows), length), -100, np.int32)
+    for index, row in enumerate(rows):
+        ids[index, : len(row)] = labels[index, : len(row)] = row
+    return ids, labels
+
+
 def perplexity(model: Any, rows: Sequence[np.ndarray], length: int, batch: int = 10) -> float:
     """exp of the mean loss over all tokens but the first of each row."""
     import tensorflow as tf
@@ -65,11 +73,7 @@ def perplexity(model: Any, rows: Sequence[np.ndarray], length: int, batch: int =
     total, count = 0.0, 0
     for start in range(0, len(rows), batch):
         some = rows[start : start + batch]
-        ids = np.zeros((len(some), length), np.int32)
-        labels = np.full_like(ids, -1)
-        for index, row in enumerate(some):
-            ids[index, : len(row)] = labels[index, : len(row)] = row
-        total += float(losses(ids, labels))
+        total += float(losses(*padded(some, length)))
         count += sum(len(row) - 1 for row in some)
     return math.exp(total / count)
 

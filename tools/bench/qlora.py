@@ -1,6 +1,6 @@
 """Adapters trained on a float model and on quantised ones (QLoRA): loss on texts that were not seen, and memory.
 
-    python tools/bench/qlora.py MODEL TEXTS.json --modes int8 int4 --steps 100
+    python -m tools.bench.qlora MODEL TEXTS.json --modes int8 int4 --steps 100
 
 TEXTS.json is as for `perplexity.py`. The first 50 texts are scored, the rest train; int4 is calibrated on the first of
 those.
@@ -17,7 +17,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tools.bench.perplexity import perplexity, rows_of, texts_in
+from tools.bench.perplexity import padded, perplexity, rows_of, texts_in
 
 MODES: dict[str, dict[str, Any]] = {
     "float32": {},
@@ -26,17 +26,9 @@ MODES: dict[str, dict[str, Any]] = {
 }
 
 
-def weight_bytes(model: Any) -> int:
-    """Bytes of all of a model's variables."""
-    return sum(variable.value.numpy().nbytes for variable in model.variables)
-
-
 def batches(rows: list[np.ndarray], size: int, length: int) -> dict[str, np.ndarray]:
-    """All rows as one set of arrays, padding labelled -100, in whole batches."""
-    count = len(rows) // size * size
-    ids, labels = np.zeros((count, length), np.int32), np.full((count, length), -100, np.int32)
-    for index, row in enumerate(rows[:count]):
-        ids[index, : len(row)] = labels[index, : len(row)] = row
+    """All rows of whole batches as one set of arrays, as `fit` takes it."""
+    ids, labels = padded(rows[: len(rows) // size * size], length)
     return {"input_ids": ids, "attention_mask": (labels >= 0).astype(np.int32), "labels": labels}
 
 
@@ -63,7 +55,7 @@ def main() -> None:
         model = TFAutoModelForCausalLM.from_pretrained(options.model)
         if MODES[mode]:
             model.quantize(**MODES[mode], **({"calibration": seen[:32]} if mode == "int4" else {}))
-        before, size = math.log(perplexity(model, scored, options.length)), weight_bytes(model)
+        before, size = math.log(perplexity(model, scored, options.length)), model.get_memory_footprint()
         add_lora(model, r"_proj$", rank=options.rank, alpha=2.0 * options.rank)
         rate = keras.optimizers.schedules.CosineDecay(options.rate, options.steps)
         model.compile(keras.optimizers.Adam(rate))

@@ -129,9 +129,8 @@ class BlockContext:
                 projected = [Heads(parts, *place) for place in places]
                 return self._decode_in_place(projected, heads, scale, self.rotary)
         if len(projections) == 1:
-            query, key, value = ops.split(
-                split_heads(projections[0](inputs, lowering=self.lowering), heads), 3, axis=-1
-            )
+            fused = split_heads(projections[0](inputs, lowering=self.lowering), heads)
+            query, key, value = ops.split(fused, 3, axis=-1)
         else:
             apart = project(inputs, *projections, lowering=self.lowering)
             query, key, value = map(split_heads, apart, (heads, kv_heads, kv_heads))
@@ -146,7 +145,9 @@ class BlockContext:
             query, key: of the token, of which shapes and dtypes are looked at.
             dropout: as for `attend`.
         """
-        if self.cache_length is None or self.past is None or query.shape[2] != 1:
+        if self.lowering.xla_target != "triton" or self.cache_length is None or self.past is None:
+            return False
+        if query.shape[2] != 1:
             return False
         if standardize_dtype(key.dtype) != standardize_dtype(self.past[0].dtype):
             return False
