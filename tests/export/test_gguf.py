@@ -85,4 +85,8 @@ def test_what_files_have_no_place_for(tmp_path):
         export(small.make("gpt_neo", "ForCausalLM"), target, "gguf", tokenizer=small.byte_pairs())
     with pytest.raises(ValueError, match="quantize='int3'; int8 or int4 or q8_0 or q4_0 or q4_1 is expected"):
         export(make(), target, "gguf", quantize="int3")
+    model = make()
+    model.quantize("int8")
+    with pytest.raises(ValueError, match=r"was quantised by Keras \(int8\)"):
+        export(model, target, "gguf", tokenizer=small.byte_pairs(), quantize="int8")
     assert not list(tmp_path.iterdir())

@@ -303,6 +303,26 @@ def test_few_rows_and_short_texts_have_programs_of_their_own(monkeypatch):
     assert taken[-1].columns == engine.slots.room
 
 
+def test_rows_that_rest_may_be_longer_than_the_part_that_a_program_reads(monkeypatch):
+    monkeypatch.setattr("tfmodels.generation.slots._LONGED_FOR", 0)
+    model = small.make("llama", "ForCausalLM", max_position_embeddings=2048)
+    model.generation_config = model.generation_config.update(eos_token_id=None)
+    long, *short = prompts_of(model, (300, 5, 4))
+    engine, taken = Engine(model, rows=3, capacity=2040, **GRAPH), []
+    engine.add(long, max_new_tokens=3)
+    engine.run()
+    decode = engine.slots.decode
+    engine.slots.decode = lambda *given: taken.append(given[3]) or decode(*given)
+    ids, got = [engine.add(prompt, max_new_tokens=9) for prompt in short], {}
+    while engine.pending:
+        got |= {event.id: event.completion.tokens for event in engine.step() if event.completion}
+    assert (3, 256) in taken
+    assert [got[id] for id in ids] == [alone(model, prompt, max_new_tokens=9) for prompt in short]
+    again = engine.add([*long, 5], max_new_tokens=3)
+    answer = engine.run()[again]
+    assert answer.reused >= 300 and answer.tokens == alone(model, [*long, 5], max_new_tokens=3)
+
+
 def test_xla_compiles_for_fewer_rows_in_the_background(stories260k):
     model = TFLlamaForCausalLM.from_pretrained(stories260k)
     prompts = prompts_of(model, (6,) * 4)

@@ -51,6 +51,11 @@ def check(model: Any, options: ExportOptions) -> None:
     """
     if not causal(model):
         raise ValueError(f"format='gguf' takes causal language models; {type(model).__name__} is none.")
+    if (mode := model.keras_quantization) is not None:
+        raise ValueError(
+            f"the model was quantised by Keras ({mode}), whose scales GGUF files have no place for: load it without "
+            f'quantize(), and export it with quantize="int8" or "int4".'
+        )
     gguf_map = _map_of(model)
     names = {stored: _name(gguf_map, stored) for stored in model.stored_names(slots_of(model))}
     _check_config(gguf_map, model.config, set(names.values()))

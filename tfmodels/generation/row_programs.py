@@ -138,7 +138,12 @@ class RowPrograms:
         """
         tokens, lengths, made, left, places = (numbers[index] for index in range(5))
         output, step = ops.zeros((size.rows, STEPS), "int32"), ops.convert_to_tensor(0, "int32")
-        own = layers if size == self.whole else kv.take_part(layers, places, size.columns)
+        if size == self.whole:
+            own = layers
+        else:
+            own = kv.take_part(layers, places, size.columns)
+            # A row that rests may be longer than the part. It is written at its end then, and not put back.
+            lengths = ops.minimum(lengths, size.columns - 1)
         rows = Rows(own, tokens, lengths, made, left, output, step, text)
         rows = self._loop(lowering, rows, settings, kind)
         if size == self.whole:
