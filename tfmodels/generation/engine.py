@@ -25,7 +25,7 @@ from tfmodels.generation.row import Row, ending, token_logprobs
 from tfmodels.generation.row_inputs import RowInputs
 from tfmodels.generation.row_programs import STEPS
 from tfmodels.generation.row_settings import Kind, kind_of, limits_of, row_settings
-from tfmodels.generation.row_text import Decoded
+from tfmodels.generation.row_text import Decoded, decoded_of
 from tfmodels.generation.run import seed_of
 from tfmodels.generation.slots import Slots
 from tfmodels.generation.stopping import StopStrings
@@ -321,7 +321,7 @@ class Engine:
         Returns:
             Whether there are first tokens.
         """
-        left, has_first_tokens = _CHUNKS * self.chunk if streaming else np.inf, False
+        left, chosen = _CHUNKS * self.chunk if streaming else np.inf, {}
         while left > 0:
             index = min(
                 (
@@ -334,12 +334,17 @@ class Engine:
             )
             if index is None:
                 break
-            left -= self._run_chunk(index)
-            has_first_tokens |= bool(self._rows[index].new)
-        return has_first_tokens
+            size, logits = self._run_chunk(index)
+            left -= size
+            if not self._rows[index].wants_prompt and (first := self._first_token(index, logits)) is not None:
+                chosen[index] = first
+        # A GPU has all of this in its queue before the first token is waited for.
+        for index, first in chosen.items():
+            self._note([index], decoded_of(*first), [0])
+        return any(self._rows[index].new for index in chosen)
 
-    def _run_chunk(self, index: int) -> int:
-        """Run a chunk of a row's prompt; where that ends it, choose the first token. Returns the chunk's size."""
+    def _run_chunk(self, index: int) -> tuple[int, Any]:
+        """Run a chunk of a row's prompt. Returns the chunk's size, and the logits after its last token."""
         row = self._rows[index]
         prompt, end = row.request.prompt, min(row.run + self.chunk, len(row.request.prompt))
         size = min(size for size in self._chunk_sizes if size >= end - row.run)
@@ -348,18 +353,18 @@ class Engine:
         logits = self.slots.prefill(index, list(prompt[start:end]), start, size)
         self.prefixes.rows[index].tokens += prompt[row.run : end]
         row.run = end
-        if row.wants_prompt:
-            return size
-        request = row.request
-        kind, text = kind_of([request]), None
-        if kind is Kind.EVERYTHING:
-            text = self._inputs.text([row], 1)
-        settings = row_settings([request], [row.seed], kind, self.model.config.vocab_size)
-        limits = limits_of([self._upcoming(row, 0)], 1, self.model.config.vocab_size)
-        settings = settings._replace(limits=limits)
-        if row.finish_reason is None:
-            self._note([index], self.slots.choose(logits, settings, kind, text), [0])
-        return size
+        return size, logits
+
+    def _first_token(self, index: int, logits: Any) -> Any:
+        """Choose a row's first token. Returns what `Slots.choose` does, or None where its grammar failed."""
+        row = self._rows[index]
+        kind, vocab_size = kind_of([row.request]), self.model.config.vocab_size
+        limits = limits_of([self._upcoming(row, 0)], 1, vocab_size)
+        if row.finish_reason is not None:
+            return None
+        text = self._inputs.text([row], 1) if kind is Kind.EVERYTHING else None
+        settings = row_settings([row.request], [row.seed], kind, vocab_size)
+        return self.slots.choose(logits, settings._replace(limits=limits), kind, text)
 
     # Tokens ----------------------------------------------------------------------------------------------------
 

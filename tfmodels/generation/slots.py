@@ -155,12 +155,18 @@ class Slots:
         scalars = [ops.convert_to_tensor(value, "int32") for value in (source, target)]
         self._update("copy", self._programs.copy, *scalars)
 
-    def choose(self, logits: Any, settings: RowSettings, kind: Kind, text: Text | None) -> Decoded:
-        """Choose the first token of one row from logits (1, vocab_size)."""
+    def choose(
+        self, logits: Any, settings: RowSettings, kind: Kind, text: Text | None
+    ) -> tuple[Any, np.ndarray, Text | None]:
+        """Choose the first token of one row from logits (1, vocab_size).
+
+        Returns:
+            The arguments of `decoded_of`, which waits for the device.
+        """
         made = ops.zeros((1,), "int32")
         function = functools.partial(self._programs.first, kind=kind)
         tokens, text = self._run("choose", function, logits, settings, made, text, key=kind)
-        return decoded_of(ops.expand_dims(tokens, 1), np.ones(1, int), text)
+        return ops.expand_dims(tokens, 1), np.ones(1, int), text
 
     def size_for(self, rows: int, columns: int, kind: Kind, limited: bool) -> Size:
         """The size of the program that decodes so many rows within so many slots.
