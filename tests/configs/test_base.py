@@ -24,7 +24,7 @@ from tfmodels import (
     SmolLM3Config,
 )
 from tfmodels.auto import FAMILIES
-from tfmodels.configs.part import ConfigPart, configuration, field_types
+from tfmodels.configs.part import ConfigPart, field_types
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 CASES = REFERENCE / "llama"
@@ -153,6 +153,8 @@ def test_unknown_keys_clash_with_nothing(tmp_path):
     assert config.rotary_dim == 128 and config.mine == [1] and isinstance(config, LlamaConfig)
     for again in (copy.copy(config), copy.deepcopy(config), pickle.loads(pickle.dumps(config))):
         assert again == config and again.mine == [1]
+        again.mine, again.other = [2], 3
+        assert config.mine == [1] and "other" not in config.to_dict()
     config.save_pretrained(tmp_path / "again")
     written = json.loads((tmp_path / "again" / "config.json").read_text())
     assert {name: written[name] for name in odd} == odd
@@ -450,7 +452,6 @@ def test_token_ids_beyond_every_vocabulary_are_left_out():
 
 class TestDeclarations:
     def test_a_constructor_with_a_body_is_one(self):
-        @configuration
         class Doubled(LlamaConfig):
             def __init__(self, mine=2, **kwargs):
                 super().__init__(**kwargs)
@@ -460,7 +461,6 @@ class TestDeclarations:
         assert (config.mine, config.hidden_size) == (6, 64)
 
     def test_what_is_named_alone_has_no_place(self):
-        @configuration
         class Named(ConfigPart):
             def __init__(self, first: int = 1, *, second: int = 2, **kwargs): ...
 
@@ -468,9 +468,45 @@ class TestDeclarations:
         with pytest.raises(TypeError, match="takes 1 positional arguments"):
             Named(5, 6)
 
+    def test_fields_of_a_script_are_declared_by_annotation(self, tmp_path):
+        class Mine(LlamaConfig):
+            extra_size: int = 5
+            share: float | None = None
+            kinds: list = ["a"]  # noqa: RUF012
+            hidden_size = 64
+
+        config = Mine(61, extra_size=7.0, share="0.5")
+        assert (config.extra_size, config.share, config.hidden_size) == (7, 0.5, 64)
+        assert (Mine().extra_size, Mine(hidden_size=128).hidden_size, LlamaConfig().hidden_size) == (5, 128, 4096)
+        config.kinds.append("b")
+        assert Mine().kinds == ["a"] and inspect.signature(Mine).parameters["extra_size"].default == 5
+        config.save_pretrained(tmp_path)
+        again = Mine.from_pretrained(tmp_path, extra_size=9)
+        assert (again.extra_size, again.kinds) == (9, ["a", "b"])
+        with pytest.raises(ValueError, match="extra_size='x' in Mine; a positive integer was expected"):
+            Mine(extra_size="x")
+
+    def test_values_are_set_before_the_constructor_of_the_base(self, tmp_path):
+        class Mine(LlamaConfig):
+            kind: str = "plain"
+
+            def __init__(self, depth=2, kind="basic", **kwargs):
+                self.depth = depth
+                self.kind = kind
+                super().__init__(**kwargs)
+
+        config = Mine(depth=3, hidden_size=64)
+        assert (config.depth, config.kind, config.hidden_size) == (3, "basic", 64)
+        config.save_pretrained(tmp_path)
+        assert Mine.from_pretrained(tmp_path) == config
+
     def test_a_field_has_a_default(self):
         with pytest.raises(TypeError, match="Sizes declares width without a default"):
 
-            @configuration
             class Sizes(ConfigPart):
                 def __init__(self, width: int, **kwargs): ...
+
+        with pytest.raises(TypeError, match="Lengths declares width without a default"):
+
+            class Lengths(ConfigPart):
+                width: int

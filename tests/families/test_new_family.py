@@ -20,13 +20,11 @@ import keras
 from keras import ops
 
 from tfmodels.configs.decoder import DecoderConfig
-from tfmodels.configs.part import configuration
 from tfmodels.generation.api import GenerationMixin
 from tfmodels.models.heads import CausalLMHead
 from tfmodels.models.rotary_decoder import RotaryBlock, RotaryDecoderBackbone, RotaryDecoderModel
 
 
-@configuration
 class WispConfig(DecoderConfig):
     """Configuration of a Wisp model."""
 

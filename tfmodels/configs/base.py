@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
 from tfmodels.checkpoints import hub, upload
 from tfmodels.checkpoints.formats import gguf
 from tfmodels.configs.names import COMMON
-from tfmodels.configs.part import MAX_INTEGER, ConfigPart, configuration, field_types
+from tfmodels.configs.part import MAX_INTEGER, ConfigPart, field_types
 from tfmodels.dtypes import dtype_name
 from tfmodels.utils.arguments import MODELS_ALONE, SAVING, old_name, settle
 from tfmodels.utils.files import check_finished
@@ -39,7 +39,6 @@ MAX_LABELS = 1_000_000
 """Most classes that `num_labels` may name."""
 
 
-@configuration
 class ModelConfig(ConfigPart, upload.PushToHub):
     """Base of the families' configurations.
 

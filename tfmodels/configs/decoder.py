@@ -9,11 +9,9 @@ from __future__ import annotations
 from typing import ClassVar
 
 from tfmodels.configs.layer_types import FULL, SLIDING, check_layer_types
-from tfmodels.configs.part import configuration
 from tfmodels.configs.rotary import RotaryConfig
 
 
-@configuration
 class DecoderConfig(RotaryConfig):
     """Configuration of a decoder with rotary positions, grouped-query attention and a gated feed-forward block.
 
@@ -99,7 +97,6 @@ class DecoderConfig(RotaryConfig):
             self.check_positive("sliding_window")
 
 
-@configuration
 class LayerTypesConfig(DecoderConfig):
     """A `DecoderConfig` in which `layer_types` says which layers see `sliding_window` tokens and which see all.
 
@@ -138,7 +135,6 @@ class LayerTypesConfig(DecoderConfig):
             self.check_positive("sliding_window")
 
 
-@configuration
 class QwenConfig(LayerTypesConfig):
     """A `LayerTypesConfig` whose later layers are windowed if `use_sliding_window` says so, as in Qwen 2 and 3.
 

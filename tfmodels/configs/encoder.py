@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from tfmodels.configs.base import ModelConfig
-from tfmodels.configs.part import configuration
 
 
-@configuration
 class EncoderConfig(ModelConfig):
     """Configuration of a post-normalised encoder with learned positions and token types.
 

@@ -8,7 +8,8 @@ import functools
 import inspect
 import json
 import sys
-from typing import Any, ClassVar, TypeVar
+import types
+from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin
 
 from tfmodels.utils.plain import plain
 from tfmodels.utils.text import did_you_mean, quote
@@ -20,34 +21,49 @@ _Class = TypeVar("_Class", bound=type)
 
 
 def configuration(cls: _Class) -> _Class:
-    """Decorate a configuration class, whose constructor without a body declares its fields.
+    """Read the fields that a class declares; `ConfigPart` has this done for every class made of it.
 
-    The constructor's parameters become fields, in the order in which they may be given by position; what builds an
-    object is the constructor of `ConfigPart`. So types, defaults and order stand in one place, which type checkers
-    read as well. Annotated attributes of the class are fields given by name alone.
+    The parameters of a constructor without a body become fields, in the order in which they may be given by position;
+    what builds an object is the constructor of `ConfigPart`. So types, defaults and order stand in one place, which
+    type checkers read as well. Annotated attributes of the class are fields given by name alone, and an attribute with
+    the name of an inherited field changes its default.
+
+    Raises:
+        TypeError: a field has no default.
 
     Example:
-        >>> @configuration
-        ... class Sizes(ConfigPart):
+        >>> class Sizes(ConfigPart):
         ...     depth: int = 2
         ...
         ...     def __init__(self, width: int = 8, height: int = 4, **kwargs): ...
         >>> Sizes(5, depth=1).to_dict()
         {'depth': 1, 'width': 5, 'height': 4}
     """
+    if "__dataclass_fields__" in vars(cls):  # done when the class was made
+        return cls
+    own = inspect.get_annotations(cls)
     if (declared := _declared(cls)) is not None:
         del cls.__init__
         cls.positional = tuple(name for name, one in declared.items() if one.kind is not one.KEYWORD_ONLY)
         spellings = {*getattr(cls, "other_names", ()), *cls.aliases}
-        own = inspect.get_annotations(cls)
         for name, parameter in declared.items():
             if parameter.default is parameter.empty:
                 raise TypeError(f"{cls.__name__} declares {name} without a default; every field has one.")
             if name not in own and name not in spellings:
                 own[name] = parameter.annotation
                 setattr(cls, name, parameter.default)
-        cls.__annotations__ = own
+    for name, kind in _inherited(cls).items():
+        if name not in own and name in vars(cls) and not hasattr(vars(cls)[name], "__get__"):
+            own[name] = kind
+    cls.__annotations__ = own
+    for name, kind in own.items():
+        mutable = isinstance(value := vars(cls).get(name), (list, dict, set))
+        if mutable and "ClassVar" not in str(kind):  # each object gets one of its own
+            setattr(cls, name, dataclasses.field(default_factory=functools.partial(copy.deepcopy, value)))
     cls = dataclasses.dataclass(init=False, repr=False, eq=False)(cls)
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+        if field.default is field.default_factory is dataclasses.MISSING:
+            raise TypeError(f"{cls.__name__} declares {field.name} without a default; every field has one.")
     defaults = {
         field.name: None if field.default is dataclasses.MISSING else field.default
         for field in dataclasses.fields(cls)  # type: ignore[arg-type]
@@ -75,20 +91,43 @@ def _declared(cls: type) -> dict[str, inspect.Parameter] | None:
     return {one.name: one for one in parameters if one.kind is not one.VAR_KEYWORD}
 
 
+def _inherited(cls: type) -> dict[str, Any]:
+    """The fields of a class's bases and their types."""
+    fields = (
+        one for base in reversed(cls.__mro__[1:]) if dataclasses.is_dataclass(base) for one in dataclasses.fields(base)
+    )
+    return {field.name: field.type for field in fields}
+
+
 @functools.cache
 def field_types(cls: type) -> dict[str, str]:
     """The declared fields of a configuration class and their types, as they are written."""
-    return {field.name: str(field.type) for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    return {field.name: _written(field.type) for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
 
 
-@configuration
+def _written(kind: Any) -> str:
+    """A type as source code writes it, None last.
+
+    Example:
+        >>> _written(int), _written(int | None), _written("float | None")
+        ('int', 'int | None', 'float | None')
+    """
+    if isinstance(kind, str):
+        return kind
+    if get_origin(kind) in (Union, types.UnionType):
+        parts = [_written(one) for one in get_args(kind) if one is not types.NoneType]
+        return " | ".join([*parts, *["None"] * (types.NoneType in get_args(kind))])
+    return inspect.formatannotation(kind)
+
+
 class ConfigPart:
     """Base of configurations and of their parts.
 
-    Keyword arguments fill the declared fields. Other keys live in a dict of their own: they read as attributes where
-    they clash with nothing, and are written to JSON untouched. Values that JSON or NumPy spell otherwise are read as
-    what they stand for: NumPy numbers, 4096.0 for an integer, "1e-05" for a number, "true" for a switch, and null as
-    the default of a number or switch.
+    What a class made of it declares, in a constructor without a body or by annotated attributes, are its fields, see
+    `configuration`. Keyword arguments fill the declared fields. Other keys live in a dict of their own: they read as
+    attributes where they clash with nothing, and are written to JSON untouched. Values that JSON or NumPy spell
+    otherwise are read as what they stand for: NumPy numbers, 4096.0 for an integer, "1e-05" for a number, "true" for a
+    switch, and null as the default of a number or switch.
 
     Args:
         *args: fields in the order of the constructor that the class declares, which is that of transformers.
@@ -105,14 +144,25 @@ class ConfigPart:
 
     def __init__(self, *args: Any, **kwargs: Any):
         kwargs = copy.deepcopy(self.by_name(args, kwargs))
-        object.__setattr__(self, "_extra", {})
+        vars(self).setdefault("_extra", {})
         for field in dataclasses.fields(self):
+            if field.name in vars(self) and field.name not in kwargs:
+                continue  # a class of a script has set it before it calls this constructor
             if field.default_factory is not dataclasses.MISSING:
                 default = field.default_factory()
             else:
                 default = field.default
             setattr(self, field.name, kwargs.pop(field.name, default))
         self._extra.update({name: plain(value) for name, value in kwargs.items()})
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        configuration(cls)
+
+    def __copy__(self) -> ConfigPart:
+        again = object.__new__(type(self))
+        vars(again).update({**vars(self), "_extra": dict(self._extra)})
+        return again
 
     @classmethod
     def by_name(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -194,7 +244,8 @@ class ConfigPart:
                 f"{quote(name)} is a method or constant of {type(self).__name__}; choose another name."
             )
         else:
-            self._extra[name] = value
+            # A class of a script may set values before it calls the constructor of its base.
+            vars(self).setdefault("_extra", {})[name] = value
 
     def __delattr__(self, name: str) -> None:
         if name in self._extra:
@@ -215,3 +266,6 @@ class ConfigPart:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__} {json.dumps(self.to_dict(), indent=2, sort_keys=True, default=str)}"
+
+
+configuration(ConfigPart)

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from tfmodels.configs.base import ModelConfig
-from tfmodels.configs.part import configuration
 from tfmodels.utils.plain import plain
 from tfmodels.utils.text import quote
 
@@ -34,7 +33,6 @@ _POSITIVE = (
 )
 
 
-@configuration
 class RotaryConfig(ModelConfig):
     """A configuration with rotary position embeddings.
 

@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 from tfmodels.checkpoints.weight_map import WeightMap
 from tfmodels.configs.encoder import EncoderConfig
-from tfmodels.configs.part import configuration
 from tfmodels.models import heads
 from tfmodels.models.base import TFPreTrainedModel
 from tfmodels.models.post_norm_encoder import (
@@ -27,7 +26,6 @@ from tfmodels.models.post_norm_encoder import (
 WITH_POOLER = {"add_pooling_layer": True}
 
 
-@configuration
 class BertConfig(EncoderConfig):
     """Configuration of a BERT model, an `EncoderConfig`; the defaults are bert-base-uncased's.
 

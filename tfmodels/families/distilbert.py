@@ -14,7 +14,6 @@ from keras import ops
 
 from tfmodels.checkpoints.weight_map import WeightMap
 from tfmodels.configs.base import ModelConfig
-from tfmodels.configs.part import configuration
 from tfmodels.layers.linear import build_all
 from tfmodels.models import heads
 from tfmodels.models.base import TFPreTrainedModel
@@ -22,7 +21,6 @@ from tfmodels.models.post_norm_encoder import SHARDING, PostNormEncoder, Transfo
 from tfmodels.runtime.lowering import PLAIN, Lowering
 
 
-@configuration
 class DistilBertConfig(ModelConfig):
     """Configuration of a DistilBERT model; the defaults are distilbert-base-uncased's.
 

@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 from tfmodels.cache import kv
 from tfmodels.configs.decoder import LayerTypesConfig
 from tfmodels.configs.layer_types import FULL, SLIDING, split_rotary_kinds
-from tfmodels.configs.part import configuration
 from tfmodels.generation.api import GenerationMixin
 from tfmodels.layers.linear import build_all
 from tfmodels.models import heads
@@ -21,7 +20,6 @@ from tfmodels.models.rotary_decoder import RotaryBlock, RotaryDecoderBackbone, R
 from tfmodels.utils.text import quote
 
 
-@configuration
 class Gemma3TextConfig(LayerTypesConfig):
     """Configuration of a Gemma 3 text model; the defaults are those of transformers.
 

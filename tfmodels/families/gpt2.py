@@ -14,7 +14,6 @@ from keras import ops
 from tfmodels.cache import kv
 from tfmodels.checkpoints.weight_map import WeightMap
 from tfmodels.configs.base import ModelConfig
-from tfmodels.configs.part import configuration
 from tfmodels.generation.api import GenerationMixin
 from tfmodels.layers.attention import split_heads
 from tfmodels.layers.feed_forward import FeedForward
@@ -26,7 +25,6 @@ from tfmodels.models.base import TFPreTrainedModel
 from tfmodels.models.sharding import Sharding
 
 
-@configuration
 class GPT2Config(ModelConfig):
     """Configuration of a GPT-2 model; the defaults are GPT-2 small's.
 

@@ -15,7 +15,6 @@ from keras import ops
 from tfmodels.cache import kv
 from tfmodels.checkpoints.weight_map import WeightMap
 from tfmodels.configs.base import MAX_LAYERS, ModelConfig
-from tfmodels.configs.part import configuration
 from tfmodels.generation.api import GenerationMixin
 from tfmodels.layers.attention import split_heads
 from tfmodels.layers.feed_forward import FeedForward
@@ -35,7 +34,6 @@ from tfmodels.utils.text import quote
 ATTENTION_KINDS = ("global", "local")
 
 
-@configuration
 class GPTNeoConfig(ModelConfig):
     """Configuration of a GPT-Neo model; the defaults are GPT-Neo-1.3B's.
 

@@ -14,7 +14,6 @@ import keras
 
 from tfmodels.cache import kv
 from tfmodels.checkpoints.weight_map import WeightMap
-from tfmodels.configs.part import configuration
 from tfmodels.configs.rotary import RotaryConfig
 from tfmodels.generation.api import GenerationMixin
 from tfmodels.layers.feed_forward import FeedForward
@@ -32,7 +31,6 @@ from tfmodels.models.heads import (
 from tfmodels.models.sharding import Sharding
 
 
-@configuration
 class GPTNeoXConfig(RotaryConfig):
     """Configuration of a GPT-NeoX model; the defaults are GPT-NeoX-20B's.
 

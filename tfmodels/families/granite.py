@@ -9,13 +9,11 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from tfmodels.configs.decoder import DecoderConfig
-from tfmodels.configs.part import configuration
 from tfmodels.generation.api import GenerationMixin
 from tfmodels.models import heads
 from tfmodels.models.rotary_decoder import RotaryDecoderBackbone, RotaryDecoderModel
 
 
-@configuration
 class GraniteConfig(DecoderConfig):
     """Configuration of a Granite model; the defaults are those of transformers.
 

@@ -9,13 +9,11 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from tfmodels.configs.decoder import DecoderConfig
-from tfmodels.configs.part import configuration
 from tfmodels.generation.api import GenerationMixin
 from tfmodels.models import heads
 from tfmodels.models.rotary_decoder import RotaryAttention, RotaryBlock, RotaryDecoderBackbone, RotaryDecoderModel
 
 
-@configuration
 class LlamaConfig(DecoderConfig):
     """Configuration of a Llama model; the defaults are Llama-1-7B's.
 

@@ -9,13 +9,11 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from tfmodels.configs.decoder import DecoderConfig
-from tfmodels.configs.part import configuration
 from tfmodels.generation.api import GenerationMixin
 from tfmodels.models import heads
 from tfmodels.models.rotary_decoder import RotaryDecoderBackbone, RotaryDecoderModel
 
 
-@configuration
 class MistralConfig(DecoderConfig):
     """Configuration of a Mistral model: a `DecoderConfig` with a `sliding_window`; the defaults are Mistral-7B's.
 

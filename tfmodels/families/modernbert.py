@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 from tfmodels.checkpoints.weight_map import WeightMap
 from tfmodels.configs.layer_types import FULL, SLIDING, check_layer_types, split_rotary_kinds
-from tfmodels.configs.part import configuration
 from tfmodels.configs.rotary import RotaryConfig
 from tfmodels.models.base import TFPreTrainedModel
 from tfmodels.models.rotary_encoder import (
@@ -26,7 +25,6 @@ from tfmodels.models.rotary_encoder import (
 from tfmodels.utils.text import quote
 
 
-@configuration
 class ModernBertConfig(RotaryConfig):
     """Configuration of a ModernBERT model; the defaults are ModernBERT-base's.
 

@@ -14,7 +14,6 @@ from keras import ops
 
 from tfmodels.checkpoints.weight_map import WeightMap
 from tfmodels.configs.base import ModelConfig
-from tfmodels.configs.part import configuration
 from tfmodels.layers.linear import build_all
 from tfmodels.layers.relative_bias import RelativeBias
 from tfmodels.models.backbone import BlockContext
@@ -32,7 +31,6 @@ PADDING_ID = 1
 MAX_BUCKETS, MAX_DISTANCE = 32, 128
 
 
-@configuration
 class MPNetConfig(ModelConfig):
     """Configuration of an MPNet model; the defaults are mpnet-base's.
 

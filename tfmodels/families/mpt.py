@@ -15,7 +15,7 @@ from keras import ops
 from tfmodels.cache import kv
 from tfmodels.checkpoints.weight_map import WeightMap
 from tfmodels.configs.base import ModelConfig
-from tfmodels.configs.part import ConfigPart, configuration
+from tfmodels.configs.part import ConfigPart
 from tfmodels.generation.api import GenerationMixin
 from tfmodels.layers.alibi import alibi_bias, alibi_slopes
 from tfmodels.layers.attention import split_heads
@@ -52,7 +52,6 @@ KNOWN = {
 }
 
 
-@configuration
 class MptAttentionConfig(ConfigPart):
     """The attention part of an `MptConfig`.
 
@@ -74,7 +73,6 @@ class MptAttentionConfig(ConfigPart):
     # fmt: on
 
 
-@configuration
 class MptConfig(ModelConfig):
     """Configuration of an MPT model; the defaults are those of transformers.
 

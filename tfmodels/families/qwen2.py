@@ -9,13 +9,11 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from tfmodels.configs.decoder import QwenConfig
-from tfmodels.configs.part import configuration
 from tfmodels.generation.api import GenerationMixin
 from tfmodels.models import heads
 from tfmodels.models.rotary_decoder import RotaryDecoderBackbone, RotaryDecoderModel
 
 
-@configuration
 class Qwen2Config(QwenConfig):
     """Configuration of a Qwen2 model; the defaults are those of transformers.
 

@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 
 from tfmodels.checkpoints.weight_map import WeightMap
 from tfmodels.configs.encoder import EncoderConfig
-from tfmodels.configs.part import configuration
 from tfmodels.models import heads
 from tfmodels.models.base import TFPreTrainedModel
 from tfmodels.models.post_norm_encoder import (
@@ -25,7 +24,6 @@ from tfmodels.models.post_norm_encoder import (
 from tfmodels.utils.text import quote
 
 
-@configuration
 class RobertaConfig(EncoderConfig):
     """Configuration of a RoBERTa model, an `EncoderConfig`; the defaults are those of transformers.
 

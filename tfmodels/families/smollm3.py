@@ -9,14 +9,12 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from tfmodels.configs.decoder import FULL, SLIDING, LayerTypesConfig
-from tfmodels.configs.part import configuration
 from tfmodels.generation.api import GenerationMixin
 from tfmodels.models import heads
 from tfmodels.models.rotary_decoder import RotaryDecoderBackbone, RotaryDecoderModel
 from tfmodels.utils.text import quote
 
 
-@configuration
 class SmolLM3Config(LayerTypesConfig):
     """Configuration of a SmolLM3 model; the defaults are SmolLM3-3B's.
 
