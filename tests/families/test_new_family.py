@@ -64,7 +64,6 @@ class WispBackbone(RotaryDecoderBackbone):
 class TFWispModel(RotaryDecoderModel):
     """The bare decoder."""
 
-    config_class = WispConfig
     backbone_class = WispBackbone
 
 

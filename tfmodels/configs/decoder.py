@@ -97,8 +97,24 @@ class DecoderConfig(RotaryConfig):
             self.check_positive("sliding_window")
 
 
-class LayerTypesConfig(DecoderConfig):
-    """A `DecoderConfig` in which `layer_types` says which layers see `sliding_window` tokens and which see all.
+class WindowedConfig(DecoderConfig):
+    """A `DecoderConfig` in which the tokens of every layer see the last `sliding_window` tokens, or all for None.
+
+    Example:
+        >>> from tfmodels.configs.decoder import WindowedConfig
+        >>> WindowedConfig(num_hidden_layers=2, sliding_window=8).windows
+        (8, 8)
+    """
+
+    sliding_window: int | None = 4096
+
+    @property
+    def windows(self) -> tuple[int | None, ...]:
+        return (self.sliding_window,) * self.num_hidden_layers
+
+
+class LayerTypesConfig(WindowedConfig):
+    """A `WindowedConfig` in which `layer_types` says which layers see `sliding_window` tokens and which see all.
 
     Fields: `layer_types` is "sliding_attention" or "full_attention" for each layer; None takes `usual_layer_type` of
     each layer's number.
@@ -110,7 +126,6 @@ class LayerTypesConfig(DecoderConfig):
         (8, None)
     """
 
-    sliding_window: int | None = 4096
     layer_types: list[str] | None = None
 
     def usual_layer_type(self, index: int) -> str:

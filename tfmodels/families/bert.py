@@ -62,7 +62,6 @@ class BertBackbone(PostNormEncoder):
 class TFBertPreTrainedModel(TFPreTrainedModel):
     """Base of the BERT models."""
 
-    config_class = BertConfig
     backbone_class = BertBackbone
     backbone_options: ClassVar[dict[str, Any]] = {"add_pooling_layer": False}
     base_model_prefix = "bert"

@@ -76,7 +76,6 @@ class DistilBertBackbone(PostNormEncoder):
 class TFDistilBertPreTrainedModel(TFPreTrainedModel):
     """Base of the DistilBERT models."""
 
-    config_class = DistilBertConfig
     backbone_class = DistilBertBackbone
     ignored_inputs = ("token_type_ids",)
     backbone_options: ClassVar[dict[str, Any]] = {"add_pooling_layer": False}

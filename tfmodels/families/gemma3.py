@@ -138,7 +138,6 @@ class Gemma3TextBackbone(RotaryDecoderBackbone):
 class TFGemma3PreTrainedModel(RotaryDecoderModel):
     """Base of the Gemma 3 text models."""
 
-    config_class = Gemma3TextConfig
     backbone_class = Gemma3TextBackbone
 
 

@@ -173,7 +173,6 @@ class GPT2Backbone(DecoderBackbone):
 class TFGPT2PreTrainedModel(TFPreTrainedModel):
     """Base of the GPT-2 models."""
 
-    config_class = GPT2Config
     backbone_class = GPT2Backbone
     base_model_prefix = "transformer"
     weight_map = WeightMap(

@@ -235,7 +235,6 @@ class GPTNeoBackbone(DecoderBackbone):
 class TFGPTNeoPreTrainedModel(TFPreTrainedModel):
     """Base of the GPT-Neo models."""
 
-    config_class = GPTNeoConfig
     backbone_class = GPTNeoBackbone
     base_model_prefix = "transformer"
     weight_map = WeightMap(

@@ -186,7 +186,6 @@ class GPTNeoXBackbone(DecoderBackbone):
 class TFGPTNeoXPreTrainedModel(TFPreTrainedModel):
     """Base of the GPT-NeoX models."""
 
-    config_class = GPTNeoXConfig
     backbone_class = GPTNeoXBackbone
     base_model_prefix = "gpt_neox"
     weight_map = WeightMap(

@@ -70,7 +70,6 @@ class GraniteBackbone(RotaryDecoderBackbone):
 class TFGranitePreTrainedModel(RotaryDecoderModel):
     """Base of the Granite models."""
 
-    config_class = GraniteConfig
     backbone_class = GraniteBackbone
 
 

@@ -63,7 +63,6 @@ class LlamaBackbone(RotaryDecoderBackbone):
 class TFLlamaPreTrainedModel(RotaryDecoderModel):
     """Base of the Llama models."""
 
-    config_class = LlamaConfig
     backbone_class = LlamaBackbone
 
 
@@ -81,8 +80,6 @@ class TFLlamaForSequenceClassification(heads.SequenceClassificationHead, TFLlama
 
 class TFLlamaForTokenClassification(heads.TokenClassificationHead, TFLlamaPreTrainedModel):
     """Llama that classifies every token."""
-
-    classifier_name = "score"
 
 
 class TFLlamaForQuestionAnswering(heads.QuestionAnsweringHead, TFLlamaPreTrainedModel):

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from tfmodels.configs.decoder import DecoderConfig
+from tfmodels.configs.decoder import WindowedConfig
 from tfmodels.generation.api import GenerationMixin
 from tfmodels.models import heads
 from tfmodels.models.rotary_decoder import RotaryDecoderBackbone, RotaryDecoderModel
 
 
-class MistralConfig(DecoderConfig):
-    """Configuration of a Mistral model: a `DecoderConfig` with a `sliding_window`; the defaults are Mistral-7B's.
+class MistralConfig(WindowedConfig):
+    """Configuration of a Mistral model: a `WindowedConfig`; the defaults are Mistral-7B's.
 
     Example:
         >>> from tfmodels import MistralConfig
@@ -37,10 +37,6 @@ class MistralConfig(DecoderConfig):
     ) -> None: ...
     # fmt: on
 
-    @property
-    def windows(self) -> tuple[int | None, ...]:
-        return (self.sliding_window,) * self.num_hidden_layers
-
 
 class MistralBackbone(RotaryDecoderBackbone):
     """Token ids (or embeddings) to hidden states."""
@@ -51,7 +47,6 @@ class MistralBackbone(RotaryDecoderBackbone):
 class TFMistralPreTrainedModel(RotaryDecoderModel):
     """Base of the Mistral models."""
 
-    config_class = MistralConfig
     backbone_class = MistralBackbone
 
 
@@ -69,8 +64,6 @@ class TFMistralForSequenceClassification(heads.SequenceClassificationHead, TFMis
 
 class TFMistralForTokenClassification(heads.TokenClassificationHead, TFMistralPreTrainedModel):
     """Mistral that classifies every token."""
-
-    classifier_name = "score"
 
 
 class TFMistralForQuestionAnswering(heads.QuestionAnsweringHead, TFMistralPreTrainedModel):

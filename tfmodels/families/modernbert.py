@@ -137,7 +137,6 @@ class ModernBertBackbone(RotaryEncoder):
 class TFModernBertPreTrainedModel(TFPreTrainedModel):
     """Base of the ModernBERT models."""
 
-    config_class = ModernBertConfig
     backbone_class = ModernBertBackbone
     ignored_inputs = ("token_type_ids",)
     base_model_prefix = "model"

@@ -102,7 +102,6 @@ class MPNetBackbone(PostNormEncoder):
 class TFMPNetPreTrainedModel(TFPreTrainedModel):
     """Base of the MPNet models."""
 
-    config_class = MPNetConfig
     backbone_class = MPNetBackbone
     ignored_inputs = ("token_type_ids",)
     backbone_options: ClassVar[dict[str, Any]] = {"add_pooling_layer": False}

@@ -294,7 +294,6 @@ class MptBackbone(DecoderBackbone):
 class TFMptPreTrainedModel(TFPreTrainedModel):
     """Base of the MPT models."""
 
-    config_class = MptConfig
     backbone_class = MptBackbone
     base_model_prefix = "transformer"
     weight_map = WeightMap(

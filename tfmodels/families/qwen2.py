@@ -53,7 +53,6 @@ class Qwen2Backbone(RotaryDecoderBackbone):
 class TFQwen2PreTrainedModel(RotaryDecoderModel):
     """Base of the Qwen2 models."""
 
-    config_class = Qwen2Config
     backbone_class = Qwen2Backbone
 
 
@@ -71,8 +70,6 @@ class TFQwen2ForSequenceClassification(heads.SequenceClassificationHead, TFQwen2
 
 class TFQwen2ForTokenClassification(heads.TokenClassificationHead, TFQwen2PreTrainedModel):
     """Qwen2 that classifies every token."""
-
-    classifier_name = "score"
 
 
 class TFQwen2ForQuestionAnswering(heads.QuestionAnsweringHead, TFQwen2PreTrainedModel):

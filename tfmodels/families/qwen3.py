@@ -54,7 +54,6 @@ class Qwen3Backbone(RotaryDecoderBackbone):
 class TFQwen3PreTrainedModel(RotaryDecoderModel):
     """Base of the Qwen3 models."""
 
-    config_class = Qwen3Config
     backbone_class = Qwen3Backbone
 
 
@@ -72,8 +71,6 @@ class TFQwen3ForSequenceClassification(heads.SequenceClassificationHead, TFQwen3
 
 class TFQwen3ForTokenClassification(heads.TokenClassificationHead, TFQwen3PreTrainedModel):
     """Qwen3 that classifies every token."""
-
-    classifier_name = "score"
 
 
 class TFQwen3ForQuestionAnswering(heads.QuestionAnsweringHead, TFQwen3PreTrainedModel):

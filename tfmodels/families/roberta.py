@@ -71,7 +71,6 @@ class RobertaBackbone(PostNormEncoder):
 class TFRobertaPreTrainedModel(TFPreTrainedModel):
     """Base of the RoBERTa models."""
 
-    config_class = RobertaConfig
     backbone_class = RobertaBackbone
     backbone_options: ClassVar[dict[str, Any]] = {"add_pooling_layer": False}
     base_model_prefix = "roberta"

@@ -93,7 +93,6 @@ class SmolLM3Backbone(RotaryDecoderBackbone):
 class TFSmolLM3PreTrainedModel(RotaryDecoderModel):
     """Base of the SmolLM3 models."""
 
-    config_class = SmolLM3Config
     backbone_class = SmolLM3Backbone
 
 
@@ -111,8 +110,6 @@ class TFSmolLM3ForSequenceClassification(heads.SequenceClassificationHead, TFSmo
 
 class TFSmolLM3ForTokenClassification(heads.TokenClassificationHead, TFSmolLM3PreTrainedModel):
     """SmolLM3 that classifies every token."""
-
-    classifier_name = "score"
 
 
 class TFSmolLM3ForQuestionAnswering(heads.QuestionAnsweringHead, TFSmolLM3PreTrainedModel):

@@ -58,6 +58,7 @@ class TFPreTrainedModel(ScriptMethods, CallingConvention, QuantizedModel, TaskMo
         ValueError: its values contradict each other.
     """
 
+    # A model's configuration is that of its backbone, where the class names no other.
     config_class: ClassVar[type[ModelConfig]]
     backbone_class: ClassVar[type[Backbone]]
     base_model_prefix: ClassVar[str]
@@ -67,6 +68,8 @@ class TFPreTrainedModel(ScriptMethods, CallingConvention, QuantizedModel, TaskMo
     backbone_options: ClassVar[dict[str, Any]] = {}
     # Inputs of the head beside those of the backbone, labels included, in order.
     head_inputs: ClassVar[tuple[str, ...]] = ()
+    # The name of the layer that classifies tokens, as in the family's checkpoints.
+    token_classifier_name: ClassVar[str] = "classifier"
     # Whether `tie_word_embeddings` makes the embedding table the head's output layer too.
     ties_embeddings: ClassVar[bool] = False
     # Axes of `input_ids`: (batch, length), or one more for heads that compare several texts.
@@ -83,6 +86,8 @@ class TFPreTrainedModel(ScriptMethods, CallingConvention, QuantizedModel, TaskMo
     _programs: ProgramCache | None = None
 
     def __init_subclass__(cls, **kwargs: Any):
+        if "backbone_class" in vars(cls) and "config_class" not in vars(cls):
+            cls.config_class = cls.backbone_class.config_class
         if hasattr(cls, "backbone_class"):
             names = cls.backbone_class.input_names
             cls.input_names = (*names[:2], *cls.unused_inputs, *names[2:], *cls.head_inputs)

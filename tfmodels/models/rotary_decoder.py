@@ -170,6 +170,7 @@ class RotaryDecoderModel(TFPreTrainedModel):
     """Base of the families' models: the names of weights in files, and how the layers split over devices."""
 
     base_model_prefix = "model"
+    token_classifier_name = "score"
     weight_map = WeightMap(
         prefixes=("model", "transformer"),
         drop=(r"\brotary_emb\.",),

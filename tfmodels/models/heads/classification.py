@@ -159,16 +159,14 @@ class TokenClassificationHead:
 
     label_names = ("labels",)
     head_inputs = ("labels",)
-    # The layer's name in the family's checkpoints.
-    classifier_name = "classifier"
 
     def make_head(self) -> None:
         self.dropout = keras.layers.Dropout(classifier_dropout(self.config), dtype=self.dtype_policy, name="dropout")
-        classifier = self.make_linear(self.config.num_labels, use_bias=True, name=self.classifier_name)
-        setattr(self, self.classifier_name, classifier)
+        classifier = self.make_linear(self.config.num_labels, use_bias=True, name=self.token_classifier_name)
+        setattr(self, self.token_classifier_name, classifier)
 
     def build_head(self) -> None:
-        build_all(self.config.hidden_size, self.dropout, getattr(self, self.classifier_name))
+        build_all(self.config.hidden_size, self.dropout, getattr(self, self.token_classifier_name))
 
     def forward(
         self,
@@ -182,7 +180,7 @@ class TokenClassificationHead:
         inputs = self.without_cache(inputs)
         outputs = self.backbone(**inputs, return_dict=True, training=training, lowering=lowering)
         features = self.token_features(outputs.last_hidden_state, training, lowering)
-        logits = getattr(self, self.classifier_name)(features, lowering=lowering)
+        logits = getattr(self, self.token_classifier_name)(features, lowering=lowering)
         return self.head_output(TokenClassifierOutput, outputs, return_dict, {"labels": labels}, logits=logits)
 
     def token_features(self, hidden: Any, training: bool | None, lowering: Lowering) -> Any:
