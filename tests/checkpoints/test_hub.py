@@ -293,6 +293,7 @@ def test_a_gguf_file_is_the_name_of_a_file(gguf_file, tmp_path):
         resolve(tmp_path, patterns=(), gguf_file=gguf_file)
 
 
-def test_a_near_name_of_a_bundled_checkpoint_is_suggested(tmp_path):
-    with pytest.raises(HubError, match="'storis260K' is not.*the bundled checkpoint is 'stories260K'"):
-        resolve("storis260K", patterns=CONFIG_FILES, local_files_only=True, cache_dir=tmp_path)
+@pytest.mark.parametrize("name", ["storis260K", "STORIES260K", "Stories15m"])
+def test_a_near_name_of_a_bundled_checkpoint_is_suggested(name, tmp_path):
+    with pytest.raises(HubError, match=f"'{name}' is not.*did you mean the bundled checkpoint 'stories260K'"):
+        resolve(name, patterns=CONFIG_FILES, local_files_only=True, cache_dir=tmp_path)

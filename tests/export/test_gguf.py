@@ -5,6 +5,8 @@ import pytest
 import small_models as small
 
 from tfmodels import AutoTokenizer, TFAutoModelForCausalLM, TFLlamaForCausalLM
+from tfmodels.cli.common import Place
+from tfmodels.cli.inspect import inspect_checkpoint
 from tfmodels.export import export
 
 gguf = pytest.importorskip("gguf", reason="writing GGUF files needs the gguf package")
@@ -44,6 +46,11 @@ def test_types(options, inner, outer, most, tmp_path):
     found = types(path)
     assert found.pop("token_embd.weight") == found.pop("output.weight") == outer
     assert {kind for name, kind in found.items() if "norm" not in name and "rope" not in name} == {inner}
+    kinds = inspect_checkpoint(Place(str(tmp_path), {"gguf_file": path.name}))["dtypes"]
+    assert set(kinds) == {"float32", *({"F16": "float16"}.get(kind, kind) for kind in (inner, outer))}
+    bits = {"F16": 16, "Q8_0": 8.5, "Q4_1": 5}[inner]
+    inside = kinds[{"F16": "float16"}.get(inner, inner)]
+    assert 8 * inside["bytes"] == bits * inside["parameters"]
     wanted, again = (np.asarray(one(IDS).logits) for one in (model, read(path)))
     assert np.linalg.norm(again - wanted) < most * np.linalg.norm(wanted)
     if "quantize" in options:

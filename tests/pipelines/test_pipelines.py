@@ -297,12 +297,16 @@ def test_a_task_that_a_checkpoint_cannot_do(folder, write):
     assert pipeline("feature-extraction", folder("llama_text"))("x")
 
 
-def test_tokenizers_are_found_or_asked_for(folder, classify):
+def test_tokenizers_are_found_or_asked_for(folder, classify, tmp_path):
     assert pipeline("text-classification", classify.model)("x") == classify("x")
     config = tfmodels.MPNetConfig.from_dict(classify.model.config.to_dict())
     model = tfmodels.TFMPNetForSequenceClassification(config)
     with pytest.raises(ValueError, match="give tokenizer="):
         pipeline("text-classification", model)
+    model.save_pretrained(tmp_path)
+    for given in (str(tmp_path), type(model).from_pretrained(tmp_path)):
+        with pytest.raises(FileNotFoundError, match=r"No tokenizer in .*give tokenizer=.*tokenizer\.save_pretrained"):
+            pipeline("text-classification", given)
     with pytest.raises(TypeError, match="needs the model's tokenizer"):
         tfmodels.TextClassificationPipeline(model)
     assert tfmodels.NerPipeline is tfmodels.TokenClassificationPipeline

@@ -209,7 +209,9 @@ class TestFiles:
 class TestRefusals:
     def test_patterns(self):
         model = small.make("llama", "ForCausalLM")
-        with pytest.raises(ValueError, match=r"targets='query' fits no layer; there are 'lm_head', 'model\.layers\.0"):
+        with pytest.raises(
+            ValueError, match=r"targets='query' fits no layer; there are 'lm_head', 'model\.layers\.0.* and \d+ more\."
+        ):
             add_lora(model, "query")
         with pytest.raises(ValueError, match="targets='model.layers.7' fits no layer"):
             add_lora(model, ["lm_head", "model.layers.7"])

@@ -80,6 +80,10 @@ def test_lists_of_names_of_any_kind():
     assert len(some(["x" * 10**6] * 9)) < 700
 
 
+def test_capitals_are_no_difference_to_hints():
+    assert did_you_mean("LAMA", ["Llama", "llama", "mpt"]) == "; did you mean Llama or llama?"
+
+
 def test_hints_are_left_out_where_they_would_take_long():
     start = time.process_time()
     known = [f"layer.{number}.weight" for number in range(100_000)]

@@ -48,6 +48,8 @@ class TensorInfo(NamedTuple):
     """Size of the tensor's elements in bytes."""
     file: str
     """Name of the file, inside the checkpoint's folder, that holds the elements."""
+    packed: tuple[str, int] | None = None
+    """The type that the file itself has elements in, and their bytes there, where that is none of `DTYPES`."""
 
 
 class TensorFile(ABC):

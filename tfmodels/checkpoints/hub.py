@@ -345,7 +345,7 @@ class _Repository:
         return isinstance(found, str)
 
     def _tried(self) -> str:
-        near = did_you_mean(self.name, bundled.NAMES, "; the bundled checkpoint is {!r}")
+        near = did_you_mean(self.name, bundled.NAMES, "; did you mean the bundled checkpoint {!r}?")
         return f"nor is there a local folder {Path(self.name).absolute()}{near}"
 
     def _explain(self, error: Exception) -> str:
@@ -367,6 +367,10 @@ class _Repository:
             return f"{quote(self.name)} has no revision {revision} on the Hub; name a branch, tag or commit. {cause}"
         if isinstance(error, (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled)):
             return f"{self} is not, or not whole, in the cache ({self._tried()}). {_GO_ONLINE} {cause}"
+        near = did_you_mean(self.name, bundled.NAMES, "did you mean the bundled checkpoint {!r}? ")
+        if near:  # the likelier mistake goes first
+            place = Path(self.name).absolute()
+            return f"{self}: {near}There is no local folder {place}, and the Hub could not be asked. {cause}"
         return f"{self} could not be fetched from the Hub ({self._tried()}). Check the network and try again. {cause}"
 
 

@@ -105,8 +105,7 @@ def speaker_of(options: argparse.Namespace) -> Speaker:
             "--chat-template FILE, or continue texts by `tfmodels generate`."
         ) from error
     context = _room(read_config(place), options.context)
-    if sys.stderr.isatty():
-        tell("loading TensorFlow and the model ...")
+    tell("loading TensorFlow and the model ...")
     load_backend()
     model = load_model(place, options.dtype)
     return LocalSpeaker(options.model, model, tokenizer, context=context, jit_compile=not options.no_jit)

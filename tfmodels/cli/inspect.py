@@ -35,7 +35,8 @@ def inspect_checkpoint(place: Place) -> dict[str, Any]:
 
     Returns:
         folder, architecture, model_type, config (its plain values), format, parameters {total, parts {part: count},
-        head_is_tied}, memory {dtype: bytes of all weights}, dtypes {dtype: {tensors, parameters, bytes}} as stored,
+        head_is_tied}, memory {dtype: bytes of all weights}, dtypes {dtype: {tensors, parameters, bytes}} as stored
+        (quantised ones of GGUF files under their own names, such as "Q4_1"),
         files [{name, bytes, tensors, dtypes}].
     """
     from tfmodels.checkpoints import hub, reader
@@ -59,14 +60,15 @@ def inspect_checkpoint(place: Place) -> dict[str, Any]:
             for size in tensor.shape:
                 count *= size
             parts[part_of(name)] = parts.get(part_of(name), 0) + count
-            stored = dtypes.setdefault(tensor.dtype, {"tensors": 0, "parameters": 0, "bytes": 0})
+            dtype, nbytes = tensor.packed or (tensor.dtype, tensor.nbytes)
+            stored = dtypes.setdefault(dtype, {"tensors": 0, "parameters": 0, "bytes": 0})
             stored["tensors"] += 1
             stored["parameters"] += count
-            stored["bytes"] += tensor.nbytes
+            stored["bytes"] += nbytes
             file = files[os.path.basename(tensor.file)]
             file["tensors"] += 1
-            if tensor.dtype not in file["dtypes"]:
-                file["dtypes"].append(tensor.dtype)
+            if dtype not in file["dtypes"]:
+                file["dtypes"].append(dtype)
         form = checkpoint.format
     total = sum(parts.values())
     architectures = config.get("architectures") or ["?"]

@@ -215,7 +215,7 @@ def _matching(
         chosen = {name: layers[name] for name in pattern if name in layers}
         missing = [name for name in pattern if name not in layers]
     if missing:
-        raise ValueError(f"{argument}={some(missing)} fits no layer; there are {some(layers, 40)}.")
+        raise ValueError(f"{argument}={some(missing)} fits no layer; there are {some(layers)}.")
     return chosen
 
 

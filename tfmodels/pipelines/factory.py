@@ -108,6 +108,7 @@ def pipeline(
             task = _task_of(model, options)
             kind = task_class(task)
         tokenizer = model if tokenizer is None and not _is_encoder(kind, model, options) else tokenizer
+        tokenizer = _load_tokenizer(tokenizer, options)  # takes a moment only, so its absence is told first
         model = _load(kind, model, config, dtype, options)
     else:
         if kind is None:
@@ -117,8 +118,7 @@ def pipeline(
             _check_dtype(model, dtype)
         if tokenizer is None and not isinstance(model, SentenceEncoder):
             tokenizer = _tokenizer_of(model)
-    if isinstance(tokenizer, (str, os.PathLike)):
-        tokenizer = AutoTokenizer.from_pretrained(tokenizer, **{k: v for k, v in options.items() if k in HUB})
+        tokenizer = _load_tokenizer(tokenizer, options)
     if pipeline_class is not None:
         if not (isinstance(pipeline_class, type) and issubclass(pipeline_class, Pipeline)):
             raise TypeError(f"pipeline_class={quote(pipeline_class)}; a subclass of Pipeline was expected.")
@@ -182,6 +182,21 @@ def _check_dtype(model: Any, dtype: Any) -> None:
         raise ValueError(
             f"dtype={quote(dtype)}: the model that was given has {own} already; load it with another dtype instead."
         )
+
+
+def _load_tokenizer(tokenizer: Any, options: dict[str, Any]) -> Any:
+    """A tokenizer, read from a place where it is no object yet."""
+    if not isinstance(tokenizer, (str, os.PathLike)):
+        return tokenizer
+    try:
+        return AutoTokenizer.from_pretrained(tokenizer, **{k: v for k, v in options.items() if k in HUB})
+    except FileNotFoundError as error:
+        if not str(error).startswith("No tokenizer in"):
+            raise
+        raise FileNotFoundError(
+            f"{error} A pipeline needs it: give tokenizer=, an object or another place, or save it beside the model "
+            "by tokenizer.save_pretrained."
+        ) from error
 
 
 def _tokenizer_of(model: Any) -> Any:

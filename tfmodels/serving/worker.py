@@ -148,7 +148,11 @@ class Worker:
     def check_ready(self) -> None:
         """Raise APIError where the models are not loaded, or no longer."""
         if self.state == "loading":
-            raise Unavailable("The model is being loaded; try again in a moment.", "loading", LOADING_RETRY_SECONDS)
+            raise Unavailable(
+                "The model is being loaded, or compiles its first programs; try again in a moment.",
+                "loading",
+                LOADING_RETRY_SECONDS,
+            )
         if self.state != "ready":
             raise Unavailable("The model failed." if self.state == "failed" else "The server ends.", self.state)
 

@@ -133,6 +133,8 @@ def joined(names: Iterable[str]) -> str:
 def did_you_mean(name: Any, known: Iterable[str], form: str = "; did you mean {}?", limit: int = 3) -> str:
     """A question that names what is close to `name`, to end a message with; "" where nothing is close.
 
+    Capitals are no difference: "LAMA" is close to "llama".
+
     Args:
         name: what came.
         known: what would be right; of very many names none is suggested.
@@ -148,7 +150,11 @@ def did_you_mean(name: Any, known: Iterable[str], form: str = "; did you mean {}
     known = [one for one in known if len(one) <= LIMIT]
     if not isinstance(name, str) or len(name) > LIMIT or len(known) > _MAX_COMPARED:
         return ""
-    close = difflib.get_close_matches(name, sorted(known), n=limit)
+    by_small: dict[str, list[str]] = {}
+    for one in sorted(known):
+        by_small.setdefault(one.lower(), []).append(one)
+    near = difflib.get_close_matches(name.lower(), list(by_small), n=limit)
+    close = [one for small in near for one in by_small[small]][:limit]
     return form.format(" or ".join(close)) if close else ""
 
 

@@ -83,7 +83,8 @@ class GGUFFile(TensorFile):
             dtype = _PLAIN.get(entry.kind, "float32")
             nbytes = math.prod(entry.shape) * DTYPES[dtype].itemsize
             shape = entry.shape[::-1] if name.endswith(self._map.turned) else entry.shape
-            self.tensors[name] = TensorInfo(name, shape, dtype, nbytes, file.path.name)
+            packed = None if entry.kind in _PLAIN else (entry.kind, entry.nbytes)
+            self.tensors[name] = TensorInfo(name, shape, dtype, nbytes, file.path.name, packed)
             self._entries[name] = stored
 
     def _heads(self, name: str) -> tuple[int, int]:

@@ -45,6 +45,7 @@ class Entry(NamedTuple):
     shape: tuple[int, ...]
     kind: str
     start: int
+    nbytes: int
 
 
 def parts(path: Path) -> list[Path]:
@@ -226,7 +227,7 @@ class Header:
             if offset % alignment:
                 raise CheckpointError(f"{where} begins at {offset}, no multiple of the alignment, {alignment}.")
             places.append((offset, offset + nbytes, name))
-            yield name, Entry(shape, kind.name, start + offset)
+            yield name, Entry(shape, kind.name, start + offset, nbytes)
         for (_, end, name), (begin, _, following) in itertools.pairwise(sorted(places)):
             if begin < end:
                 raise CheckpointError(f"{self.file.path}: tensors {quote(name)} and {quote(following)} share bytes.")
