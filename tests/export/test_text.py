@@ -107,10 +107,14 @@ def test_sentence_piece_ids_of_texts_that_begin_with_a_space(legacy, tmp_path):
     packed = Path(__file__).parents[1] / "data" / "tokenizers" / "llama" / "tokenizer.model.xz"
     (tmp_path / "tokenizer.model").write_bytes(lzma.decompress(packed.read_bytes()))
     tokenizer = LlamaTokenizer.from_pretrained(tmp_path, legacy=legacy)
-    texts = ["  Hello", " a", "   ", "▁▁a", "\n a", "a  b"]
+    texts = ["  Hello", " a", "   ", "▁▁a", "\n a", "a  b", " ", "▁", "", "▁ ", "Hello"]
     expected = tokenizer(texts)["input_ids"]
     assert expected[0] == ([1, 259, 15043] if legacy else [1, 29871, 15043])
-    assert text.tokenizer_in_graph(tokenizer).encode(tf.constant(texts), 10**6).to_list() == expected
+    graph = text.tokenizer_in_graph(tokenizer)
+    assert graph.encode(tf.constant(texts), 10**6).to_list() == expected
+    assert graph.encode(tf.constant(texts), 2).to_list() == [ids[:2] for ids in expected]
+    with pytest.raises(ValueError, match=r"does not cut 'Once Upon' as this tokenizer does.*such as add_prefix_space"):
+        text.tokenizer_in_graph(LlamaTokenizer.from_pretrained(tmp_path, legacy=legacy, add_prefix_space=False))
 
 
 @pytest.fixture(scope="module")

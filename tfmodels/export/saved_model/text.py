@@ -28,9 +28,12 @@ from tfmodels.export.extras import require
 from tfmodels.export.models import causal, transformer_of
 from tfmodels.export.saved_model.functions import graph_function
 from tfmodels.tokenization.pipeline import SPACE, leaves_leading_spaces
+from tfmodels.utils.text import quote
 
 _PURPOSE = 'signatures="text"'
 _EXAMPLES = ("Once upon a time", "Good morning")
+# Texts that tokenizers of other options cut in other ways.
+_SAMPLES = ("Once Upon", " a", " ", "a  b", "\n a ", "")
 
 
 def check(model: Any, tokenizer: Any) -> None:
@@ -152,12 +155,24 @@ class SentencePiece(tf.Module):
             raise ValueError(
                 f"{file} has {int(self.pieces.vocab_size())} tokens, its tokenizer {tokenizer.vocab_size}."
             )
+        self.lone_space = tf.constant([tokenizer(" ")["input_ids"]], tf.int32)
+        for sample in _SAMPLES:
+            if self.encode(tf.constant([sample]), 1 << 20).to_list() != tokenizer([sample])["input_ids"]:
+                raise ValueError(
+                    f"{_PURPOSE}: {file} does not cut {quote(sample)} as this tokenizer does, whose options (such as "
+                    "add_prefix_space) are not the file's. Load it without them, or send token ids instead."
+                )
 
     def encode(self, text: Any, longest: int) -> Any:
         """Ids of texts (batch,), int32 ragged (batch, length), cut on the right."""
-        if self.leaves_leading_spaces:  # SentencePiece puts a space in front of every text
-            text = tf.strings.regex_replace(text, f"(?s)^[ {SPACE}](.)", r"\1")
-        return self.pieces.tokenize(text)[:, :longest]
+        if not self.leaves_leading_spaces:
+            return self.pieces.tokenize(text)[:, :longest]
+        # SentencePiece puts a space in front of every text that holds anything, so none is cut as a space alone is.
+        ids = self.pieces.tokenize(tf.strings.regex_replace(text, f"^[ {SPACE}]", ""))
+        is_space = tf.strings.regex_full_match(text, f"[ {SPACE}]")
+        rows = tf.where(is_space, tf.cast(ids.nrows(), tf.int32), tf.range(tf.size(text)))
+        lone_space = tf.RaggedTensor.from_tensor(self.lone_space, row_splits_dtype=ids.row_splits.dtype)
+        return tf.gather(tf.concat([ids, lone_space], axis=0), rows)[:, :longest]
 
     def decode(self, ids: Any) -> Any:
         """Texts of ragged ids; control tokens give nothing."""
