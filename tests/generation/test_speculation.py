@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import small_models as small
+import tensorflow as tf
 
 from tfmodels import AutoTokenizer, TFLlamaForCausalLM
-from tfmodels.generation.speculation import looked_up
+from tfmodels.generation import speculation
+from tfmodels.generation.speculation import SpeculativeDecoder, looked_up
 
 GRAPH = {"jit_compile": False, "eos_token_id": None}
 PROMPT = np.array([[5, 9, 11, 4, 5, 9, 11, 4, 5, 9]])
@@ -53,6 +55,36 @@ class TestSameTokens:
             options = {"assistant_model": assistant, "num_assistant_tokens": 3}
             options["num_assistant_tokens_schedule"] = schedule
             np.testing.assert_array_equal(ids_of(model, PROMPT, **options, **settings), want)
+
+
+def test_wrong_drafts_are_given_up_and_right_ones_are_not(monkeypatch):
+    model, new, checks = restless(small.make("llama", "ForCausalLM")), 24, []
+    want = ids_of(model, PROMPT, max_new_tokens=new)
+    text = np.pad(want[0], (0, 8))
+
+    def check(decoder, state, end):
+        checks.append(int(end))
+        return run(decoder, state, end)
+
+    run = SpeculativeDecoder._check
+    monkeypatch.setattr(SpeculativeDecoder, "_check", check)
+    tf.config.run_functions_eagerly(True)
+    try:
+        for error, most in ((0, new // 5 + 1), (1, 1)):
+            checks.clear()
+            drafts = (text + error) % model.config.vocab_size
+
+            def look_up(ids, start, end, *_, drafts=drafts):
+                seen = int(end) - int(np.ravel(start)[0])
+                return drafts[seen : seen + 4].astype("int32")
+
+            monkeypatch.setattr(speculation, "looked_up", look_up)
+            got = ids_of(model, PROMPT, max_new_tokens=new, prompt_lookup_num_tokens=4)
+            np.testing.assert_array_equal(got, want)
+            assert 1 <= len(checks) <= most, checks
+            assert error or len(checks) >= new // 5
+    finally:
+        tf.config.run_functions_eagerly(False)
 
 
 @pytest.mark.slow

@@ -437,6 +437,7 @@ def test_mistakes_name_the_field(stories, path, body, status, param, message, st
         (b'{"prompt": "a"}', "text/plain", 415),
         (b'{"prompt": "a"}', "application/x-www-form-urlencoded", 415),
         (b" " * ((4 << 20) + 1), "application/json", 413),
+        (b" " * (20 << 20), "application/json", 413),  # more than a connection holds before it is read
     ],
 )
 def test_bodies_that_are_no_requests(stories, content, kind, status):

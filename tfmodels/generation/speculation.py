@@ -9,6 +9,7 @@ are; a draft model that draws with the same random numbers agrees as often as it
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 from keras import ops
@@ -23,8 +24,10 @@ from tfmodels.layers.tokens import TokenInputs
 
 # Stands for "no draft": no token, and not what stands for scores that are no numbers.
 _NONE = -2
-# Tokens at most that are made without drafts after wrong ones.
-_LONGEST_PAUSE = 31
+# Prompt lookup counts in parts of a token: each token without drafts allows for one part of loss by wrong drafts, and
+# a text that has been easy to look up allows for a few tokens.
+_PARTS = 20
+_MOST = 12 * _PARTS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,16 +58,15 @@ class Drafting(NamedTuple):
         count: int32 scalar, drafts to make next.
         passes: int32 scalar, passes of the model so far.
         drafts: int32 (tokens,), of prompt lookup, negative where there are none; None for a draft model.
-        wait: int32 scalar, tokens to make without drafts, after some that did not count.
-        pause: int32 scalar, what `wait` was last, more than twice as long with every failure.
+        balance: int32 scalar, of prompt lookup, what checks have gained beyond their price, in parts of a token;
+            drafts are checked while it is not negative.
     """
 
     cache: Any
     count: Any
     passes: Any
     drafts: Any
-    wait: Any
-    pause: Any
+    balance: Any
 
 
 class SpeculativeDecoder(Decoder):
@@ -101,7 +103,7 @@ class SpeculativeDecoder(Decoder):
             cache = kv.merge_rows(kv.to_static(cache, prompt.attended.shape[1]))
         zero = ops.convert_to_tensor(0, "int32")
         drafts = None if self.assistant is not None else ops.full((self.speculation.tokens,), _NONE, "int32")
-        drafting = Drafting(cache, self._start_count(), passes=zero, drafts=drafts, wait=zero, pause=zero)
+        drafting = Drafting(cache, self._start_count(), passes=zero, drafts=drafts, balance=zero)
         return state._replace(carry=drafting), logits
 
     def _start_count(self) -> Any:
@@ -111,8 +113,8 @@ class SpeculativeDecoder(Decoder):
     def choose(self, state: State, logits: Any, inputs: SamplingInputs) -> State:
         # The strategy has no state of its own.
         carry = state.carry
-        carry = carry._replace(passes=carry.passes + 1, wait=ops.maximum(carry.wait - 1, 0))
-        return self._with_drafts(super().choose(state, logits, inputs)._replace(carry=carry))
+        carry = carry._replace(passes=carry.passes + 1, balance=ops.minimum(carry.balance + 1, _MOST))
+        return super().choose(state, logits, inputs)._replace(carry=carry)
 
     def decode(self, state: State, inputs: SamplingInputs) -> State:
         """Take one step: with a draft model draft, check, and write down what counts; else make one token."""
@@ -124,27 +126,39 @@ class SpeculativeDecoder(Decoder):
     def loop(self, state: State, inputs: SamplingInputs, until: Any) -> State:
         """Add tokens until `until` were generated, or the row has ended.
 
-        A pass over several tokens takes longer than one over a single token: where the text has nothing to look up,
-        or what it had was wrong, decoding goes on without drafts for a while. Two loops in turns do that, as a
-        branch would copy the cache.
+        A pass over several tokens takes longer than one over a single token. Where what was looked up is wrong too
+        often, decoding goes on without drafts, and without looking for them, until the loss is a small part of the
+        whole. Loops in turns do that, as a branch would copy the cache.
         """
         if self.assistant is not None:
             return super().loop(state, inputs, until)
 
-        def has_drafts(state: State) -> Any:
-            return ops.logical_and(state.carry.drafts[0] >= 0, state.carry.wait == 0)
+        def goes_on(state: State, *conditions: Any) -> Any:
+            return functools.reduce(ops.logical_and, conditions, wants_more(state, until))
+
+        def rests(state: State) -> Any:
+            return goes_on(state, state.carry.balance < 0)
 
         def makes_one(state: State) -> Any:
-            return ops.logical_and(wants_more(state, until), ops.logical_not(has_drafts(state)))
+            return goes_on(state, state.carry.balance >= 0, state.carry.drafts[0] < 0)
 
         def makes_several(state: State) -> Any:
-            return ops.logical_and(wants_more(state, until), has_drafts(state))
+            return goes_on(state, state.carry.balance >= 0, state.carry.drafts[0] >= 0)
 
         def turn(state: State) -> State:
-            state = while_loop(makes_one, lambda state: self.decode(state, inputs), state)
+            state = while_loop(rests, lambda state: self.decode(state, inputs), state)
+            state = self._with_drafts(state)
+            state = while_loop(makes_one, lambda state: self._with_drafts(self.decode(state, inputs)), state)
             return while_loop(makes_several, lambda state: self._checked(state, state.carry.drafts, inputs), state)
 
         return while_loop(lambda state: wants_more(state, until), turn, state)
+
+    @property
+    def _price(self) -> int:
+        """What a check costs, in parts of a token: on a GPU little more than a token, else more with every draft."""
+        if self.lowering.target in ("gpu", "triton"):
+            return _PARTS * 6 // 5
+        return _PARTS * 2 * (self.speculation.tokens + 1) // 3
 
     def _with_drafts(self, state: State) -> State:
         """The state with the drafts for its next tokens, where the text gives them."""
@@ -169,7 +183,7 @@ class SpeculativeDecoder(Decoder):
         first_end = ops.min(ops.where(ends, places, count + 1))
         added = ops.minimum(ops.minimum(agreed, first_end) + 1, inputs.limit - state.step)
         carry = state.carry
-        pause = ops.where(agreed > 0, 0, ops.minimum(2 * carry.pause + 3, _LONGEST_PAUSE))
+        balance = ops.minimum(carry.balance + _PARTS * added - self._price, _MOST)
         next_count = carry.count
         if self.speculation.heuristic:
             raised, lowered = ops.minimum(next_count + 2, count), ops.maximum(next_count - 1, 1)
@@ -182,7 +196,7 @@ class SpeculativeDecoder(Decoder):
             step=state.step + added,
             scores=_record_all(state.scores, state.step, scores),
             logits=_record_all(state.logits, state.step, logits),
-            carry=carry._replace(count=next_count, passes=carry.passes + 1, wait=pause, pause=pause),
+            carry=carry._replace(count=next_count, passes=carry.passes + 1, balance=balance),
         )
         return self._with_drafts(state)
 

@@ -34,6 +34,8 @@ log = logging.getLogger("tfmodels.serving")
 _GONE = 499
 # Bodies above this are parsed in a thread of their own.
 _LARGE_BODY = 1 << 16
+# Of a body that is too large, so many times the limit is read and forgotten.
+_DISCARDED = 16
 _STOP_SECONDS = 5.0
 
 Handler = Callable[[Service, dict[str, Any]], Awaitable[dict[str, Any]]]
@@ -217,20 +219,26 @@ async def _read(request: Request, limits: Limits) -> dict[str, Any]:
     if kind != "application/json":
         raise APIError(415, f"content-type={quote(kind)}: application/json was expected.", code="unsupported_media")
     declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > limits.body_bytes:
-        raise TooLarge(limits.body_bytes)
+    too_large = declared.isdecimal() and int(declared) > limits.body_bytes
 
     async def read() -> bytes:
-        body = bytearray()
+        body, size = bytearray(), 0
         async for part in request.stream():
-            body += part
-            if len(body) > limits.body_bytes:
-                raise TooLarge(limits.body_bytes)
+            size += len(part)
+            if size > _DISCARDED * limits.body_bytes:
+                break
+            if not too_large and size <= limits.body_bytes:
+                body += part
+        # Many clients read no answer before they have sent everything, so it comes at the end.
+        if too_large or size > limits.body_bytes:
+            raise TooLarge(limits.body_bytes)
         return bytes(body)
 
     try:
         body = await asyncio.wait_for(read(), limits.read_seconds)
     except TimeoutError:
+        if too_large:
+            raise TooLarge(limits.body_bytes) from None
         raise APIError(
             408, "The body did not come in time.", code="timeout", headers={"connection": "close"}
         ) from None

@@ -65,7 +65,7 @@ class TooLarge(APIError):
             413,
             f"The body is larger than {limit} bytes, the most that this server reads.",
             code="request_too_large",
-            headers={"connection": "close"},  # the rest of the body is not read
+            headers={"connection": "close"},  # not all of the body may have been read
         )
 
 

@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> Iterator[Row]:
-    """Rows: the bare engine, the server under a steady load, and a crowd."""
+    """Rows: the bare engine, the server under a steady load twice, and a crowd."""
     bare = None
     if options.url is None:
         bare = _bare(options)
@@ -63,11 +63,13 @@ def run(options: argparse.Namespace) -> Iterator[Row]:
         raise SystemExit(f"--url {options.url}: a server of this machine was expected.")
     with _server(options) as (url, process):
         asyncio.run(_load(url, options, 2, 4))  # what is compiled on the way
-        row = {**EMPTY, "side": "server", "clients": options.clients, "memory_mb": _memory(process)}
-        row |= asyncio.run(_load(url, options, options.clients, options.requests))
-        row["memory_after_mb"] = _memory(process)
-        row["ratio"] = row["tokens_per_s"] / bare if bare else None
-        yield row
+        # A server that has just started compiles its programs for few rows beside its answers.
+        for side in ("server, started just now", "server"):
+            row = {**EMPTY, "side": side, "clients": options.clients, "memory_mb": _memory(process)}
+            row |= asyncio.run(_load(url, options, options.clients, options.requests))
+            row["memory_after_mb"] = _memory(process)
+            row["ratio"] = row["tokens_per_s"] / bare if bare else None
+            yield row
         if options.crowd:
             row = {**EMPTY, "side": "server, crowd", "clients": options.crowd}
             row |= asyncio.run(_load(url, options, options.crowd, options.crowd))
