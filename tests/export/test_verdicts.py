@@ -22,13 +22,24 @@ LITERT = [
 FORMATS = {"saved_model": "model", "litert": "model.tflite", "onnx": "model.onnx"}
 
 
-def source(quantised, adapted):
-    """A small model, quantised by Keras, with adapters that change it."""
-    model = small_models.make("llama", "ForCausalLM", num_hidden_layers=1, max_position_embeddings=CONTEXT)
+# A combination for each of the families of shared layers.
+FAMILIES = [
+    ("gpt2", "ForCausalLM", None, r"c_(attn|fc)$", "onnx", {}),
+    ("qwen3", "ForCausalLM", None, r"(q|v|up)_proj$", "litert", {"max_length": 20}),
+    ("smollm3", "ForCausalLM", None, None, "onnx", {}),
+    ("granite", "ForCausalLM", None, r"(q|v|up)_proj$", "litert", {"max_length": 8, "quantize": "int4"}),
+    ("mistral", "ForCausalLM", "int8", r"(q|v|up)_proj$", "saved_model", {"max_length": 8}),
+    ("distilbert", "ForMaskedLM", None, r"(q_lin|lin1)$", "onnx", {}),
+]
+
+
+def source(quantised, adapted, name="llama", head="ForCausalLM"):
+    """A small model, quantised by Keras, with adapters that change it, at layers whose names fit `adapted`."""
+    model = small_models.make(name, head, num_hidden_layers=1, max_position_embeddings=CONTEXT)
     if quantised:
         model.quantize(quantised)
     if adapted:
-        add_lora(model, r"(q|v|up)_proj$", rank=2)
+        add_lora(model, r"(q|v|up)_proj$" if adapted is True else adapted, rank=2)
         random = np.random.default_rng(0)
         for variable in model.trainable_variables:
             variable.assign(random.normal(size=variable.shape) * 0.2)
@@ -83,6 +94,21 @@ def test_onnx(models, tmp_path, adapted):
     pytest.importorskip("tf2onnx")
     report = verdict(models[None, adapted], "onnx", tmp_path)
     assert report.exact_ids and report.equal_tokens == report.greedy_tokens == 2 * CONTEXT - 16
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "head", "quantised", "adapted", "format", "options"), FAMILIES)
+def test_families_of_shared_layers(tmp_path, name, head, quantised, adapted, format, options):
+    pytest.importorskip({"litert": "ai_edge_litert", "onnx": "tf2onnx"}.get(format, "tensorflow"))
+    generates = {"batch_sizes": (1,), "jit_compile": False} if format == "saved_model" and "Causal" in head else {}
+    path = tmp_path / FORMATS[format]
+    report = export(source(quantised, adapted, name, head), path, format, verify=True, **options, **generates)
+    found = report.verification
+    assert found.exact_ids is not bool(quantised or "quantize" in options) and found.calls >= 6
+    if head != "ForCausalLM":
+        assert found.greedy_tokens is None
+    elif found.exact_ids:
+        assert found.equal_tokens == found.greedy_tokens > 0
 
 
 @pytest.mark.parametrize(

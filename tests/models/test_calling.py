@@ -320,8 +320,11 @@ def test_a_backbone_is_a_layer(name):
     assert sum(changed) >= 0.8 * len(changed)
 
 
+ROTARY = ("mistral", "qwen2", "qwen3", "smollm3", "gemma3_text")
+
+
 @pytest.mark.quick(2)
-@pytest.mark.parametrize("name", small.SMALL)
+@pytest.mark.parametrize("name", [*small.SMALL, *(pytest.param(name, marks=pytest.mark.slow) for name in ROTARY)])
 def test_masks_of_data_pipelines_and_tensors_that_are_not_dense(name):
     model, inputs = small.make(name, "ForSequenceClassification"), small.inputs_of(name, "ForSequenceClassification")
     ids, mask = inputs["input_ids"], inputs["attention_mask"]
