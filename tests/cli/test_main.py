@@ -66,7 +66,7 @@ def test_mistakes_are_told_before_a_backend_loads(tmp_path):
     stories = ROOT / "saved_models" / "stories260K"
     export = ["export", stories]
     cases = [
-        (["generate", "storis260K", "x", "--local-files-only"], "did you mean stories260K?"),
+        (["generate", "storis260K", "x", "--local-files-only"], "did you mean the bundled checkpoint 'stories260K'?"),
         (["generate", tmp_path / "encodr", "x"], f"did you mean {encoder}?"),
         (["generate", tmp_path / "empty", "x"], "holds no config.json"),
         (["generate", stories, "x", "--top-k", "-2"], "--top-k -2"),

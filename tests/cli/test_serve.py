@@ -31,7 +31,7 @@ PATIENCE = 120  # seconds; importing TensorFlow leaves other threads little time
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["storis260K"], "did you mean stories260K"),
+        (["storis260K"], "did you mean the bundled checkpoint 'stories260K'"),
         (["stories260K", "--rows", "0"], "--rows 0: an integer of at least 1"),
         (["stories260K", "--capacity", "-3"], "--capacity -3: an integer of at least 1"),
         (["stories260K", "--max-waiting", "-1"], "--max-waiting -1"),
