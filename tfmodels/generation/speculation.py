@@ -24,8 +24,8 @@ from tfmodels.layers.tokens import TokenInputs
 
 # Stands for "no draft": no token, and not what stands for scores that are no numbers.
 _NONE = -2
-# Prompt lookup counts in parts of a token: each token without drafts allows for one part of loss by wrong drafts, and
-# a text that has been easy to look up allows for a few tokens.
+# Prompt lookup counts gains and losses in parts of a token. A token made without drafts gains one part, and right
+# drafts gain at most twelve tokens in all; wrong drafts may lose that much.
 _PARTS = 20
 _MOST = 12 * _PARTS
 
@@ -155,7 +155,7 @@ class SpeculativeDecoder(Decoder):
 
     @property
     def _price(self) -> int:
-        """What a check costs, in parts of a token: on a GPU little more than a token, else more with every draft."""
+        """The cost of a check, in parts of a token: on a GPU little over one token, elsewhere more with each draft."""
         if self.lowering.target in ("gpu", "triton"):
             return _PARTS * 6 // 5
         return _PARTS * 2 * (self.speculation.tokens + 1) // 3
