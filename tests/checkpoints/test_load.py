@@ -378,6 +378,41 @@ class TestWrappers:
             class_of("llama", "ForCausalLM").from_pretrained(tmp_path)
 
 
+# Family -> buffers that files of old versions of transformers and PyTorch hold beside its weights.
+OLD_BUFFERS = {
+    "bert": {"bert.embeddings.position_ids", "bert.embeddings.token_type_ids"},
+    "roberta": {"roberta.embeddings.position_ids", "roberta.embeddings.token_type_ids"},
+    "distilbert": {"distilbert.embeddings.position_ids"},
+    "mpnet": {"mpnet.embeddings.position_ids"},
+    "modernbert": {"model.layers.0.attn.rotary_emb.inv_freq"},
+    "gpt2": {"transformer.h.0.attn.bias", "transformer.h.1.attn.masked_bias"},
+    "qwen3": {"model.layers.0.self_attn.rotary_emb.inv_freq", "model.rotary_emb.inv_freq"},
+}
+
+
+@pytest.mark.parametrize("name", OLD_BUFFERS)
+def test_buffers_and_names_of_norms_of_old_files(name, tmp_path):
+    """BERT's first files name a LayerNorm's weights gamma and beta; transformers 4.57 reads that in any family."""
+    model = make(name, "ForSequenceClassification")
+    model.save_pretrained(tmp_path)
+
+    def edit(tensors):
+        ends = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+        old = {}
+        for key, array in tensors.items():
+            last_two = ".".join(key.split(".")[-2:])
+            old[key.removesuffix(last_two) + ends.get(last_two, last_two)] = array
+        assert name not in ("bert", "mpnet") or any(key.endswith("gamma") for key in old)
+        return old | dict.fromkeys(OLD_BUFFERS[name], np.arange(32)[None])
+
+    change(tmp_path, edit)
+    loaded, info = type(model).from_pretrained(tmp_path, output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    np.testing.assert_array_equal(
+        logits(loaded, name, "ForSequenceClassification"), logits(model, name, "ForSequenceClassification")
+    )
+
+
 class TestTrainingStates:
     @pytest.fixture
     def state(self, tmp_path):

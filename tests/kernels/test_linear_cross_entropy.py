@@ -64,6 +64,22 @@ def test_tokens_of_16_bits_have_gradients_summed_in_32():
     assert of_matrix.ravel().tolist() == [-2048, 2048]
 
 
+@pytest.mark.parametrize(("tokens", "block"), [(0, BLOCK), (0, 1), (1, 1), (7, 1 << 40)])
+@pytest.mark.parametrize("learns", [False, True])
+def test_any_number_of_tokens_in_blocks_of_any_size(tokens, block, learns):
+    """Of no tokens the sum is 0, as the sum of an empty tensor is; its mean is that of nothing, NaN."""
+    hidden, matrix = tf.ones((tokens, 3)), tf.zeros((4, 3))
+
+    def in_blocks(hidden, matrix):
+        options = {"ignored": -100, "learns": learns, "block": block}
+        return linear_cross_entropy(hidden, matrix, np.zeros(tokens, "int32"), Projection(by_rows=True), **options)
+
+    loss, of_hidden, of_matrix = loss_and_gradients(in_blocks, hidden, matrix, jit_compile=None)
+    np.testing.assert_allclose(loss, tokens * np.log(4), rtol=1e-6)
+    assert of_hidden.shape == (tokens, 3)
+    np.testing.assert_allclose(of_matrix, np.outer([-0.75 * tokens] + [0.25 * tokens] * 3, np.ones(3)), rtol=1e-6)
+
+
 @pytest.mark.quick(1)
 @pytest.mark.parametrize(("tied", "training"), [(True, True), (False, False)])
 def test_a_compiled_step_makes_no_whole_logits(tied, training):

@@ -110,6 +110,30 @@ class TestWeights:
                 compiled().fit(*data, **weights, verbose=0)
 
 
+def test_a_dict_and_labels_as_one_tuple():
+    """A batch of a dataset, given by hand: Keras takes it for a list of inputs."""
+    features = {"input_ids": IDS, "attention_mask": MASK}
+    want = own_loss(**features, labels=CLASSES)
+    model = compiled()
+    for data in (
+        (features, CLASSES),
+        [features, CLASSES],
+        (features, {"labels": CLASSES}),
+        (features, CLASSES.tolist()),
+    ):
+        assert model.evaluate(data, verbose=0) == pytest.approx(want, rel=1e-5)
+        assert model.test_on_batch(data) == pytest.approx(want, rel=1e-5)
+        np.testing.assert_allclose(model.predict(data, verbose=0).logits, model(**features).logits, atol=1e-5)
+    assert compiled().fit((features, CLASSES), verbose=0).history["loss"][0] == pytest.approx(want, rel=1e-5)
+    assert compiled().train_on_batch(({**features, "labels": CLASSES},)) == pytest.approx(want, rel=1e-5)
+    for call in (
+        lambda: model.fit((features, CLASSES, np.ones(8)), verbose=0),
+        lambda: model.evaluate((features, CLASSES), CLASSES, verbose=0),
+    ):
+        with pytest.raises(TypeError, match="x holds .* values, the first of them a dict.*give labels as y"):
+            call()
+
+
 class TestRagged:
     @pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)])
     def test_rows_of_different_lengths_are_padded(self, jit_compile):

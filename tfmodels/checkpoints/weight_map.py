@@ -22,6 +22,8 @@ _VARIABLE_NAMES = {
     "beta": "bias",
     "bias": "bias",
 }
+# The parts of a LayerNorm as files of BERT's first years name them.
+_OLD_NORM = re.compile(r"(?<=\bLayerNorm\.)(gamma|beta)$")
 
 # The layers that each kind of head adds to a backbone, by the end of its class name.
 HEAD_LAYERS = {
@@ -98,6 +100,7 @@ class WeightMap:
         """The name here, without prefix, of what a file calls `name`."""
         start = next((start for start in self.prefixes if name.startswith(start + ".")), None)
         bare = name if start is None else name[len(start) + 1 :]
+        bare = _OLD_NORM.sub(lambda found: _VARIABLE_NAMES[found[0]], bare)
         for pattern, replacement in self.renames:
             bare = re.sub(pattern, replacement, bare)
         for there, here in self.pairs:

@@ -15,7 +15,7 @@ from tfmodels.models import heads
 from tfmodels.models.base import TFPreTrainedModel
 from tfmodels.models.post_norm_encoder import (
     LAYER_NAMES,
-    OLD_NAMES,
+    OLD_BUFFERS,
     SHARDING,
     TYPED_INPUTS,
     PostNormEncoder,
@@ -67,7 +67,6 @@ class TFBertPreTrainedModel(TFPreTrainedModel):
     base_model_prefix = "bert"
     weight_map = WeightMap(
         prefixes=("bert",),
-        renames=OLD_NAMES,
         pairs=(
             *LAYER_NAMES,
             ("cls.predictions.transform.dense.", "lm_head.dense."),
@@ -76,7 +75,7 @@ class TFBertPreTrainedModel(TFPreTrainedModel):
             ("cls.predictions.bias", "lm_head.bias"),
             ("cls.seq_relationship.", "seq_relationship."),
         ),
-        drop=(r"\bembeddings\.position_ids$",),
+        drop=OLD_BUFFERS,
         optional=(r"^pooler\.",),
         # One bias: files hold it under one name, the other, or both.
         twins=(("lm_head.decoder.bias", "lm_head.bias"),),

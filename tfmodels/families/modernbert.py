@@ -147,6 +147,7 @@ class TFModernBertPreTrainedModel(TFPreTrainedModel):
             ("embeddings.norm.", "embed_norm."),
             ("final_norm.", "last_norm."),
         ),
+        drop=(r"\brotary_emb\.",),
         tied=("decoder.weight", "embed_tokens.weight"),
     )
     sharding = SHARDING

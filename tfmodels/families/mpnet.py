@@ -23,7 +23,13 @@ from tfmodels.models.heads import (
     QuestionAnsweringHead,
     TokenClassificationHead,
 )
-from tfmodels.models.post_norm_encoder import SHARDING, FirstTokenHead, PostNormEncoder, TransformedMaskedLMHead
+from tfmodels.models.post_norm_encoder import (
+    OLD_BUFFERS,
+    SHARDING,
+    FirstTokenHead,
+    PostNormEncoder,
+    TransformedMaskedLMHead,
+)
 
 # The architecture counts positions from here, whatever `pad_token_id` says: this id is padding and has this position.
 PADDING_ID = 1
@@ -121,7 +127,7 @@ class TFMPNetPreTrainedModel(TFPreTrainedModel):
             ("output.LayerNorm.", "output_norm."),
             ("pooler.dense.", "pooler."),
         ),
-        drop=(r"\bembeddings\.position_ids$",),
+        drop=OLD_BUFFERS,
         optional=(r"^pooler\.",),
         # One bias: files hold it under the second name, and some of transformers 5 under the one that is used.
         twins=(("lm_head.decoder.bias", "lm_head.bias"),),

@@ -14,7 +14,7 @@ from tfmodels.models import heads
 from tfmodels.models.base import TFPreTrainedModel
 from tfmodels.models.post_norm_encoder import (
     LAYER_NAMES,
-    OLD_NAMES,
+    OLD_BUFFERS,
     SHARDING,
     TYPED_INPUTS,
     FirstTokenHead,
@@ -76,9 +76,8 @@ class TFRobertaPreTrainedModel(TFPreTrainedModel):
     base_model_prefix = "roberta"
     weight_map = WeightMap(
         prefixes=("roberta",),
-        renames=OLD_NAMES,
         pairs=LAYER_NAMES,
-        drop=(r"\bembeddings\.position_ids$",),
+        drop=OLD_BUFFERS,
         optional=(r"^pooler\.",),
         # One bias: files hold it under one name, the other, or both.
         twins=(("lm_head.decoder.bias", "lm_head.bias"),),

@@ -80,9 +80,8 @@ def linear_cross_entropy(
     """
     tokens, width = hidden.shape
     classes = matrix.shape[0 if projection.by_rows else 1]
-    rows = max(1, min(tokens, block // classes))
-    rows = -(-tokens // -(-tokens // rows))  # blocks of one size, as even as they can be
-    count = -(-tokens // rows)
+    count = -(-tokens // max(1, block // classes)) or 1  # of no tokens, one block of padding
+    rows = -(-tokens // count) or 1  # blocks of one size, as even as they can be
     missing = count * rows - tokens
     hidden = ops.pad(hidden, ((0, missing), (0, 0)))
     labels = ops.pad(ops.cast(labels, "int32"), ((0, missing),), constant_values=ignored)

@@ -56,8 +56,8 @@ def prepared(model: Any, x: Any, y: Any, *, apart: bool = False) -> tuple[Any, A
 
     Args:
         model: a `TaskModel`.
-        x: arrays, tensors, ragged tensors, lists of numbers, a dict or list of them, a dataset, or a generator of
-            batches.
+        x: arrays, tensors, ragged tensors, lists of numbers, a dict or list of them, a dict and labels as a tuple,
+            a dataset, or a generator of batches.
         y: labels, or None.
         apart: move labels from `x` to `y`: sample and class weights belong to a `y`.
 
@@ -65,10 +65,11 @@ def prepared(model: Any, x: Any, y: Any, *, apart: bool = False) -> tuple[Any, A
         The two; columns that are no inputs are dropped with a warning, ragged tensors are padded.
 
     Raises:
-        TypeError: an unknown column whose name is close to an input's.
+        TypeError: an unknown column whose name is close to an input's, or a tuple of more than features and labels.
         RuntimeError: this process was forked from one that has made or used a model.
     """
     check_not_forked()
+    x, y = _features_and_labels(x, y)
     if is_dataset(x):
         return _dataset(model, x, apart), y
     if inspect.isgenerator(x):
@@ -82,6 +83,19 @@ def prepared(model: Any, x: Any, y: Any, *, apart: bool = False) -> tuple[Any, A
         x, y = split_labels(model, x)
     check_data(model, *named(model, x, y))
     return x, y
+
+
+def _features_and_labels(x: Any, y: Any) -> tuple[Any, Any]:
+    """`({"input_ids": ...}, labels)` given as one argument, as a batch of a dataset is, as two."""
+    if not isinstance(x, (tuple, list)) or not x or not isinstance(x[0], Mapping):
+        return x, y
+    if len(x) > 2 or (len(x) == 2 and y is not None):
+        given = f"{len(x)} values, the first of them a dict" + (", and y" if y is not None else "")
+        raise TypeError(
+            f"x holds {given}; a dict of features, or features and labels, were expected: give labels as y and "
+            f"weights of the rows as sample_weight."
+        )
+    return x[0], x[1] if len(x) == 2 else y
 
 
 def named(model: Any, x: Any, y: Any) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -41,7 +41,8 @@ LAYER_NAMES = (
     ("output.LayerNorm.", "output_norm."),
     ("pooler.dense.", "pooler."),
 )
-OLD_NAMES = ((r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "LayerNorm.bias"))
+# Buffers that files of old versions of PyTorch hold.
+OLD_BUFFERS = (r"\bembeddings\.(position|token_type)_ids$",)
 SHARDING = Sharding(
     queries="self_attn/q",
     keys_and_values="self_attn/(k|v)",
