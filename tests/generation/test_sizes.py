@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from tfmodels.generation.row_settings import Kind
 from tfmodels.generation.sizes import column_counts, decode_sizes, fitting
+from tfmodels.runtime.compile import DEFAULT_LIMIT
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 8, 16, 33, 128])
@@ -23,3 +25,12 @@ def test_every_number_of_rows_and_slots_has_a_size(rows, room):
 def test_parts_of_rows_are_aligned_and_not_small():
     assert column_counts(2032) == (256, 2032) and column_counts(1024) == (1024,)
     assert all(count % 16 == 0 for room in (2064, 4112, 32784) for count in column_counts(room))
+
+
+def test_all_programs_of_an_engine_stay_compiled():
+    """A model's cache of programs holds all that its engine may need, so that none is compiled twice."""
+    chunks = 8  # 16, 32, ... 2048 tokens of a prompt
+    kinds = 2 * len(Kind)  # with a grammar and without
+    for rows, room in ((1, 272), (16, 4112), (128, 131088)):
+        decoding, first, copy = len(decode_sizes(rows, room)) * kinds, kinds, 1
+        assert chunks * len(column_counts(room)) + decoding + first + copy <= DEFAULT_LIMIT

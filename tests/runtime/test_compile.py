@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfmodels.runtime.compile import ProgramCache
+from tfmodels.runtime.compile import OFTEN, ProgramCache
 
 
 def double(x):
@@ -39,6 +39,24 @@ def test_the_least_recently_used_program_goes():
     assert programs.compilations == 3
     programs.run("neg", tf.negative, two)
     assert programs.compilations == 4
+
+
+def test_a_plain_graph_goes_when_xla_is_ready():
+    programs, x = ProgramCache(), tf.ones(3)
+    for _ in range(OFTEN):
+        programs.run_at_once("neg", tf.negative, tf.negative, x)
+    programs.wait()
+    assert len(programs) == 1 and programs.compilations == 2
+    for _ in range(OFTEN):
+        np.testing.assert_array_equal(programs.run_at_once("neg", tf.negative, tf.negative, x), -x)
+    assert len(programs) == 1 and programs.compilations == 2
+
+
+def test_a_plain_graph_that_was_asked_for_stays():
+    programs, x = ProgramCache(), tf.ones(3)
+    for jit_compile in (False, True, False):
+        programs.run("neg", tf.negative, x, jit_compile=jit_compile)
+    assert len(programs) == programs.compilations == 2
 
 
 def test_one_trace_for_any_shape():

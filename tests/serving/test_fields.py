@@ -15,10 +15,11 @@ from tfmodels.serving.errors import BadRequest
     [
         (fields.integer(1, 4), [1, 4, 2.0], [0, 5, 1.5, True, "1", [1]]),
         (fields.integer(0), [0, 10**9], [-1, None]),
-        (fields.number(0, 2), [0, 2, 1.5], [-0.1, 2.1, float("nan"), float("inf"), True, "1"]),
-        (fields.number(0, 2, above=True), [0.1, 2], [0]),
+        (fields.number(0, 2), [0, 2, 1.5], [-0.1, 2.1, float("nan"), float("inf"), 10**400, True, "1"]),
         (fields.flag, [True, False], [0, "true"]),
         (fields.text, ["", "a"], [1, ["a"]]),
+        (fields.notes, [{}, {"a": "b"}], [[], "a", {"a": 1}, {"a": None}]),
+        (fields.schema, [{}, True, {"type": "integer"}], [[], "integer", None]),
         (fields.one_of("a", "b"), ["a"], ["c", ["a"], {}]),
         (fields.mapping, [{}], [[], "{}"]),
         (fields.texts(2), ["a", ["a", "b"], []], ["", ["a", ""], ["a", "b", "c"], [1], {}]),
@@ -57,6 +58,26 @@ def test_every_field_of_openai_is_known():
         ({"stream_options": {"include_usage": 1}}, "stream_options.include_usage", "stream_options.include_usage=1"),
         ({"stream_options": []}, "stream_options", "an object was expected"),
         ({"temperature": "x" * 5000}, "temperature", "a number from 0 to 2"),
+        # Fields that change nothing hold what OpenAI's may hold, too.
+        ({"user": 5}, "user", "user=5: a text was expected"),
+        ({"metadata": {"a": 1}}, "metadata", "an object of texts"),
+        ({"store": "yes"}, "store", "true or false"),
+        ({"response_format": []}, "response_format", "an object was expected"),
+        ({"response_format": {}}, "response_format", "text, json_object, json_schema, regex and grammar"),
+        ({"response_format": {"type": ["text"]}}, "response_format", "whose type is one of"),
+        ({"response_format": {"type": "json_schema"}}, "response_format", '"json_schema": ...} was expected'),
+        ({"response_format": {"type": "json_object", "schema": {}}}, "response_format.schema", "Unrecognized"),
+        ({"response_format": {"type": "regex", "regex": 5}}, "response_format.regex", "a text was expected"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"schema": {}, "strict": "yes"}}},
+            "response_format.json_schema.strict",
+            "true or false",
+        ),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"schema": [1]}}},
+            "response_format.json_schema.schema",
+            "a JSON schema was expected",
+        ),
     ],
 )
 def test_wrong_requests(body, param, message):

@@ -48,12 +48,25 @@ def test_a_conversation_with_a_tool():
             "messages[0].tool_calls[0].function.arguments",
         ),
         ([{"role": "tool", "content": "a", "tool_call_id": 3}], "messages[0].tool_call_id"),
+        ([{"role": "tool", "content": "a"}], "messages[0].tool_call_id"),
+        ([{"role": "user", "content": []}], "messages[0].content"),
+        ([{"role": "assistant", "tool_calls": [{**CALL, "id": 5}]}], "messages[0].tool_calls[0].id"),
+        ([{"role": "assistant", "tool_calls": [{**CALL, "type": "web"}]}], "messages[0].tool_calls[0]"),
+        ([{"role": "assistant", "content": "a", "function_call": CALL["function"]}], "messages[0].function_call"),
     ],
 )
 def test_wrong_messages_are_named(messages, param):
     with pytest.raises(BadRequest) as caught:
         check_messages(messages, "messages")
     assert caught.value.param == param
+
+
+def test_an_answer_of_the_official_client_is_a_message():
+    """Its `message.model_dump()` has all keys."""
+    empty = {"refusal": None, "annotations": [], "audio": None, "function_call": None, "tool_calls": None}
+    assert check_messages([{"role": "assistant", "content": "Hi", **empty}], "messages") == [
+        {"role": "assistant", "content": "Hi"}
+    ]
 
 
 def test_a_developer_is_the_system_where_the_template_knows_no_developer():

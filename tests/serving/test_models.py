@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from tfmodels import AutoTokenizer, SentenceEncoder, TFAutoModel, TFAutoModelForCausalLM
 from tfmodels.serving.errors import BadRequest
-from tfmodels.serving.models import EngineOptions, Spec, load
+from tfmodels.serving.models import EngineOptions, LanguageModel, Spec, load
 from tfmodels.training.lora import adapted_layers, add_lora, save_adapter
 
 OPTIONS = EngineOptions(rows=2, capacity=64, jit_compile=False, warm_up=False)
@@ -48,8 +50,6 @@ def test_an_adapter_is_a_model_of_its_own(tmp_path, stories_model):
 
 @pytest.mark.slow
 def test_warming_up_compiles_what_requests_need(stories_model):
-    from tfmodels.serving.models import LanguageModel
-
     options = EngineOptions(rows=2, capacity=64, jit_compile=False)
     served = LanguageModel("stories", stories_model, AutoTokenizer.from_pretrained("stories260K"), options)
     served.warm_up()
@@ -60,6 +60,34 @@ def test_warming_up_compiles_what_requests_need(stories_model):
             served.engine.add([size] * size, max_new_tokens=3, **settings)
     served.engine.run()
     assert stories_model.programs.compilations == before
+
+
+def test_requests_of_all_settings_share_a_few_programs(stories_model):
+    """What a server keeps in memory depends on the kinds of requests, and not on their number or contents."""
+    pytest.importorskip("llguidance")
+    tokenizer = AutoTokenizer.from_pretrained("stories260K")
+    served = LanguageModel("stories", stories_model, tokenizer, dataclasses.replace(OPTIONS, rows=1))
+
+    def serve(turn):
+        schema = {"type": "object", "properties": {f"key{turn}": {"type": "integer"}}, "additionalProperties": False}
+        form = served.grammar({"type": "json_schema", "json_schema": {"schema": schema}})
+        drawn = {"do_sample": True, "temperature": 0.5 + turn / 10, "top_p": 0.9, "top_k": turn, "seed": turn}
+        for settings in (
+            {"do_sample": False},
+            drawn,
+            {"response_format": form, "do_sample": False},
+            {"logprobs": turn, **drawn, "logit_bias": {turn: 1.0}, "presence_penalty": turn / 10},
+            {"stop_strings": ["a"] * turn, "do_sample": False},
+        ):
+            served.engine.add([1, 403 + turn, 407][: 2 + turn % 2], max_new_tokens=2 + turn, **settings)
+        while served.engine.pending:
+            served.engine.step()
+
+    serve(1)
+    kept, compiled = len(served.programs), served.programs.compilations
+    for turn in range(2, 6):
+        serve(turn)
+    assert len(served.programs) == kept <= served.programs.limit and served.programs.compilations == compiled
 
 
 def test_a_sentence_encoder(tmp_path):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import gzip
 import json
+import os
 import socket
 
 import httpx
@@ -122,6 +124,8 @@ def test_choices_and_seeds(client):
     assert len(set(texts(temperature=2, extra_body={"top_k": 1}))) == 1
     assert len(set(texts(temperature=2, extra_body={"min_p": 1.0}))) == 1
     assert len(set(texts(temperature=2, top_p=1e-6))) == 1
+    # Numbers too small for float32 stand for the likeliest token.
+    assert texts(temperature=1e-45) == texts(temperature=2, top_p=1e-45) == texts(temperature=0)
 
 
 def test_several_prompts(client, greedy):
@@ -270,6 +274,24 @@ def test_answers_by_a_schema(client):
     assert caught.value.param == "response_format"
 
 
+def test_the_official_clients_helpers(client):
+    """Its `parse` asks for a class by a strict schema, and its `stream` follows chunks."""
+    pytest.importorskip("llguidance")
+    pydantic = pytest.importorskip("pydantic")
+
+    class Child(pydantic.BaseModel):
+        age: int = pydantic.Field(ge=1, le=9)
+
+    options = {"model": "stories", "messages": [{"role": "user", "content": PROMPT}], "temperature": 0}
+    answer = client.chat.completions.parse(response_format=Child, **options).choices[0].message
+    assert 1 <= answer.parsed.age <= 9 and Child.model_validate_json(answer.content) == answer.parsed
+    whole = client.chat.completions.create(max_tokens=12, **options).choices[0].message.content
+    with client.chat.completions.stream(max_tokens=12, stream_options={"include_usage": True}, **options) as stream:
+        told = [event.delta for event in stream if event.type == "content.delta"]
+        final = stream.get_final_completion()
+    assert "".join(told) == whole == final.choices[0].message.content and final.usage.completion_tokens == 12
+
+
 TOOLS = [{"type": "function", "function": {"name": "meet", "parameters": SCHEMA}}]
 
 
@@ -353,6 +375,9 @@ def test_metrics_count(stories):
     assert value("tfmodels_generated_tokens_total") == before[0] + 5
     assert value("tfmodels_requests_total") == before[1] + 1
     assert value("tfmodels_rows ") == 4 and value("tfmodels_ready") == 1 and value("tfmodels_cache_bytes") > 0
+    assert 0 < value("tfmodels_programs ") <= value("tfmodels_programs_limit ")
+    assert value("tfmodels_programs_compiled ") >= value("tfmodels_programs ")
+    assert value("process_resident_memory_bytes ") > 1e8 or not os.path.exists("/proc/self/statm")
 
 
 # Mistakes ------------------------------------------------------------------------------------------------------------
@@ -390,6 +415,16 @@ CHAT = {"messages": [{"role": "user", "content": "Hi"}]}
             "chat_template_kwargs",
             "tools",
         ),
+        (
+            "/v1/chat/completions",
+            {**CHAT, "chat_template_kwargs": {"documents": 5}},
+            400,
+            "chat_template_kwargs",
+            "refuses the chat_template_kwargs",
+        ),
+        ("/v1/chat/completions", {**CHAT, "user": 5}, 400, "user", "a text was expected"),
+        ("/tokenize", {"prompt": "a", "tools": []}, 400, "tools", "only allowed with messages"),
+        ("/tokenize", {**CHAT, "add_special_tokens": True}, 400, "add_special_tokens", "writes its own"),
         (
             "/v1/chat/completions",
             {
@@ -444,6 +479,28 @@ def test_bodies_that_are_no_requests(stories, content, kind, status):
     for sent in (content, iter([content])):  # with and without a length in front
         response = httpx.post(f"{stories.url}/v1/completions", content=sent, headers={"content-type": kind})
         assert response.status_code == status and response.json()["error"]["type"] == "invalid_request_error"
+
+
+def test_a_packed_body_is_refused(stories):
+    body = gzip.compress(json.dumps({"prompt": "a"}).encode())
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    response = httpx.post(f"{stories.url}/v1/completions", content=body, headers=headers)
+    assert response.status_code == 415 and "content-encoding='gzip'" in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("GET", "/v1/chat/completions", {"POST"}),
+        ("OPTIONS", "/v1/embeddings", {"POST"}),
+        ("DELETE", "/v1/models/stories", {"GET", "HEAD"}),
+        ("PUT", "/health", {"GET", "HEAD"}),
+    ],
+)
+def test_other_methods_are_told_those_that_there_are(stories, method, path, allowed):
+    response = httpx.request(method, stories.url + path)
+    assert response.status_code == 405 and set(response.headers["allow"].split(", ")) == allowed
+    assert response.json()["error"]["code"] == "method_not_allowed"
 
 
 def test_keys_and_other_origins(serve, stories):

@@ -95,6 +95,12 @@ def test_choices_that_cannot_be(tools, choice):
         ([{"type": "web"}], "tools[0]"),
         ([{"type": "function", "function": {"name": "a b"}}], "tools[0].function.name"),
         ([{"type": "function", "function": {"name": "a", "parameters": "x"}}], "tools[0].function.parameters"),
+        ([{"type": "function", "function": {"name": "a", "parameters": []}}], "tools[0].function.parameters"),
+        ([{"type": "function", "function": {"name": "a", "description": 5}}], "tools[0].function.description"),
+        ([{"type": "function", "function": {"name": "a", "strict": "yes"}}], "tools[0].function.strict"),
+        ([{"type": "function", "function": {"name": "a", "parametres": {}}}], "tools[0].function.parametres"),
+        ([{"type": "function", "function": {}}], "tools[0].function.name"),
+        ([{"type": "function", "function": {"name": "a"}, "strict": True}], "tools[0].strict"),
     ],
 )
 def test_wrong_tools(tools, param):

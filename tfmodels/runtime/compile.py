@@ -90,7 +90,7 @@ class ProgramCache:
         program = self._program(full_key, function, jit_compile, variables, arguments if any_shape else None)
         result = program(*arguments)
         if full_key not in self._ready and _count(program):  # none where functions run eagerly
-            self._ready.add(full_key)
+            self._note_ready(full_key)
         if steady and not isinstance(program, _Jitted) and _runs_traces():
             self._traces[full_key] = program.get_concrete_function(*arguments)
         return result
@@ -147,8 +147,21 @@ class ProgramCache:
         except Exception as error:
             warn(f"XLA cannot compile a program, and a plain graph goes on: {type(error).__name__}: {shorten(error)}")
             return
+        self._note_ready(full_key)
+
+    def _note_ready(self, full_key: Hashable) -> None:
+        """Note that a program has run, and drop the plain graph that did its work: each takes megabytes."""
         with self._lock:
             self._ready.add(full_key)
+            plain = (full_key[0], False, *full_key[2:])
+            if plain not in self._ready:
+                self._drop(plain)
+
+    def _drop(self, full_key: Hashable) -> None:
+        self._dropped += _count(program) if (program := self._programs.pop(full_key, None)) is not None else 0
+        self._ready.discard(full_key)
+        self._traces.pop(full_key, None)
+        self._plain_runs.pop(full_key, None)
 
     def knows(self, key: Hashable, *arguments: Any, jit_compile: bool = True) -> bool:
         """Whether a program for arguments of these shapes has been traced."""
@@ -186,11 +199,7 @@ class ProgramCache:
             if full_key not in self._programs:
                 self._programs[full_key] = _make(function, jit_compile, variables, any_shape_of)
                 while len(self._programs) > self.limit:
-                    dropped, program = self._programs.popitem(last=False)
-                    self._dropped += _count(program)
-                    self._ready.discard(dropped)
-                    self._traces.pop(dropped, None)
-                    self._plain_runs.pop(dropped, None)
+                    self._drop(next(iter(self._programs)))
             self._programs.move_to_end(full_key)
             return self._programs[full_key]
 

@@ -218,6 +218,9 @@ async def _read(request: Request, limits: Limits) -> dict[str, Any]:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise APIError(415, f"content-type={quote(kind)}: application/json was expected.", code="unsupported_media")
+    packed = request.headers.get("content-encoding", "identity").strip().lower()
+    if packed != "identity":
+        raise APIError(415, f"content-encoding={quote(packed)}: a plain body was expected.", code="unsupported_media")
     declared = request.headers.get("content-length", "")
     too_large = declared.isdecimal() and int(declared) > limits.body_bytes
 
@@ -335,7 +338,8 @@ async def _unknown_path(request: Request, error: Exception) -> Response:
 
 async def _wrong_method(request: Request, error: Exception) -> Response:
     path = request.url.path[:200]
-    return _error(APIError(405, f"{path} takes no {request.method[:20]}.", code="method_not_allowed"))
+    message, allowed = f"{path} takes no {request.method[:20]}.", getattr(error, "headers", None)  # which it takes
+    return _error(APIError(405, message, code="method_not_allowed", headers=allowed))
 
 
 async def _failed(request: Request, error: Exception) -> Response:

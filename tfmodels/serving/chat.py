@@ -39,7 +39,8 @@ FIELDS = fields.Fields(
     },
 )
 # Arguments of apply_chat_template that are the server's.
-_RESERVED = {"conversation", "messages", "tools", "add_generation_prompt", "chat_template", "tokenize"}
+_RESERVED = {"self", "conversation", "messages", "tools", "add_generation_prompt", "continue_final_message"}
+_RESERVED |= {"chat_template", "tokenize"}
 _RESERVED |= {"tokenizer_kwargs", "return_dict", "return_tensors", "return_assistant_tokens_mask"}
 _RESERVED |= {"padding", "truncation", "max_length", "sanitize_control_tokens"}
 

@@ -23,7 +23,7 @@ FIELDS = fields.Fields(
         "encoding_format": fields.one_of("float", "base64"),
         "dimensions": fields.integer(1),
     },
-    ignored=("user",),
+    ignored={"user": fields.text},
 )
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tfmodels.serving.errors import BadRequest
@@ -18,11 +17,11 @@ class Fields:
 
     Args:
         checks: a check for each field that has an effect.
-        ignored: fields that clients send and that change nothing here.
+        ignored: a check for each field that clients send and that changes nothing here.
         refused: fields that would change the answer and that this server does not have, each with what to do.
 
     Example:
-        >>> fields = Fields({"n": integer(1, 4)}, ignored=("user",))
+        >>> fields = Fields({"n": integer(1, 4)}, ignored={"user": text})
         >>> fields.read({"n": 2, "user": "me"}), fields.read({"n": None})
         ({'n': 2}, {})
         >>> fields.read({"n": 9})
@@ -31,10 +30,13 @@ class Fields:
     """
 
     def __init__(
-        self, checks: Mapping[str, Check], ignored: Iterable[str] = (), refused: Mapping[str, str] | None = None
+        self,
+        checks: Mapping[str, Check],
+        ignored: Mapping[str, Check] | None = None,
+        refused: Mapping[str, str] | None = None,
     ):
         self.checks = dict(checks)
-        self.ignored = frozenset(ignored)
+        self.ignored = dict(ignored or {})
         self.refused = dict(refused or {})
 
     def read(self, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -51,7 +53,10 @@ class Fields:
             elif name in self.refused:
                 if value is not None:
                     raise BadRequest(f"{name} is not supported here: {self.refused[name]}.", name)
-            elif name not in self.ignored:
+            elif name in self.ignored:
+                if value is not None:
+                    self.ignored[name](value, name)
+            else:
                 near = did_you_mean(name, [*self.checks, *self.ignored])
                 raise BadRequest(
                     f"Unrecognized request argument: {quote(name)}{near}", _shown(name), "unknown_parameter"
@@ -85,14 +90,12 @@ def integer(low: int, high: int | None = None) -> Check:
     return check
 
 
-def number(low: float, high: float, *, above: bool = False) -> Check:
-    """A number from `low` to `high`; `above` leaves `low` itself out."""
-    expected = f"a number {'above' if above else 'from'} {low:g} {'and at most' if above else 'to'} {high:g}"
+def number(low: float, high: float) -> Check:
+    """A number from `low` to `high`."""
 
     def check(value: Any, name: str) -> float:
-        fits = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-        if not fits or not low <= value <= high or (above and value == low):
-            raise wrong(name, value, expected)
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not low <= value <= high:
+            raise wrong(name, value, f"a number from {low:g} to {high:g}")
         return float(value)
 
     return check
@@ -112,6 +115,13 @@ def text(value: Any, name: str) -> str:
     return value
 
 
+def notes(value: Any, name: str) -> dict[str, str]:
+    """Texts by name."""
+    if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
+        raise wrong(name, value, "an object of texts")
+    return value
+
+
 def one_of(*choices: str) -> Check:
     """One of several words."""
 
@@ -127,6 +137,13 @@ def mapping(value: Any, name: str) -> dict[str, Any]:
     """An object."""
     if not isinstance(value, dict):
         raise wrong(name, value, "an object")
+    return value
+
+
+def schema(value: Any, name: str) -> dict[str, Any] | bool:
+    """A JSON schema."""
+    if not isinstance(value, (dict, bool)):
+        raise wrong(name, value, "a JSON schema")
     return value
 
 

@@ -12,7 +12,8 @@ from tfmodels.utils.text import quote
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 MOST_MESSAGES = 4096
 _KEYS = {"role", "content", "name", "tool_calls", "tool_call_id", "refusal", "reasoning_content", "reasoning"}
-_IGNORED_KEYS = {"audio", "annotations", "function_call"}
+# Keys of answers that clients send back: the first is forgotten, the others are empty where this server wrote them.
+_IGNORED_KEYS = {"annotations", "audio", "function_call"}
 
 
 def check_messages(value: Any, name: str) -> list[dict[str, Any]]:
@@ -36,8 +37,9 @@ def _message(value: Any, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BadRequest(f"{name}={quote(value)}: an object with role and content was expected.", name)
     for key, part in value.items():
-        if key not in _KEYS and (key not in _IGNORED_KEYS or (key == "audio" and part is not None)):
-            raise BadRequest(f"{name} has an unknown key {quote(key)}.", f"{name}.{key[:100]}")
+        if key not in _KEYS and (key not in _IGNORED_KEYS or (key != "annotations" and part is not None)):
+            hint = "; use tool_calls" if key == "function_call" else ""
+            raise BadRequest(f"{name} has an unknown key {quote(key)}{hint}.", f"{name}.{key[:100]}")
     role = value.get("role")
     if role not in ROLES or not isinstance(role, str):
         words = ", ".join(ROLES)
@@ -55,6 +57,10 @@ def _message(value: Any, name: str) -> dict[str, Any]:
             if not isinstance(value[key], str):
                 raise BadRequest(f"{name}.{key}={quote(value[key])}: a text was expected.", f"{name}.{key}")
             message[key] = value[key]
+    if role == "tool" and "tool_call_id" not in message:
+        raise BadRequest(
+            f"{name}.tool_call_id is missing; the id of the call that it answers was expected.", f"{name}.tool_call_id"
+        )
     if calls is not None:
         if role != "assistant" or not isinstance(calls, list):
             raise BadRequest(
@@ -71,8 +77,8 @@ def _text_of(content: Any, name: str) -> str:
     """A content as one text: it may come in parts."""
     if isinstance(content, str):
         return content
-    if not isinstance(content, list):
-        raise BadRequest(f"{name}={quote(content)}: a text or a list of parts was expected.", name)
+    if not isinstance(content, list) or not content:
+        raise BadRequest(f"{name}={quote(content)}: a text or a list of at least one part was expected.", name)
     found = []
     for index, part in enumerate(content):
         kind = part.get("type") if isinstance(part, dict) else None
@@ -89,8 +95,11 @@ def _text_of(content: Any, name: str) -> str:
 
 def _call(call: Any, name: str) -> dict[str, Any]:
     function = call.get("function") if isinstance(call, dict) else None
-    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+    is_call = isinstance(function, dict) and isinstance(function.get("name"), str)
+    if not is_call or call.get("type") not in (None, "function"):
         raise BadRequest(f"{name}={quote(call)}: a function with name and arguments was expected.", name)
+    if call.get("id") is not None and not isinstance(call["id"], str):
+        raise BadRequest(f"{name}.id={quote(call['id'])}: a text was expected.", f"{name}.id")
     arguments = function.get("arguments", "{}")
     try:
         # Templates write the arguments themselves.
@@ -103,7 +112,7 @@ def _call(call: Any, name: str) -> dict[str, Any]:
             f"{name}.function.arguments",
         )
     made = {"type": "function", "function": {"name": function["name"], "arguments": arguments}}
-    return {"id": call["id"], **made} if isinstance(call.get("id"), str) else made
+    return made if call.get("id") is None else {"id": call["id"], **made}
 
 
 def for_template(messages: Sequence[Mapping[str, Any]], template: str) -> list[dict[str, Any]]:
@@ -144,12 +153,15 @@ def render(
             add_generation_prompt=True,
             return_dict=False,
             **variables,
-        )
+        ),
+        "chat_template_kwargs" if variables else "messages",
     )
 
 
-def _checked(make: Callable[[], list[int]]) -> list[int]:
+def _checked(make: Callable[[], list[int]], of_other_types: str) -> list[int]:
+    """The prompt; `of_other_types` is the field that is to blame where the template meets what it does not expect."""
     try:
         return make()
     except (ValueError, TypeError) as error:
-        raise BadRequest(f"The chat template refuses the messages: {error}", "messages") from error
+        field = of_other_types if isinstance(error, TypeError) else "messages"
+        raise BadRequest(f"The chat template refuses the {field}: {error}", field) from error

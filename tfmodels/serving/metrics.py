@@ -15,9 +15,10 @@ class Metrics:
     """
 
     def __init__(self, worker: Any):
-        from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+        from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)  # memory, files and processor time, where /proc tells
 
         def counter(name: str, text: str, *labels: str) -> Any:
             return Counter(f"tfmodels_{name}", text, labels, registry=self.registry)
@@ -43,8 +44,14 @@ class Metrics:
         def total(name: str) -> float:
             return sum(getattr(model, name) for model in worker.models.values())
 
+        def programs() -> list[Any]:
+            return [model.programs for model in worker.models.values() if model.engine is not None]
+
         gauge("rows", "Rows of the engines.", lambda: total("rows"))
         gauge("cache_bytes", "Memory of the engines' caches.", lambda: total("cache_bytes"))
+        gauge("programs", "Compiled programs in memory.", lambda: sum(map(len, programs())))
+        gauge("programs_limit", "Compiled programs that are kept.", lambda: sum(own.limit for own in programs()))
+        gauge("programs_compiled", "Programs compiled so far.", lambda: sum(own.compilations for own in programs()))
         gauge("ready", "Whether the models are loaded.", lambda: worker.state == "ready")
 
     def request(self, endpoint: str, status: int) -> None:

@@ -83,6 +83,11 @@ class LanguageModel:
         self.cache_bytes = self.engine.stats["cache_bytes"]
 
     @property
+    def programs(self) -> Any:
+        """The model's compiled programs, a `ProgramCache`."""
+        return self.model.programs
+
+    @property
     def tasks(self) -> list[str]:
         """The kinds of requests it answers: conversations only where the tokenizer has a template for them."""
         return [*(["chat"] if self.tokenizer.chat_template is not None else []), "completions", "embeddings"]
@@ -101,10 +106,11 @@ class LanguageModel:
         )
 
     def warm_up(self) -> None:
-        """Compile what most requests need: prompts of all lengths, greedy and drawn tokens."""
+        """Compile what most requests need: prompts of all lengths, greedy and drawn tokens, few rows and all."""
         from tfmodels.generation.row_settings import Kind
 
         self.engine.warm_up((Kind.SAMPLING, Kind.GREEDY), grammars=False)
+        self.model.programs.wait()  # beside answers, compiling would take half of their speed
 
     def score(self, ids: Sequence[int], best: int) -> list[Any]:
         """The log probabilities of a text's own tokens, as `scoring.score` gives them."""

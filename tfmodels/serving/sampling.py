@@ -8,10 +8,41 @@ from typing import Any
 
 from tfmodels.serving import fields
 from tfmodels.serving.errors import BadRequest
+from tfmodels.utils.text import joined
 
 MOST_CHOICES = 128
 MOST_STOPS = 16
 _LARGEST_SEED = 2**31 - 1
+# Scores divided by less are no numbers that a draw can tell apart; the likeliest token is meant.
+_LOWEST_TEMPERATURE = 1e-5
+
+_SCHEMA = fields.inner(
+    fields.Fields(
+        {"name": fields.text, "schema": fields.schema},
+        ignored={"description": fields.text, "strict": fields.flag},  # answers follow every schema strictly
+    )
+)
+_FORMATS = {
+    "text": {},
+    "json_object": {},
+    "json_schema": {"json_schema": _SCHEMA},
+    "regex": {"regex": fields.text},
+    "grammar": {"grammar": fields.text},
+}
+
+
+def check_format(value: Any, name: str) -> dict[str, Any]:
+    """Check `response_format`: a type, and what belongs to it."""
+    kind = fields.mapping(value, name).get("type")
+    if not isinstance(kind, str) or kind not in _FORMATS:
+        raise fields.wrong(name, value, f"an object whose type is one of {joined(_FORMATS)}")
+    own = _FORMATS[kind]
+    found = fields.inner(fields.Fields({"type": fields.text, **own}))(value, name)
+    for key in own:
+        if key not in found:
+            raise fields.wrong(name, value, f'{{"type": "{kind}", "{key}": ...}}')
+    return found
+
 
 CHECKS: dict[str, fields.Check] = {
     "model": fields.text,
@@ -24,27 +55,28 @@ CHECKS: dict[str, fields.Check] = {
     "min_p": fields.number(0, 1),
     "presence_penalty": fields.number(-2, 2),
     "frequency_penalty": fields.number(-2, 2),
-    "repetition_penalty": fields.number(0, 10, above=True),
+    "repetition_penalty": fields.number(0.01, 10),
     "logit_bias": fields.token_numbers(-100, 100),
-    "response_format": fields.mapping,
+    "response_format": check_format,
     "stream": fields.flag,
     "stream_options": fields.inner(
         fields.Fields(
-            {"include_usage": fields.flag, "continuous_usage_stats": fields.flag}, ignored=("include_obfuscation",)
+            {"include_usage": fields.flag, "continuous_usage_stats": fields.flag},
+            ignored={"include_obfuscation": fields.flag},
         ),
     ),
 }
 """Fields of both endpoints."""
 
-IGNORED = (
-    "metadata",
-    "prompt_cache_key",
-    "prompt_cache_retention",
-    "safety_identifier",
-    "service_tier",
-    "store",
-    "user",
-)
+IGNORED: dict[str, fields.Check] = {
+    "metadata": fields.notes,
+    "prompt_cache_key": fields.text,
+    "prompt_cache_retention": fields.text,
+    "safety_identifier": fields.text,
+    "service_tier": fields.text,
+    "store": fields.flag,
+    "user": fields.text,
+}
 """Fields that clients send for their own accounts or for OpenAI's."""
 
 _PASSED = {"presence_penalty": 0.0, "frequency_penalty": 0.0, "repetition_penalty": 1.0}
@@ -92,7 +124,7 @@ def settings_of(request: Mapping[str, Any], config: Any) -> dict[str, Any]:
     given = config.to_dict()
     temperature = request.get("temperature", given.get("temperature", 1.0))
     top_p = request.get("top_p", given.get("top_p", 1.0))
-    settings: dict[str, Any] = {"do_sample": temperature > 0 and top_p > 0}
+    settings: dict[str, Any] = {"do_sample": temperature >= _LOWEST_TEMPERATURE and top_p > 0}
     if settings["do_sample"]:
         top_k = request.get("top_k", given.get("top_k", 0))
         settings |= {"temperature": temperature, "top_p": top_p, "top_k": max(top_k, 0)}

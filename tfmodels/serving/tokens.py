@@ -31,6 +31,10 @@ async def tokenize(service: Service, body: Mapping[str, Any]) -> dict[str, Any]:
     model = service.model(request.get("model"))
     if ("prompt" in request) == ("messages" in request):
         raise BadRequest("Give prompt or messages, one of the two.", "prompt")
+    if "tools" in request and "messages" not in request:
+        raise BadRequest("tools is only allowed with messages.", "tools")
+    if request.get("add_special_tokens") and "messages" in request:
+        raise BadRequest("add_special_tokens is for prompt; the chat template writes its own.", "add_special_tokens")
 
     def ids() -> list[int]:
         if "messages" in request:

@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from tfmodels.serving import fields
 from tfmodels.serving.errors import BadRequest
 from tfmodels.utils.text import quote, some
 
@@ -18,29 +19,31 @@ _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
 _ARGUMENTS = ("arguments", "parameters")
 
 
+def _check_name(value: Any, name: str) -> str:
+    if not isinstance(value, str) or not _NAME.fullmatch(value):
+        raise fields.wrong(name, value, "a name of up to 64 letters, digits, dots, hyphens or underscores")
+    return value
+
+
+_FUNCTION = fields.inner(
+    fields.Fields(
+        {"name": _check_name, "description": fields.text, "parameters": fields.mapping, "return": fields.mapping},
+        ignored={"strict": fields.flag},  # where a call is forced, its arguments follow the schema strictly
+    )
+)
+_TOOL = fields.inner(fields.Fields({"type": fields.text, "function": _FUNCTION}))
+
+
 def check_tools(value: Any, name: str) -> list[dict[str, Any]]:
     """Check `tools`: functions with a name and a JSON schema of their parameters."""
     if not isinstance(value, list) or len(value) > MOST_TOOLS:
         raise BadRequest(f"{name}={quote(value)}: a list of up to {MOST_TOOLS} tools was expected.", name)
     for index, tool in enumerate(value):
         where = f"{name}[{index}]"
-        function = tool.get("function") if isinstance(tool, dict) and tool.get("type") == "function" else None
-        if not isinstance(function, dict):
-            raise BadRequest(
-                f'{where}={quote(tool)}: {{"type": "function", "function": {{"name": ...}}}} was expected.', where
-            )
-        own = function.get("name")
-        if not isinstance(own, str) or not _NAME.fullmatch(own):
-            raise BadRequest(
-                f"{where}.function.name={quote(own)}: up to 64 letters, digits, dots, hyphens or underscores were "
-                "expected.",
-                f"{where}.function.name",
-            )
-        if not isinstance(function.get("parameters") or {}, dict):
-            raise BadRequest(
-                f"{where}.function.parameters={quote(function['parameters'])}: a JSON schema was expected.",
-                f"{where}.function.parameters",
-            )
+        if not isinstance(tool, dict) or tool.get("type") != "function" or tool.get("function") is None:
+            raise fields.wrong(where, tool, '{"type": "function", "function": {"name": ...}}')
+        if "name" not in _TOOL(tool, where)["function"]:
+            raise BadRequest(f"{where}.function.name is missing.", f"{where}.function.name")
     return value
 
 

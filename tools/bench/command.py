@@ -6,6 +6,7 @@
     python -m tools.bench train --peer torch
     python -m tools.bench export --model stories260K
     python -m tools.bench serve --model stories260K --clients 32 --crowd 200
+    python -m tools.bench serve --model stories260K --peer transformers --temperature 0
     python -m tools.bench gpu train,forward --batch 1,2,4 --length 512,2048 --peer eager,sdpa --compile-threads 6
     python -m tools.bench gpu decode --batch 1,4 --length 2048 --peer static-compile
     python -m tools.bench scale --batch 4 --length 512 --devices 2
@@ -189,7 +190,7 @@ def main(arguments: list[str] | None = None) -> None:
         return
     options = parser_of_all().parse_args(arguments)
     if getattr(options, "child", None):
-        children = {**processes.CHILDREN, "serve": serving.measure_engine}
+        children = {**processes.CHILDREN, "serve": serving.work}
         children[options.benchmark](*json.loads(options.child))
         return
     benchmark = BENCHMARKS[options.benchmark]

@@ -2,10 +2,12 @@
 
     python -m tools.bench serve --model ../shared/models/stories15M --rows 16 --clients 32 --crowd 200
     python -m tools.bench serve --url http://127.0.0.1:9000 --name NAME --chat --clients 4
+    python -m tools.bench serve --model ../shared/models/stories15M --peer transformers --temperature 0
 
 The clients are a closed loop: each sends its next request when the last one is answered, and the number of requests is
 fixed, so that a run ends by itself. A crowd is as many clients at once, each with one request. Servers are of this
-machine alone.
+machine alone. A peer (`pip install 'transformers[serving]'`) serves a copy of the checkpoint with a tokenizer.json,
+request by request and with continuous batching; it and this package answer 1, 4 and --clients clients.
 """
 
 from __future__ import annotations
@@ -19,9 +21,10 @@ import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +53,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--max-new-tokens", type=int, default=64, metavar="N", help="of each answer (%(default)s)")
     parser.add_argument("--temperature", type=float, default=1.0, metavar="T", help="0 is greedy (%(default)s)")
+    parser.add_argument("--peer", choices=("transformers",), help="measure its server beside this one")
     parser.add_argument("--child", help=argparse.SUPPRESS)
 
 
 def run(options: argparse.Namespace) -> Iterator[Row]:
-    """Rows: the bare engine, the server under a steady load twice, and a crowd."""
+    """Rows: the bare engine, the server under a steady load twice, and a crowd; or two servers beside each other."""
+    if options.peer is not None:
+        yield from _beside_peer(options)
+        return
     bare = None
     if options.url is None:
         bare = _bare(options)
@@ -84,10 +91,15 @@ def run(options: argparse.Namespace) -> Iterator[Row]:
 
 def _bare(options: argparse.Namespace) -> float:
     """Tokens a second of the engine alone, in a process of its own."""
-    job = json.dumps([options.model, options.rows, options.requests, options.max_new_tokens, options.temperature])
-    command = [sys.executable, "-m", "tools.bench", "serve", "--child", job]
+    job = ["engine", options.model, options.rows, options.requests, options.max_new_tokens, options.temperature]
+    command = [sys.executable, "-m", "tools.bench", "serve", "--child", json.dumps(job)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return float(done.stdout.strip().splitlines()[-1])
+
+
+def work(what: str, *arguments: Any) -> None:
+    """Do what `--child` asks for, in a process of its own."""
+    {"engine": measure_engine, "copy": save_copy}[what](*arguments)
 
 
 def measure_engine(model: str, rows: int, requests: int, new: int, temperature: float) -> None:
@@ -107,18 +119,57 @@ def measure_engine(model: str, rows: int, requests: int, new: int, temperature: 
     print(made / seconds)
 
 
+def _beside_peer(options: argparse.Namespace) -> Iterator[Row]:
+    """Rows: this server and the peer's two ways to serve, each for one client, a few and many."""
+    with tempfile.TemporaryDirectory() as folder:
+        job = json.dumps(["copy", options.model, folder])
+        subprocess.run([sys.executable, "-m", "tools.bench", "serve", "--child", job], check=True)
+        theirs = ["transformers", "serve", folder]
+        sides = {
+            "tfmodels": (_command(options, folder), None),
+            "transformers": (theirs, folder),
+            "transformers, continuous batching": ([*theirs, "--continuous-batching"], folder),
+        }
+        for side, (command, name) in sides.items():
+            own = argparse.Namespace(**{**vars(options), "name": name})
+            with _started(command) as (url, process):
+                # What is compiled on the way; the second load finds it there.
+                asyncio.run(_load(url, own, options.clients, options.clients))
+                for clients in dict.fromkeys((1, 4, options.clients)):
+                    found = asyncio.run(_load(url, own, clients, max(8, 2 * clients)))
+                    yield {**EMPTY, "side": side, "clients": clients, "memory_after_mb": _memory(process), **found}
+
+
+def save_copy(model: str, folder: str) -> None:
+    """Save a checkpoint as the peer reads it, with a tokenizer.json."""
+    from tfmodels import AutoTokenizer, TFAutoModelForCausalLM
+
+    TFAutoModelForCausalLM.from_pretrained(model).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(model).save_pretrained(folder)
+
+
 @contextlib.contextmanager
 def _server(options: argparse.Namespace) -> Iterator[tuple[str, subprocess.Popen | None]]:
     """The address of a server that is ready, and its process where it was started here."""
     if options.url is not None:
         yield options.url.rstrip("/"), None
         return
+    with _started(_command(options, options.model)) as (url, process):
+        yield url, process
+
+
+def _command(options: argparse.Namespace, model: str) -> list[str]:
+    command = [sys.executable, "-m", "tfmodels.cli", "serve", model]
+    return [*command, "--rows", str(options.rows), "--max-waiting", str(options.max_waiting)]
+
+
+@contextlib.contextmanager
+def _started(command: Sequence[str]) -> Iterator[tuple[str, subprocess.Popen]]:
+    """Start a server by a command that takes a port, and yield its address once it is ready."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "tfmodels.cli", "serve", options.model, "--port", str(port)]
-    command += ["--rows", str(options.rows), "--max-waiting", str(options.max_waiting)]
-    with subprocess.Popen(command) as process:
+    with subprocess.Popen([*command, "--port", str(port)]) as process:
         try:
             url = f"http://127.0.0.1:{port}"
             _wait_for(url, process)
