@@ -220,6 +220,11 @@ class Slots:
             with_grammars: compile the programs for limited tokens, too.
         """
         variants = [(kind, limited) for kind in kinds for limited in ([False, True] if with_grammars else [False])]
+        in_background, fewest = starts_as_graph(self.jit_compile, self.lowering), column_counts(self.room)[0]
+        if in_background:  # first, so that another core works on them meanwhile
+            for size in self.sizes[:-1]:
+                for kind, limited in variants:
+                    self._prepare_decode(size, kind, limited)
         for size in sizes:
             logits = self._run_prefill(0, [0], 0, size, self.room)
         self.copy_row(0, 0)
@@ -227,12 +232,8 @@ class Slots:
             settings, text = self._neutral(1, 1, kind, limited)
             self.choose(logits, settings, kind, text)
             self._run_resting(self.whole, kind, limited)
-        in_background, fewest = starts_as_graph(self.jit_compile, self.lowering), column_counts(self.room)[0]
-        for size in self.sizes[:-1]:
-            for kind, limited in variants:
-                if in_background:
-                    self._prepare_decode(size, kind, limited)
-                elif size.columns == fewest:
+            for size in self.sizes[:-1]:
+                if not in_background and size.columns == fewest:
                     self._run_resting(size, kind, limited)
 
     def _run_resting(self, size: Size, kind: Kind, limited: bool) -> None:
