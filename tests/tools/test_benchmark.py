@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 
 import numpy as np
 import pytest
 
 from tfmodels.checkpoints.reader import open_checkpoint
-from tools.bench import before_after, cpu, processes
+from tools.bench import before_after, cpu, processes, serving
 from tools.bench.command import main
 from tools.bench.shapes import llama_shape, write_random
 
@@ -181,6 +182,32 @@ def test_load_measures_memory_and_time(tmp_path):
         assert row["peak_gb"] >= row["weights_gb"]
         assert row["load_s"] > 0
         assert row["read_s"] > 0
+
+
+def test_a_server_and_its_peer_answer_the_same_load(monkeypatch):
+    loads, commands = [], []
+
+    @contextlib.contextmanager
+    def started(command):
+        commands.append(command)
+        yield "http://there", None
+
+    async def load(url, options, clients, requests):
+        loads.append((options.name, clients, requests))
+        return {"tokens_per_s": 1.0}
+
+    monkeypatch.setattr(serving, "_started", started)
+    monkeypatch.setattr(serving, "_load", load)
+    monkeypatch.setattr(serving.subprocess, "run", lambda command, check: None)
+    parser = argparse.ArgumentParser()
+    serving.add_arguments(parser)
+    rows = list(serving.run(parser.parse_args(["--peer", "transformers", "--clients", "8"])))
+    sides = ["tfmodels", "transformers", "transformers, continuous batching"]
+    assert [(row["side"], row["clients"]) for row in rows] == [(side, n) for side in sides for n in (1, 4, 8)]
+    # Each side is warm before its first row; the peer's model is called by its folder.
+    folder = commands[1][2]
+    assert loads == [(name, *size) for name in (None, folder, folder) for size in ((8, 8), (1, 8), (4, 8), (8, 16))]
+    assert commands[0][4] == folder and commands[2] == ["transformers", "serve", folder, "--continuous-batching"]
 
 
 def test_before_and_after_are_compared_row_by_row():
