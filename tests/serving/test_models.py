@@ -62,6 +62,7 @@ def test_warming_up_compiles_what_requests_need(stories_model):
     assert stories_model.programs.compilations == before
 
 
+@pytest.mark.slow
 def test_requests_of_all_settings_share_a_few_programs(stories_model):
     """What a server keeps in memory depends on the kinds of requests, and not on their number or contents."""
     pytest.importorskip("llguidance")

@@ -285,11 +285,13 @@ def test_the_official_clients_helpers(client):
     options = {"model": "stories", "messages": [{"role": "user", "content": PROMPT}], "temperature": 0}
     answer = client.chat.completions.parse(response_format=Child, **options).choices[0].message
     assert 1 <= answer.parsed.age <= 9 and Child.model_validate_json(answer.content) == answer.parsed
-    whole = client.chat.completions.create(max_tokens=12, **options).choices[0].message.content
-    with client.chat.completions.stream(max_tokens=12, stream_options={"include_usage": True}, **options) as stream:
+    options["stop"] = " girl"  # an answer that its length ends is an error to the helper
+    whole = client.chat.completions.create(**options)
+    with client.chat.completions.stream(stream_options={"include_usage": True}, **options) as stream:
         told = [event.delta for event in stream if event.type == "content.delta"]
         final = stream.get_final_completion()
-    assert "".join(told) == whole == final.choices[0].message.content and final.usage.completion_tokens == 12
+    assert "".join(told) == whole.choices[0].message.content == final.choices[0].message.content
+    assert final.choices[0].finish_reason == "stop" and final.usage.completion_tokens == whole.usage.completion_tokens
 
 
 TOOLS = [{"type": "function", "function": {"name": "meet", "parameters": SCHEMA}}]

@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import socket
 import statistics
 import subprocess
@@ -169,6 +170,8 @@ def _started(command: Sequence[str]) -> Iterator[tuple[str, subprocess.Popen]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
+    if shutil.which(command[0]) is None:
+        raise SystemExit(f"{command[0]} is not installed.")
     with subprocess.Popen([*command, "--port", str(port)]) as process:
         try:
             url = f"http://127.0.0.1:{port}"
