@@ -77,26 +77,33 @@ def write_family(root: Path, name: str, like: str, stem: str) -> list[Path]:
     if name in FAMILIES or not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise SystemExit(f"new_family: {name!r} is taken, or is no name such as tiny_llama.")
     family = FAMILIES[like]
-    old, new = (like, family.stem), (name, stem)
     registry, public = root / "tfmodels" / "auto.py", root / "tfmodels" / "__init__.py"
     small, recipes = root / "tests" / "small_models.py", root / "tools" / "make_reference" / "families.py"
     source = root / "tfmodels" / "families" / f"{family.module}.py"
     made, test = source.with_name(f"{name}.py"), root / "tests" / "families" / f"test_{name}.py"
-    made.write_text(renamed(source.read_text(), old, new))
-    line = re.sub(r',\s*gguf="\w+"', "", entry_of(registry, like))
-    for was, becomes in ((rf'"({like}|{family.module})"', f'"{name}"'), (rf'"{family.stem}(?!Tok)', f'"{stem}')):
-        line = re.sub(was, becomes, line)
+
+    def ours(text: str) -> str:
+        """Text of the other family under the new names."""
+        for head, there in family.named.items():
+            if not there.startswith(family.stem):  # as Gemma3ForCausalLM among classes of Gemma3Text
+                text = text.replace(there, stem + head)
+        return renamed(text, (like, family.stem), (name, stem))
+
+    docstring = (
+        f'"""{stem}, begun as a copy of {family.stem}: say here what it is, where it is from, what it covers."""'
+    )
+    made.write_text(re.sub(r'\A""".*?"""', lambda _: docstring, ours(source.read_text()), flags=re.DOTALL))
+    tokenizer = f'"{family.tokenizer}"'
+    parts = [ours(part) for part in entry_of(registry, like).split(tokenizer)]
+    line = re.sub(r',\s*gguf="\w+"', "", tokenizer.join(parts)).replace(f'"{family.module}"', f'"{name}"')
     insert(registry, f'    "{like}": ', line)
     head = f"    from tfmodels.families.{family.module} import"
     names = re.search(rf"^{re.escape(head)} \(\n.*?^    \)\n", public.read_text(), re.MULTILINE | re.DOTALL)
-    insert(public, head, renamed(names[0].replace(f".{family.module} ", f".{name} "), old, new))
+    insert(public, head, ours(names[0].replace(f".{family.module} ", f".{name} ")))
     insert(small, f'    "{like}": ', entry_of(small, like).replace(f'"{like}": ', f'"{name}": ', 1))
-    named = {head: stem + there.removeprefix(family.stem) for head, there in family.named.items()}
-    more = f", named={named}".replace("'", '"') if named else ""
-    recipe = f'    "{name}": Family("{stem}", FEW, tuple(few_decoder_cases({{}})){more}),\n'
-    if "ForCausalLM" not in family.heads:
-        recipe = renamed(entry_of(recipes, like), old, new)
-    insert(recipes, f'    "{like}": ', recipe)
+    # Llama's own cases are of everything that decoders share.
+    few = f'    "{name}": Family("{stem}", FEW, tuple(few_decoder_cases({{}}))),\n'
+    insert(recipes, f'    "{like}": ', few if like == "llama" else ours(entry_of(recipes, like)))
     test.write_text(TEST.format(name=name, stem=stem))
     return [made, registry, public, small, recipes, test]
 
@@ -112,7 +119,8 @@ def main(arguments: list[str] | None = None) -> None:
     for path in paths:
         print(path.relative_to(options.root))
     print(
-        f"now say what makes it its own, then: python -m tools.make_reference tests/reference --arch {options.name}",
+        "now say what makes it its own, run ruff format, then: "
+        f"python -m tools.make_reference tests/reference --arch {options.name}",
         file=sys.stderr,
     )
 
