@@ -46,6 +46,15 @@ class TestConfig:
         assert (written["global_rope_theta"], written["local_rope_theta"]) == (5e4, 2e3)
         assert ModernBertConfig.from_dict(written).to_dict() == old.to_dict()
 
+    def test_no_base_of_windowed_layers_means_that_of_the_others(self):
+        stored = ModernBertConfig(global_rope_theta=500.0).to_dict()
+        for config in (
+            ModernBertConfig(global_rope_theta=500.0, local_rope_theta=None),
+            ModernBertConfig.from_dict({"global_rope_theta": 500.0, "local_rope_theta": None}),
+            ModernBertConfig.from_dict(stored, local_rope_theta=None),
+        ):
+            assert config.rotary_parameters[SLIDING]["rope_theta"] == 500.0
+
     def test_what_replaces_the_number_of_layers_replaces_their_kinds(self):
         stored = ModernBertConfig(num_hidden_layers=4).to_dict()
         assert ModernBertConfig.from_dict(stored, num_hidden_layers=2).layer_types == [FULL, SLIDING]

@@ -31,7 +31,8 @@ class ModernBertConfig(RotaryConfig):
     Fields: sizes, dropout shares and biases as named. `layer_types` is "full_attention" or "sliding_attention" for
     each layer; None makes every `global_attn_every_n_layers`-th layer, from the first on, see all tokens. The others
     see `local_attention // 2` tokens to either side. `rope_parameters` are those of the layers that see all,
-    `local_rope_theta` is the base of the others; the spellings of transformers 4 and 5 are both read and written.
+    `local_rope_theta` is the base of the others, and None the same one; the spellings of transformers 4 and 5 are both
+    read and written.
     `classifier_pooling` "cls" classifies texts by their first token, "mean" by the mean of all. The fields
     `initializer_cutoff_factor`, `deterministic_flash_attn`, `reference_compile`, `repad_logits_with_grad` and
     `sparse_pred_ignore_index` are kept for the file's sake.
@@ -63,7 +64,7 @@ class ModernBertConfig(RotaryConfig):
         pad_token_id: int | None = 50283, eos_token_id: int | list[int] | None = 50282,
         bos_token_id: int | None = 50281, cls_token_id: int | None = 50281, sep_token_id: int | None = 50282,
         global_rope_theta: float | None = None, attention_bias: bool = False, attention_dropout: float = 0.0,
-        global_attn_every_n_layers: int = 3, local_attention: int = 128, local_rope_theta: float = 10000.0,
+        global_attn_every_n_layers: int = 3, local_attention: int = 128, local_rope_theta: float | None = 10000.0,
         embedding_dropout: float = 0.0, mlp_bias: bool = False, mlp_dropout: float = 0.0, decoder_bias: bool = True,
         classifier_pooling: str = "cls", classifier_dropout: float = 0.0, classifier_bias: bool = False,
         classifier_activation: str = "gelu", deterministic_flash_attn: bool = False, sparse_prediction: bool = False,
@@ -105,6 +106,8 @@ class ModernBertConfig(RotaryConfig):
 
     def finish(self) -> None:
         super().finish()
+        if self.local_rope_theta is None:
+            self.local_rope_theta = self.rope_theta
         if self.layer_types is None:
             self.check_positive("num_hidden_layers", "global_attn_every_n_layers")
             self.check_layers()
