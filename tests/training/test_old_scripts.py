@@ -5,10 +5,13 @@ import numpy as np
 import pytest
 import small_models as small
 import tensorflow as tf
+from former_files import as_former_file
 
 import tfmodels
 from tfmodels import (
     AutoTokenizer,
+    BertConfig,
+    BertTokenizerFast,
     DataCollatorForLanguageModeling,
     DataCollatorForMultipleChoice,
     DataCollatorForTokenClassification,
@@ -19,6 +22,8 @@ from tfmodels import (
     TFAutoModelForQuestionAnswering,
     TFAutoModelForSequenceClassification,
     TFAutoModelForTokenClassification,
+    TFBertForSequenceClassification,
+    TFBertModel,
     create_optimizer,
     set_seed,
 )
@@ -30,11 +35,46 @@ NAMES = ["Lily", "Tom", "Ben", "Anna"]
 SENTENCES = [f"{name} {'loves' if n % 2 else 'hates'} the big red ball." for n in range(4) for name in NAMES]
 
 
+def tokenizer_of(checkpoint):
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
 @pytest.fixture(scope="module")
 def tokenizer():
-    tokenizer = AutoTokenizer.from_pretrained("stories260K")
-    tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
+    return tokenizer_of("stories260K")
+
+
+WORDS = "lily tom ben anna lo ha ##ves ##tes ##s the big red ball has kite dog cat a who is it . ?"
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory):
+    """Folders of a small untrained BERT and its tokenizer, by the file of their weights."""
+    vocab = {word: n for n, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS.split(" ")])}
+    tokenizer = BertTokenizerFast(vocab=vocab, do_lower_case=True)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    set_seed(0)
+    model = TFBertModel(BertConfig(vocab_size=len(vocab), **sizes, max_position_embeddings=64))
+    folders = {}
+    for name in ("model.safetensors", "tf_model.h5"):
+        folders[name] = tmp_path_factory.mktemp(name.partition(".")[0])
+        model.save_pretrained(folders[name])
+        tokenizer.save_pretrained(folders[name])
+    as_former_file(folders["tf_model.h5"], "tf_bert_model", "bert.")
+    return folders
+
+
+@pytest.fixture
+def checkpoint(request):
+    """A bundled checkpoint, or a folder of `bert`: what the parameter names."""
+    return request.getfixturevalue("bert").get(request.param, request.param)
+
+
+def starting_from(*checkpoints):
+    return pytest.mark.parametrize("checkpoint", checkpoints, indirect=True)
 
 
 def test_sequence_classification(tokenizer):
@@ -78,7 +118,43 @@ def test_sequence_classification(tokenizer):
 
 
 @pytest.mark.slow
-def test_token_classification(tokenizer):
+@starting_from("tf_model.h5")
+def test_pairs_of_texts(checkpoint):
+    """BERT's own classes: two texts, labels apart from the inputs, a loss and metrics of Keras."""
+    set_seed(0)
+    pairs = [(one, other) for one in ("loves", "hates") for other in ("loves", "hates") for _ in range(4)]
+    mrpc = datasets.Dataset.from_dict(
+        {
+            "sentence1": [f"{name} {one} it ." for name, (one, _) in zip(NAMES * 4, pairs, strict=True)],
+            "sentence2": [f"{name} {other} the ball ." for name, (_, other) in zip(NAMES * 4, pairs, strict=True)],
+            "label": [int(other == "loves") for _, other in pairs],
+        }
+    )
+    tokenizer = BertTokenizerFast.from_pretrained(checkpoint)
+    tokenized = mrpc.map(lambda row: tokenizer(row["sentence1"], row["sentence2"], truncation=True), batched=True)
+    train = tokenized.to_tf_dataset(
+        columns=["attention_mask", "input_ids", "token_type_ids"],
+        label_cols=["labels"],
+        shuffle=True,
+        collate_fn=DataCollatorWithPadding(tokenizer=tokenizer, return_tensors="tf"),
+        batch_size=8,
+    )
+    model = TFBertForSequenceClassification.from_pretrained(checkpoint, num_labels=2)
+    epochs = 15
+    optimizer, schedule = create_optimizer(init_lr=5e-3, num_warmup_steps=0, num_train_steps=len(train) * epochs)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer=optimizer, loss=loss, metrics=["accuracy"])
+    history = model.fit(train, validation_data=train, epochs=epochs, verbose=0).history
+    assert history["val_accuracy"][-1] == 1.0 and float(schedule(len(train) * epochs)) == pytest.approx(0.0, abs=1e-9)
+    inputs = tokenizer("Tom hates it .", "Tom loves the ball .", return_tensors="tf")
+    probabilities = tf.nn.softmax(model(inputs)[0], axis=-1)
+    assert int(tf.argmax(probabilities, axis=-1)[0]) == 1 and inputs["token_type_ids"][0].numpy().sum() == 7
+
+
+@pytest.mark.slow
+@starting_from("stories260K", "model.safetensors")
+def test_token_classification(checkpoint):
+    tokenizer = tokenizer_of(checkpoint)
     set_seed(0)
     words = [text.split(" ") for text in SENTENCES]
     tags = [[int(word in NAMES) for word in sentence] for sentence in words]
@@ -99,7 +175,7 @@ def test_token_classification(tokenizer):
 
     tokenized = wnut.map(tokenize_and_align_labels, batched=True)
     model = TFAutoModelForTokenClassification.from_pretrained(
-        "stories260K", num_labels=2, id2label={0: "O", 1: "B-person"}, label2id={"O": 0, "B-person": 1}
+        checkpoint, num_labels=2, id2label={0: "O", 1: "B-person"}, label2id={"O": 0, "B-person": 1}
     )
     data_collator = DataCollatorForTokenClassification(tokenizer=tokenizer, return_tensors="tf")
     train = tokenized.to_tf_dataset(
@@ -114,7 +190,9 @@ def test_token_classification(tokenizer):
 
 
 @pytest.mark.slow
-def test_question_answering(tokenizer):
+@starting_from("stories260K", "tf_model.h5")
+def test_question_answering(checkpoint):
+    tokenizer = tokenizer_of(checkpoint)
     set_seed(0)
     contexts = [f"{name} has a {thing}." for name in NAMES for thing in ("ball", "kite", "dog", "cat")]
     squad = datasets.Dataset.from_dict(
@@ -145,7 +223,7 @@ def test_question_answering(tokenizer):
         return inputs
 
     tokenized = squad.map(preprocess_function, batched=True, remove_columns=squad.column_names)
-    model = TFAutoModelForQuestionAnswering.from_pretrained("stories260K")
+    model = TFAutoModelForQuestionAnswering.from_pretrained(checkpoint)
     train = model.prepare_tf_dataset(
         tokenized, shuffle=True, batch_size=8, collate_fn=DefaultDataCollator(return_tensors="tf")
     )
@@ -157,7 +235,7 @@ def test_question_answering(tokenizer):
     inputs = tokenizer(question, context, return_tensors="tf")
     outputs = model(**inputs)
     start, end = (int(tf.math.argmax(logits, axis=-1)[0]) for logits in (outputs.start_logits, outputs.end_logits))
-    assert tokenizer.decode(inputs["input_ids"][0, start : end + 1]).strip() == "Tom"
+    assert tokenizer.decode(inputs["input_ids"][0, start : end + 1]).strip().title() == "Tom"
 
 
 @pytest.mark.slow
