@@ -117,7 +117,10 @@ def test_models_from_a_configuration():
     config = LlamaConfig(**SIZES)
     model = TFAutoModelForCausalLM.from_config(config, torch_dtype="bfloat16", trust_remote_code=True)
     assert isinstance(model, TFLlamaForCausalLM) and model.compute_dtype == "bfloat16"
-    assert isinstance(TFLlamaModel.from_config(config), TFLlamaModel)
+    for model_class in (TFLlamaModel, TFLlamaForCausalLM, TFLlamaForSequenceClassification):
+        for make in (model_class.from_config, model_class._from_config):
+            model = make(config, torch_dtype="float16")
+            assert type(model) is model_class and model.compute_dtype == "float16"
     with pytest.raises(TypeError, match="TFAutoModel picks a class and is none itself"):
         TFAutoModel("stories260K")
 

@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tokenizers import AddedToken, normalizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from tfmodels.tokenization import (
     AutoTokenizer,
@@ -20,6 +20,7 @@ from tfmodels.tokenization import (
     LlamaTokenizer,
     MPNetTokenizer,
     PreTrainedTokenizerFast,
+    RobertaTokenizer,
 )
 
 CLASSES = {"llama": LlamaTokenizer, "gpt2": GPT2Tokenizer, "neox": GPTNeoXTokenizer, "mpnet": MPNetTokenizer}
@@ -137,6 +138,80 @@ def test_legacy_of_the_config_does_not_change_a_tokenizer_json(folders, tmp_path
     assert tokenizer.encode("a</s>b", add_special_tokens=False) == [263, 2, 29890]
     tokenizer.legacy = True
     assert tokenizer.encode("a</s>b", add_special_tokens=False) == [263, 2, 289]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Classes whose defaults count beside a tokenizer.json
+
+
+def letters(folder: Path, cls: str, *, space: bool, **config: object) -> Path:
+    """A folder with a tokenizer of single bytes, whose tokenizer.json adds a space in front or not."""
+    tokens = ["<s>", "<pad>", "</s>", "<unk>", "<|endoftext|>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    backend = Tokenizer(models.BPE(vocab={token: number for number, token in enumerate(tokens)}, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=space)
+    backend.decoder = decoders.ByteLevel()
+    if cls == "RobertaTokenizer":
+        backend.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=space)
+    backend.save(str(folder / "tokenizer.json"))
+    end = {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"} if cls != "RobertaTokenizer" else {}
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": cls, **end, **config}))
+    return folder
+
+
+@pytest.mark.parametrize("cls", ["GPT2Tokenizer", "GPTNeoXTokenizer", "Qwen2Tokenizer", "RobertaTokenizer"])
+def test_no_space_in_front_unless_the_config_says_so(cls, tmp_path):
+    for config, expected in (({}, "a"), ({"add_prefix_space": False}, "a"), ({"add_prefix_space": True}, "Ġ")):
+        for space in (False, True):
+            tokenizer = AutoTokenizer.from_pretrained(letters(tmp_path, cls, space=space, **config))
+            assert tokenizer.tokenize("a b")[0] == expected
+            tokenizer.save_pretrained(tmp_path)
+            assert AutoTokenizer.from_pretrained(tmp_path).tokenize("a b")[0] == expected
+    assert AutoTokenizer.from_pretrained(letters(tmp_path, "PreTrainedTokenizerFast", space=True)).tokenize("a") == [
+        "Ġ",
+        "a",
+    ]
+
+
+@pytest.mark.parametrize("option", ["add_bos_token", "add_eos_token"])
+def test_ends_of_texts_where_a_tokenizer_json_has_none(option, tmp_path):
+    """GPT-NeoX and Llama as in 4.57; 5.24 adds no token to them either."""
+    for cls in ("GPT2Tokenizer", "Qwen2Tokenizer", "PreTrainedTokenizerFast", "GPTNeoXTokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(letters(tmp_path, cls, space=False, **{option: True}))
+        ids = tokenizer.encode("a")
+        assert ids.count(4) == (cls == "GPTNeoXTokenizer")
+        given = AutoTokenizer.from_pretrained(tmp_path, **{option: True}).encode("a")  # an argument always counts
+        assert given == ([4, *tokenizer.encode("a", add_special_tokens=False)] if "bos" in option else [given[0], 4])
+
+
+# Options -> offsets of "a b" and of " a".
+ROBERTA_OFFSETS = [
+    ({}, [(0, 0), (0, 1), (2, 2), (2, 3), (0, 0)], [(0, 0), (1, 1), (1, 2), (0, 0)]),
+    (
+        {"add_prefix_space": True},
+        [(0, 0), (0, 0), (0, 1), (2, 2), (2, 3), (0, 0)],
+        [(0, 0), (0, 0), (1, 2), (0, 0)],
+    ),
+    ({"trim_offsets": False}, [(0, 0), (0, 1), (1, 2), (2, 3), (0, 0)], [(0, 0), (0, 1), (1, 2), (0, 0)]),
+    (
+        {"add_prefix_space": True, "trim_offsets": False},
+        [(0, 0), (0, 1), (0, 1), (1, 2), (2, 3), (0, 0)],
+        [(0, 0), (0, 1), (1, 2), (0, 0)],
+    ),
+]
+
+
+@pytest.mark.parametrize(("options", "pair", "spaced"), ROBERTA_OFFSETS)
+def test_offsets_of_roberta_follow_its_options(options, pair, spaced, tmp_path):
+    made = [
+        AutoTokenizer.from_pretrained(letters(tmp_path, "RobertaTokenizer", space=s, **options)) for s in (False, True)
+    ]
+    made.append(RobertaTokenizer(vocab=made[0].get_vocab(), merges=[], **options))
+    made.append(RobertaTokenizer.from_pretrained(letters(tmp_path, "RobertaTokenizer", space=False), **options))
+    for tokenizer in made:
+        tokenizer.update_post_processor()
+        assert tokenizer("a b", return_offsets_mapping=True)["offset_mapping"] == pair
+        assert tokenizer(" a", return_offsets_mapping=True)["offset_mapping"] == spaced
+        assert tokenizer.trim_offsets is options.get("trim_offsets", True)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -54,7 +54,9 @@ class GenerationMixin:
         return {**super().get_config(), "generation_config": self.generation_config.to_dict()}
 
     @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
+    def from_config(cls, config: Any, custom_objects: Any = None, **kwargs: Any) -> Any:
+        if not isinstance(config, Mapping):  # a configuration of a model, as transformers calls it
+            return super().from_config(config, custom_objects, **kwargs)
         config = dict(config)
         settings = config.pop("generation_config", None)
         model = super().from_config(config, custom_objects)

@@ -48,6 +48,7 @@ class LlamaTokenizer(PreTrainedTokenizerFast):
         "unk_token": "<unk>",
     }
     default_add_bos_token = True
+    config_frames = True
     padding_side = "left"
 
 
@@ -61,7 +62,8 @@ class GPT2Tokenizer(PreTrainedTokenizerFast):
         vocab_file: a vocab.json.
         merges_file: a merges.txt.
         tokenizer_file: a tokenizer.json.
-        add_prefix_space: whether text gets a space in front; default False, for a tokenizer.json what it says.
+        add_prefix_space: whether text gets a space in front; default False, also where a folder's tokenizer.json says
+            otherwise; for `tokenizer_file` and `tokenizer_object` what they say.
         trim_offsets: whether offsets leave out the space before a word; default False, for a tokenizer.json what it
             says.
         options: as for `PreTrainedTokenizerFast`.
@@ -72,6 +74,7 @@ class GPT2Tokenizer(PreTrainedTokenizerFast):
     trim_offsets = PipelineOption()
     # How text is cut before merging; None is GPT-2's way.
     pattern: ClassVar[str | None] = None
+    config_defaults: ClassVar[dict[str, Any]] = {"add_prefix_space": False}
     _cleans_bpe = True
     default_special_tokens: ClassVar[dict[str, str | AddedToken]] = {
         "bos_token": "<|endoftext|>",
@@ -101,6 +104,7 @@ class GPTNeoXTokenizer(GPT2Tokenizer):
         **GPT2Tokenizer.default_special_tokens,
         "pad_token": "<|padding|>",
     }
+    config_frames = True
     _nfc = True
 
 
@@ -137,16 +141,21 @@ class RobertaTokenizer(GPT2Tokenizer):
         "mask_token": AddedToken("<mask>", lstrip=True, special=True, normalized=False),
     }
 
+    config_defaults: ClassVar[dict[str, Any]] = {"add_prefix_space": False, "trim_offsets": True}
+
     def update_post_processor(self) -> None:
         """Put the present cls and sep tokens around texts."""
-        self._set_post_processor({})
+        self._frame(self.trim_offsets)
 
     def _set_post_processor(self, config: dict[str, Any]) -> None:
+        self._frame(self.init_kwargs.get("trim_offsets") in (None, True))
+
+    def _frame(self, trim_offsets: bool) -> None:
         self._tokenizer.post_processor = processors.RobertaProcessing(
             (self.sep_token, self.sep_token_id),
             (self.cls_token, self.cls_token_id),
-            trim_offsets=True,
-            add_prefix_space=bool(config.get("add_prefix_space") or False),
+            trim_offsets=trim_offsets,
+            add_prefix_space=self.add_prefix_space,
         )
 
 

@@ -75,6 +75,10 @@ class PreTrainedTokenizerFast(SavedTokenizer):
     # Used where nothing else names them, as far as they are in the vocabulary.
     default_special_tokens: ClassVar[dict[str, str | AddedToken]] = {}
     default_add_bos_token: ClassVar[bool] = False
+    # Options that a tokenizer_config.json also says beside a tokenizer.json, and their values where it is silent.
+    config_defaults: ClassVar[dict[str, Any]] = {}
+    # Whether it counts that a tokenizer_config.json asks for bos and eos tokens beside a tokenizer.json without any.
+    config_frames: ClassVar[bool] = False
 
     is_fast = True
 
@@ -131,6 +135,7 @@ class PreTrainedTokenizerFast(SavedTokenizer):
         files = {key: folder / file for key, file in cls.vocab_files_names.items()}
         if (folder / tokenizer_files.TOKENIZER_FILE).is_file():
             files = {"tokenizer_file": folder / tokenizer_files.TOKENIZER_FILE}
+            config = {**cls.config_defaults, **config}
         elif missing := [path.name for path in files.values() if not path.is_file()]:
             wanted = f"{tokenizer_files.TOKENIZER_FILE}, or {' and '.join(missing)}"
             raise FileNotFoundError(f"No tokenizer for {cls.__name__} in {folder}: it needs {wanted}.")
@@ -219,7 +224,8 @@ class PreTrainedTokenizerFast(SavedTokenizer):
         wanted = {name: config[name] for name in self.pipeline_options if config.get(name) is not None}
         now = pipeline.options_of(backend)
         if complete:
-            wanted = {name: value for name, value in wanted.items() if name in _CONFIG_COUNTS and name in now}
+            counting = {*_CONFIG_COUNTS, *self.config_defaults} & now.keys()
+            wanted = {name: value for name, value in wanted.items() if name in counting}
         wanted |= {name: options[name] for name in self.pipeline_options if options.get(name) is not None}
         changes = {name: value for name, value in wanted.items() if name not in now or now[name] != value}
         if changes:
@@ -249,7 +255,9 @@ class PreTrainedTokenizerFast(SavedTokenizer):
         self.chat_template = checked_templates(given.get("chat_template"))
 
         if not complete or backend.post_processor is None:
-            self._set_post_processor(config)
+            frames = not complete or self.config_frames
+            ignored = () if frames else ("add_bos_token", "add_eos_token")
+            self._set_post_processor({name: value for name, value in config.items() if name not in ignored})
         wishes = {name: options[name] for name in ("add_bos_token", "add_eos_token") if options.get(name) is not None}
         for name, wish in wishes.items():
             setattr(self, name, wish)

@@ -69,6 +69,8 @@ def _parts_of_options(state: dict[str, Any]) -> dict[str, tuple[list[dict[str, A
     byte_level = [part for name in state for part in _walk(state[name]) if part["type"] == "ByteLevel"]
     bert = [part for part in _walk(state["normalizer"]) if part["type"] == "BertNormalizer"]
     cutting = any(part["type"] == "ByteLevel" for part in _walk(state["pre_tokenizer"]))
+    framing = [part for part in _walk(state["post_processor"]) if part["type"] == "RobertaProcessing"]
+    byte_level += framing if cutting else []
     return {
         "do_lower_case": (bert, "lowercase"),
         "strip_accents": (bert, "strip_accents"),
