@@ -401,6 +401,7 @@ CHAT = {"messages": [{"role": "user", "content": "Hi"}]}
         ("/v1/completions", {"prompt": "a", "logit_bias": {"100000": 1}}, 400, "logit_bias", ""),
         ("/v1/completions", {"prompt": "a", "best_of": 3}, 400, "best_of", "equals n"),
         ("/v1/completions", {"prompt": "a", "n": 13}, 400, "n", "up to 12"),
+        ("/v1/completions", {"prompt": ["a"] * 13}, 400, "prompt", "up to 12"),
         ("/v1/completions", {"prompt": "a", "stream_options": {}}, 400, "stream_options", "when stream is true"),
         ("/v1/completions", {"prompt": "a", "model": "gpt-5"}, 404, "model", "'gpt-5' is not served here"),
         ("/v1/completions", {"prompt": "a", "model": 3}, 400, "model", "a text"),

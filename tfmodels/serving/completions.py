@@ -12,6 +12,7 @@ from tfmodels.serving.errors import BadRequest
 from tfmodels.serving.inputs import Input, check_inputs
 from tfmodels.serving.opening import Opening
 from tfmodels.serving.service import Service
+from tfmodels.serving.worker import Reservation
 
 DEFAULT_TOKENS = 16
 MOST_LOGPROBS = 5
@@ -47,6 +48,9 @@ class Completions(Opening):
         if request.get("max_tokens") == 0 and not self.echo:
             raise BadRequest("max_tokens=0: an integer of at least 1 was expected, or 0 with echo.", "max_tokens")
 
+    def _room(self) -> Reservation:
+        return self.service.worker.reserve(self.count, "n" if self.each > 1 else "prompt")
+
     async def _run(self) -> Run:
         model, request = self.model, self.request
         ids = [await self.service.in_background(one.ids, model) for one in self.inputs]
@@ -81,7 +85,7 @@ class Completions(Opening):
 
     async def whole(self) -> dict[str, Any]:
         """The answer at once."""
-        with self.service.worker.reserve(self.count):
+        with self._room():
             run = await self._run()
             texts: list[list[str]] = [[] for _ in range(self.count)]
             tokens: list[list[Any]] = [[] for _ in range(self.count)]
@@ -104,7 +108,7 @@ class Completions(Opening):
         options = self.request.get("stream_options", {})
         head = self.head("text_completion")
         offsets = [0] * self.count
-        with self.service.worker.reserve(self.count):
+        with self._room():
             run = await self._run()
             async for delta in self._deltas(run):
                 index, content = delta.index, None

@@ -156,15 +156,19 @@ class Worker:
         if self.state != "ready":
             raise Unavailable("The model failed." if self.state == "failed" else "The server ends.", self.state)
 
-    def reserve(self, count: int) -> Reservation:
+    def reserve(self, count: int, field: str = "n") -> Reservation:
         """Take room for `count` requests, to be used as a context manager.
+
+        Args:
+            count: of requests.
+            field: of the client's request that asks for so many.
 
         Raises:
             APIError: too many requests are there already, or the models are not loaded.
         """
         self.check_ready()
         if count > self.most:
-            raise BadRequest(f"{count} answers are asked for at once; this server takes up to {self.most}.", "n")
+            raise BadRequest(f"{count} answers are asked for at once; this server takes up to {self.most}.", field)
         if self.in_flight + count > self.most:
             raise Overloaded(f"{self.in_flight} requests are worked on or wait, as many as may; try again later.")
         return Reservation(self, count)
