@@ -206,7 +206,7 @@ def test_a_server_and_its_peer_answer_the_same_load(monkeypatch):
     assert [(row["side"], row["clients"]) for row in rows] == [(side, n) for side in sides for n in (1, 4, 8)]
     # Each side is warm before its first row; the peer's model is called by its folder.
     folder = commands[1][2]
-    assert loads == [(name, *size) for name in (None, folder, folder) for size in ((8, 8), (1, 8), (4, 8), (8, 16))]
+    assert loads == [(name, *size) for name in (None, folder, folder) for size in ((2, 4), (1, 8), (4, 8), (8, 16))]
     assert commands[0][4] == folder and commands[2] == ["transformers", "serve", folder, "--continuous-batching"]
 
 

@@ -134,8 +134,7 @@ def _beside_peer(options: argparse.Namespace) -> Iterator[Row]:
         for side, (command, name) in sides.items():
             own = argparse.Namespace(**{**vars(options), "name": name})
             with _started(command) as (url, process):
-                # What is compiled on the way; the second load finds it there.
-                asyncio.run(_load(url, own, options.clients, options.clients))
+                asyncio.run(_load(url, own, 2, 4))  # what is made on the way
                 for clients in dict.fromkeys((1, 4, options.clients)):
                     found = asyncio.run(_load(url, own, clients, max(8, 2 * clients)))
                     yield {**EMPTY, "side": side, "clients": clients, "memory_after_mb": _memory(process), **found}
