@@ -609,6 +609,26 @@ class TestSafetensorsOfOtherClasses:
         for got, want in zip(loaded.weights, model.weights, strict=True):
             np.testing.assert_array_equal(got, want)
 
+    @pytest.mark.parametrize("prefix", ["", "tf_bert_for_masked_lm/"])
+    def test_shards_of_tensorflow(self, prefix, tmp_path):
+        """TFBertForMaskedLM of transformers 4.57 puts its own name before those in the index, not in the shards."""
+        model = make("bert", "ForMaskedLM")
+        model.save_pretrained(tmp_path)
+        (tmp_path / "model.safetensors").unlink()
+        stored, index = _tf_names(model, ":0"), {}
+        for number, part in enumerate((list(stored)[::2], list(stored)[1::2]), 1):
+            file = f"model-0000{number}-of-00002.safetensors"
+            save_file({key: stored[key] for key in part}, tmp_path / file, metadata={"format": "tf"})
+            index |= {prefix + key: file for key in part}
+        (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+        loaded = type(model).from_pretrained(tmp_path)
+        for got, want in zip(loaded.weights, model.weights, strict=True):
+            np.testing.assert_array_equal(got, want)
+        index["tf_bert_for_masked_lm/bert/more/kernel:0"] = file
+        (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+        with pytest.raises(CheckpointError, match=r"bert\.more\.weight' is in .* but it is in none"):
+            type(model).from_pretrained(tmp_path)
+
     @pytest.mark.parametrize("name", ["llama", "gpt_neo"])
     @pytest.mark.parametrize(
         ("metadata", "sharded", "separator"),

@@ -54,6 +54,29 @@ def test_tf_saved_model(tmp_path):
     np.testing.assert_allclose(again.serve(given), model(inputs), atol=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mpnet", "llama"])
+def test_tensorflows_own_converter(name):
+    """It asks a functional model's inputs for their shapes, and gives them as a list."""
+    import tensorflow as tf
+
+    interpreters = pytest.importorskip("ai_edge_litert.interpreter")
+    model = small_models.make(name, HEADS[name])
+    inputs = [keras.Input((5,), dtype="int32", name=key) for key in ("input_ids", "attention_mask")]
+    content = tf.lite.TFLiteConverter.from_keras_model(keras.Model(inputs, model(inputs)["logits"])).convert()
+    interpreter = interpreters.Interpreter(model_content=content)
+    given = small_models.inputs_of(name, HEADS[name])
+    for tensor in interpreter.get_input_details():
+        interpreter.resize_tensor_input(tensor["index"], (2, 5))
+    interpreter.allocate_tensors()
+    for tensor in interpreter.get_input_details():
+        key = next(key for key in given if key in tensor["name"])
+        interpreter.set_tensor(tensor["index"], given[key].astype("int32"))
+    interpreter.invoke()
+    scores = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    np.testing.assert_allclose(scores, model(given)["logits"], atol=1e-5)
+
+
 def test_formats_by_keras_names(tmp_path):
     model = small_models.make("mpnet", "ForTokenClassification")
     report = model.export(tmp_path / "model", format="tf_saved_model")

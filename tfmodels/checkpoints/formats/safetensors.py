@@ -93,7 +93,12 @@ class SafetensorsFile(TensorFile):
         return array.T if transposed else array
 
     def name_in_index(self, name: str) -> str:
-        return _torch_name(name, self._written_by)[0]
+        here = _torch_name(name, self._written_by)[0]
+        if self._written_by == "tf" and here not in self.tensors:
+            return hdf5.torch_name(
+                name
+            )  # the index of a TensorFlow class, not its shards, has the model's name in front
+        return here
 
     def _add(self, stored: str, info: TensorInfo, start: int) -> None:
         name, is_kernel = _torch_name(stored, self._written_by)
