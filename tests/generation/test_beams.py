@@ -47,6 +47,17 @@ def test_enough_beams_find_the_best_of_all_sequences(model):
     np.testing.assert_allclose(output.sequences_scores, scores[best], rtol=1e-5)
 
 
+def test_the_returned_cache_holds_the_keys_of_each_beam(model):
+    """Beams read each other's keys while they run; without ends all of them are returned, in their order."""
+    output = model.generate(
+        PROMPT, num_beams=3, num_return_sequences=3, max_new_tokens=7, return_dict_in_generate=True, **GRAPH
+    )
+    want = model(np.asarray(output.sequences)[:, :-1], use_cache=True).past_key_values
+    for layer, wanted in zip(output.past_key_values, want, strict=True):
+        np.testing.assert_allclose(layer[0], wanted[0], atol=1e-5)
+        np.testing.assert_allclose(layer[1], wanted[1], atol=1e-5)
+
+
 @pytest.mark.slow
 def test_beams_and_sampling_repeat_and_do_not_depend_on_other_prompts(model):
     options = {"num_beams": 3, "do_sample": True, "max_new_tokens": 6, "num_return_sequences": 2, **GRAPH}

@@ -44,6 +44,31 @@ def test_equals_the_definition(key_value_heads, past):
         np.testing.assert_allclose(array, reference.transpose(0, 2, 1, 3)[seen], atol=2e-6)
 
 
+@pytest.mark.parametrize("target", [None, "cpu"])
+@pytest.mark.parametrize("key_value_heads", [2, 4])
+def test_rows_that_share_keys_see_those_of_the_holders(key_value_heads, target):
+    rng = np.random.default_rng(key_value_heads)
+    prompts, sharing, keys = 2, 3, 5
+    query = rng.normal(size=(prompts * sharing, 4, 1, 8)).astype("float32")
+    key, value = rng.normal(size=(2, prompts * sharing, key_value_heads, keys, 8)).astype("float32")
+    bias = rng.normal(size=(1, 4, 1, keys)).astype("float32")
+    holder = rng.integers(0, sharing, (prompts * sharing, keys))
+    mask = make_mask(rng.integers(0, 3, (prompts * sharing, keys)), causal=False, query_length=1, key_length=keys)
+    places = np.arange(prompts * sharing)[:, None] // sharing * sharing + holder
+    own_key, own_value = (x[places, :, np.arange(keys)].transpose(0, 2, 1, 3) for x in (key, value))
+    want, want_weights = plain(query, own_key, own_value, np.asarray(mask.allowed), 0.3, bias)
+    mask.holders = holder[:, None] == np.arange(sharing)[:, None]
+    run = tf.function(
+        lambda: attend(
+            query, key, value, mask=mask, scale=0.3, bias=bias, return_weights=True, lowering=Lowering(target)
+        ),
+        jit_compile=target is not None,
+    )
+    got, weights = run()
+    np.testing.assert_allclose(got, want, atol=2e-6)
+    np.testing.assert_allclose(weights, want_weights, atol=2e-6)
+
+
 def test_rows_that_see_nothing_stay_finite():
     x = np.ones((1, 1, 2, 4), "float32")
     mask = make_mask(np.zeros((1, 2)), causal=True, query_length=2, key_length=2)

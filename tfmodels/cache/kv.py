@@ -184,6 +184,24 @@ def gather_rows(cache: StaticCache, rows: Any, batch: int | None = None) -> Stat
     return cache._replace(layers=tuple((gathered(key), gathered(value)) for key, value in cache.layers))
 
 
+def gather_held(cache: StaticCache, holders: Any) -> StaticCache:
+    """A cache with merged rows, each of which has the keys and values that other rows held for it.
+
+    Args:
+        cache: of layers that all keep the capacity.
+        holders: bool (batch, sharing, capacity), see `tfmodels.kernels.masks.AttentionMask`.
+    """
+    batch, sharing, room = holders.shape
+    index = ops.reshape(ops.argmax(ops.cast(holders, "int32"), axis=1), (-1, sharing, 1, room, 1))
+
+    def gathered(x: Any) -> Any:
+        x = _split_rows(x, batch)
+        apart = ops.reshape(x, (-1, sharing, *x.shape[1:]))
+        return _merge_rows(ops.reshape(ops.take_along_axis(apart, index, axis=1), x.shape))
+
+    return cache._replace(layers=tuple((gathered(key), gathered(value)) for key, value in cache.layers))
+
+
 def repeat_rows(cache: StaticCache, batch: int, times: int) -> StaticCache:
     """A cache with merged rows, of which each comes so many times, one after the other."""
 

@@ -229,6 +229,8 @@ class GenerationMixin:
                 state = run.in_steps(prompt, stopping, streamer)
         else:
             state = run.whole(prompt)
+        if config.return_dict_in_generate:
+            state = decoder.with_own_keys(state)
         return result_of(self, state, prompts, config, rows_per_sequence=2 if guided else 1)
 
     def generate_batch(

@@ -16,7 +16,7 @@ from keras import ops
 
 from tfmodels.cache import kv
 from tfmodels.generation import logits_processors as proc
-from tfmodels.generation.strategies import SamplingInputs, Strategy, Tokens
+from tfmodels.generation.strategies import BeamSearch, SamplingInputs, Strategy, Tokens
 from tfmodels.kernels import decoding
 from tfmodels.kernels.masks import positions_from_mask
 from tfmodels.layers.columns import take_columns
@@ -43,6 +43,10 @@ class Prompt(NamedTuple):
     start: Any
     finished: Any
     past: Any = None
+
+
+# More of them would read too many of each other's keys.
+_FEW_BEAMS = 8
 
 
 class State(NamedTuple):
@@ -113,6 +117,10 @@ class Decoder:
         self.windows = None if whole_cache else model.backbone.cache_windows
         self.prefill_chunk = prefill_chunk
         self.lowering = lowering
+        # Beams change rows at every token. A few of them read each other's keys in less time than a copy of the whole
+        # cache takes, except where a kernel expects every row's own; sums of parts are exact enough in float32 alone.
+        is_few = isinstance(strategy, BeamSearch) and strategy.rows <= _FEW_BEAMS
+        self.reads_holders = is_few and use_cache and lowering.target != "triton" and model.compute_dtype == "float32"
         kept = (use_cache, keep_scores, keep_logits, self.windows)
         self.key = (strategy, proc.split(processors)[0], *kept, prefill_chunk)
 
@@ -171,6 +179,7 @@ class Decoder:
                 ids=ops.maximum(take_columns(state.ids, last, 1), 0),
                 mask=state.attended,
                 positions=ops.expand_dims(state.position + state.step - 1, 1),
+                holders=self._holders(state),
             )
             cache = kv.split_rows(state.cache, state.ids.shape[0])
             hidden, cache = self.model.backbone.step(tokens, cache, lowering=self.lowering)
@@ -185,6 +194,17 @@ class Decoder:
             tokens = tokens._replace(ids=None, embeds=ops.where(in_prompt, ops.cast(state.embeds, own.dtype), own))
         hidden, _ = self.model.backbone.step(tokens, lowering=self.lowering)
         return state, self._next_logits(ops.take(hidden, ops.reshape(end - 1, (1,)), axis=1))
+
+    def _holders(self, state: State) -> Any:
+        if not self.reads_holders:
+            return None
+        return self.strategy.holders(state.carry, state.prompt_end, state.ids.shape[1])
+
+    def with_own_keys(self, state: State) -> State:
+        """The state after the last step with a cache in which each row has its own keys and values."""
+        if not self.reads_holders:
+            return state
+        return state._replace(cache=kv.gather_held(state.cache, self._holders(state)))
 
     def _next_logits(self, hidden: Any) -> Any:
         """Scores of the next token, float32 (batch, vocab_size), from hidden states (batch, 1, hidden_size)."""
@@ -213,7 +233,8 @@ class Decoder:
         ids, cache = state.ids, state.cache
         if chosen.parents is not None:
             ids = ops.take(ids, chosen.parents, axis=0)
-            cache = None if cache is None else kv.gather_rows(cache, chosen.parents)
+            if cache is not None and not self.reads_holders:
+                cache = kv.gather_rows(cache, chosen.parents)
         return state._replace(
             ids=ops.slice_update(ids, (0, end), ops.expand_dims(chosen.tokens, 1)),
             cache=cache,

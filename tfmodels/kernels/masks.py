@@ -33,6 +33,8 @@ class AttentionMask:
         pairs: bool (batch or 1, heads or 1, query_length, key_length), a mask the user made whole.
         bias: float, as `pairs`, added to the scores where they are not masked.
         offset: key position of the first query: an int or int32 scalar, or int32 (batch,), one for each row.
+        holders: for single queries of rows that share keys: bool (batch, sharing, key_length), whether the key and the
+            value at a place are those of the n-th of the `sharing` neighbouring rows; None where each row has its own.
         fills: a query that sees nothing but padding attends equally to the padding within its window and to the tokens
             before its window, as GPT-Neo's additive masks have it. Otherwise it attends equally to all keys.
     """
@@ -47,6 +49,7 @@ class AttentionMask:
     pairs: Any = None
     bias: Any = None
     offset: Any = 0
+    holders: Any = None
     fills: bool = False
 
     @functools.cached_property
@@ -173,7 +176,8 @@ class AttentionMask:
         if self.allowed is not None:
             pairs = ops.logical_and(pairs, ops.take(self.allowed, index, axis=3))
         bias = None if self.bias is None else ops.take(self.bias, index, axis=3)
-        return AttentionMask(self.query_length, positions.shape[0], pairs=pairs, bias=bias)
+        holders = None if self.holders is None else ops.take(self.holders, index, axis=2)
+        return AttentionMask(self.query_length, positions.shape[0], pairs=pairs, bias=bias, holders=holders)
 
 
 def _sums_before(x: Any, axis: int = 1) -> Any:

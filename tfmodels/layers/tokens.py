@@ -16,6 +16,7 @@ class TokenInputs(NamedTuple):
         mask: as `attention_mask` of `tfmodels.kernels.masks.make_mask`; cached positions count as keys.
         positions: int (batch or 1, length); None counts on from the cache.
         types: int (batch, length), `token_type_ids` of the families that have them, or None.
+        holders: as of `tfmodels.kernels.masks.AttentionMask`: rows of the cache that hold keys of other rows, or None.
     """
 
     ids: Any = None
@@ -23,6 +24,7 @@ class TokenInputs(NamedTuple):
     mask: Any = None
     positions: Any = None
     types: Any = None
+    holders: Any = None
 
     @property
     def length(self) -> Any:

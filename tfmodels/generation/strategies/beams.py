@@ -81,6 +81,27 @@ class BeamSearch:
             open=ops.ones((batch,), "bool"),
         )
 
+    def holders(self, carry: Beams, prompt_end: Any, capacity: int) -> Any:
+        """The running rows whose caches hold the tokens of each row: the row that a token stood in when it was run.
+
+        Args:
+            carry: the state.
+            prompt_end: int32 scalar, column of the first new token.
+            capacity: number of columns.
+
+        Returns:
+            bool (batch * beams, beams, capacity), as `tfmodels.kernels.masks.AttentionMask` has it. The last token and
+            the prompt are each row's own.
+        """
+        batch, beams, _ = carry.origins.shape
+        own = ops.reshape(ops.arange(beams, dtype="int32"), (1, beams, 1))
+        # A token was run in the row that the token after it was chosen in.
+        following = ops.pad(carry.origins[:, :, 1:], ((0, 0), (0, 0), (0, 1)), constant_values=-1)
+        held = ops.where(following < 0, own, ops.mod(following, beams))
+        held = ops.slice_update(ops.broadcast_to(own, (batch, beams, capacity)), (0, 0, prompt_end), held)
+        held = ops.reshape(held, (batch * beams, 1, capacity))
+        return ops.equal(held, ops.reshape(own, (1, beams, 1)))
+
     def scores(self, logits: Any) -> Any:
         return ops.log_softmax(logits, axis=-1)
 

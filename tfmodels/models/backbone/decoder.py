@@ -107,6 +107,7 @@ class DecoderBackbone(Backbone):
             offset=filled,
             packed_positions=as_rows(tokens.positions) if packed else None,
         )
+        mask.holders = tokens.holders
         if tokens.positions is None:
             positions, end = self.counted_positions(mask), filled + length
         else:
