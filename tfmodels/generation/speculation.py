@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from typing import Any, NamedTuple
 
-from keras import ops
+from keras import backend, ops
 
 from tfmodels.cache import kv
 from tfmodels.generation import logits_processors as proc
@@ -28,6 +29,10 @@ _NONE = -2
 # drafts gain at most twelve tokens in all; wrong drafts may lose that much.
 _PARTS = 20
 _MOST = 12 * _PARTS
+# Bytes of float32 weights beyond any core's cache: a CPU takes its time to read them, for one token or for a few.
+_MANY_BYTES = 16 << 20
+# To look in vain takes about a fifth of a token's time where a token takes little: then it is done less often.
+_LOOK = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,10 +160,25 @@ class SpeculativeDecoder(Decoder):
 
     @property
     def _price(self) -> int:
-        """The cost of a check, in parts of a token: on a GPU little over one token, elsewhere more with each draft."""
+        """The cost of a check, in parts of a token.
+
+        On a GPU it is little over one token's. A CPU that reads many weights takes a quarter of a token's time longer
+        for each draft; where there are few weights, products of several rows start so slowly that each row costs most
+        of a token.
+        """
         if self.lowering.target in ("gpu", "triton"):
             return _PARTS * 6 // 5
+        if self._reads_much:
+            return _PARTS + _PARTS * self.speculation.tokens // 4
         return _PARTS * 2 * (self.speculation.tokens + 1) // 3
+
+    @functools.cached_property
+    def _reads_much(self) -> bool:
+        """Whether reading weights takes most of a token's time; only known of float32."""
+        weights = self.model.weights
+        if any(backend.standardize_dtype(weight.dtype) != "float32" for weight in weights):
+            return False
+        return 4 * sum(math.prod(weight.shape) for weight in weights) >= _MANY_BYTES
 
     def _with_drafts(self, state: State) -> State:
         """The state with the drafts for its next tokens, where the text gives them."""
@@ -166,7 +186,10 @@ class SpeculativeDecoder(Decoder):
             return state
         end, kind = state.prompt_end + state.step, self.speculation
         drafts = looked_up(state.ids, state.start, end, kind.tokens, kind.ngram)
-        return state._replace(carry=state.carry._replace(drafts=drafts))
+        balance = state.carry.balance
+        if not self._reads_much and self.lowering.target not in ("gpu", "triton"):
+            balance = ops.where(drafts[0] < 0, balance - _LOOK, balance)
+        return state._replace(carry=state.carry._replace(drafts=drafts, balance=balance))
 
     def _checked(self, state: State, drafts: Any, inputs: SamplingInputs) -> State:
         """Check drafts int32 (tokens,), and write down those that count and the token after."""
