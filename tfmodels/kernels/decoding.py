@@ -243,7 +243,10 @@ def scores(query: Any, key: Any, target: str | None = None) -> Any:
     if target in ("gpu", "triton"):
         return _with_more_rows(query, ops.transpose(key, (0, 2, 1)))
     # Keys on the left are read as they lie; on the right XLA's CPU compiler transposes all of them first.
-    return ops.transpose(ops.matmul(key, ops.transpose(query, (0, 2, 1))), (0, 2, 1))
+    product = ops.matmul(key, ops.transpose(query, (0, 2, 1)))
+    if target == "cpu" and query.shape[1] > 1:
+        (product,) = barrier(product)  # without it XLA would turn the product around again
+    return ops.transpose(product, (0, 2, 1))
 
 
 def weighted(weights: Any, value: Any, target: str | None = None) -> Any:
