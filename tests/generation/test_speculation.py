@@ -34,26 +34,28 @@ def ids_of(model, *args, **options):
     return np.asarray(model.generate(*args, **{**GRAPH, **options}))
 
 
-SETTINGS = [
-    {"max_new_tokens": 16},
-    {"max_new_tokens": 16, "do_sample": True, "seed": 4, "temperature": 0.7, "repetition_penalty": 1.1},
-]
+SETTINGS = {
+    "greedy": {"max_new_tokens": 16},
+    "sampled": {"max_new_tokens": 16, "do_sample": True, "seed": 4, "temperature": 0.7, "repetition_penalty": 1.1},
+}
+SCHEDULES = {"greedy": "constant", "sampled": "heuristic"}
 
 
-@pytest.mark.parametrize("settings", SETTINGS, ids=["greedy", "sampled"])
+@pytest.mark.parametrize("kind", SETTINGS)
 class TestSameTokens:
-    def test_prompt_lookup(self, model, settings):
+    def test_prompt_lookup(self, model, kind):
+        settings = SETTINGS[kind]
         want = ids_of(model, PROMPT, **settings)
         got = ids_of(model, PROMPT, prompt_lookup_num_tokens=4, **settings)
         np.testing.assert_array_equal(got, want)
 
     @pytest.mark.quick(1)
-    @pytest.mark.parametrize("schedule", ["constant", "heuristic"])
-    def test_assistant(self, model, settings, schedule):
+    def test_assistant(self, model, kind):
+        settings = SETTINGS[kind]
         want = ids_of(model, PROMPT, **settings)
         for assistant in (model, restless(small.make("llama", "ForCausalLM"))):
             options = {"assistant_model": assistant, "num_assistant_tokens": 3}
-            options["num_assistant_tokens_schedule"] = schedule
+            options["num_assistant_tokens_schedule"] = SCHEDULES[kind]
             np.testing.assert_array_equal(ids_of(model, PROMPT, **options, **settings), want)
 
 
