@@ -258,15 +258,17 @@ def name_hint(name: str, known: Collection[str]) -> str:
             if not near:
                 return f"; the architectures here are {', '.join(stems)}."
             stem = near[0]
-        if stem == "Auto" or head not in stems[stem].heads:
+        # Head -> class; classes with two heads and the like have no entry of their own.
+        names = {one: stems[stem].class_name(one) for one in stems[stem].heads} if stem != "Auto" else {}
+        longer = tuple(f"TF{one}" for one in stems if one.startswith(stem) and one != stem)
+        others = {one for one in known if one.startswith(f"TF{stem}") and not one.startswith(longer)}
+        names |= {one.removeprefix(f"TF{stem}"): one for one in others - set(names.values())}
+        if head not in names:
             head = {"LMHeadModel": "ForCausalLM", "DoubleHeadsModel": "ForCausalLM"}.get(head, head)
-        wanted = f"TF{stem}{head}" if stem == "Auto" else stems[stem].class_name(head)
-        if wanted not in known:
-            others = [one for one in known if one.startswith(f"TF{stem}") and one != name]
-            near = difflib.get_close_matches(wanted, others, n=1, cutoff=0.85)
-            if not near:
-                return f"; {stem} has {', '.join(sorted(others))}."
-            wanted = near[0]
+        near = [head] if head in names else difflib.get_close_matches(head, names, n=1, cutoff=0.85)
+        if not near:
+            return f"; {stem} has {', '.join(sorted(names.values()))}."
+        wanted = names[near[0]]
         if prefix == "Flax":
             return f"; use {wanted}, which runs on JAX where KERAS_BACKEND=jax is set before Keras is imported."
         return f"; did you mean {wanted}?"

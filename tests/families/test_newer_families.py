@@ -1,9 +1,12 @@
-"""The families of shared layers, one head each: int8 weights, adapters beside them, and the same numbers on JAX.
+"""The families of shared layers, one head each: int8 weights, adapters, scores beyond float16, every way to save, JAX.
 
 A process takes one backend: this file, run as a script under KERAS_BACKEND=jax, computes there what a test compares.
 """
 
+import copy
 import os
+import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +53,55 @@ def test_adapters_learn_beside_int8_weights(name, head):
             weight.assign(weight - 0.05 * tf.convert_to_tensor(gradient) / tf.linalg.global_norm(gradients))
         losses.append(float(loss))
     assert losses[1] < losses[0]
+
+
+@pytest.mark.parametrize("name, head", small.ONE_HEAD)
+def test_scores_beyond_float16(name, head):
+    """|q.k| passes 1e5 before it is scaled; float16 ends at 65504."""
+    exact = small.make(name, head)
+    for weight in exact.weights:
+        if re.search(r"/[qk]_norm/", weight.path):
+            weight.assign(np.full(weight.shape, 250.0))
+        elif re.search(r"/([qk](_proj)?|c_attn|Wqkv)/kernel", weight.path):
+            weight.assign(weight * 3000.0)
+        weight.assign(np.float16(weight.numpy()))
+    want = exact(**small.inputs_of(name, head)).logits
+    for implementation in ("eager", "blockwise"):
+        half = small.class_of(name, head)(exact.config, dtype="float16", attn_implementation=implementation)
+        half.set_weights(exact.get_weights())
+        got = np.asarray(half(**small.inputs_of(name, head)).logits, "float32")
+        # Scores of 1e5 are rounded to multiples of 50 or so: a query may take the key that is next to the largest.
+        assert np.isfinite(got).all() and np.mean(np.abs(got - want) > 0.1) < 0.2
+
+
+def saved_and_read(model, folder):
+    """What each way to save a model gives back."""
+    import keras
+    import tensorflow as tf
+
+    model.save(folder / "model.keras")
+    yield keras.models.load_model(folder / "model.keras")
+    model.save_weights(folder / "model.weights.h5")
+    again = type(model)(model.config)
+    again.load_weights(folder / "model.weights.h5")
+    yield again
+    path = tf.train.Checkpoint(model).save(str(folder / "checkpoint"))
+    again = type(model)(model.config)
+    tf.train.Checkpoint(again).restore(path).assert_consumed()
+    yield again
+    yield pickle.loads(pickle.dumps(model))
+    yield copy.deepcopy(model)
+    again = keras.models.clone_model(model)
+    again.set_weights(model.get_weights())
+    yield again
+
+
+@pytest.mark.parametrize("name, head", small.ONE_HEAD)
+def test_every_way_to_save_brings_every_weight_back(name, head, tmp_path):
+    model = small.make(name, head, seed=3)
+    want = model(**small.inputs_of(name, head)).logits
+    for again in saved_and_read(model, tmp_path):
+        np.testing.assert_array_equal(again(**small.inputs_of(name, head)).logits, want)
 
 
 @pytest.mark.slow
