@@ -55,7 +55,8 @@ def test_adapters_learn_beside_int8_weights(name, head):
     assert losses[1] < losses[0]
 
 
-@pytest.mark.parametrize("name, head", small.ONE_HEAD)
+@pytest.mark.quick(2)
+@pytest.mark.parametrize("name, head", small.ONE_HEAD[::-1])
 def test_scores_beyond_float16(name, head):
     """|q.k| passes 1e5 before it is scaled; float16 ends at 65504."""
     exact = small.make(name, head)
@@ -96,6 +97,7 @@ def saved_and_read(model, folder):
     yield again
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name, head", small.ONE_HEAD)
 def test_every_way_to_save_brings_every_weight_back(name, head, tmp_path):
     model = small.make(name, head, seed=3)

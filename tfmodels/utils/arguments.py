@@ -102,6 +102,9 @@ LOADING = {
     "tf_to_pt_weight_rename": _refused("rename the tensors in the file"),
     "state_dict": _refused("build the model from its configuration and call set_weights, or load a file"),
     "generation_config": _refused("set model.generation_config after loading"),
+    "add_pooling_layer": Fate(
+        "refused", "models without a head have their pooler, others have none: read last_hidden_state", (None, True)
+    ),
     "adapter_kwargs": _refused("load adapters with tfmodels.training.lora.load_adapters", {}),
     "adapter_name": _harmless("a model has one set of adapters"),
     "use_kernels": _harmless("kernels are chosen by attn_implementation"),
