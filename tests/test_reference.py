@@ -126,7 +126,7 @@ def test_lower_precision_is_as_close_to_float32_as_the_references(folder, call):
 def test_lower_precision_on_cpus_without_avx512():
     """There TensorFlow has no oneDNN kernels for 16-bit numbers, as if oneDNN were off.
 
-    Not tried by ONEDNN_MAX_CPU_ISA=AVX2: where the CPU has AVX-512, TensorFlow 2.21 still asks oneDNN for such kernels,
+    Not tried by ONEDNN_MAX_CPU_ISA=AVX2: where the CPU has AVX-512, TensorFlow 2.21 asks oneDNN for such kernels,
     and `tf.matmul` of two bfloat16 tensors ends the process.
     """
     tests = f"{__file__}::{test_lower_precision_is_as_close_to_float32_as_the_references.__name__}"
