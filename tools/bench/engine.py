@@ -36,8 +36,9 @@ from tools.bench.shapes import DTYPES, SHAPES, numbers, random_ids, some_of, wri
 Row = dict[str, Any]
 Prompts = list[list[int]]
 
-# Small models go on with it.
-_SENTENCE = "Lily likes the cat and the dog. "
+# Small models copy it once they have seen it a few times, when its beginning comes again.
+_TEXT = "The fox sat on a log. The frog sat on a rock. The fox said hello to the frog. "
+_TEXT_TOKENS = 28  # about, in tokens of Llama
 
 
 class Bench:
@@ -165,14 +166,15 @@ class Bench:
                 }
 
     def lookup(self) -> Iterator[Row]:
-        """A sentence said again and again, the model's own text, and random tokens."""
+        """A text said again and again, the model's own text, and random tokens."""
         length, new = self.options.prompts[1], self.options.new
         prompts = {
             "own text": np.asarray(self.model.generate(random_ids(1, 4, self.vocab), max_new_tokens=length // 2))
         }
         prompts["random"] = random_ids(1, length, self.vocab)
         if self.tokenizer is not None:
-            prompts = {"repeated": np.asarray([self.tokenizer.encode(_SENTENCE * (length // 11))]), **prompts}
+            text = _TEXT * max(1, length // _TEXT_TOKENS) + _TEXT[:11]
+            prompts = {"repeated": np.asarray([self.tokenizer.encode(text)]), **prompts}
         for kind, ids in prompts.items():
             actions = {
                 "plain": lambda ids=ids: np.asarray(self.model.generate(ids, max_new_tokens=new)),
