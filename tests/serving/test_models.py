@@ -49,17 +49,23 @@ def test_an_adapter_is_a_model_of_its_own(tmp_path, stories_model):
 
 
 @pytest.mark.slow
-def test_warming_up_compiles_what_requests_need(stories_model):
-    options = EngineOptions(rows=2, capacity=64, jit_compile=False)
-    served = LanguageModel("stories", stories_model, AutoTokenizer.from_pretrained("stories260K"), options)
-    served.warm_up()
-    before = stories_model.programs.compilations
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_warming_up_compiles_what_requests_need(jit_compile):
+    """Prompts of all lengths, greedy and drawn tokens, one row and all: nothing is left to compile beside answers."""
+    options = EngineOptions(rows=2, capacity=48, jit_compile=jit_compile)
+    (served,) = load([Spec("stories", "stories260K")], options).values()
+    before = served.programs.compilations
     assert served.engine.pending == 0 and served.engine.stats["prompts"] == 0
-    for size in (1, 16, 17, 40, 60):
-        for settings in ({"do_sample": True, "seed": 1, "top_k": 0, "temperature": 0.7}, {"do_sample": False}):
-            served.engine.add([size] * size, max_new_tokens=3, **settings)
-    served.engine.run()
-    assert stories_model.programs.compilations == before
+    for alone in (True, False):
+        for size in (1, 16, 17, 40):
+            for settings in ({"do_sample": True, "seed": 1, "top_k": 0, "temperature": 0.7}, {"do_sample": False}):
+                served.engine.add([size] * size, max_new_tokens=3, **settings)
+                while alone and served.engine.pending:
+                    served.engine.step()
+        while served.engine.pending:
+            served.engine.step()
+    served.programs.wait()
+    assert served.programs.compilations == before == len(served.programs)
 
 
 @pytest.mark.slow

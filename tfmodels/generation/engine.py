@@ -218,15 +218,16 @@ class Engine:
         """Counts since the start: prompts, how many found a beginning in the cache, tokens, memory of the cache."""
         return {**self.prefixes.counts(), "cache_bytes": self.slots.nbytes}
 
-    def warm_up(self, kinds: Iterable[Kind] = Kind, *, grammars: bool | None = None) -> None:
+    def warm_up(self, kinds: Iterable[Kind] = Kind, *, grammars: bool | None = None, wait: bool = False) -> None:
         """Compile programs before the first request, so that none waits for them later.
 
         Afterwards every request can be served. On a CPU, programs that serve few rows or short texts faster are
-        compiled in the background; `model.programs.wait()` waits for them.
+        compiled in the background, which slows the first answers down; `model.programs.wait()` waits for them.
 
         Args:
             kinds: of settings; penalties and log-probabilities are `Kind.EVERYTHING`.
             grammars: whether requests have a `response_format`; default: whether the engine has a tokenizer.
+            wait: return when those are compiled, too.
 
         Raises:
             RuntimeError: the engine has served requests already.
@@ -236,7 +237,7 @@ class Engine:
                 raise RuntimeError("warm_up is for an engine that has served nothing yet: call it before add.")
             self.slots.waits = True
             grammars = self.tokenizer is not None if grammars is None else grammars
-            self.slots.warm_up(self._chunk_sizes, kinds, with_grammars=grammars)
+            self.slots.warm_up(self._chunk_sizes, kinds, with_grammars=grammars, wait=wait)
 
     def run(self, *, show_progress: bool = False) -> dict[Any, Completion]:
         """Work until all requests are answered. Returns the answers that came, by id.

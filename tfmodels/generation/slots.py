@@ -208,23 +208,19 @@ class Slots:
         numbers = ops.zeros((5, size.rows), "int32")
         self._prepare("decode", function, numbers, settings, text, key=key)
 
-    def warm_up(self, sizes: Iterable[int], kinds: Iterable[Kind], with_grammars: bool) -> None:
+    def warm_up(self, sizes: Iterable[int], kinds: Iterable[Kind], with_grammars: bool, *, wait: bool) -> None:
         """Compile programs by running them for rows that rest; row 0 is written to.
 
         The programs of all rows and slots serve everything. The smaller ones are compiled in the background where
-        that is possible; elsewhere only those for short texts, as they are waited for.
+        that is possible and nobody waits; elsewhere only those for short texts, as they are waited for.
 
         Args:
             sizes: of the chunks of prompts.
             kinds: of settings.
             with_grammars: compile the programs for limited tokens, too.
+            wait: compile the smaller ones here: in the background each takes the memory of a second cache meanwhile.
         """
         variants = [(kind, limited) for kind in kinds for limited in ([False, True] if with_grammars else [False])]
-        in_background, fewest = starts_as_graph(self.jit_compile, self.lowering), column_counts(self.room)[0]
-        if in_background:  # first, so that another core works on them meanwhile
-            for size in self.sizes[:-1]:
-                for kind, limited in variants:
-                    self._prepare_decode(size, kind, limited)
         for size in sizes:
             logits = self._run_prefill(0, [0], 0, size, self.room)
         self.copy_row(0, 0)
@@ -232,8 +228,12 @@ class Slots:
             settings, text = self._neutral(1, 1, kind, limited)
             self.choose(logits, settings, kind, text)
             self._run_resting(self.whole, kind, limited)
-            for size in self.sizes[:-1]:
-                if not in_background and size.columns == fewest:
+        in_background, fewest = starts_as_graph(self.jit_compile, self.lowering), column_counts(self.room)[0]
+        for size in self.sizes[:-1]:
+            for kind, limited in variants:
+                if in_background and not wait:
+                    self._prepare_decode(size, kind, limited)
+                elif in_background or size.columns == fewest:
                     self._run_resting(size, kind, limited)
 
     def _run_resting(self, size: Size, kind: Kind, limited: bool) -> None:

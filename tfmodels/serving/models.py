@@ -109,8 +109,8 @@ class LanguageModel:
         """Compile what most requests need: prompts of all lengths, greedy and drawn tokens, few rows and all."""
         from tfmodels.generation.row_settings import Kind
 
-        self.engine.warm_up((Kind.SAMPLING, Kind.GREEDY), grammars=False)
-        self.model.programs.wait()  # beside answers, compiling would take half of their speed
+        # Beside answers, compiling would take half of their speed.
+        self.engine.warm_up((Kind.SAMPLING, Kind.GREEDY), grammars=False, wait=True)
 
     def score(self, ids: Sequence[int], best: int) -> list[Any]:
         """The log probabilities of a text's own tokens, as `scoring.score` gives them."""

@@ -171,7 +171,7 @@ def _started(command: Sequence[str]) -> Iterator[tuple[str, subprocess.Popen]]:
         port = probe.getsockname()[1]
     if shutil.which(command[0]) is None:
         raise SystemExit(f"{command[0]} is not installed.")
-    with subprocess.Popen([*command, "--port", str(port)]) as process:
+    with subprocess.Popen([*command, "--port", str(port)], stdout=subprocess.DEVNULL) as process:
         try:
             url = f"http://127.0.0.1:{port}"
             _wait_for(url, process)
