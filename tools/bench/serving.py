@@ -37,6 +37,8 @@ EMPTY: Row = dict.fromkeys(
     ("side", "clients", "requests", "refused", "failed", "tokens_per_s", "ratio", "first_token_ms")
     + ("first_token_p95_ms", "recovery_s", "memory_mb", "memory_after_mb")
 )
+# Of the peer's cache: enough for 32 answers at a time; without a limit it takes most of the machine's memory.
+_PAGES = ("--cb-num-blocks", "128", "--cb-block-size", "32", "--cb-max-batch-tokens", "256")
 _PROMPT = "Once upon a time there was a little girl named Lily who had a"
 
 
@@ -129,7 +131,7 @@ def _beside_peer(options: argparse.Namespace) -> Iterator[Row]:
         sides = {
             "tfmodels": (_command(options, folder), None),
             "transformers": (theirs, folder),
-            "transformers, continuous batching": ([*theirs, "--continuous-batching"], folder),
+            "transformers, continuous batching": ([*theirs, "--continuous-batching", *_PAGES], folder),
         }
         for side, (command, name) in sides.items():
             own = argparse.Namespace(**{**vars(options), "name": name})
