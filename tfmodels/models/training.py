@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import keras
 from keras import ops
 
-from tfmodels.models import fit_checks, fit_data
+from tfmodels.models import fit_checks, fit_data, replicas
 from tfmodels.models.outputs import ModelOutput
 from tfmodels.runtime.compile import ProgramCache
 from tfmodels.utils.files import staged
@@ -31,6 +31,17 @@ class TrainedModel(keras.Model):
     Keras creates the optimizer's variables while it traces the first step, which TensorFlow then has to trace again;
     here they exist before. (Metrics given by name cause a second trace too; metrics given as objects do not.)
     """
+
+    def compile(self, *args: Any, jit_compile: Any = "auto", **options: Any) -> None:
+        """Configure training; arguments as in Keras.
+
+        `jit_compile="auto"` compiles the steps by XLA on GPUs, those of a `tf.distribute.MirroredStrategy` too.
+        """
+        super().compile(*args, jit_compile=jit_compile, **options)
+        if jit_compile != "auto" or self.run_eagerly or keras.backend.backend() != "tensorflow":
+            return
+        if replicas.have_own_programs(self.distribute_strategy, self.optimizer):
+            self.jit_compile = True
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
         # Private: under tf.distribute Keras builds metrics by the first batch, averaged over the replicas, which fails
@@ -59,15 +70,16 @@ class TrainedModel(keras.Model):
         name = f"{kind}_function"
         if getattr(self, name) is None or force:
             make(force=True)
-            if keras.backend.backend() == "tensorflow" and self._traces_for_one_device():
-                setattr(self, name, _Steps(self, getattr(self, f"{kind}_step"), getattr(self, name)))
+            if keras.backend.backend() == "tensorflow" and not self.run_eagerly:
+                step, of_keras = getattr(self, f"{kind}_step"), getattr(self, name)
+                if self.distribute_strategy.num_replicas_in_sync == 1:
+                    setattr(self, name, _Steps(self, step, of_keras))
+                elif self.jit_compile and kind != "predict":
+                    setattr(self, name, replicas.ReplicaSteps(self, step))
         return getattr(self, name)
 
     def check_batch(self, batch: Any) -> None:
         """Raise an error where a batch holds values that no step can use; called where XLA compiles the steps."""
-
-    def _traces_for_one_device(self) -> bool:
-        return not self.run_eagerly and self.distribute_strategy.num_replicas_in_sync == 1
 
 
 class _Steps:
