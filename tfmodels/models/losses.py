@@ -38,7 +38,12 @@ class Loss(NamedTuple):
         Args:
             count: to divide by in place of `self.count`.
         """
-        mean = self.total / (self.count if count is None else count)
+        if count is None:
+            # No gradient comes from the mean over nothing: that of a division by zero would be NaN.
+            some = self.count > 0
+            mean = ops.where(some, self.total / ops.where(some, self.count, 1.0), float("nan"))
+        else:
+            mean = self.total / count
         return ops.mean(mean) if len(mean.shape) else mean
 
 

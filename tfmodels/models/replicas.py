@@ -45,7 +45,8 @@ class ReplicaSteps:
         import tensorflow as tf
 
         self.model, self.strategy = model, model.distribute_strategy
-        self.step, self.compiled_step = step, tf.function(step, jit_compile=True, autograph=False)
+        self.step = lambda part: _mean_over_replicas(step(part))
+        self.compiled_step = tf.function(self.step, jit_compile=True, autograph=False)
         self.uses_xla = have_own_programs(self.strategy, model.optimizer)
         self.programs = ProgramCache()
         if self.uses_xla and model.optimizer is not None:
@@ -82,17 +83,25 @@ class ReplicaSteps:
         return self._on_replicas(self.step, parts)
 
     def _on_replicas(self, step: Callable[[Any], Any], parts: list[Any]) -> Any:
-        """The mean of what the replicas return, as Keras reports it."""
         import tensorflow as tf
 
         def own_step() -> Any:
             replica = tf.distribute.get_replica_context().replica_id_in_sync_group
             return step(parts[tf.get_static_value(replica)])
 
-        def mean(value: Any) -> Any:
-            return tf.reduce_mean(self.strategy.experimental_local_results(value), axis=0)
+        outputs = self.strategy.run(own_step)
+        return tf.nest.map_structure(lambda value: self.strategy.experimental_local_results(value)[0], outputs)
 
-        return tf.nest.map_structure(mean, self.strategy.run(own_step))
+
+def _mean_over_replicas(outputs: Any) -> Any:
+    """The mean of what the replicas return, as Keras reports it.
+
+    Each replica computes it: a copy from one GPU to another would wait for the step to end before the next can start.
+    """
+    import tensorflow as tf
+
+    context = tf.distribute.get_replica_context()
+    return tf.nest.map_structure(lambda value: context.all_reduce(tf.distribute.ReduceOp.MEAN, value), outputs)
 
 
 def _let_replicas_count(optimizer: keras.optimizers.Optimizer) -> None:

@@ -341,7 +341,12 @@ class TaskModel(TrainedModel):
         if _replicas() > 1 and isinstance(x, Mapping):
             # Each replica has its part of the batch: the sum of their shares is the mean over all of it.
             own = self.loss_of(y_pred, x)
-            loss = own.mean(_mean_over_replicas(own.count))
+            mean_count = _mean_over_replicas(own.count)
+            if len(own.count.shape) == 0:
+                # The sum is the loss times the count. So a loss that needed no logits stays the only one computed.
+                loss = ops.where(own.count > 0, loss, 0.0) * (own.count / mean_count)
+            else:
+                loss = own.mean(mean_count)
         for penalty in self.losses:
             loss = loss + ops.sum(ops.cast(penalty, "float32"))
         return _as_keras_weighs(loss / _replicas(), x)

@@ -11,6 +11,7 @@ import argparse
 import gc
 import itertools
 import json
+import math
 import shlex
 import statistics
 import sys
@@ -91,7 +92,9 @@ def steps_of_fit(model: Any, ids: np.ndarray, rounds: int, epochs: int) -> tuple
 
     class Clock(keras.callbacks.Callback):
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-            np.asarray(keras.ops.convert_to_numpy(self.model.trainable_variables[0].value))  # what is under way ends
+            # Waits for what is under way; a large variable would take as long to copy as some steps do.
+            smallest = min(self.model.trainable_variables, key=lambda variable: math.prod(variable.shape))
+            np.asarray(keras.ops.convert_to_numpy(smallest.value))
             ends.append(time.perf_counter())
 
     rows = np.tile(ids, (rounds, 1))

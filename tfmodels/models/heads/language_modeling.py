@@ -81,8 +81,14 @@ class CausalLMHead:
         return losses.causal_lm_loss(outputs["logits"], labels["labels"])
 
     def _loss_in_blocks(self, hidden: Any, labels: Any, learns: bool) -> losses.Loss | None:
-        """The loss without the logits, or None where they are small, there already, or more than one product."""
+        """The loss without the logits, or None where they are small, there already, or more than one product.
+
+        Under a distribution of Keras the logits are made: each device has its part of them, while a block of tokens
+        would be computed by all.
+        """
         if labels is None or values_of(labels) is not None or None in hidden.shape:
+            return None
+        if keras.distribution.distribution() is not None:
             return None
         layer = self.get_output_embeddings()
         if math.prod(hidden.shape[:2]) * self.config.vocab_size <= BLOCK or not is_one_product(layer):
