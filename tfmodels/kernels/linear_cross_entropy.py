@@ -12,12 +12,14 @@ Source:
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
 from keras import backend, ops
 
 from tfmodels.kernels.gradients import with_gradient
+from tfmodels.runtime.device import has_gpu
 
 BLOCK = 1 << 27
 """Most logits that exist at a time: 512 MiB in float32."""
@@ -111,11 +113,8 @@ def linear_cross_entropy(
             slope = ops.cast(slope, hidden.dtype)
             back = ops.matmul(slope, matrix if projection.by_rows else ops.transpose(matrix))
             left, right = (slope, own) if projection.by_rows else (own, slope)
-            if backend.standardize_dtype(hidden.dtype) == "float16":  # whose range the sum over many tokens can leave
-                left, right = ops.cast(left, "float32"), ops.cast(right, "float32")
-            part = ops.matmul(ops.transpose(left), right)
             of_hidden = ops.slice_update(of_hidden, (number * rows, 0), ops.cast(back, "float32"))
-            return total + loss, of_hidden, of_matrix + ops.cast(part, "float32")
+            return total + loss, of_hidden, of_matrix + _product_in_float32(ops.transpose(left), right)
 
         start = (ops.zeros(()), ops.zeros(hidden.shape, "float32"), ops.zeros(matrix.shape, "float32"))
         return ops.fori_loop(0, count, turn, start)
@@ -131,3 +130,25 @@ def linear_cross_entropy(
         return total, gradient
 
     return with_gradient(compute, hidden, matrix)
+
+
+def _product_in_float32(left: Any, right: Any) -> Any:
+    """The product of two matrices in float32: a sum over many tokens can leave the range of float16."""
+    if backend.backend() == "jax":
+        import jax.numpy as jnp
+
+        return jnp.matmul(left, right, preferred_element_type="float32")
+    if has_gpu():
+        return _tensor_core_product()(left, right)
+    return ops.matmul(ops.cast(left, "float32"), ops.cast(right, "float32"))
+
+
+@functools.cache
+def _tensor_core_product() -> Callable[[Any, Any], Any]:
+    """A product of 16-bit matrices that returns float32, which TensorFlow has under XLA only."""
+    import tensorflow as tf
+
+    def product(left: Any, right: Any) -> Any:
+        return tf.raw_ops.BatchMatMulV3(x=left, y=right, Tout=tf.float32)
+
+    return tf.function(product, jit_compile=True, autograph=False)
