@@ -22,6 +22,7 @@ PACKAGE = Path(__file__).parents[1] / "tfmodels"
 ATTRIBUTES = {
     "checkpoints/deferred.py": {"_deferred_initialize", "_initialize", "_initializer", "_value"},
     "layers/tracking.py": {"_lookup_dependency", "_trackable_children", "_tracker", "_untrack_variable"},
+    "models/replicas.py": {"_aggregation"},
     "models/training.py": {"_compile_loss", "_maybe_symbolic_build"},
     "runtime/sub_layers.py": {"_flatten_layers"},
     "training/callbacks.py": {"_current_epoch", "_initial_epoch", "_last_batch_seen"},
@@ -114,6 +115,14 @@ def test_callbacks_and_optimizers_count_under_these_names():
     for _ in range(3):
         optimizer.apply([np.ones(1, "float32")], [variable])
     assert (int(optimizer._iterations), int(optimizer.iterations)) == (3, 1)
+
+
+def test_counters_of_replicas_know_how_they_are_brought_together():
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        counter = keras.optimizers.SGD().iterations.value
+    assert counter.aggregation == tf.VariableAggregation.ONLY_FIRST_REPLICA
+    counter._aggregation = tf.VariableAggregation.NONE
+    assert counter.aggregation == tf.VariableAggregation.NONE
 
 
 def test_the_doors_of_tensorflow_are_there():

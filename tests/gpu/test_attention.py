@@ -135,11 +135,7 @@ def with_gradients(function: Callable[..., Any], arrays: list[Any], upstream: An
         return both(arrays, upstream)
     import tensorflow as tf
 
-    @tf.function(autograph=False)  # TensorFlow mixes up operations that several threads run one by one on a GPU
-    def both(arrays: list[Any], upstream: Any) -> tuple[Any, list[Any]]:
-        with tf.GradientTape() as tape:
-            tape.watch(arrays)
-            result = function(*arrays)
-        return result, tape.gradient(result, arrays, ops.cast(upstream, result.dtype))
-
-    return both(arrays, upstream)
+    with tf.GradientTape() as tape:
+        tape.watch(arrays)
+        result = function(*arrays)
+    return result, tape.gradient(result, arrays, ops.cast(upstream, result.dtype))

@@ -73,7 +73,7 @@ class ReplicaSteps:
         if self.uses_xla and all(own == shapes[0] for own in shapes):
             for own in parts:
                 self.model.check_batch(own)
-            return self.programs.run("compiled", self._compiled, parts, jit_compile=False)
+            return self.programs.run("compiled", self._compiled, parts, jit_compile=False, steady=True)
         return self.programs.run("plain", self._plain, parts, jit_compile=False)
 
     def _compiled(self, parts: list[Any]) -> Any:

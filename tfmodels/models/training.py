@@ -123,7 +123,7 @@ class _Steps:
         batch = tf.nest.map_structure(lambda x: None if isinstance(x, tf.experimental.Optional) else x, batch)
         if self.jit_compile:
             self.model.check_batch(batch)
-        return self.programs.run("step", self.step, batch, jit_compile=self.jit_compile)
+        return self.programs.run("step", self.step, batch, jit_compile=self.jit_compile, steady=True)
 
 
 def _is_known(spec: Any, *, sizes: bool) -> bool:
