@@ -13,6 +13,7 @@ from keras import ops
 from tfmodels.generation import logits_processors as proc
 from tfmodels.generation.request import Request
 from tfmodels.runtime.buckets import power_of_two
+from tfmodels.runtime.device import host_tensor
 
 _FEWEST_ENDS = 4
 
@@ -96,7 +97,7 @@ def limits_of(found: Sequence[tuple[Sequence[int], np.ndarray] | None], steps: i
     for row, one in enumerate(found):
         if one is not None:
             forced[row, : len(one[0])], words[row] = one
-    return Limits(ops.convert_to_tensor(forced), ops.convert_to_tensor(words))
+    return Limits(host_tensor(forced), host_tensor(words))
 
 
 def row_settings(requests: Sequence[Request | None], seeds: Sequence[int], kind: Kind, vocab_size: int) -> RowSettings:
@@ -110,12 +111,12 @@ def row_settings(requests: Sequence[Request | None], seeds: Sequence[int], kind:
     rules, warpers = kind.processors
     bias = None
     if kind is Kind.EVERYTHING:
-        bias = ops.convert_to_tensor(np.stack([proc.bias_of(row, vocab_size) for row in rows]))
+        bias = host_tensor(np.stack([proc.bias_of(row, vocab_size) for row in rows]))
     do_sample = [request is not None and request.config.do_sample for request in requests]
     return RowSettings(
-        do_sample=ops.convert_to_tensor(np.asarray(do_sample)),
-        seeds=ops.convert_to_tensor(np.asarray(seeds, "int32")),
-        eos=ops.convert_to_tensor(eos),
-        processors=keras.tree.map_structure(ops.convert_to_tensor, proc.stack(rows, (*rules, *warpers))),
+        do_sample=host_tensor(np.asarray(do_sample)),
+        seeds=host_tensor(np.asarray(seeds, "int32")),
+        eos=host_tensor(eos),
+        processors=keras.tree.map_structure(host_tensor, proc.stack(rows, (*rules, *warpers))),
         bias=bias,
     )

@@ -9,6 +9,7 @@ from keras import ops
 
 from tfmodels.generation.request import MOST_LOGPROBS
 from tfmodels.generation.sampling import highest
+from tfmodels.runtime.device import host_tensor
 
 
 class Text(NamedTuple):
@@ -54,8 +55,8 @@ def start_text(ids: np.ndarray, prompt_lengths: np.ndarray, steps: int, vocab_si
     """
     rows, most = len(ids), min(MOST_LOGPROBS, vocab_size)
     return Text(
-        ops.convert_to_tensor(ids),
-        ops.convert_to_tensor(prompt_lengths),
+        host_tensor(ids),
+        host_tensor(prompt_lengths),
         logprobs=ops.zeros((rows, steps), "float32"),
         top_ids=ops.zeros((rows, steps, most), "int32"),
         top=ops.zeros((rows, steps, most), "float32"),

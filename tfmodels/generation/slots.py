@@ -25,6 +25,7 @@ from tfmodels.generation.row_text import Decoded, Text, decoded_of, start_text
 from tfmodels.generation.sizes import Size, column_counts, decode_sizes, fitting
 from tfmodels.generation.step import lowering_for, starts_as_graph, traced
 from tfmodels.runtime.compile import OFTEN
+from tfmodels.runtime.device import host_tensor
 from tfmodels.runtime.lowering import Lowering
 
 # A plain graph is traced for a size that would have served so often.
@@ -136,13 +137,13 @@ class Slots:
     def _run_prefill(self, row: int, tokens: list[int], start: int, size: int, columns: int) -> np.ndarray:
         ids = np.zeros((1, size), "int32")
         ids[0, : len(tokens)] = tokens
-        scalars = [ops.convert_to_tensor(value, "int32") for value in (row, start, len(tokens) - 1)]
+        scalars = [host_tensor(value, "int32") for value in (row, start, len(tokens) - 1)]
         function, key = self._prefill_of(size, columns)
-        return self._update("prefill", function, ops.convert_to_tensor(ids), *scalars, key=key)
+        return self._update("prefill", function, host_tensor(ids), *scalars, key=key)
 
     def _prepare_prefill(self, size: int, columns: int) -> None:
         function, key = self._prefill_of(size, columns)
-        zero = ops.convert_to_tensor(0, "int32")
+        zero = host_tensor(0, "int32")
         self._prepare("prefill", function, ops.zeros((1, size), "int32"), *[zero] * 3, key=key)
 
     def _prepare(self, name: str, function: Callable, *arguments: Any, key: Any) -> None:
@@ -152,7 +153,7 @@ class Slots:
 
     def copy_row(self, source: int, target: int) -> None:
         """Copy a row's keys and values to another row."""
-        scalars = [ops.convert_to_tensor(value, "int32") for value in (source, target)]
+        scalars = [host_tensor(value, "int32") for value in (source, target)]
         self._update("copy", self._programs.copy, *scalars)
 
     def choose(
@@ -163,7 +164,7 @@ class Slots:
         Returns:
             The arguments of `decoded_of`, which waits for the device.
         """
-        made = ops.zeros((1,), "int32")
+        made = host_tensor([0], "int32")
         function = functools.partial(self._programs.first, kind=kind)
         tokens, text = self._run("choose", function, logits, settings, made, text, key=kind)
         return ops.expand_dims(tokens, 1), np.ones(1, int), text
@@ -194,7 +195,7 @@ class Slots:
             text: for `Kind.EVERYTHING`, else None.
         """
         function, key = self._decode_of(size, kind, settings.limits is not None)
-        numbers = ops.convert_to_tensor(np.concatenate([counts, places[None]]).astype("int32"))
+        numbers = host_tensor(np.concatenate([counts, places[None]]), "int32")
         output, made, text = self._update("decode", function, numbers, settings, text, key=key)
         return decoded_of(output, ops.convert_to_numpy(made), text)
 

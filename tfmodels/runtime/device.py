@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from keras import backend
+from keras import backend, ops
 
 from tfmodels.utils.text import quote
 
@@ -19,6 +19,28 @@ def has_gpu() -> bool:
     import tensorflow as tf
 
     return bool(tf.config.get_visible_devices("GPU"))
+
+
+def host_tensor(value: Any, dtype: str | None = None) -> Any:
+    """A small input of a program, as a tensor in the host's memory.
+
+    A tensor made on a GPU is copied there at once, for which the caller waits; a program copies its inputs while it
+    starts.
+
+    Args:
+        value: array-like.
+        dtype: name of the dtype; by default the value's own.
+
+    Example:
+        >>> host_tensor([1, 2], "int32").shape
+        TensorShape([2])
+    """
+    if backend.backend() != "tensorflow":
+        return ops.convert_to_tensor(value, dtype)
+    import tensorflow as tf
+
+    with tf.device("CPU:0"):
+        return ops.convert_to_tensor(value, dtype)
 
 
 @functools.cache
