@@ -1,10 +1,12 @@
 """runtime/device.py: the devices that scripts ask for, and those that TensorFlow takes."""
 
+import threading
+
 import pytest
 import tensorflow as tf
 
 from tfmodels import TFLlamaForCausalLM
-from tfmodels.runtime.device import check_device_map
+from tfmodels.runtime.device import check_device_map, host_tensor, in_turn
 
 HERE = {
     "cpu": (["cpu", "CPU", {"": "cpu"}], ["cuda", "cuda:1", 0, {"": 0}, {"model": "cpu", "lm_head": "disk"}, "meta"]),
@@ -24,3 +26,32 @@ def test_device_map_is_what_tensorflow_takes_or_refused(device, monkeypatch):
             check_device_map(device_map)
     with pytest.raises(ValueError, match="device_map='meta' names a device that TensorFlow would not take"):
         TFLlamaForCausalLM.from_pretrained("stories260K", device_map="meta")
+
+
+@pytest.mark.parametrize("gpus, together", [([], True), (["a GPU"], False)])
+def test_threads_take_turns_on_a_gpu(gpus, together, monkeypatch):
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: gpus)
+    met, first, second = threading.Barrier(2), [], []
+
+    @in_turn
+    def meet(found, again=True):
+        try:
+            met.wait(timeout=2)
+        except threading.BrokenBarrierError:
+            pass
+        else:
+            found.append("met")
+        return meet(found, again=False) if again and not together else "done"  # a call within a call does not wait
+
+    threads = [threading.Thread(target=meet, args=(found,)) for found in (first, second)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+    assert not any(thread.is_alive() for thread in threads)
+    assert bool(first and second) is together
+
+
+def test_small_inputs_are_on_the_host():
+    tensor = host_tensor([[1, 2]], "int32")
+    assert "CPU" in tensor.device and tensor.dtype == tf.int32 and tensor.numpy().tolist() == [[1, 2]]

@@ -32,6 +32,7 @@ from tfmodels.generation.strategies import BeamSearch, Drawing, Guided, Sampling
 from tfmodels.generation.streamers import ending_on_errors
 from tfmodels.generation.structured import Grammar, GrammarProcessor, wants_grammar
 from tfmodels.runtime.buckets import bucket_batch, bucket_length
+from tfmodels.runtime.device import in_turn
 from tfmodels.utils.files import Staged
 from tfmodels.utils.warn import warn
 
@@ -74,6 +75,7 @@ class GenerationMixin:
         super().write_files(stage, max_shard_size)
         self.generation_config.save_pretrained(stage.folder)
 
+    @in_turn
     def generate(
         self,
         inputs: Any = None,

@@ -30,6 +30,7 @@ from tfmodels.generation.run import seed_of
 from tfmodels.generation.slots import Slots
 from tfmodels.generation.stopping import StopStrings
 from tfmodels.generation.structured import Grammar, wants_grammar
+from tfmodels.runtime.device import in_turn
 from tfmodels.utils.progress import counting
 from tfmodels.utils.text import quote
 from tfmodels.utils.warn import warn
@@ -260,6 +261,7 @@ class Engine:
         """
         return self._step(streaming=True)
 
+    @in_turn
     def _step(self, streaming: bool = False) -> list[Event]:
         with self._work:
             self.slots.waits = not streaming

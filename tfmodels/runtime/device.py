@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from typing import Any
+import inspect
+import threading
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
 from keras import backend, ops
 
 from tfmodels.utils.text import quote
 
 _MIN_CAPABILITY = (8, 0)
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+_turn = threading.RLock()
 
 
 def has_gpu() -> bool:
@@ -19,6 +26,24 @@ def has_gpu() -> bool:
     import tensorflow as tf
 
     return bool(tf.config.get_visible_devices("GPU"))
+
+
+def in_turn(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Let calls from several threads take turns where there is a GPU.
+
+    TensorFlow 2.21 mixes up operations on small integers that several threads run eagerly on one GPU: a sum gets the
+    operand of another thread's. Such operations prepare the inputs of programs.
+    """
+
+    @functools.wraps(function)
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        with _turn if has_gpu() else contextlib.nullcontext():
+            return function(*args, **kwargs)
+
+    # TensorFlow's AutoGraph follows this attribute to the function, and then calls it without a method's object.
+    del call.__wrapped__
+    call.__signature__ = inspect.signature(function)
+    return call
 
 
 def host_tensor(value: Any, dtype: str | None = None) -> Any:

@@ -24,7 +24,7 @@ from tfmodels.models.outputs import SentenceEmbeddingOutput
 from tfmodels.models.training import TrainedModel
 from tfmodels.runtime.buckets import bucket_batch, bucket_length
 from tfmodels.runtime.compile import ProgramCache
-from tfmodels.runtime.device import has_gpu
+from tfmodels.runtime.device import has_gpu, in_turn
 from tfmodels.runtime.gc import pause_gc
 from tfmodels.runtime.lowering import PLAIN, Lowering
 from tfmodels.sentence.config import MODULES_NAME, Dense, Dropout, SentenceFolder, part_of, read_folder, write_folder
@@ -174,6 +174,7 @@ class SentenceEncoder(CallingConvention, TrainedModel):
 
     # Texts -----------------------------------------------------------------------------------------------------------
 
+    @in_turn
     def encode(
         self,
         texts: str | Iterable[str],
