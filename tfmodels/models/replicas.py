@@ -16,15 +16,20 @@ import keras
 from tfmodels.runtime.compile import ProgramCache
 
 
+def are_mirrored(strategy: Any) -> bool:
+    """Whether a strategy has several replicas, all of this process, which `ReplicaSteps` serves."""
+    import tensorflow as tf
+
+    return isinstance(strategy, tf.distribute.MirroredStrategy) and strategy.num_replicas_in_sync > 1
+
+
 def have_own_programs(strategy: Any, optimizer: Any) -> bool:
     """Whether XLA can compile a step of every replica: they are GPUs of one process.
 
     TensorFlow has no sum over replicas inside a program of XLA for CPUs. The loss scaling of mixed_float16 decides on
     all replicas together whether a step counts, which a program of one replica cannot.
     """
-    import tensorflow as tf
-
-    if not isinstance(strategy, tf.distribute.MirroredStrategy) or strategy.num_replicas_in_sync == 1:
+    if not are_mirrored(strategy):
         return False
     gpus = all("GPU" in device.upper() for device in strategy.extended.worker_devices)
     return gpus and not isinstance(optimizer, keras.optimizers.LossScaleOptimizer)

@@ -32,13 +32,14 @@ class TrainedModel(keras.Model):
     here they exist before. (Metrics given by name cause a second trace too; metrics given as objects do not.)
     """
 
-    def compile(self, *args: Any, jit_compile: Any = "auto", **options: Any) -> None:
+    def compile(self, *args: Any, **options: Any) -> None:
         """Configure training; arguments as in Keras.
 
         `jit_compile="auto"` compiles the steps by XLA on GPUs, those of a `tf.distribute.MirroredStrategy` too.
         """
-        super().compile(*args, jit_compile=jit_compile, **options)
-        if jit_compile != "auto" or self.run_eagerly or keras.backend.backend() != "tensorflow":
+        super().compile(*args, **options)
+        is_chosen = len(args) > 7 or options.get("jit_compile", "auto") != "auto"
+        if is_chosen or self.run_eagerly or keras.backend.backend() != "tensorflow":
             return
         if replicas.have_own_programs(self.distribute_strategy, self.optimizer):
             self.jit_compile = True
@@ -74,7 +75,7 @@ class TrainedModel(keras.Model):
                 step, of_keras = getattr(self, f"{kind}_step"), getattr(self, name)
                 if self.distribute_strategy.num_replicas_in_sync == 1:
                     setattr(self, name, _Steps(self, step, of_keras))
-                elif self.jit_compile and kind != "predict":
+                elif self.jit_compile and kind != "predict" and replicas.are_mirrored(self.distribute_strategy):
                     setattr(self, name, replicas.ReplicaSteps(self, step))
         return getattr(self, name)
 
