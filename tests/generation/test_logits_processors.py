@@ -328,6 +328,12 @@ def test_repetition_penalty_against_naive(ids, scores, pads, penalty):
             assert got[row, token] == pytest.approx(score, rel=1e-6)
 
 
+@pytest.mark.parametrize("temperature", [1e-20, 1e-38, 1e-45])
+def test_the_lowest_temperatures_leave_the_likeliest_token(temperature):
+    scores = P.Temperature(temperature)(None, tf.constant([[88.0, -1e4, 87.99, -3.4e38]]))
+    np.testing.assert_array_equal(tf.nn.softmax(scores), [[1.0, 0.0, 0.0, 0.0]])
+
+
 def test_thousands_of_bad_words():
     rng = np.random.default_rng(0)
     words = tuple({tuple(word) for size in (1, 2, 3) for word in rng.integers(0, 99, (2000, size)).tolist()})

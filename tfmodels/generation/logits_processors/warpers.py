@@ -23,12 +23,12 @@ from tfmodels.generation.logits_processors.context import Context
 
 @dataclass(frozen=True)
 class Temperature:
-    """Divide the scores by a temperature."""
+    """Divide the scores by a temperature; below 1e-30 by that, so that no score becomes infinite."""
 
     temperature: Number
 
     def __call__(self, context: Context, scores: Tensor) -> Tensor:
-        return scores / cast(self.temperature, scores.dtype)
+        return scores / ops.maximum(cast(self.temperature, scores.dtype), 1e-30)
 
 
 @dataclass(frozen=True)
