@@ -352,3 +352,29 @@ def test_compiled(model):
     prompts = prompts_of(model, (3, 18))
     answers = model.generate_batch(prompts, max_new_tokens=12, rows=2)
     assert [answer.tokens for answer in answers] == [alone(model, prompt, max_new_tokens=12) for prompt in prompts]
+
+
+@pytest.mark.parametrize("change", ["all", "adapters"])
+def test_other_weights_make_rows_forget_prompts(change):
+    from tfmodels.training.lora import add_lora
+
+    model = TFLlamaForCausalLM.from_pretrained("stories260K")
+    engine, prompt = Engine(model, rows=2, capacity=96, jit_compile=False), [1, *range(400, 430)]
+
+    def answer(engine):
+        id = engine.add(prompt, max_new_tokens=8, eos_token_id=None)
+        return engine.run()[id].tokens
+
+    first = answer(engine)
+    assert answer(engine) == first and engine.stats["reused_tokens"] == 30
+    if change == "adapters":
+        add_lora(model, rank=2, targets=r"q_proj")
+    rng = np.random.default_rng(0)
+    for weight in model.trainable_variables:
+        weight.assign(
+            np.asarray(weight)
+            + rng.standard_normal(weight.shape) * (0.3 * np.std(weight) + 0.5 * (change == "adapters"))
+        )
+    fresh = answer(Engine(model, rows=2, capacity=96, jit_compile=False))
+    assert fresh != first
+    assert answer(engine) == fresh and engine.stats["reused_tokens"] == 30

@@ -125,6 +125,14 @@ def test_a_dict_and_labels_as_one_tuple():
         assert model.test_on_batch(data) == pytest.approx(want, rel=1e-5)
         np.testing.assert_allclose(model.predict(data, verbose=0).logits, model(**features).logits, atol=1e-5)
     assert compiled().fit((features, CLASSES), verbose=0).history["loss"][0] == pytest.approx(want, rel=1e-5)
+    for data in (
+        ((features, CLASSES),),
+        [(features, CLASSES)],
+        [({"input_ids": IDS[0]}, 0), ({"input_ids": IDS[1]}, 1)],
+    ):
+        with pytest.raises(TypeError, match=f"x holds pairs of features and labels, {len(data)} of them; a dict of"):
+            model.fit(data, verbose=0)
+
     assert compiled().train_on_batch(({**features, "labels": CLASSES},)) == pytest.approx(want, rel=1e-5)
     for call in (
         lambda: model.fit((features, CLASSES, np.ones(8)), verbose=0),
@@ -132,6 +140,14 @@ def test_a_dict_and_labels_as_one_tuple():
     ):
         with pytest.raises(TypeError, match="x holds .* values, the first of them a dict.*give labels as y"):
             call()
+
+
+def test_batches_of_one_shape_and_other_names_have_programs_of_their_own():
+    features = {"input_ids": IDS, "attention_mask": MASK}
+    model = compiled(run_eagerly=False, jit_compile=True)
+    want = model(**features).logits
+    for data in (features, [IDS, MASK], {"input_ids": IDS, "attention_mask": MASK, "labels": CLASSES}, features):
+        np.testing.assert_allclose(model.predict(data, batch_size=len(IDS), verbose=0).logits, want, atol=1e-5)
 
 
 class TestRagged:

@@ -20,6 +20,18 @@ def double(x):
     return {"twice": x["it"] * 2}
 
 
+@pytest.mark.parametrize("steady", [False, True])
+def test_structures_of_the_same_shapes_have_their_own_programs(steady):
+    programs, one, zero = ProgramCache(), tf.ones(()), tf.zeros(())
+
+    def first(parts):
+        return next(iter(parts.values())) if isinstance(parts, dict) else parts[0]
+
+    cases = [({"a": one, "b": zero}, 1), ([zero, one], 0), ((one, zero), 1), ({"b": one, "c": zero}, 1)]
+    for parts, want in cases + cases:
+        assert float(programs.run("first", first, parts, jit_compile=False, steady=steady)) == want
+
+
 def test_a_program_for_each_shape_dtype_and_key():
     programs = ProgramCache()
     for value in (np.ones(2), np.zeros(2), np.ones(3), np.ones(2, "int32")):

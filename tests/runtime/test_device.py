@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from tfmodels import TFLlamaForCausalLM
-from tfmodels.runtime.device import check_device_map, host_tensor, in_turn
+from tfmodels.runtime.device import check_device_map, host_tensor, in_turn, out_of_turn
 
 HERE = {
     "cpu": (["cpu", "CPU", {"": "cpu"}], ["cuda", "cuda:1", 0, {"": 0}, {"model": "cpu", "lm_head": "disk"}, "meta"]),
@@ -50,6 +50,34 @@ def test_threads_take_turns_on_a_gpu(gpus, together, monkeypatch):
         thread.join(timeout=30)
     assert not any(thread.is_alive() for thread in threads)
     assert bool(first and second) is together
+
+
+def test_others_go_on_while_code_of_the_user_runs(monkeypatch):
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: ["a GPU"])
+    order = []
+
+    @in_turn
+    def outer():
+        order.append("in")
+        return inner()
+
+    @in_turn
+    def inner():
+        with out_of_turn():
+            thread = threading.Thread(target=other, daemon=True)
+            thread.start()
+            thread.join(timeout=20)
+            order.append("waited")
+        order.append("back")
+
+    @in_turn
+    def other():
+        order.append("other")
+
+    outer()
+    assert order == ["in", "other", "waited", "back"]
+    with out_of_turn():  # without a turn nothing is left
+        other()
 
 
 def test_small_inputs_are_on_the_host():

@@ -37,14 +37,23 @@ def test_the_table_has_the_worst_of_each_case_and_dtype():
 
 def test_checks_run_beside_each_other_unless_they_need_to_be_alone():
     done = []
-    first, second = (check(lambda name=name: done.append(name)) for name in ("first", "second"))
-    alone = check(lambda: done.append("alone"), alone=True)
+
+    def noting(name):
+        return lambda: done.append(name) or Found(0.0, None, (1.0,))
+
+    first, second, alone = check(noting("first")), check(noting("second")), check(noting("alone"), alone=True)
     running = Running(2, 100)
     running.result(first, [first, second, alone])
     running.result(second, [first, second, alone])
     assert sorted(done) == ["first", "second"]
     running.result(alone, [first, second, alone])
     assert done[2:] == ["alone"]
+
+
+def test_a_check_that_fails_runs_again_alone():
+    found = [Found(2.0, None, (1.0,)), Found(0.5, None, (1.0,))]
+    assert Running(2, 100).result(check(lambda: found.pop(0)), []).good and not found
+    assert not Running(2, 100).result(check(lambda: Found(2.0, None, (1.0,))), []).good
 
 
 def test_what_a_check_raises_is_raised_and_no_check_starts_when_time_is_up():

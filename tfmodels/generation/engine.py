@@ -45,7 +45,8 @@ class Engine:
     """Serves requests with a fixed number of rows.
 
     `add` takes a request, `step` does the next piece of work and tells what is new, `run` steps until all requests are
-    answered. All methods may be called from several threads; `add` and `cancel` do not wait for the model.
+    answered. All methods may be called from several threads; `add` and `cancel` do not wait for the model. Weights may
+    be trained or set while no request is worked on: what rows keep of earlier prompts is then forgotten.
 
     Args:
         model: a causal language model.
@@ -272,6 +273,8 @@ class Engine:
                         row.finish_reason = "cancelled"
             has_first_tokens = False
             if not self._owes_tokens:
+                if self._waiting and not any(self._rows):
+                    self.prefixes.look_at(self.model)
                 self._admit()
                 has_first_tokens = self._prefill(streaming)
             # Rows whose first tokens are not told yet are decoded in the next call, before other prompts.

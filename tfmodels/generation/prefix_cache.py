@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+_SAMPLED = 8
 
 
 @dataclasses.dataclass
@@ -46,6 +53,15 @@ class PrefixCache:
         self.prompt_tokens = 0
         self.reused_tokens = 0
         self._clock = 0
+        self._weights: np.ndarray | None = None
+
+    def look_at(self, model: Any) -> None:
+        """Forget all rows where the model's weights are others than at the last look; call it while no row works."""
+        weights = _sample(model)
+        if self._weights is not None and not np.array_equal(weights, self._weights):
+            for content in self.rows:
+                content.tokens = []
+        self._weights = weights
 
     def touch(self, row: int) -> None:
         """Note that a row is used now."""
@@ -77,6 +93,20 @@ class PrefixCache:
             "prompt_tokens": self.prompt_tokens,
             "reused_tokens": self.reused_tokens,
         }
+
+
+def _sample(model: Any) -> np.ndarray:
+    """The number of a model's weights, and a value of some of them: training and loading move all, or all that learn.
+
+    Reading every value would take as long as a token does.
+    """
+    chosen = [
+        variable
+        for variables in (model.trainable_variables, model.variables)
+        for variable in variables[:: -(-len(variables) // _SAMPLED) or 1]
+    ]
+    values = [ops.cast(ops.reshape(variable, (-1,))[math.prod(variable.shape) // 2], "float32") for variable in chosen]
+    return np.array([len(model.variables), *ops.convert_to_numpy(ops.stack(values))])
 
 
 def common_length(one: Sequence[int], other: Sequence[int]) -> int:

@@ -20,6 +20,7 @@ from tfmodels.generation.stopping import Stopping
 from tfmodels.generation.strategies import Drawing, SamplingInputs
 from tfmodels.runtime.buckets import power_of_two
 from tfmodels.runtime.compile import ProgramCache
+from tfmodels.runtime.device import out_of_turn
 
 # Tokens per chunk that a streamer receives, after the first two of one: one compiled call each.
 _STREAM_CHUNK = 4
@@ -126,14 +127,18 @@ class Run:
             state = self._prefill(prompt)
         sent, end = 0, int(state.prompt_end)
         if hasattr(streamer, "put_prompt"):
-            streamer.put_prompt(ops.convert_to_numpy(prompt.ids)[: self.rows, int(prompt.start) :])
+            ids = ops.convert_to_numpy(prompt.ids)[: self.rows, int(prompt.start) :]
+            with out_of_turn():
+                streamer.put_prompt(ids)
         while True:
             done = int(state.step)
             if stopping.criteria and inputs.stop is None:
                 state = self._stopped(state, stopping, sent)
                 done = int(state.step)
             if streamer is not None:
-                streamer.put(ops.convert_to_numpy(state.ids)[: self.rows, end + sent : end + done])
+                ids = ops.convert_to_numpy(state.ids)[: self.rows, end + sent : end + done]
+                with out_of_turn():
+                    streamer.put(ids)
             sent = done
             if done >= self.new or bool(ops.all(state.finished)) or stopping.late:
                 break
@@ -143,7 +148,8 @@ class Run:
                 state = self._loop(state, min(sent + chunk, self.new))
                 chunk = 1 if stopping.criteria else _STREAM_CHUNK
         if streamer is not None:
-            streamer.end()
+            with out_of_turn():
+                streamer.end()
         return state
 
     def _stopped(self, state: State, stopping: Stopping, sent: int) -> State:

@@ -324,15 +324,23 @@ def looked_up(ids: Any, start: Any, end: Any, tokens: int, ngram: int) -> Any:
     """
     row = ids[0]
     capacity = row.shape[0]
-    place = ops.convert_to_tensor(capacity, "int32")
-    for size in range(ngram, 0, -1):
-        first = ops.arange(capacity - size, dtype="int32")
-        matches = ops.logical_and(first >= start, first + size < end)
-        for offset in range(size):
-            last = take_columns(ids, ops.maximum(end - size + offset, 0), 1)[0]
-            matches = ops.logical_and(matches, row[offset : offset + capacity - size] == last)
-        found = ops.min(ops.where(matches, first + size, capacity))
-        place = ops.where(place < capacity, place, found)
+    columns = ops.arange(capacity, dtype="int32")
+    asked = take_columns(ids, ops.maximum(end - 1, 0), 1)[0]
+    # How many tokens up to each column equal the last ones, the last included; column `end - 1` would equal itself.
+    length = ops.cast(ops.logical_and(ops.equal(row, asked), columns < end - 1), "int32")
+
+    def longer(size: Any, length: Any) -> Any:
+        """The lengths, where one token more is looked at."""
+        asked = take_columns(ids, ops.maximum(end - 1 - size, 0), 1)[0]
+        before = ops.roll(row, size)
+        equal = ops.logical_and(ops.equal(before, asked), columns - size >= start)
+        return length + ops.cast(ops.logical_and(ops.equal(length, size), equal), "int32")
+
+    length = ops.where(columns >= start, length, 0)
+    length = ops.fori_loop(1, ngram, longer, length)
+    most = ops.max(length)
+    # The first of the longest matches.
+    place = ops.where(most > 0, ops.cast(ops.argmax(ops.equal(length, most)), "int32") + 1, capacity)
     # Padded, so that all of the columns exist.
     drafts = take_columns(ops.pad(ids, ((0, 0), (0, tokens))), ops.minimum(place, capacity), tokens)[0]
     inside = place + ops.arange(tokens, dtype="int32") < end

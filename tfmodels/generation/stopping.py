@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from tfmodels.runtime.device import out_of_turn
 from tfmodels.utils.text import quote
 
 # Tokens before those that may hold a stop string: decoders look at neighbours (leading spaces, runs of bytes).
@@ -71,7 +72,9 @@ class Stopping:
         """Which rows of ids (rows, length) a criterion ends, bool (rows,)."""
         ended = np.zeros(len(ids), bool)
         for criterion in self.criteria:
-            verdict = np.asarray(ops.convert_to_numpy(criterion(ids, scores)))
+            with out_of_turn():
+                verdict = criterion(ids, scores)
+            verdict = np.asarray(ops.convert_to_numpy(verdict))
             if verdict.shape not in ((), ended.shape):
                 raise ValueError(
                     f"a stopping criterion returned shape {verdict.shape}; a bool or {ended.shape} was expected."

@@ -87,6 +87,12 @@ def prepared(model: Any, x: Any, y: Any, *, apart: bool = False) -> tuple[Any, A
 
 def _features_and_labels(x: Any, y: Any) -> tuple[Any, Any]:
     """`({"input_ids": ...}, labels)` given as one argument, as a batch of a dataset is, as two."""
+    first = x[0] if isinstance(x, (tuple, list)) and x else None
+    if isinstance(first, (tuple, list)) and first and isinstance(first[0], Mapping):
+        raise TypeError(
+            f"x holds pairs of features and labels, {len(x)} of them; a dict of arrays of all rows, and their labels, "
+            f"were expected, or a tf.data.Dataset or generator of such batches."
+        )
     if not isinstance(x, (tuple, list)) or not x or not isinstance(x[0], Mapping):
         return x, y
     if len(x) > 2 or (len(x) == 2 and y is not None):

@@ -6,7 +6,7 @@ import collections
 import functools
 import threading
 import weakref
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -224,10 +224,16 @@ def _compilation(
 
 
 def _full_key(key: Hashable, arguments: Any, jit_compile: bool) -> tuple[Hashable, ...]:
-    # The structure counts too: which parts are None decides what a program does.
-    flat = keras.tree.flatten(arguments)
-    shapes = tuple((tuple(x.shape), str(x.dtype)) if hasattr(x, "shape") else x for x in flat)
-    return key, jit_compile, shapes
+    return key, jit_compile, _described(arguments)
+
+
+def _described(arguments: Any) -> Hashable:
+    """The shapes and dtypes of nested tensors, with their structure: names, order, and which parts are None."""
+    if isinstance(arguments, Mapping):
+        return type(arguments), tuple((name, _described(part)) for name, part in arguments.items())
+    if isinstance(arguments, (list, tuple)):
+        return type(arguments), tuple(map(_described, arguments))
+    return (tuple(arguments.shape), str(arguments.dtype)) if hasattr(arguments, "shape") else arguments
 
 
 def _make(

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import inspect
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec, TypeVar
 
 from keras import backend, ops
@@ -16,7 +16,36 @@ from tfmodels.utils.text import quote
 _MIN_CAPABILITY = (8, 0)
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
-_turn = threading.RLock()
+
+
+class _Turn:
+    """A lock that a thread may take several times, and leave for a while."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._owner, self._depth = 0, 0  # written by the thread that holds the lock
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        self._owner, self._depth = threading.get_ident(), self._depth + 1
+
+    def __exit__(self, *error: object) -> None:
+        self._depth -= 1
+        self._lock.release()
+
+    @contextlib.contextmanager
+    def left(self) -> Iterator[None]:
+        depth = self._depth if self._owner == threading.get_ident() else 0
+        for _ in range(depth):
+            self.__exit__()
+        try:
+            yield
+        finally:
+            for _ in range(depth):
+                self.__enter__()
+
+
+_turn = _Turn()
 
 
 def has_gpu() -> bool:
@@ -44,6 +73,11 @@ def in_turn(function: Callable[_P, _R]) -> Callable[_P, _R]:
     del call.__wrapped__
     call.__signature__ = inspect.signature(function)
     return call
+
+
+def out_of_turn() -> contextlib.AbstractContextManager[None]:
+    """Where code of the user's runs within a call that has its turn: other threads, which it may wait for, go on."""
+    return _turn.left()
 
 
 def host_tensor(value: Any, dtype: str | None = None) -> Any:
