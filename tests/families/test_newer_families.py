@@ -76,7 +76,7 @@ def test_scores_beyond_float16(name, head):
 
 
 def saved_and_read(model, folder):
-    """What each way to save a model gives back."""
+    """Models that were saved and read again, one for each way."""
     import keras
     import tensorflow as tf
 

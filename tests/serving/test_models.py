@@ -70,7 +70,7 @@ def test_warming_up_compiles_what_requests_need(jit_compile):
 
 @pytest.mark.slow
 def test_requests_of_all_settings_share_a_few_programs(stories_model):
-    """What a server keeps in memory depends on the kinds of requests, and not on their number or contents."""
+    """Requests of a few kinds make a few programs, whatever their number and contents."""
     pytest.importorskip("llguidance")
     tokenizer = AutoTokenizer.from_pretrained("stories260K")
     served = LanguageModel("stories", stories_model, tokenizer, dataclasses.replace(OPTIONS, rows=1))

@@ -2,6 +2,9 @@
 
 Prompts are run in chunks between the decoding steps of the others, and a row takes the next request as soon as it has
 answered one. What a row writes does not depend on its neighbours.
+
+The file is long because it is one class, `Engine`; the cache, the programs and the rows are in `slots`,
+`row_programs` and `row`.
 """
 
 from __future__ import annotations
@@ -45,8 +48,8 @@ class Engine:
     """Serves requests with a fixed number of rows.
 
     `add` takes a request, `step` does the next piece of work and tells what is new, `run` steps until all requests are
-    answered. All methods may be called from several threads; `add` and `cancel` do not wait for the model. Weights may
-    be trained or set while no request is worked on: what rows keep of earlier prompts is then forgotten.
+    answered. All methods may be called from several threads; `add` and `cancel` do not wait for the model. It forgets
+    earlier prompts where weights have changed while no request was worked on.
 
     Args:
         model: a causal language model.

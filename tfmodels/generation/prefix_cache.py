@@ -102,11 +102,11 @@ def _sample(model: Any) -> np.ndarray:
     """
     chosen = [
         variable
-        for variables in (model.trainable_variables, model.variables)
+        for variables in (model.trainable_variables, model.weights)
         for variable in variables[:: -(-len(variables) // _SAMPLED) or 1]
     ]
     values = [ops.cast(ops.reshape(variable, (-1,))[math.prod(variable.shape) // 2], "float32") for variable in chosen]
-    return np.array([len(model.variables), *ops.convert_to_numpy(ops.stack(values))])
+    return np.array([len(model.weights), *ops.convert_to_numpy(ops.stack(values))])
 
 
 def common_length(one: Sequence[int], other: Sequence[int]) -> int:

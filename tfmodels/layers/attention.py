@@ -350,7 +350,7 @@ def _plain(
 
 
 def _for_holders(x: Any, holders: Any, key_value_heads: int, *, only_held: bool = False) -> Any:
-    """What each holder of keys is multiplied with: the queries of all rows that share them, or their weights.
+    """The rows that each holder of keys multiplies: the queries, or the weights, of all rows that share its keys.
 
     Args:
         x: (batch * key_value_heads, group, n), queries or weights of the keys.

@@ -16,6 +16,18 @@ import keras
 from tfmodels.runtime.compile import ProgramCache
 
 
+def last_of_steps(take: Callable[[Any], Any], batches: Any, count: int) -> Any:
+    """The outputs of the last of at most `count` steps over an iterator's batches.
+
+    Raises:
+        StopIteration: no batch is left.
+    """
+    taken = [take(batch) for _, batch in zip(range(count), batches, strict=False)]
+    if not taken:
+        raise StopIteration
+    return taken[-1]
+
+
 def are_mirrored(strategy: Any) -> bool:
     """Whether a strategy has several replicas, all of this process, which `ReplicaSteps` serves."""
     import tensorflow as tf
@@ -59,10 +71,7 @@ class ReplicaSteps:
 
     def __call__(self, batches: Any) -> Any:
         """Step through an iterator's batches and return the outputs of the last."""
-        taken = [self._take(batch) for _, batch in zip(range(self.model.steps_per_execution), batches, strict=False)]
-        if not taken:
-            raise StopIteration
-        return taken[-1]
+        return last_of_steps(self._take, batches, self.model.steps_per_execution)
 
     def _take(self, batch: Any) -> Any:
         import tensorflow as tf

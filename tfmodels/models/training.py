@@ -112,10 +112,7 @@ class _Steps:
         if isinstance(batches, list):
             first, *others = [self._take(batch) for batch in batches]
             return tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), first, *others) if others else first
-        taken = [self._take(batch) for _, batch in zip(range(self.model.steps_per_execution), batches, strict=False)]
-        if not taken:
-            raise StopIteration
-        return taken[-1]
+        return replicas.last_of_steps(self._take, batches, self.model.steps_per_execution)
 
     def _take(self, batch: Any) -> Any:
         import tensorflow as tf

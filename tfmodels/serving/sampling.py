@@ -13,8 +13,6 @@ from tfmodels.utils.text import joined
 MOST_CHOICES = 128
 MOST_STOPS = 16
 _LARGEST_SEED = 2**31 - 1
-# Scores divided by less are no numbers that a draw can tell apart; the likeliest token is meant.
-_LOWEST_TEMPERATURE = 1e-5
 
 _SCHEMA = fields.inner(
     fields.Fields(
@@ -124,7 +122,7 @@ def settings_of(request: Mapping[str, Any], config: Any) -> dict[str, Any]:
     given = config.to_dict()
     temperature = request.get("temperature", given.get("temperature", 1.0))
     top_p = request.get("top_p", given.get("top_p", 1.0))
-    settings: dict[str, Any] = {"do_sample": temperature >= _LOWEST_TEMPERATURE and top_p > 0}
+    settings: dict[str, Any] = {"do_sample": temperature > 0 and top_p > 0}
     if settings["do_sample"]:
         top_k = request.get("top_k", given.get("top_k", 0))
         settings |= {"temperature": temperature, "top_p": top_p, "top_k": max(top_k, 0)}

@@ -95,9 +95,8 @@ class SafetensorsFile(TensorFile):
     def name_in_index(self, name: str) -> str:
         here = _torch_name(name, self._written_by)[0]
         if self._written_by == "tf" and here not in self.tensors:
-            return hdf5.torch_name(
-                name
-            )  # the index of a TensorFlow class, not its shards, has the model's name in front
+            # The index of a TensorFlow class has the model's name in front, its shards have not.
+            return hdf5.torch_name(name)
         return here
 
     def _add(self, stored: str, info: TensorInfo, start: int) -> None:
