@@ -24,6 +24,8 @@ except ImportError:  # a machine that runs tests/gpu alone may lack it
     hypothesis = None
 
 ROOT = Path(__file__).parent.parent
+# Scripts there make the files beside them, with packages that the tests do not need.
+collect_ignore_glob = ["data/*"]
 
 if hypothesis is not None:
     # A first call may compile; time is no property of what is tested.

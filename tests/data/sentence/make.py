@@ -12,10 +12,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from sentence_transformers import SentenceTransformer
 
 
 def main(folder: str, test_set: str) -> None:
+    from sentence_transformers import SentenceTransformer
+
     here = Path(__file__).parent
     captions = here.parents[2] / "examples" / "data" / "stsb_captions_test.tsv.xz"
     with open(test_set, encoding="utf-8", newline="") as file:
