@@ -20,6 +20,7 @@ import keras
 from keras import ops
 
 from tfmodels.runtime import device as nvidia
+from tfmodels.runtime.xla_flags import warn_where_unsafe
 
 DTYPES = ("float16", "bfloat16")
 _ELEMENT_TYPES = {"float16": "F16", "bfloat16": "BF16"}
@@ -53,6 +54,16 @@ class Kind(NamedTuple):
         if self.padded:
             return "PADDING_CAUSAL" if self.causal else "PADDING"
         return "CAUSAL" if self.causal else "NO_MASK"
+
+
+@functools.cache
+def on_gpu() -> bool:
+    """Whether this process computes on a GPU, whether or not that runs the kernels."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.devices()[0].platform == "gpu"
+    return nvidia.has_gpu()
 
 
 @functools.cache
@@ -199,6 +210,7 @@ def _function(kind: Kind) -> Any:
 
         return output, gradient
 
+    warn_where_unsafe()
     # The calls exist under XLA only: eager and graph code compiles them, and a program that XLA compiles inlines them.
     return tf.function(compute, jit_compile=True, autograph=False)
 

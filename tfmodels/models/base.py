@@ -10,7 +10,6 @@ and quantised.
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
@@ -194,12 +193,7 @@ class TFPreTrainedModel(ScriptMethods, CallingConvention, QuantizedModel, TaskMo
             >>> model.attention_report()
             '5 blocks: eager'
         """
-        counts = Counter(self.backbone.attention_log.paths)
-        lines = [
-            f"{count} block{'s' if count > 1 else ''}: {name}{f' ({reason})' if reason else ''}"
-            for (name, reason), count in counts.items()
-        ]
-        return "\n".join(lines) or "no call yet"
+        return self.backbone.attention_log.report() or "no call yet"
 
     # Keras serialisation ------------------------------------------------------------------------------------
 

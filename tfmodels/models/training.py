@@ -13,6 +13,7 @@ from keras import ops
 from tfmodels.models import fit_checks, fit_data, replicas
 from tfmodels.models.outputs import ModelOutput
 from tfmodels.runtime.compile import ProgramCache
+from tfmodels.runtime.xla_flags import warn_where_unsafe
 from tfmodels.utils.files import staged
 
 # Values of `compile(loss=...)` that older scripts use to ask for the model's own loss.
@@ -72,6 +73,8 @@ class TrainedModel(keras.Model):
         if getattr(self, name) is None or force:
             make(force=True)
             if keras.backend.backend() == "tensorflow" and not self.run_eagerly:
+                if self.jit_compile:
+                    warn_where_unsafe()
                 step, of_keras = getattr(self, f"{kind}_step"), getattr(self, name)
                 if self.distribute_strategy.num_replicas_in_sync == 1:
                     setattr(self, name, _Steps(self, step, of_keras))

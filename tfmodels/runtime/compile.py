@@ -13,6 +13,7 @@ import keras
 
 from tfmodels.runtime.background import Background, stand_ins
 from tfmodels.runtime.fork import check_not_forked
+from tfmodels.runtime.xla_flags import warn_where_unsafe
 from tfmodels.utils.text import shorten
 from tfmodels.utils.warn import warn
 
@@ -243,6 +244,8 @@ def _make(
         return _Jitted(function, variables)
     import tensorflow as tf
 
+    if jit_compile:
+        warn_where_unsafe()
     # An object of its own for every program: TensorFlow warns of code that is traced again and again, and tells code
     # apart by functions, but partial ones by identity.
     signature = None

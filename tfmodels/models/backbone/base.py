@@ -97,7 +97,7 @@ class Backbone(CallingConvention, ListsTracked):
                 hidden, new_cache, block_weights = call_block(block, hidden, context=own, traced=traced)
             caches.append(new_cache)
             weights.append(block_weights)
-        self.attention_log.paths = tuple(context.record)
+        self.attention_log.note(context.record, training=context.training)
         return Pass(hidden, tuple(caches), tuple(states), tuple(weights) if context.return_weights else None)
 
     def embed(self, tokens: TokenInputs, context: BlockContext) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -10,7 +12,7 @@ from keras import ops
 from keras.backend import standardize_dtype
 
 from tfmodels.cache import kv
-from tfmodels.kernels import decoding
+from tfmodels.kernels import cudnn_attention, decoding
 from tfmodels.kernels.decoding import Heads
 from tfmodels.kernels.masks import AttentionMask
 from tfmodels.layers import few_rows
@@ -18,6 +20,7 @@ from tfmodels.layers.attention import AttentionPath, attend, choose, merge_heads
 from tfmodels.layers.linear import Linear, project
 from tfmodels.layers.rotary import rotate
 from tfmodels.runtime.lowering import PLAIN, Lowering
+from tfmodels.utils.warn import warn
 
 
 @dataclasses.dataclass
@@ -210,3 +213,24 @@ class AttentionLog:
 
     def __init__(self):
         self.paths: tuple[AttentionPath, ...] = ()
+
+    def note(self, paths: Sequence[AttentionPath], *, training: bool | None) -> None:
+        """Keep the paths of a call; where it trains on a GPU, warn once of each reason that kept off fused kernels."""
+        self.paths = tuple(paths)
+        if training and any(path.reason for path in paths) and cudnn_attention.on_gpu():
+            _warn_of_fallback(self.report())
+
+    def report(self) -> str:
+        """The paths and their reasons, a line for each kind; empty before the first call."""
+        return "\n".join(
+            f"{count} block{'s' if count > 1 else ''}: {name}{f' ({reason})' if reason else ''}"
+            for (name, reason), count in Counter(self.paths).items()
+        )
+
+
+@functools.cache
+def _warn_of_fallback(report: str) -> None:
+    warn(
+        f"training on a GPU computes attention without the fused kernels, slower and in more memory: {report}. "
+        f"attn_implementation='eager' asks for that, and silences this."
+    )
