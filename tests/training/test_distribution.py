@@ -44,6 +44,13 @@ def train(model, inputs):
     return model.fit(inputs, batch_size=4, epochs=3, shuffle=False, verbose=0).history["loss"]
 
 
+def results_of(task: str, folder: Path, environment: dict[str, str] | None = None) -> dict:
+    """What a process of this file, which knows its devices from the start, computes for a task."""
+    command = [sys.executable, __file__, task, str(folder)]
+    subprocess.run(command, check=True, env={**os.environ, **(environment or {})}, cwd=ROOT)
+    return json.loads((folder / "results.json").read_text())
+
+
 # keras.distribution on JAX -------------------------------------------------------------------------------------------
 
 
@@ -52,8 +59,16 @@ def shares(variables):
     return {v.path: v.value.addressable_shards[0].data.size / v.value.size for v in variables}
 
 
+def divided(out: Path) -> dict:
+    """What every family computes on one device of four and on all."""
+    return {name: work(name, out / name) for name in LANGUAGE_MODELS}
+
+
 def work(name: str, out: Path) -> dict:
-    """What a family computes on one device of four and on all."""
+    """What a family computes on one device of four and on all; Llama in every way, the others with split weights.
+
+    How rows are split is code that knows no family.
+    """
     head = LANGUAGE_MODELS[name]
     inputs = batch(name, head)
     results = {}
@@ -69,7 +84,7 @@ def work(name: str, out: Path) -> dict:
     def measure(label):
         model = compiled(model_class.from_pretrained(out / "model"))
         result = {"logits": logits(model)}
-        if label in ("one", "tensor"):  # every operation by itself, which takes its time
+        if name == "llama" and label in ("one", "tensor"):  # every operation by itself, which takes its time
             result["eager logits"] = np.asarray(model(**unlabelled).logits).tolist()
         if head == "ForCausalLM" and label != "both":
             prompt = inputs["input_ids"][[0, 3], :3]
@@ -81,6 +96,8 @@ def work(name: str, out: Path) -> dict:
     measure("one")
     with distribution.tensor_parallel(config).scope():
         measure("tensor")
+    if name != "llama":
+        return results
     with distribution.tensor_parallel(config, shards=2).scope():
         measure("both")
     with distribution.data_parallel().scope():
@@ -94,38 +111,39 @@ def devices(count):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", LANGUAGE_MODELS)
-def test_four_devices_compute_what_one_does(name, tmp_path):
+def test_four_devices_compute_what_one_does(tmp_path):
     pytest.importorskip("jax", reason="pip install -e '.[jax]'")
     flags = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": devices(4)}
-    command = [sys.executable, __file__, name, str(tmp_path)]
-    subprocess.run(command, check=True, env={**os.environ, **flags}, cwd=ROOT)
-    results = json.loads((tmp_path / "results.json").read_text())
-    one = results["one"]
-    for how in ("tensor", "both", "data"):
-        four = results[how]
-        for key in one.keys() & four.keys() - {"weights", "optimizer", "ids"}:
-            tolerance = {"rtol": 1e-5} if key == "losses" else {"atol": 1e-5}
-            np.testing.assert_allclose(four[key], one[key], **tolerance, err_msg=f"{how}: {key}")
-        assert four.get("ids", one.get("ids")) == one.get("ids"), how
-    assert {"logits", "eager logits", "losses", "logits after"} <= results["tensor"].keys()
-    each_device_holds_its_part(name, results)
+    families = results_of("divided", tmp_path, flags)
+    assert families.keys() == LANGUAGE_MODELS.keys()
+    for name, results in families.items():
+        one = results.pop("one")
+        assert results.keys() == ({"tensor", "both", "data"} if name == "llama" else {"tensor"})
+        for how, four in results.items():
+            for key in one.keys() & four.keys() - {"weights", "optimizer", "ids"}:
+                tolerance = {"rtol": 1e-5} if key == "losses" else {"atol": 1e-5}
+                np.testing.assert_allclose(four[key], one[key], **tolerance, err_msg=f"{name}, {how}: {key}")
+            assert four.get("ids", one.get("ids")) == one.get("ids"), (name, how)
+        assert {"logits", "losses", "logits after"} <= results["tensor"].keys()
+        assert ("eager logits" in results["tensor"]) is (name == "llama")
+        assert ("ids" in results["tensor"]) is (name != "mpnet")
+        each_device_holds_its_part(name, results["tensor"])
+    assert set(families["llama"]["both"]["weights"].values()) == {0.5, 1.0}
+    assert set(families["llama"]["data"]["weights"].values()) == {1.0}
 
 
 def each_device_holds_its_part(name, results):
-    weights = results["tensor"]["weights"]
+    weights = results["weights"]
     is_split = {path: part for path, part in weights.items() if part < 1}
-    assert set(is_split.values()) == {0.25}
+    assert set(is_split.values()) == {0.25}, name
     # Every matrix and table but positions; with two key/value heads, Llama's keys and values are whole on four.
     whole = [p for p, part in weights.items() if part == 1 and p.endswith(("kernel", "embeddings"))]
     allowed = ("k_proj/kernel", "v_proj/kernel", "wpe/embeddings", "embed_positions/embeddings", "table/embeddings")
     assert [path for path in whole if not path.endswith((*allowed, "lm_head/dense/kernel"))] == []
     assert not [path for path in whole if name != "llama" and "_proj" in path]
     # Adam's two averages lie as the weights do.
-    slots = results["tensor"]["optimizer"].values()
+    slots = results["optimizer"].values()
     assert sum(part == 0.25 for part in slots) == 2 * len(is_split)
-    assert set(results["both"]["weights"].values()) == {0.5, 1.0}
-    assert set(results["data"]["weights"].values()) == {1.0}
 
 
 def host(out: Path, name: str, head: str, address: str, count: int, index: int) -> dict:
@@ -136,17 +154,13 @@ def host(out: Path, name: str, head: str, address: str, count: int, index: int) 
     devices = keras.distribution.list_devices()
     results = {"devices": len(devices)}
     config = small_models.class_of(name, head).from_pretrained(out / "model").config
-    # In tensor parallelism the two devices of a process share a model, and the processes a batch.
-    for label, how in {
-        "data": distribution.data_parallel(),
-        "both": distribution.tensor_parallel(config, shards=2),
-    }.items():
-        with how.scope():
-            model = compiled(small_models.class_of(name, head).from_pretrained(out / "model"))
-            rows = tf.data.Dataset.from_tensor_slices(batch(name, head)).batch(4)
-            results[label] = model.fit(rows, epochs=3, verbose=0).history["loss"]
-            results[f"{label} shares"] = sorted(set(shares(model.weights).values()))
-            model.save_pretrained(out / f"{label}{index}")
+    # The two devices of a process share a model, and the processes a batch.
+    with distribution.tensor_parallel(config, shards=2).scope():
+        model = compiled(small_models.class_of(name, head).from_pretrained(out / "model"))
+        rows = tf.data.Dataset.from_tensor_slices(batch(name, head)).batch(4)
+        results["losses"] = model.fit(rows, epochs=3, verbose=0).history["loss"]
+        results["shares"] = sorted(set(shares(model.weights).values()))
+        model.save_pretrained(out / f"trained{index}")
     return results
 
 
@@ -168,11 +182,10 @@ def test_two_processes_compute_what_one_does(tmp_path):
     for index in range(2):
         results = json.loads((tmp_path / f"results{index}.json").read_text())
         assert results["devices"] == 4
-        for label, parts in (("data", [1.0]), ("both", [0.5, 1.0])):
-            np.testing.assert_allclose(results[label], want, rtol=1e-5)
-            assert results[f"{label} shares"] == parts
-            saved = small_models.class_of(name, head).from_pretrained(tmp_path / f"{label}{index}")
-            np.testing.assert_allclose(saved(**small_models.inputs_of(name, head)).logits, logits, atol=1e-5)
+        np.testing.assert_allclose(results["losses"], want, rtol=1e-5)
+        assert results["shares"] == [0.5, 1.0]
+        saved = small_models.class_of(name, head).from_pretrained(tmp_path / f"trained{index}")
+        np.testing.assert_allclose(saved(**small_models.inputs_of(name, head)).logits, logits, atol=1e-5)
 
 
 def test_sizes_that_do_not_divide():
@@ -235,39 +248,29 @@ def unequal(name, head):
 
 
 def mirrored(out: Path) -> dict:
-    """What two devices of one process compute under `fit`."""
+    """What two devices of one process compute: training, uneven batches, other calls and sentence vectors."""
     import tensorflow as tf
 
     (cpu,) = tf.config.list_physical_devices("CPU")
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])  # one in a process: TensorFlow numbers their talk
-    results = {}
-    for name, head in HEADS:
+    found = {"fit": {}, "uneven": {}}
+
+    def load(head, name, **options):
         with strategy.scope():
-            model = compiled(small_models.class_of(name, head).from_pretrained(out / head))
+            return compiled(small_models.class_of(name, head).from_pretrained(out / head), **options)
+
+    for name, head in HEADS:
+        model = load(head, name)
         data = tf.data.Dataset.from_tensor_slices(unequal(name, head)).batch(4)
         before = model.evaluate(data, verbose=0)
         losses = model.fit(data, epochs=3, verbose=0).history["loss"]
-        model.save_pretrained(out / head)
-        results[head] = [before, *losses]
-    return results
-
-
-def mirrored_uneven(out: Path) -> dict:
-    """What two devices compute from batches of three rows and of one: two and one, one and none."""
-    import tensorflow as tf
-
-    (cpu,) = tf.config.list_physical_devices("CPU")
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    strategy, results = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]), {}
-    for name, head in HEADS:
-        # With XLA every shape of a batch has a program of its own; those of CPUs are plain graphs.
-        with strategy.scope():
-            model = compiled(
-                small_models.class_of(name, head).from_pretrained(out / head), jit_compile=name == "llama"
-            )
-        results[head] = uneven(model, name, head)
-    return results
+        model.save_pretrained(out / f"{head} trained")
+        found["fit"][head] = [before, *losses]
+        # Batches of three rows and of one: two and one, one and none. With XLA every shape of a batch has a program
+        # of its own; those of CPUs are plain graphs.
+        found["uneven"][head] = uneven(load(head, name, jit_compile=name == "llama"), name, head)
+    return {**found, "calls": calls(load("ForCausalLM", "llama")), "vectors": vectors(strategy)}
 
 
 def uneven(model, name, head) -> list[float]:
@@ -275,34 +278,6 @@ def uneven(model, name, head) -> list[float]:
     data = unequal(name, head)
     before = model.evaluate(data, batch_size=3, verbose=0)
     return [before, *model.fit(data, batch_size=3, epochs=2, shuffle=False, verbose=0).history["loss"]]
-
-
-@pytest.mark.slow
-def test_mirrored_strategy_with_uneven_batches(tmp_path):
-    for name, head in HEADS:
-        small_models.make(name, head).save_pretrained(tmp_path / head)
-    subprocess.run([sys.executable, __file__, "mirrored_uneven", str(tmp_path)], check=True, cwd=ROOT)
-    results = json.loads((tmp_path / "results.json").read_text())
-    for name, head in HEADS:
-        want = uneven(compiled(small_models.make(name, head)), name, head)
-        np.testing.assert_allclose(results[head], want, rtol=1e-4)
-
-
-@pytest.mark.slow
-def test_mirrored_strategy_under_fit(tmp_path):
-    for name, head in HEADS:
-        small_models.make(name, head).save_pretrained(tmp_path / head)
-    subprocess.run([sys.executable, __file__, "mirrored", str(tmp_path)], check=True, cwd=ROOT)
-    results = json.loads((tmp_path / "results.json").read_text())
-    for name, head in HEADS:
-        model = compiled(small_models.make(name, head))
-        before = model.evaluate(unequal(name, head), batch_size=4, verbose=0)
-        np.testing.assert_allclose(results[head], [before, *train(model, unequal(name, head))], rtol=1e-5)
-        trained = small_models.class_of(name, head).from_pretrained(tmp_path / head)
-        for ours, theirs in zip(model.weights, trained.weights, strict=True):
-            # Some gradients are zero but for rounding (a bias that softmax takes out again), and Adam magnifies
-            # them; a step of a wrong gradient is ten times as long as what is allowed here.
-            np.testing.assert_allclose(theirs, ours, atol=1e-4)
 
 
 def calls(model) -> dict:
@@ -317,33 +292,14 @@ def calls(model) -> dict:
     }
 
 
-def mirrored_calls(out: Path) -> dict:
-    """`calls` on two devices of one process."""
-    import tensorflow as tf
-
-    (cpu,) = tf.config.list_physical_devices("CPU")
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
-        model = compiled(small_models.class_of("llama", "ForCausalLM").from_pretrained(out / "model"))
-    return calls(model)
-
-
-@pytest.mark.slow
-def test_mirrored_strategy_generates_predicts_and_evaluates(tmp_path):
-    model = compiled(small_models.make("llama", "ForCausalLM"))
-    model.save_pretrained(tmp_path / "model")
-    subprocess.run([sys.executable, __file__, "mirrored_calls", str(tmp_path)], check=True, cwd=ROOT)
-    two, one = json.loads((tmp_path / "results.json").read_text()), calls(model)
-    assert two["ids"] == one["ids"]
-    np.testing.assert_allclose(two["logits"], one["logits"], atol=1e-5)
-    np.testing.assert_allclose(two["loss"], one["loss"], rtol=1e-5)
-
-
 TEXTS = ["Once upon a time", "Hello", "The little dog ran far away from home", "a", "There was a girl"]
 
 
-def vectors(strategy=None) -> dict:
-    """What a sentence encoder gives for texts, and `predict` for their ids: five rows, uneven for any batch size."""
+def vectors(strategy=None, ways=None) -> dict:
+    """What a sentence encoder gives for texts, and `predict` for their ids: five rows, uneven for any batch size.
+
+    `ways` names the results wanted, else all.
+    """
     from tfmodels import AutoTokenizer, SentenceEncoder, TFAutoModel
 
     tokenizer = AutoTokenizer.from_pretrained("stories260K")
@@ -353,23 +309,50 @@ def vectors(strategy=None) -> dict:
     mask = np.arange(max(map(len, rows))) < np.array([len(row) for row in rows])[:, None]
     ids = np.zeros(mask.shape, int)
     ids[mask] = [token for row in rows for token in row]
-    found = {f"encode {size}": encoder.encode(TEXTS, batch_size=size).tolist() for size in (2, 4)}
-    found["compiled"] = encoder.encode(TEXTS, batch_size=4, jit_compile=True).tolist()
     data = [ids, mask.astype(int)]
+    possible = {
+        "encode 2": lambda: encoder.encode(TEXTS, batch_size=2),
+        "encode 4": lambda: encoder.encode(TEXTS, batch_size=4),
+        "compiled": lambda: encoder.encode(TEXTS, batch_size=4, jit_compile=True),
+    }
     if "TF_CONFIG" not in os.environ:  # where every worker would have a part of the rows
         for size in (3, 4):
-            got = encoder.predict(data, batch_size=size, verbose=0)["sentence_embedding"]
-            found[f"predict {size}"] = np.asarray(got).tolist()
-    return found
+            possible[f"predict {size}"] = lambda size=size: encoder.predict(data, batch_size=size, verbose=0)[
+                "sentence_embedding"
+            ]
+    return {name: np.asarray(possible[name]()).tolist() for name in ways or possible}
 
 
-def mirrored_vectors(out: Path) -> dict:
-    """`vectors` on two devices of one process."""
-    import tensorflow as tf
+@pytest.mark.slow
+def test_mirrored_strategy_computes_what_one_device_does(tmp_path):
+    for name, head in HEADS:
+        small_models.make(name, head).save_pretrained(tmp_path / head)
+    found = results_of("mirrored", tmp_path)
+    for name, head in HEADS:
+        model = compiled(small_models.make(name, head), jit_compile=False)
+        want = uneven(model, name, head)
+        np.testing.assert_allclose(found["uneven"][head], want, rtol=1e-4, err_msg=head)
+        model = compiled(small_models.make(name, head), jit_compile=False)
+        before = model.evaluate(unequal(name, head), batch_size=4, verbose=0)
+        want = [before, *train(model, unequal(name, head))]
+        np.testing.assert_allclose(found["fit"][head], want, rtol=1e-5, err_msg=head)
+        trained = small_models.class_of(name, head).from_pretrained(tmp_path / f"{head} trained")
+        for ours, theirs in zip(model.weights, trained.weights, strict=True):
+            # Some gradients are zero but for rounding (a bias that softmax takes out again), and Adam magnifies
+            # them; a step of a wrong gradient is ten times as long as what is allowed here.
+            np.testing.assert_allclose(theirs, ours, atol=1e-4)
+    two, one = found["calls"], calls(compiled(small_models.make("llama", "ForCausalLM"), jit_compile=False))
+    assert two["ids"] == one["ids"]
+    np.testing.assert_allclose(two["logits"], one["logits"], atol=1e-5)
+    np.testing.assert_allclose(two["loss"], one["loss"], rtol=1e-5)
+    assert len(found["vectors"]) == 5
+    assert_same_vectors(found["vectors"])
 
-    (cpu,) = tf.config.list_physical_devices("CPU")
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    return vectors(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
+
+def assert_same_vectors(found):
+    want = np.array(vectors(ways=("encode 2",))["encode 2"])
+    for way, got in found.items():
+        np.testing.assert_allclose(got, want, atol=1e-5, err_msg=way)
 
 
 def workers_vectors(out: Path) -> dict:
@@ -380,28 +363,24 @@ def workers_vectors(out: Path) -> dict:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task, count", [("mirrored_vectors", 1), ("workers_vectors", 2)])
-def test_strategies_encode_what_one_device_does(tmp_path, task, count):
+def test_workers_encode_what_one_device_does(tmp_path):
     ports = []
-    for _ in range(count):
+    for _ in range(2):
         with socket.socket() as free:
             free.bind(("localhost", 0))
             ports.append(free.getsockname()[1])
     processes = []
-    for index in range(count):
+    for index in range(2):
         (tmp_path / str(index)).mkdir()
         cluster = {"worker": [f"localhost:{port}" for port in ports]}
         setting = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
-        environment = {**os.environ, **({"TF_CONFIG": setting} if count > 1 else {})}
-        command = [sys.executable, __file__, task, str(tmp_path / str(index))]
-        processes.append(subprocess.Popen(command, env=environment, cwd=ROOT))
-    assert [process.wait(timeout=600) for process in processes] == [0] * count
-    want = np.array(vectors()["encode 2"])
-    for index in range(count):
-        results = json.loads((tmp_path / str(index) / "results.json").read_text())
-        assert len(results) == (5 if count == 1 else 3)
-        for found in results.values():
-            np.testing.assert_allclose(found, want, atol=1e-5)
+        command = [sys.executable, __file__, "workers_vectors", str(tmp_path / str(index))]
+        processes.append(subprocess.Popen(command, env={**os.environ, "TF_CONFIG": setting}, cwd=ROOT))
+    assert [process.wait(timeout=600) for process in processes] == [0, 0]
+    for index in range(2):
+        found = json.loads((tmp_path / str(index) / "results.json").read_text())
+        assert len(found) == 3
+        assert_same_vectors(found)
 
 
 class Workers:
@@ -458,12 +437,5 @@ if __name__ == "__main__":
         results = host(folder, name, head, address, *map(int, numbers))
         (folder / f"results{numbers[-1]}.json").write_text(json.dumps(results))
     else:
-        tasks = {
-            "mirrored": mirrored,
-            "mirrored_calls": mirrored_calls,
-            "mirrored_uneven": mirrored_uneven,
-            "mirrored_vectors": mirrored_vectors,
-            "workers_vectors": workers_vectors,
-        }
-        results = tasks[task](folder) if task in tasks else work(task, folder)
-        (folder / "results.json").write_text(json.dumps(results))
+        tasks = {"divided": divided, "mirrored": mirrored, "workers_vectors": workers_vectors}
+        (folder / "results.json").write_text(json.dumps(tasks[task](folder)))
