@@ -28,7 +28,7 @@ DECIDED_AGAINST = {
 
 
 # Calls of `generate` that are compiled in every family.
-COMPILED = ("greedy", "greedy_nocache", "combo", "beam")
+COMPILED = ("greedy", "greedy_nocache")
 
 
 @functools.cache
@@ -174,9 +174,11 @@ def run_generate(folder: Path, call: dict[str, Any]) -> None:
     model = model_of(folder, call.get("dtype", "float32"))
     inputs = inputs_of(folder, call, call["name"], call["inputs"])
     # Settings are code that all families share. Llama's calls are compiled, but for those of beams that differ in
-    # numbers alone; of another family's calls those of COMPILED, and the others run as plain graphs.
-    name = call["name"]
-    graph = name.startswith("beam_") if folder.parent.name == "llama" else name not in COMPILED
+    # numbers alone; of another family's calls those of COMPILED, and beams for GPT-Neo's windows. The others run as
+    # plain graphs.
+    family, name = folder.parent.name, call["name"]
+    graph = name.startswith("beam_") if family == "llama" else name not in COMPILED
+    graph &= (family, name) != ("gpt_neo", "beam")
     options = {"jit_compile": False} if graph else {}
     output = model.generate(**inputs, **call["kwargs"], **options, output_scores=True, return_dict_in_generate=True)
     arrays = arrays_of(folder)

@@ -42,9 +42,30 @@ def slow_but_for_llama(chosen, quick=()):
         yield pytest.param(folder, call, id=parameter.id, marks=[pytest.mark.slow] if is_slow else [])
 
 
-# Generation is shared code: families of shared layers go through a few calls, greedy ones and beams.
+# Generation is shared code: families of shared layers go through a few calls, greedy ones and beams. Llama goes
+# through every setting, and one more family through each.
 FEW = ("greedy", "combo", "beam")
-GENERATE = [p for p in parameters("generate") if p.values[0].parent.name not in MORE or p.values[1]["name"] in FEW]
+OTHERS = ("gpt_neox", "gpt_neo", "mpt")
+
+
+def generate_cases():
+    chosen = parameters("generate")
+    settings = sorted({p.values[1]["name"] for p in chosen} - {*cases.COMPILED, *FEW})
+    for parameter in chosen:
+        family, name = parameter.values[0].parent.name, parameter.values[1]["name"]
+        if family in OTHERS and name in settings:
+            turn = [
+                other
+                for other in OTHERS
+                if any(p.id.startswith(f"{other}/") and p.id.endswith(f"/{name}") for p in chosen)
+            ]
+            if turn[settings.index(name) % len(turn)] != family:
+                continue
+        if family not in MORE or name in FEW:
+            yield parameter
+
+
+GENERATE = list(generate_cases())
 MODEL = [p for p in parameters("forward") if p.values[0].name == "model"]
 
 
@@ -65,12 +86,12 @@ COMPILED = ("right_pad", "embeds_mask", "mask4d", "packed_posids", "token_types"
 
 
 def compilers():
-    """Each call as a graph and by XLA; those of families of shared layers by XLA alone, which has the same graph."""
+    """Llama's calls as graphs and by XLA; those of the other families by XLA alone, which has the same graph."""
     for parameter in slow_but_for_llama(MODEL):
         folder, call = parameter.values
         if folder.parent.name in MORE and call["name"] not in COMPILED:
             continue
-        for jit_compile in (True,) if folder.parent.name in MORE else (False, True):
+        for jit_compile in (False, True) if folder.parent.name == "llama" else (True,):
             name = f"{parameter.id}-{'xla' if jit_compile else 'graph'}"
             yield pytest.param(folder, call, jit_compile, id=name, marks=parameter.marks)
 
