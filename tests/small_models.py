@@ -54,7 +54,18 @@ def heads_of(families: Iterable[str]) -> list[tuple[str, str]]:
 EVERY = heads_of(SMALL)
 # Heads are shared code: of the families of shared layers, one head each.
 ONE_HEAD = [(name, "ForCausalLM" if "ForCausalLM" in FAMILIES[name].heads else "ForMaskedLM") for name in MORE]
-EVERY_SLOW = [*EVERY, *ONE_HEAD]
+# The head that stands for its family.
+FIRST = [(name, "ForMaskedLM" if name == "mpnet" else "ForCausalLM") for name in SMALL]
+# Every head of a decoder and of an encoder; of the other families the first and one that takes turns.
+TURNS = [
+    ("gpt_neox", "ForTokenClassification"),
+    ("gpt_neo", "ForQuestionAnswering"),
+    ("mpt", "ForSequenceClassification"),
+]
+SOME = [case for case in EVERY if case[0] in ("llama", "mpnet") or case in FIRST or case in TURNS]
+# Each head once, and each family.
+OWN_HEADS = ("ForMaskedLM", "ForMultipleChoice")  # the encoder's, beside those that it shares with decoders
+EXPORTED = [case for case in EVERY if case[0] == "llama" or case in FIRST or case[1] in OWN_HEADS] + ONE_HEAD
 
 # Two rows, the second shorter: padding is id 0, and for MPNet, whose padding is 1, id 1.
 ROWS = [[5, 9, 2, 44, 17], [7, 3, 58]]

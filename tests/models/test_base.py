@@ -216,8 +216,11 @@ class TestKeras:
 
 class TestTraining:
     @pytest.mark.quick(1)
-    @pytest.mark.parametrize("model_class", LABELS, ids=lambda c: c.__name__)
-    @pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
+    @pytest.mark.parametrize(
+        "model_class, jit_compile",
+        [(c, False) for c in LABELS] + [(c, True) for c in (TFLlamaForCausalLM, TFLlamaForQuestionAnswering)],
+        ids=lambda value: getattr(value, "__name__", "xla" if value else "graph"),
+    )
     def test_fit_with_the_models_own_loss(self, model_class, jit_compile):
         keras.utils.set_random_seed(0)
         model = model_class(CONFIG)

@@ -19,9 +19,8 @@ from tfmodels.training.callbacks import BackupAndRestore
 from tfmodels.training.lora import add_lora
 
 ROOT = Path(__file__).parent.parent.parent
-FIRST = {"mpnet": "ForMaskedLM"}  # the head that stands for its family; else the causal one
-QUICK = [(name, FIRST.get(name, "ForCausalLM")) for name in small.SMALL]
-CASES = [case if case in QUICK else pytest.param(*case, marks=pytest.mark.slow) for case in small.EVERY]
+FIRST = dict(small.FIRST)
+CASES = [case if case in small.FIRST else pytest.param(*case, marks=pytest.mark.slow) for case in small.SOME]
 # Layers that take adapters, by what all families call their attention.
 ATTENTION = r"(attn|attention)\."
 
@@ -130,11 +129,15 @@ def test_every_weight_comes_back(name, head, tmp_path):
             np.testing.assert_array_equal(got, right, err_msg=way)
 
 
+# Llama with each kind; kinds are shared code, of which every other family has one.
 @pytest.mark.quick(2)
-@pytest.mark.parametrize("kind", ["frozen", "adapted", "int8"])
-@pytest.mark.parametrize("name", [n if n == "llama" else pytest.param(n, marks=pytest.mark.slow) for n in small.SMALL])
+@pytest.mark.parametrize(
+    "name, kind",
+    [*(("llama", kind) for kind in ("frozen", "adapted", "int8"))]
+    + [("gpt_neox", "adapted"), ("gpt_neo", "int8"), ("mpt", "adapted"), ("mpnet", "frozen")],
+)
 def test_frozen_weights_adapters_and_quantised_weights_too(name, kind, tmp_path):
-    head = FIRST.get(name, "ForCausalLM")
+    head = FIRST[name]
     model = made(name, head, kind)
     want = outputs(model, name, head)
     for number, (way, keep) in enumerate(WAYS.items()):
@@ -216,9 +219,7 @@ OTHER_PROCESS = """
 
 @pytest.mark.slow
 def test_the_same_in_another_process(tmp_path):
-    cases = {
-        f"{kind}-{name}": (name, FIRST.get(name, "ForCausalLM"), kind) for name in small.SMALL for kind in ("plain",)
-    }
+    cases = {f"{kind}-{name}": (name, FIRST[name], kind) for name in small.SMALL for kind in ("plain",)}
     cases |= {f"{kind}-llama": ("llama", "ForCausalLM", kind) for kind in ("frozen", "adapted", "int8")}
     for case, (name, head, kind) in cases.items():
         model = made(name, head, kind)

@@ -69,8 +69,9 @@ def test_a_plot_shows_the_parts(tmp_path):
     assert isinstance(graph, pydot.Dot) and "LlamaBackbone" in graph.to_string()
 
 
+# Heads are shared code; those of MPNet go every way in tests/models/test_saving.py.
 @pytest.mark.quick(4)
-@pytest.mark.parametrize("name, head", small.EVERY)
+@pytest.mark.parametrize("name, head", [case for case in small.SOME if case[0] == "llama" or case in small.FIRST])
 def test_copies_are_exact(name, head, tmp_path):
     model = small.make(name, head)
     inputs = small.inputs_of(name, head)

@@ -316,11 +316,14 @@ class TestOptimizers:
 
 
 class TestPrecision:
+    # Llama in every precision, each of the others in a whole and in a mixed one.
     @pytest.mark.quick(1)
     @pytest.mark.parametrize(
-        "name", ["llama", *(pytest.param(name, marks=pytest.mark.slow) for name in small.SMALL if name != "llama")]
+        "name, dtype",
+        [("llama", dtype) for dtype in ("mixed_bfloat16", "mixed_float16", "bfloat16", "float16")]
+        + [(name, dtype) for name in ("gpt_neox", "mpt") for dtype in ("mixed_bfloat16", "float16")]
+        + [(name, dtype) for name in ("gpt_neo", "mpnet") for dtype in ("mixed_float16", "bfloat16")],
     )
-    @pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16", "bfloat16", "float16"])
     def test_every_model_trains_in_its_own_precision(self, name, dtype):
         model = small.make(name, "ForTokenClassification", dtype=dtype)
         assert keras.config.dtype_policy().name == "float32"

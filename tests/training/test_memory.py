@@ -13,7 +13,6 @@ DROPOUTS = {
     "mpt": {"resid_pdrop": 0.3, "emb_pdrop": 0.3, "attn_config": {"attn_pdrop": 0.3}},
     "mpnet": {"attention_probs_dropout_prob": 0.3, "hidden_dropout_prob": 0.3},
 }
-QUICK = [n if n in ("llama", "mpnet") else pytest.param(n, marks=pytest.mark.slow) for n in small.SMALL]
 
 
 def gradients(model, inputs, compiled=None):
@@ -28,11 +27,19 @@ def gradients(model, inputs, compiled=None):
     return [loss, *(tf.convert_to_tensor(one) for one in found)]
 
 
+MODES = {"eager": None, "graph": False, "xla": True}
+# Every family eagerly, and in the one of the other modes that takes its turn; Llama in all.
+TURNS = {"llama": MODES, "gpt_neox": ("eager", "graph"), "gpt_neo": ("eager", "graph"), "mpt": ("eager", "graph")}
+TURNS |= {"mpnet": ("eager", "xla")}
+MODE_CASES = [
+    pytest.param(name, MODES[mode], id=f"{name}-{mode}", marks=[] if name == "llama" else [pytest.mark.slow])
+    for name, modes in TURNS.items()
+    for mode in modes
+]
+
+
 @pytest.mark.quick(1)
-@pytest.mark.parametrize(
-    "mode", [pytest.param(None, id="eager"), False, pytest.param(True, id="xla", marks=pytest.mark.slow)], ids=str
-)
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("name, mode", MODE_CASES)
 def test_gradients_are_the_same_dropout_included(name, mode):
     inputs = {**small.inputs_of(name, "ForTokenClassification"), **small.labels_of(name, "ForTokenClassification")}
     found = []
