@@ -38,7 +38,7 @@ def test_outputs_equal_the_models(name, head, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "head"), [case for case in small_models.EVERY_SLOW if case not in FEW])
+@pytest.mark.parametrize(("name", "head"), [case for case in small_models.EXPORTED if case not in FEW])
 def test_outputs_equal_the_models_everywhere(name, head, tmp_path):
     test_outputs_equal_the_models(name, head, tmp_path)
 

@@ -11,13 +11,14 @@ from tfmodels.export.models import context_of
 from tfmodels.training.lora import add_lora
 
 CONTEXT = 48
-QUICK = {(None, False, 8), ("int8", True, None), ("int8", False, 20)}
-SAVED_MODELS = [(q, a, n) for q in (None, "int8") for a in (False, True) for n in (None, 8, 20)]
+# Every pair of quantisation, adapters and length; the first runs by default.
+SAVED_MODELS = [(None, False, 8), (None, True, None), (None, False, 20)]
+SAVED_MODELS += [("int8", True, 8), ("int8", False, None), ("int8", True, 20)]
+OPTIONS = ({}, {"quantize": "int8"}, {"quantize": "int4"}, {"dtype": "float16"})
 LITERT = [
     (options, adapted, length)
-    for options in ({}, {"quantize": "int8"}, {"quantize": "int4"}, {"dtype": "float16"})
-    for adapted in (False, True)
-    for length in (8, 20)
+    for number, options in enumerate(OPTIONS)
+    for adapted, length in (((True, 8), (False, 20)), ((False, 8), (True, 20)))[number % 2]
 ]
 FORMATS = {"saved_model": "model", "litert": "model.tflite", "onnx": "model.onnx"}
 
@@ -58,14 +59,8 @@ def verdict(model, format, folder, **options):
     return export(model, folder / FORMATS[format], format, verify=True, **options).verification
 
 
-def slow_unless(quick, *case):
-    return pytest.param(*case, marks=() if quick else pytest.mark.slow)
-
-
 @pytest.mark.quick(1)
-@pytest.mark.parametrize(
-    ("quantised", "adapted", "length"), [slow_unless(case in QUICK, *case) for case in SAVED_MODELS]
-)
+@pytest.mark.parametrize(("quantised", "adapted", "length"), SAVED_MODELS)
 def test_saved_model(models, tmp_path, quantised, adapted, length):
     report = verdict(models[quantised, adapted], "saved_model", tmp_path, max_length=length)
     room = length or CONTEXT
@@ -77,10 +72,7 @@ def test_saved_model(models, tmp_path, quantised, adapted, length):
 
 
 @pytest.mark.quick(1)
-@pytest.mark.parametrize(
-    ("options", "adapted", "length"),
-    [slow_unless(case[1] and case[2] == 8 and "dtype" not in case[0], *case) for case in LITERT],
-)
+@pytest.mark.parametrize(("options", "adapted", "length"), LITERT)
 def test_litert(models, tmp_path, options, adapted, length):
     pytest.importorskip("ai_edge_litert")
     report = verdict(models[None, adapted], "litert", tmp_path, max_length=length, **options)

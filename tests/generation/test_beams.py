@@ -77,8 +77,10 @@ def test_without_a_cache_and_padded_prompts_give_the_same(model):
 
 
 @pytest.mark.quick(1)
-@pytest.mark.parametrize("options", [GRAPH, {}, {**GRAPH, "do_sample": True}, {**GRAPH, "early_stopping": True}])
-@pytest.mark.parametrize("end", [None, 2])
+@pytest.mark.parametrize(
+    "options, end",
+    [(GRAPH, None), ({}, 2), ({**GRAPH, "do_sample": True}, None), ({**GRAPH, "early_stopping": True}, 2)],
+)
 def test_scores_that_are_no_numbers_are_an_error(options, end):
     model = small.make("llama", "ForCausalLM")
     for weight in model.trainable_weights[-1:]:

@@ -107,8 +107,11 @@ def test_other_families(family, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*asymmetric GPTQ")
-@pytest.mark.parametrize("case", ["gptq order", "awq", "pack-quantized zeros"])
-@pytest.mark.parametrize("family", ["llama", "gpt_neox", "mpt"])
+@pytest.mark.parametrize(
+    "family, case",
+    [("llama", "gptq order"), ("llama", "awq"), ("llama", "pack-quantized zeros")]
+    + [("gpt_neox", "awq"), ("mpt", "pack-quantized zeros")],
+)
 def test_greedy_ids(family, case, tmp_path):
     """Decoding multiplies few rows, in a form of its own."""
     quantised, whole = checkpoint(family, tmp_path, *CASES[case])
