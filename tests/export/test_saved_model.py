@@ -51,7 +51,8 @@ def signature(report, name):
 
 def check(name, head, folder):
     model = small_models.make(name, head)
-    options = {"batch_sizes": (2,)} if head == "ForCausalLM" else {}
+    # Of the loops for other families plain graphs are checked: XLA gets the same programs.
+    options = {"batch_sizes": (2,), "jit_compile": name in ("llama", "gpt_neo")} if head == "ForCausalLM" else {}
     report = model.export(folder / "model", verify=True, **options)
     assert report.largest_difference <= 1e-5
     assert report.verification.equal_tokens == report.verification.greedy_tokens
@@ -80,7 +81,7 @@ def test_head(tmp_path, name, head):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "head"), [pair for pair in small_models.EVERY_SLOW if pair not in QUICK])
+@pytest.mark.parametrize(("name", "head"), [pair for pair in small_models.EXPORTED if pair not in QUICK])
 def test_every_head(tmp_path, name, head):
     check(name, head, tmp_path)
 
