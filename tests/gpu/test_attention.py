@@ -40,11 +40,26 @@ MODES: dict[str, dict[str, Any]] = {
     "scale 1": {"batch": 1, "causal": True, "scale": 1.0, "spread": 0.3},
 }
 
+# What cuDNN does not take, by Triton's kernels; on TensorFlow alone.
+TRITON_MODES: dict[str, dict[str, Any]] = {
+    "dropout": {"batch": 2, "causal": True, "rate": 0.1},
+    "dropout, 16 heads over 4, left padding": {"batch": 2, "heads": 16, "kv_heads": 4, "padding": "left"}
+    | {"causal": True, "rate": 0.1},
+    "dropout, bias": {"batch": 2, "bias": "learned", "rate": 0.3},
+    "packed": {"batch": 2, "causal": True, "packed": True},
+    "packed, dropout, 80 per head": {"batch": 2, "causal": True, "packed": True, "rate": 0.1, "head_dim": 80},
+    "pairs": {"batch": 2, "pairs": True},
+    "window 33, left padding": {"batch": 2, "causal": True, "window": 33, "padding": "left"},
+    "window to both sides": {"batch": 2, "window": 65, "ahead": 64, "padding": "right"},
+    "dropout, 128 per head": {"batch": 1, "causal": True, "rate": 0.1, "head_dim": 128},
+    "causal, 256 per head": {"batch": 1, "causal": True, "head_dim": 256, "heads": 4},
+}
+
 
 def checks(settings: Settings) -> list[Check]:
     made = []
     implementation = "flash" if settings.device == "gpu" else "blockwise"
-    for mode, options in MODES.items():
+    for mode, options in (MODES if keras.backend.backend() == "jax" else MODES | TRITON_MODES).items():
         for dtype in BOUNDS:
             for length in settings.lengths if dtype == "float16" else settings.lengths[2::3] or settings.lengths:
                 large = {"batch": 1 if options.get("padding") is None else 2} if length >= LARGE else {}
@@ -56,6 +71,16 @@ def checks(settings: Settings) -> list[Check]:
 
 def test_attention(check, holds):
     holds(check)
+
+
+class FixedDropout:
+    """Stands for a `keras.layers.Dropout`, whose seed is the same at each call."""
+
+    def __init__(self, rate: float):
+        self.rate, self.seed_generator = rate, self
+
+    def next(self) -> Any:
+        return ops.convert_to_tensor([5, 7], "uint32")
 
 
 def padding_of(kind: str | None, batch: int, length: int) -> np.ndarray | None:
@@ -90,6 +115,10 @@ def errors(
     padding: str | None = None,
     scale: float | None = None,
     spread: float = 1.0,
+    ahead: int | None = None,
+    packed: bool = False,
+    pairs: bool = False,
+    rate: float = 0.0,
 ) -> Found:
     """Relative errors of the output and of the worst gradient among query, key, value and bias."""
     rng = np.random.default_rng(length)
@@ -106,20 +135,27 @@ def errors(
     upstream = upstream * ops.cast(seen, dtype)
     scale = scale or head_dim**-0.5
 
+    given = rng.random((batch, 1, length, length)) < 0.5 if pairs else keys
+    positions = np.concatenate([np.arange(length // 3), np.arange(length - length // 3)])[None] if packed else None
+    options = {"causal": causal, "query_length": length, "key_length": length, "packed_positions": positions}
+    drops = {"dropout": FixedDropout(rate), "training": True} if rate else {}
+    paths: list[Any] = []
+
     def run(arrays: list[Any], implementation: str) -> list[Any]:
         def output(*arrays: Any) -> Any:
-            mask = make_mask(keys, causal=causal, query_length=length, key_length=length)  # keeps what it computes
-            mask = mask.with_window(window) if window else mask
-            bias = arrays[3] if len(arrays) > 3 else fixed
-            return attend(*arrays[:3], mask=mask, scale=scale, bias=bias, implementation=implementation)[0]
+            mask = make_mask(given, **options)  # keeps what it computes
+            mask = mask.with_window(window, ahead) if window else mask
+            how = {"scale": scale, "implementation": implementation, "record": paths, **drops}
+            return attend(*arrays[:3], mask=mask, bias=arrays[3] if len(arrays) > 3 else fixed, **how)[0]
 
         result, flows = with_gradients(output, arrays, upstream)
         return [ops.cast(result, "float32") * seen, *flows]
 
     got = run(arrays, implementation)
-    want = run([ops.cast(array, "float32") for array in arrays], "eager")
+    # In blocks the same weights are dropped.
+    want = run([ops.cast(array, "float32") for array in arrays], "blockwise" if rate else "eager")
     output, *gradients = (relative_error(*pair) for pair in zip(got, want, strict=True))
-    return Found(output, max(gradients), (BOUNDS[dtype],) * 2)
+    return Found(output, max(gradients), (BOUNDS[dtype],) * 2, paths[0].name)
 
 
 def with_gradients(function: Callable[..., Any], arrays: list[Any], upstream: Any) -> tuple[Any, list[Any]]:

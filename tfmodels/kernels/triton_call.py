@@ -43,7 +43,7 @@ def triton_ir(kernel: str, dtypes: tuple[str, ...], sizes: tuple[tuple[str, Any]
     """The Triton IR of a kernel for sizes that are known now.
 
     Args:
-        kernel: its name in `triton_products` or `triton_attention`.
+        kernel: its name in `triton_products`, `triton_attention` or `triton_flash`.
         dtypes: of its tensors, in order.
         sizes: names and values of its compile-time arguments.
         warps: that run a program.
@@ -107,7 +107,8 @@ def launch(
     """Call a kernel in a program that is being traced for XLA.
 
     Args:
-        kernel: its name in `triton_products` or `triton_attention`; its tensors are the operands, then the results.
+        kernel: its name in `triton_products`, `triton_attention` or `triton_flash`; its tensors are the operands, then
+            the results.
         operands: tensors or variables.
         results: a `tf.TensorSpec` for each result.
         grid: number of programs along one to three axes.

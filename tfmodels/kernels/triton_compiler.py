@@ -1,7 +1,7 @@
 """Makes Triton IR of the kernels in the modules beside it, in a process of its own; `triton_call` runs it.
 
 Triton and TensorFlow each bring an LLVM, and Triton from 3.7 on aborts a process in which there is another one. So
-neither this file nor `triton_products` and `triton_attention` are ever imported beside TensorFlow: this one runs as a
+neither this file nor the modules of kernels are ever imported beside TensorFlow: this one runs as a
 script, answers each line of JSON with one, and ends with its input.
 """
 
@@ -13,6 +13,7 @@ import sys
 from typing import Any
 
 import triton_attention  # beside this script
+import triton_flash
 import triton_products
 from triton._C.libtriton import ir
 from triton.backends.compiler import GPUTarget
@@ -28,7 +29,10 @@ LOCATION = re.compile(r"^#loc.*\n| loc\((?:[^()]|\([^()]*\))*\)", re.MULTILINE)
 
 def triton_ir(kernel: str, dtypes: list[str], sizes: dict[str, Any], warps: int) -> str:
     """The arguments are those of `triton_call.triton_ir`."""
-    function = getattr(triton_products, kernel, None) or getattr(triton_attention, kernel)
+    modules = (triton_products, triton_attention, triton_flash)
+    function = next((getattr(module, kernel) for module in modules if hasattr(module, kernel)), None)
+    if function is None:
+        raise AttributeError(f"the modules of kernels have no attribute {kernel!r}")
     tensors = [name for name in function.arg_names if name not in sizes]
     types = {name: TYPES[dtype] for name, dtype in zip(tensors, dtypes, strict=True)}
     source = ASTSource(

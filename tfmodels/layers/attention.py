@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
-from tfmodels.kernels import blockwise_attention, cudnn_attention, decoding
+from tfmodels.kernels import blockwise_attention, cudnn_attention, decoding, flash_attention
 from tfmodels.kernels.masks import AttentionMask
 from tfmodels.runtime.lowering import PLAIN, Lowering
 from tfmodels.utils.text import quote
@@ -41,7 +41,8 @@ class AttentionPath(NamedTuple):
     """The implementation that computed an attention, and why no faster one served.
 
     Fields:
-        name: "flash", "blockwise", "decode" (a kernel for single queries, in compiled generation) or "eager".
+        name: "flash" (cuDNN's kernels), "triton" (this package's, where "flash" was asked for and cuDNN's cannot
+            serve), "blockwise", "decode" (a kernel for single queries, in compiled generation) or "eager".
         reason: empty for what was asked for; else why nothing faster served.
     """
 
@@ -54,7 +55,7 @@ def resolve_implementation(name: str | None) -> str:
 
     Args:
         name: None (= "auto"), "auto", "sdpa" (= "auto"), "eager" (plain products), "blockwise" (scores in blocks) or
-            "flash" (= "flash_attention_2", cuDNN's fused kernels).
+            "flash" (= "flash_attention_2", fused kernels: cuDNN's, or Triton's for what cuDNN does not take).
 
     Raises:
         ValueError: unknown, or known but impossible here; the message says which and lists what can be asked for.
@@ -106,11 +107,15 @@ def choose(
     if flash is None and implementation in ("auto", "flash"):
         return AttentionPath("flash")
     blockwise = common or _not_for_blocks(query, key, mask)
-    if implementation in ("flash", "blockwise"):
-        problem = flash if implementation == "flash" else blockwise
-        if problem is not None:
-            raise ValueError(f"attn_implementation={quote(implementation)} cannot serve this call: {problem}.")
-        return AttentionPath(implementation)
+    if implementation == "flash":
+        triton = common or flash_attention.unavailable() or _not_for_triton(query, key, mask)
+        if triton is None:
+            return AttentionPath("triton")
+        raise ValueError(f"attn_implementation='flash' cannot serve this call: {flash}; {triton}.")
+    if implementation == "blockwise":
+        if blockwise is not None:
+            raise ValueError(f"attn_implementation='blockwise' cannot serve this call: {blockwise}.")
+        return AttentionPath("blockwise")
     if blockwise is None and key.shape[2] >= _blockwise_from():
         return AttentionPath("blockwise", flash)
     return AttentionPath("eager", flash)
@@ -140,6 +145,10 @@ def _not_for_flash(query: Any, key: Any, mask: AttentionMask, bias: Any, drops: 
     if problem is None and mask.window is not None and (mask.keys is not None or bias is not None):
         problem = "flash attention takes no padding (attention_mask) and no bias beside a window"
     return problem or (_not_for_flash_on_jax(query.shape[2], mask, bias) if keras.backend.backend() == "jax" else None)
+
+
+def _not_for_triton(query: Any, key: Any, mask: AttentionMask) -> str | None:
+    return flash_attention.unsuitable(query.shape, key.shape, keras.backend.standardize_dtype(key.dtype), mask)
 
 
 def _not_for_flash_on_jax(length: int, mask: AttentionMask, bias: Any) -> str | None:
@@ -205,8 +214,8 @@ def attend(
         scale: factor on the scores.
         bias: float, added to the scaled scores, broadcastable to (batch, heads, queries, keys).
         head_mask: float, multiplies the weights, broadcastable likewise.
-        dropout: `keras.layers.Dropout` of the weights. In blocks its rate and its seeds are used, not the layer: it
-            drops as much, but not the same weights as in the plain form.
+        dropout: `keras.layers.Dropout` of the weights. In blocks and by Triton its rate and its seeds are used, not
+            the layer: it drops as much, but not the same weights as in the plain form.
         implementation: "auto", "eager", "blockwise" or "flash"; see `choose`.
         return_weights: also return the weights after softmax, dropout and head mask.
         lowering: see `tfmodels.runtime.lowering.Lowering`.
@@ -236,7 +245,7 @@ def attend(
     path = choose(implementation, query, key, **terms, drops=drops, return_weights=return_weights, lowering=lowering)
     if record is not None:
         record.append(path)
-    if path.name in ("decode", "flash"):
+    if path.name in ("decode", "flash", "triton"):
         # Some families widen the query for the product's sake; these kernels sum in float32 anyway.
         query = ops.cast(query, key.dtype)
     else:
@@ -253,7 +262,8 @@ def attend(
         output = _flash(query, key, value, mask=mask, bias=bias, scale=scale)
     else:
         dropped = blockwise_attention.Dropout(dropout.rate, dropout.seed_generator.next()) if drops else None
-        output = blockwise_attention.attention(query, key, value, scale=scale, mask=mask, bias=bias, dropout=dropped)
+        compute = flash_attention.attention if path.name == "triton" else blockwise_attention.attention
+        output = compute(query, key, value, scale=scale, mask=mask, bias=bias, dropout=dropped)
         output = _with_unseeing(output, value, mask)
     return output if head_mask is None else output * ops.cast(head_mask, output.dtype), None
 
