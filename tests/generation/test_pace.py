@@ -32,7 +32,8 @@ def steps(rows=((5, 100),), lefts=(100,), seconds=None, limited=(), **options):
         ({"streaming": True, "seconds": 0.045}, 3),  # events at least every 150 ms
         ({"streaming": True, "seconds": 2.0}, 1),
         ({"seconds": 2.0}, 8),
-        ({"streaming": True, "rows": ((5, 100), (1, 100)), "lefts": (100, 100)}, 1),  # a first token was just told
+        ({"streaming": True, "rows": ((5, 100), (0, 100)), "lefts": (100, 100)}, 1),  # a first token is waited for
+        ({"rows": ((5, 100), (0, 100)), "lefts": (100, 100)}, 8),
         ({"rows": ((5, 3), (5, 100)), "lefts": (3, 100)}, 8),
         ({"rows": ((5, 3), (5, 100)), "lefts": (3, 100), "has_waiting": True}, 3),
         ({"limited": (0,), "lefts": (1,)}, 1),  # more would do nothing

@@ -27,8 +27,8 @@ from tfmodels.generation.request import MOST_LOGPROBS, Completion, EngineFull, E
 from tfmodels.generation.row import Row, ending, token_logprobs
 from tfmodels.generation.row_inputs import RowInputs
 from tfmodels.generation.row_programs import STEPS
-from tfmodels.generation.row_settings import Kind, kind_of, limits_of, row_settings
-from tfmodels.generation.row_text import Decoded, decoded_of
+from tfmodels.generation.row_settings import Kind, kind_of, limits_of
+from tfmodels.generation.row_text import Decoded
 from tfmodels.generation.run import seed_of
 from tfmodels.generation.slots import Slots
 from tfmodels.generation.stopping import StopStrings
@@ -120,8 +120,6 @@ class Engine:
         self._lock = threading.RLock()
         self._inputs = RowInputs(room, model.config.vocab_size)
         self._pace = Pace()
-        # Whether the last step told first tokens and left the decoding to the next one.
-        self._owes_tokens = False
 
     def add(
         self,
@@ -274,18 +272,13 @@ class Engine:
                 for row in self._rows:
                     if row is not None and row.cancelled:
                         row.finish_reason = "cancelled"
-            has_first_tokens = False
-            if not self._owes_tokens:
-                if self._waiting and not any(self._rows):
-                    self.prefixes.look_at(self.model)
-                self._admit()
-                has_first_tokens = self._prefill(streaming)
-            # Rows whose first tokens are not told yet are decoded in the next call, before other prompts.
-            self._owes_tokens = streaming and has_first_tokens
-            if not self._owes_tokens:
-                self._decode(streaming)
+            if self._waiting and not any(self._rows):
+                self.prefixes.look_at(self.model)
+            self._admit()
+            self._prefill(streaming)
+            self._decode(streaming)
             with self._lock:
-                return events + self._events()
+                return events + self._events(streaming)
 
     # Prompts ---------------------------------------------------------------------------------------------------
 
@@ -320,17 +313,14 @@ class Engine:
         self._known.discard(request.id)
         self._ended.append(ending(request, reason, has_text=self.tokenizer is not None, error=error))
 
-    def _prefill(self, streaming: bool) -> bool:
-        """Run chunks of the prompts that wait longest.
+    def _prefill(self, streaming: bool) -> None:
+        """Run chunks of the prompts that wait longest, up to each prompt's last token.
 
         Args:
             streaming: run `_CHUNKS` whole ones or more that are shorter, so that the others' tokens come soon;
                 otherwise all, as rows without a prompt's end do nothing while others decode.
-
-        Returns:
-            Whether there are first tokens.
         """
-        left, chosen = _CHUNKS * self.chunk if streaming else np.inf, {}
+        left = _CHUNKS * self.chunk if streaming else np.inf
         while left > 0:
             index = min(
                 (
@@ -343,43 +333,28 @@ class Engine:
             )
             if index is None:
                 break
-            size, logits = self._run_chunk(index)
-            left -= size
-            if not self._rows[index].wants_prompt and (first := self._first_token(index, logits)) is not None:
-                chosen[index] = first
-        # A GPU has all of this in its queue before the first token is waited for.
-        for index, first in chosen.items():
-            self._note([index], decoded_of(*first), [0])
-        return any(self._rows[index].new for index in chosen)
+            left -= self._run_chunk(index)
 
-    def _run_chunk(self, index: int) -> tuple[int, Any]:
-        """Run a chunk of a row's prompt. Returns the chunk's size, and the logits after its last token."""
+    def _run_chunk(self, index: int) -> int:
+        """Run a chunk of a row's prompt. Returns the chunk's size."""
         row = self._rows[index]
-        prompt, end = row.request.prompt, min(row.run + self.chunk, len(row.request.prompt))
+        prompt = row.request.prompt
+        end = min(row.run + self.chunk, len(prompt) - 1)
         size = min(size for size in self._chunk_sizes if size >= end - row.run)
         # A chunk is filled up to its size. One that would pass the room begins earlier and runs some tokens again.
         start = min(row.run, self.slots.room - size)
-        logits = self.slots.prefill(index, list(prompt[start:end]), start, size)
+        self.slots.prefill(index, list(prompt[start:end]), start, size)
         self.prefixes.rows[index].tokens += prompt[row.run : end]
         row.run = end
-        return size, logits
-
-    def _first_token(self, index: int, logits: Any) -> Any:
-        """Choose a row's first token. Returns what `Slots.choose` does, or None where its grammar failed."""
-        row = self._rows[index]
-        kind, vocab_size = kind_of([row.request]), self.model.config.vocab_size
-        limits = limits_of([self._upcoming(row, 0)], 1, vocab_size)
-        if row.finish_reason is not None:
-            return None
-        text = self._inputs.text([row], 1) if kind is Kind.EVERYTHING else None
-        settings = row_settings([row.request], [row.seed], kind, vocab_size)
-        return self.slots.choose(logits, settings._replace(limits=limits), kind, text)
+        return size
 
     # Tokens ----------------------------------------------------------------------------------------------------
 
     def _decode(self, streaming: bool) -> None:
-        """Make tokens in every row that has its prompt; where they are streamed, only one after a row's first."""
-        active = [i for i, row in enumerate(self._rows) if row is not None and row.new and not row.finish_reason]
+        """Make tokens in every row that has its prompt; only one where they are streamed and a row has none yet."""
+        active = [
+            i for i, row in enumerate(self._rows) if row is not None and not row.wants_prompt and not row.finish_reason
+        ]
         found = {index: self._upcoming(self._rows[index], STEPS - 1) for index in active}
         active = [index for index in active if not self._rows[index].finish_reason]
         if not active:
@@ -410,7 +385,7 @@ class Engine:
         settings = self._inputs.settings(rows, kind)._replace(limits=limits)
         lefts = [min(lefts.get(index, 0), steps) for index in places]
         counts = self._inputs.counts(rows, [lengths[index] for index in places], lefts)
-        before, started = {index: self._rows[index].new[-1] for index in active}, time.monotonic()
+        before, started = {index: self._rows[index].last for index in active}, time.monotonic()
         text = self._inputs.text(rows, STEPS) if kind is Kind.EVERYTHING else None
         decoded = self.slots.decode(np.asarray(places), counts, settings, size, kind, text)
         self._pace.note(time.monotonic() - started, steps)
@@ -441,10 +416,13 @@ class Engine:
                 logprobs = token_logprobs(tokens, *records, row.request.logprobs)
             row.note(tokens, logprobs)
 
-    def _events(self) -> list[Event]:
+    def _events(self, streaming: bool) -> list[Event]:
+        """The news of all rows; where nobody waits for tokens only of those that have ended."""
         events = []
         for index, row in enumerate(self._rows):
-            event = None if row is None else row.event()
+            if row is None or not (streaming or row.finish_reason):
+                continue
+            event = row.event()
             if event is None:
                 continue
             events.append(event)

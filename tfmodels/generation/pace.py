@@ -35,8 +35,8 @@ class Pace:
             has_prompts: other rows have prompts that are not run yet.
             has_waiting: requests wait for a row.
         """
-        if streaming and any(len(row.new) == 1 for row in rows):
-            return 1
+        if streaming and not all(row.new for row in rows):
+            return 1  # a first token is waited for
         most = STEPS // 4 if has_prompts else STEPS
         if streaming and self._step_seconds:
             most = min(most, max(1, int(_LONGEST_PAUSE / self._step_seconds)))

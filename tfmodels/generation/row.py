@@ -58,8 +58,13 @@ class Row:
 
     @property
     def wants_prompt(self) -> bool:
-        """Whether a part of the prompt has not been run."""
-        return self.run < len(self.request.prompt)
+        """Whether a part of the prompt before its last token has not been run; decoding begins with that token."""
+        return self.run < len(self.request.prompt) - 1
+
+    @property
+    def last(self) -> int:
+        """The last token so far, which decoding runs next."""
+        return self.new[-1] if self.new else self.request.prompt[-1]
 
     @property
     def left(self) -> int:
@@ -88,8 +93,6 @@ class Row:
             if self.finish_reason is None and self._deadline is not None and time.monotonic() > self._deadline:
                 self.finish_reason = "time"
             self._logprobs += logprobs[: len(self.new) - before]
-            if self._detokenizer is not None:
-                self._write(self._detokenizer.add(self.new[before:]))
         except Exception as error:  # a grammar or a tokenizer; the other rows go on
             self.fail(error)
 
@@ -113,10 +116,9 @@ class Row:
     def event(self) -> Event | None:
         """The news since the last event, with the answer where the row has ended; None where there is none."""
         tokens, logprobs, answer = tuple(self.new[self._told :]), None, None
-        if self.finish_reason is not None:
-            self._finish_text()
-        elif not tokens:
+        if not tokens and self.finish_reason is None:
             return None
+        self._add_text(tokens)
         has_text = self._detokenizer is not None
         text, whole = (self._text[self._told_text :], self._text) if has_text else (None, None)
         if self.request.logprobs is not None:
@@ -135,12 +137,15 @@ class Row:
         self._told, self._told_text = len(self.new), len(self._text)
         return Event(self.request.id, tokens, answer, text, logprobs)
 
-    def _finish_text(self) -> None:
+    def _add_text(self, tokens: Sequence[int]) -> None:
+        """Add the text of new tokens, and what was held back where the row has ended."""
         if self._detokenizer is None:
             return
         try:
-            self._write(self._detokenizer.finish())
-            self._text += "" if self._cutter is None else self._cutter.finish()
+            self._write(self._detokenizer.add(tokens))
+            if self.finish_reason is not None:
+                self._write(self._detokenizer.finish())
+                self._text += "" if self._cutter is None else self._cutter.finish()
         except Exception as error:  # of the tokenizer
             self.fail(error)
 

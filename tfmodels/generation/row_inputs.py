@@ -46,7 +46,7 @@ class RowInputs:
         counts[1] = lengths
         for index, row in enumerate(rows):
             if row is not None:
-                counts[:, index] = row.new[-1], lengths[index], len(row.new), min(row.left, lefts[index])
+                counts[:, index] = row.last, lengths[index], len(row.new), min(row.left, lefts[index])
         return counts
 
     def text(self, rows: Sequence[Row | None], steps: int) -> Text:

@@ -62,44 +62,42 @@ class RowPrograms:
         self.whole = whole
 
     def prefill(
-        self, lowering: Lowering, layers: Any, ids: Any, row: Any, start: Any, last: Any, *, columns: int
-    ) -> tuple[Any, Any]:
-        """Run a chunk of a prompt in one row, within its first `columns` slots. Returns the layers and the logits.
+        self, lowering: Lowering, layers: Any, ids: Any, row: Any, start: Any, *, columns: int
+    ) -> tuple[Any, None]:
+        """Run a chunk of a prompt in one row, within its first `columns` slots. Returns the layers.
 
         Args:
             ids: int32 (1, size), the chunk.
-            row, start, last: int32 scalars, the row, the chunk's first slot, and the chunk's last token that counts.
+            row, start: int32 scalars, the row, and the chunk's first slot.
         """
         rows, size = ops.reshape(row, (1,)), ids.shape[1]
         own = kv.take_part(layers, rows, columns)
         positions = start + ops.expand_dims(ops.arange(size, dtype="int32"), 0)
         tokens = TokenInputs(ids, positions=positions)
-        hidden, cache = self.model.backbone.step(tokens, kv.StaticCache(own, start), lowering=lowering)
-        layers = kv.put_part(layers, cache.layers, rows, ops.reshape(start, (1,)), size, ops.ones((1,), "bool"))
-        logits = self.model.to_logits(ops.take(hidden, ops.reshape(last, (1,)), axis=1), lowering)
-        return layers, ops.cast(logits[:, -1], "float32")
+        _, cache = self.model.backbone.step(tokens, kv.StaticCache(own, start), lowering=lowering)
+        return kv.put_part(layers, cache.layers, rows, ops.reshape(start, (1,)), size, ops.ones((1,), "bool")), None
 
     def copy(self, lowering: Lowering, layers: Any, source: Any, target: Any) -> tuple[Any, None]:
         """Copy a row's keys and values to another row."""
         copied = tuple(tuple(ops.slice_update(x, (target, 0, 0, 0), _row(x, source)) for x in pair) for pair in layers)
         return copied, None
 
-    def first(
-        self, lowering: Lowering, logits: Any, settings: RowSettings, made: Any, text: Text | None, *, kind: Kind
-    ) -> tuple[Any, Text | None]:
-        """Choose the first token of one row from logits (1, vocab_size)."""
-        tokens = self._choose(logits, settings, made, text, kind)
-        return tokens, None if text is None else recorded(text, logits, tokens, text.prompt_lengths, 0)
+    def _choose(
+        self, logits: Any, settings: RowSettings, made: Any, text: Text | None, kind: Kind, allowed: Any
+    ) -> Any:
+        """The next token of every row, int32 (rows,), from logits (rows, vocab_size).
 
-    def _choose(self, logits: Any, settings: RowSettings, made: Any, text: Text | None, kind: Kind) -> Any:
-        """The next token of every row, int32 (rows,), from logits (rows, vocab_size)."""
+        Args:
+            allowed: bool (rows, vocab_size), the tokens that the rows' grammars let come; None without grammars.
+            logits, settings, made, text, kind: as in `decode`.
+        """
         scores, context = logits, None
         rules, warpers = kind.processors
         bound = proc.bind((*rules, *warpers), settings.processors)
         if settings.bias is not None:
             scores = scores + settings.bias
-        if settings.limits is not None:
-            scores = ops.where(settings.limits.allowed(scores.shape[1]), scores, -np.inf)
+        if allowed is not None:
+            scores = ops.where(allowed, scores, -np.inf)
         if text is not None:
             prompt_lengths = ops.expand_dims(text.prompt_lengths, 1)
             end = prompt_lengths + ops.expand_dims(made, 1)
@@ -155,6 +153,8 @@ class RowPrograms:
 
     def _loop(self, lowering: Lowering, rows: Rows, settings: RowSettings, kind: Kind) -> Rows:
         count = rows.tokens.shape[0]
+        # Unpacked once: within the loop XLA would do so at every step, for each of the operations that read scores.
+        allowed = None if settings.limits is None else settings.limits.allowed(self.model.config.vocab_size)
 
         def wants_more(rows: Rows) -> Any:
             return ops.any(rows.left > 0)
@@ -167,7 +167,7 @@ class RowPrograms:
             hidden, cache = self.model.backbone.step(inputs, cache, lowering=lowering)
             logits = ops.cast(self.model.to_logits(hidden, lowering)[:, -1], "float32")
             active = rows.left > 0
-            chosen = self._choose(logits, settings, rows.made, rows.text, kind)
+            chosen = self._choose(logits, settings, rows.made, rows.text, kind, allowed)
             if settings.limits is not None:
                 forced = take_columns(settings.limits.forced, rows.step, 1)[:, 0]
                 chosen = ops.where(ops.minimum(forced, chosen) >= 0, forced, chosen)  # scores may be no numbers

@@ -120,31 +120,34 @@ class Slots:
                 return best
         return ready or largest
 
-    def prefill(self, row: int, tokens: list[int], start: int, size: int) -> np.ndarray:
-        """Run tokens of a prompt that stand at `start`. Returns the logits after the last, float32 (vocab_size,).
+    def prefill(self, row: int, tokens: list[int], start: int, size: int) -> None:
+        """Run tokens of a prompt that stand at `start`.
 
         Args:
+            row: of the cache.
+            tokens: ids.
+            start: the first one's slot.
             size: tokens that the program takes, at least as many; those beyond are written and not read.
         """
         columns = [Size(1, count) for count in column_counts(self.room) if count >= start + size]
         chosen = self._chosen("prefill", columns, size, lambda part: self._prepare_prefill(size, part.columns))
-        return self._run_prefill(row, tokens, start, size, chosen.columns)
+        self._run_prefill(row, tokens, start, size, chosen.columns)
 
     def _prefill_of(self, size: int, columns: int) -> tuple[Callable, Any]:
         """The program that runs so many tokens of a prompt within so many slots, and its key."""
         return functools.partial(self._programs.prefill, columns=columns), (Size(1, columns), size)
 
-    def _run_prefill(self, row: int, tokens: list[int], start: int, size: int, columns: int) -> np.ndarray:
+    def _run_prefill(self, row: int, tokens: list[int], start: int, size: int, columns: int) -> None:
         ids = np.zeros((1, size), "int32")
         ids[0, : len(tokens)] = tokens
-        scalars = [host_tensor(value, "int32") for value in (row, start, len(tokens) - 1)]
+        scalars = [host_tensor(value, "int32") for value in (row, start)]
         function, key = self._prefill_of(size, columns)
-        return self._update("prefill", function, host_tensor(ids), *scalars, key=key)
+        self._update("prefill", function, host_tensor(ids), *scalars, key=key)
 
     def _prepare_prefill(self, size: int, columns: int) -> None:
         function, key = self._prefill_of(size, columns)
         zero = host_tensor(0, "int32")
-        self._prepare("prefill", function, ops.zeros((1, size), "int32"), *[zero] * 3, key=key)
+        self._prepare("prefill", function, ops.zeros((1, size), "int32"), zero, zero, key=key)
 
     def _prepare(self, name: str, function: Callable, *arguments: Any, key: Any) -> None:
         """Compile a program of `_update` in the background, on TensorFlow."""
@@ -155,19 +158,6 @@ class Slots:
         """Copy a row's keys and values to another row."""
         scalars = [host_tensor(value, "int32") for value in (source, target)]
         self._update("copy", self._programs.copy, *scalars)
-
-    def choose(
-        self, logits: Any, settings: RowSettings, kind: Kind, text: Text | None
-    ) -> tuple[Any, np.ndarray, Text | None]:
-        """Choose the first token of one row from logits (1, vocab_size).
-
-        Returns:
-            The arguments of `decoded_of`, which waits for the device.
-        """
-        made = host_tensor([0], "int32")
-        function = functools.partial(self._programs.first, kind=kind)
-        tokens, text = self._run("choose", function, logits, settings, made, text, key=kind)
-        return ops.expand_dims(tokens, 1), np.ones(1, int), text
 
     def size_for(self, rows: int, columns: int, kind: Kind, limited: bool) -> Size:
         """The size of the program that decodes so many rows within so many slots.
@@ -205,7 +195,7 @@ class Slots:
 
     def _prepare_decode(self, size: Size, kind: Kind, limited: bool) -> None:
         function, key = self._decode_of(size, kind, limited)
-        settings, text = self._neutral(size.rows, STEPS, kind, limited)
+        settings, text = self._neutral(size.rows, kind, limited)
         numbers = ops.zeros((5, size.rows), "int32")
         self._prepare("decode", function, numbers, settings, text, key=key)
 
@@ -223,11 +213,9 @@ class Slots:
         """
         variants = [(kind, limited) for kind in kinds for limited in ([False, True] if with_grammars else [False])]
         for size in sizes:
-            logits = self._run_prefill(0, [0], 0, size, self.room)
+            self._run_prefill(0, [0], 0, size, self.room)
         self.copy_row(0, 0)
         for kind, limited in variants:
-            settings, text = self._neutral(1, 1, kind, limited)
-            self.choose(logits, settings, kind, text)
             self._run_resting(self.whole, kind, limited)
         in_background, fewest = starts_as_graph(self.jit_compile, self.lowering), column_counts(self.room)[0]
         for size in self.sizes[:-1]:
@@ -238,19 +226,19 @@ class Slots:
                     self._run_resting(size, kind, limited)
 
     def _run_resting(self, size: Size, kind: Kind, limited: bool) -> None:
-        settings, text = self._neutral(size.rows, STEPS, kind, limited)
+        settings, text = self._neutral(size.rows, kind, limited)
         counts = np.zeros((4, size.rows), "int32")
         self.decode(np.arange(size.rows), counts, settings, size, kind, text)
 
-    def _neutral(self, rows: int, steps: int, kind: Kind, limited: bool) -> tuple[RowSettings, Text | None]:
+    def _neutral(self, rows: int, kind: Kind, limited: bool) -> tuple[RowSettings, Text | None]:
         """Inputs of programs for rows that rest."""
         vocab_size = self.model.config.vocab_size
         settings, text = row_settings([None] * rows, [0] * rows, kind, vocab_size), None
         if limited:
             everything = np.full(-(-vocab_size // 32), -1, "int32")
-            settings = settings._replace(limits=limits_of([((), everything)] * rows, steps, vocab_size))
+            settings = settings._replace(limits=limits_of([((), everything)] * rows, STEPS, vocab_size))
         if kind is Kind.EVERYTHING:
-            text = start_text(np.zeros((rows, self.room), "int32"), np.ones(rows, "int32"), steps, vocab_size)
+            text = start_text(np.zeros((rows, self.room), "int32"), np.ones(rows, "int32"), STEPS, vocab_size)
         return settings, text
 
 

@@ -25,14 +25,15 @@ from tfmodels.layers.tokens import TokenInputs
 
 # Stands for "no draft": no token, and not what stands for scores that are no numbers.
 _NONE = -2
-# Prompt lookup counts gains and losses in parts of a token. A token made without drafts gains one part, and right
-# drafts gain at most twelve tokens in all; wrong drafts may lose that much.
-_PARTS = 20
+# Prompt lookup counts gains and losses in parts of a token. A token made without drafts gains one part, so that wrong
+# drafts cost a fortieth of a long text; right drafts gain at most twelve tokens in all, which wrong ones may lose.
+_PARTS = 40
 _MOST = 12 * _PARTS
 # Bytes of float32 weights beyond any core's cache: a CPU takes its time to read them, for one token or for a few.
 _MANY_BYTES = 16 << 20
-# To look in vain takes about a fifth of a token's time where a token takes little: then it is done less often.
-_LOOK = 4
+# To look in vain takes about a fifth of a token's time on a CPU where there are few weights, and less elsewhere: each
+# such look is followed by as many tokens without one.
+_LOOK_OF_FEW, _LOOK_OF_MANY = _PARTS // 5, _PARTS // 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,9 +187,9 @@ class SpeculativeDecoder(Decoder):
             return state
         end, kind = state.prompt_end + state.step, self.speculation
         drafts = looked_up(state.ids, state.start, end, kind.tokens, kind.ngram)
-        balance = state.carry.balance
-        if not self._reads_much and self.lowering.target not in ("gpu", "triton"):
-            balance = ops.where(drafts[0] < 0, balance - _LOOK, balance)
+        is_cheap = self._reads_much or self.lowering.target in ("gpu", "triton")
+        look = _LOOK_OF_MANY if is_cheap else _LOOK_OF_FEW
+        balance = state.carry.balance - ops.where(drafts[0] < 0, look, 0)
         return state._replace(carry=state.carry._replace(drafts=drafts, balance=balance))
 
     def _checked(self, state: State, drafts: Any, inputs: SamplingInputs) -> State:
