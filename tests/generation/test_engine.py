@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import small_models as small
 
 from tfmodels import AutoTokenizer, Engine, TFLlamaForCausalLM
+from tfmodels.generation.row_settings import Kind
 
 GRAPH = {"jit_compile": False}
 
@@ -183,6 +185,29 @@ def test_nothing_is_compiled_after_the_warm_up(stories260k):
     assert model.programs.compilations == before
     with pytest.raises(RuntimeError, match="warm_up is for an engine that has served nothing yet"):
         engine.warm_up()
+
+
+def test_one_program_stands_in_for_those_that_are_not_compiled(stories260k):
+    """After a warm-up for greedy requests the first one with penalties, draws or a grammar compiles nothing."""
+    pytest.importorskip("llguidance")
+    model, tokenizer = TFLlamaForCausalLM.from_pretrained(stories260k), AutoTokenizer.from_pretrained(stories260k)
+    engine = Engine(model, rows=2, capacity=48, prefill_chunk=16, tokenizer=tokenizer, **GRAPH)
+    engine.warm_up([Kind.GREEDY], grammars=False)
+    before, prompt, got = model.programs.compilations, [1, 403, 407], {}
+    settings = [
+        {"repetition_penalty": 1.3},
+        {"do_sample": True, "seed": 3},
+        {"response_format": {"type": "regex", "regex": "[a-z]{4}"}, "eos_token_id": 2},
+        {},
+    ]
+    ids = [engine.add(prompt, max_new_tokens=6, **one) for one in settings]
+    while engine.pending:
+        got |= {event.id: event.completion for event in engine.step() if event.completion}
+    assert model.programs.compilations == before
+    assert re.fullmatch("[a-z]{4}", got[ids[2]].text)
+    for id, one in zip(ids, settings, strict=True):
+        if "response_format" not in one:
+            assert got[id].tokens == alone(model, prompt, max_new_tokens=6, **one)
 
 
 def test_threads(model):

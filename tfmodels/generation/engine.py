@@ -224,12 +224,14 @@ class Engine:
     def warm_up(self, kinds: Iterable[Kind] = Kind, *, grammars: bool | None = None, wait: bool = False) -> None:
         """Compile programs before the first request, so that none waits for them later.
 
-        Afterwards every request can be served. On a CPU, programs that serve few rows or short texts faster are
-        compiled in the background, which slows the first answers down; `model.programs.wait()` waits for them.
+        Afterwards every request can be served: one program can do everything, and stands in for those that are not
+        compiled. On a CPU, programs that serve few rows or short texts faster are compiled in the background, which
+        slows the first answers down; `model.programs.wait()` waits for them.
 
         Args:
-            kinds: of settings; penalties and log-probabilities are `Kind.EVERYTHING`.
-            grammars: whether requests have a `response_format`; default: whether the engine has a tokenizer.
+            kinds: of settings that have programs of their own; penalties and log-probabilities are
+                `Kind.EVERYTHING`.
+            grammars: whether rows with a `response_format` have, too; default: whether the engine has a tokenizer.
             wait: return when those are compiled, too.
 
         Raises:
@@ -372,17 +374,17 @@ class Engine:
         # A row that ends writes once more behind its last token.
         longest = max(lengths[index] for index in active) + steps + 1
         is_limited = any(found[index] is not None for index in active)
-        size = self.slots.size_for(len(active), longest, kind, is_limited)
+        size, kind, is_limited = self.slots.program_for(len(active), longest, kind, is_limited)
         if size == self.slots.whole:
             places = list(range(len(self._rows)))
         else:  # with rows that rest, up to the program's number
             resting = (index for index in range(len(self._rows)) if index not in active)
             places = [*active, *itertools.islice(resting, size.rows - len(active))]
         rows = [self._rows[index] if index in active else None for index in places]
-        limits = limits_of(
-            [found.get(i) if i in active else None for i in places], STEPS, self.model.config.vocab_size
-        )
-        settings = self._inputs.settings(rows, kind)._replace(limits=limits)
+        settings = self._inputs.settings(rows, kind)
+        if is_limited:
+            upcoming = [found.get(index) if index in active else None for index in places]
+            settings = settings._replace(limits=limits_of(upcoming, STEPS, self.model.config.vocab_size))
         lefts = [min(lefts.get(index, 0), steps) for index in places]
         counts = self._inputs.counts(rows, [lengths[index] for index in places], lefts)
         before, started = {index: self._rows[index].last for index in active}, time.monotonic()

@@ -88,10 +88,8 @@ def kind_of(requests: Sequence[Request | None]) -> Kind:
     return kinds[-1]
 
 
-def limits_of(found: Sequence[tuple[Sequence[int], np.ndarray] | None], steps: int, vocab_size: int) -> Limits | None:
-    """Limits of rows, from what `Matcher.upcoming` tells of each; None where a row has no grammar."""
-    if all(one is None for one in found):
-        return None
+def limits_of(found: Sequence[tuple[Sequence[int], np.ndarray] | None], steps: int, vocab_size: int) -> Limits:
+    """Limits of rows, from what `Matcher.upcoming` tells of each; None stands for a row without a grammar."""
     forced = np.full((len(found), steps), -1, "int32")
     words = np.full((len(found), -(-vocab_size // 32)), -1, "int32")
     for row, one in enumerate(found):

@@ -106,17 +106,15 @@ class Slots:
             prepare: compiles a size in the background.
         """
         best, largest = sizes[0], sizes[-1]
-        ready = next((size for size in sizes if self.model.programs.is_ready(self._key(name, (size, key)))), None)
+        ready = next((size for size in sizes if self._is_ready(name, (size, key))), None)
         if self.waits:
             # One program for texts of all lengths saves the wait for another.
             return ready or max(size for size in sizes if size.rows == best.rows)
         if ready != best:
-            self._wishes[name, best, key] += 1
-            wishes = self._wishes[name, best, key]
-            if wishes == OFTEN and self._starts_as_graph():
+            if self._is_missed(name, best, key):
                 prepare(best)
             # A plain graph is traced while everybody waits.
-            if wishes > _LONGED_FOR and not self.jit_compile:
+            if self._wishes[name, best, key] > _LONGED_FOR and not self.jit_compile:
                 return best
         return ready or largest
 
@@ -159,16 +157,39 @@ class Slots:
         scalars = [host_tensor(value, "int32") for value in (source, target)]
         self._update("copy", self._programs.copy, *scalars)
 
-    def size_for(self, rows: int, columns: int, kind: Kind, limited: bool) -> Size:
-        """The size of the program that decodes so many rows within so many slots.
+    def program_for(self, rows: int, columns: int, kind: Kind, limited: bool) -> tuple[Size, Kind, bool]:
+        """The size, the kind and the limits of the program that decodes so many rows within so many slots.
+
+        Where none of this kind is there and nobody wants to wait for it, one that can do more stands in.
 
         Args:
             rows, columns: at least 1.
             kind: of settings.
-            limited: whether `RowSettings.limits` are given.
+            limited: whether grammars limit some rows.
         """
         sizes = fitting(self.sizes, rows, min(columns, self.room))
-        return self._chosen("decode", sizes, (kind, limited), lambda size: self._prepare_decode(size, kind, limited))
+        if not self.waits:
+            kind, limited = self._variant(sizes, kind, limited)
+        size = self._chosen("decode", sizes, (kind, limited), lambda size: self._prepare_decode(size, kind, limited))
+        return size, kind, limited
+
+    def _variant(self, sizes: Sequence[Size], kind: Kind, limited: bool) -> tuple[Kind, bool]:
+        """The simplest kind and limits that do what is asked for and that some program is there for."""
+        able = [(more, has) for more in Kind for has in (False, True) if more.value >= kind.value and has >= limited]
+        ready = next((one for one in able if any(self._is_ready("decode", (size, one)) for size in sizes)), able[0])
+        if ready != able[0] and self._is_missed("decode", sizes[0], able[0]):
+            self._prepare_decode(sizes[0], kind, limited)
+        if self.jit_compile or self._wishes["decode", sizes[0], able[0]] <= _LONGED_FOR:
+            return ready
+        return able[0]
+
+    def _is_ready(self, name: str, key: Any) -> bool:
+        return self.model.programs.is_ready(self._key(name, key))
+
+    def _is_missed(self, name: str, size: Size, key: Any) -> bool:
+        """Count a call that a program would have served better; whether it is to be compiled in the background now."""
+        self._wishes[name, size, key] += 1
+        return self._wishes[name, size, key] == OFTEN and self._starts_as_graph()
 
     def decode(
         self, places: np.ndarray, counts: np.ndarray, settings: RowSettings, size: Size, kind: Kind, text: Text | None
@@ -203,19 +224,20 @@ class Slots:
         """Compile programs by running them for rows that rest; row 0 is written to.
 
         The programs of all rows and slots serve everything. The smaller ones are compiled in the background where
-        that is possible and nobody waits; elsewhere only those for short texts, as they are waited for.
+        that is possible and nobody waits; elsewhere only those for short texts, as they are waited for. One that can
+        do everything is always compiled: it stands in where others are missing.
 
         Args:
             sizes: of the chunks of prompts.
             kinds: of settings.
-            with_grammars: compile the programs for limited tokens, too.
+            with_grammars: compile the programs of these kinds for limited tokens, too.
             wait: compile the smaller ones here: in the background each takes the memory of a second cache meanwhile.
         """
         variants = [(kind, limited) for kind in kinds for limited in ([False, True] if with_grammars else [False])]
         for size in sizes:
             self._run_prefill(0, [0], 0, size, self.room)
         self.copy_row(0, 0)
-        for kind, limited in variants:
+        for kind, limited in {*variants, (Kind.EVERYTHING, True)}:
             self._run_resting(self.whole, kind, limited)
         in_background, fewest = starts_as_graph(self.jit_compile, self.lowering), column_counts(self.room)[0]
         for size in self.sizes[:-1]:
