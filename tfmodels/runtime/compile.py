@@ -99,8 +99,9 @@ class ProgramCache:
     def run_at_once(self, key: Hashable, function: Callable, plain: Callable, *arguments: Any) -> Any:
         """Call the program of XLA where it is ready; until then a plain graph, which is compiled sooner.
 
-        XLA compiles in the background what has been called a few times. Where it fails, a warning says so, and plain
-        graphs go on. On TensorFlow only.
+        The first call runs the operations one by one, as even tracing a graph takes a second. XLA compiles in the
+        background what has been called a few times. Where it fails, a warning says so, and plain graphs go on. On
+        TensorFlow only.
 
         Args:
             key, *arguments: as of `run`.
@@ -117,6 +118,8 @@ class ProgramCache:
             return self.run(key, function, *arguments, steady=True)
         with self._lock:
             self._plain_runs[full_key] = runs = self._plain_runs.get(full_key, 0) + 1
+        if runs == 1:
+            return plain(*arguments)
         result = self._program((*full_key[:1], False, *full_key[2:]), plain, False)(*arguments)
         if runs == OFTEN:
             self.prepare(key, function, *arguments)
