@@ -47,7 +47,6 @@ class Sampling:
                 warped = processor(None, warped)
             return choose_tokens(warped, do_sample=True, seed=inputs.seed, step=tokens.step)
 
-        def best() -> Any:
-            return choose_tokens(scores, do_sample=False, seed=inputs.seed, step=tokens.step)
-
-        return ops.cond(inputs.drawing.do_sample, draw, best)
+        # Outside of the branch: inside, XLA scores the vocabulary in a slower form on a CPU and copies the scores.
+        best = choose_tokens(scores, do_sample=False, seed=inputs.seed, step=tokens.step)
+        return ops.cond(inputs.drawing.do_sample, draw, lambda: best)
