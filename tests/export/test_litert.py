@@ -334,3 +334,55 @@ def test_foreign_files(tmp_path):
     path.write_bytes(b"TFL3 of somebody else")
     with pytest.raises(ValueError, match="was not written by tfmodels"):
         litert.open(path)
+
+
+@pytest.mark.parametrize("embeddings", [None, "int8"])
+def test_packed_weights_keep_their_integers(tmp_path, embeddings):
+    """The numbers of the file are those of `quantize`, not rounded again."""
+    pytest.importorskip("ai_edge_quantizer")
+    model = tfmodels.TFLlamaForCausalLM(
+        tfmodels.LlamaConfig(
+            vocab_size=96, hidden_size=64, intermediate_size=128, num_hidden_layers=1, num_attention_heads=4
+        )
+    )
+    rng = np.random.default_rng(0)
+    model.set_weights([w + rng.normal(size=w.shape, scale=0.2).astype(w.dtype) for w in model.get_weights()])
+    texts = [rng.integers(3, 90, 40) for _ in range(4)]
+    model.quantize("int4", group_size=32, calibration=texts, embeddings=embeddings)
+    report = export(model, tmp_path / "packed.tflite", "litert", max_length=32, quantize="int4")
+    found = dequantized_matrices(report.path)
+    for layer in model.backbone.layers[0].mlp.up_proj, model.backbone.layers[0].self_attn.q_proj:
+        want = layer.packed.dequantized().T
+        assert any(one.shape == want.shape and np.abs(one - want).max() < 1e-3 * np.abs(want).max() for one in found)
+    ids = rng.integers(3, 90, (1, 12))
+    want, got = np.asarray(model(ids).logits), litert.open(report.path).run({"input_ids": ids})["logits"]
+    assert np.abs(got - want).max() < 0.05 * np.abs(want).max()  # activations are rounded to 8 bits
+
+
+def dequantized_matrices(path):
+    """The block-wise matrices of a file, as floats (out, in)."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    file = schema.Model.GetRootAs(path.read_bytes(), 0)
+    found = []
+    for graph in (file.Subgraphs(index) for index in range(file.SubgraphsLength())):
+        for tensor in (graph.Tensors(index) for index in range(graph.TensorsLength())):
+            settings = tensor.Quantization()
+            if settings is None or settings.DetailsType() != schema.QuantizationDetails.BlockwiseQuantization:
+                continue
+            blocks = schema.BlockwiseQuantization()
+            blocks.Init(settings.Details().Bytes, settings.Details().Pos)
+            packed = file.Buffers(tensor.Buffer()).DataAsNumpy()
+            low, high = packed & 15, packed >> 4
+            q = np.stack([low, high], 1).reshape(tensor.ShapeAsNumpy()).astype("int8")
+            scales = file.Buffers(graph.Tensors(blocks.Scales()).Buffer()).DataAsNumpy().view("<f2").astype("f4")
+            q = np.where(q > 7, q - 16, q).reshape(len(q), -1, blocks.BlockSize())
+            found.append((q * scales.reshape(len(q), -1, 1)).reshape(len(q), -1))
+    return found
+
+
+def test_packed_weights_without_a_place_are_refused(tmp_path):
+    model = tfmodels.TFLlamaForCausalLM.from_pretrained("stories260K")
+    model.quantize("int4", group_size=16)
+    with pytest.raises(ValueError, match="groups of 16, .* for which LiteRT has no place"):
+        export(model, tmp_path / "model.tflite", "litert", max_length=32)

@@ -389,9 +389,7 @@ def test_neutral_values_pass_whatever_setting_they_belong_to():
 def test_what_would_not_be_done_is_refused():
     for settings in (
         {"low_memory": True},
-        {"cache_implementation": "quantized"},
-        {"cache_implementation": "offloaded"},
-        {"cache_config": {"nbits": 4}},
+        {"assistant_early_exit": 4},
     ):
         with pytest.raises(TypeError, match=f"{next(iter(settings))} is not supported"):
             GenerationConfig(**settings)

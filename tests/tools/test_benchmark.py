@@ -89,10 +89,11 @@ def test_take_turns_alternates_and_times_the_first_call_apart(monkeypatch):
 @pytest.mark.slow
 def test_generate_reports_what_it_measured(tmp_path, capsys):
     arguments = ["--shape", TINY, "--batch", "2", "--max-new-tokens", "4", "--prompt-length", "5", "--rounds", "1"]
-    main(["generate", *arguments, "--json", str(tmp_path / "out.json")])
+    main(["generate", *arguments, "--quantize", "int4", "--json", str(tmp_path / "out.json")])
     report = json.loads((tmp_path / "out.json").read_text())
-    (row,) = report["rows"]
-    assert row["side"] == "tfmodels"
+    row, small = report["rows"]
+    assert (row["side"], small["side"]) == ("tfmodels", "tfmodels int4")
+    assert small["megabytes"] < 0.6 * row["megabytes"]
     assert row["tokens_per_s"] == pytest.approx(2 * 3 / (row["total_s"] - row["prefill_ms"] / 1e3))
     assert report["versions"].keys() >= {"tensorflow", "keras"}
     assert report["machine"]["cores"] >= 1

@@ -7,9 +7,13 @@ first `length` are filled: its shapes never change, as a compiled loop needs it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import keras
 from keras import ops
+
+from tfmodels.cache.int8 import Int8, rounded
 
 LayerCache = tuple[Any, Any]
 
@@ -18,8 +22,9 @@ class StaticCache(NamedTuple):
     """A cache of fixed capacity.
 
     Fields:
-        layers: one (key, value) pair per layer, each (batch, key_value_heads, room, head_dim). The first layer's room
-            is the capacity, for which masks are made; a layer with less keeps the last positions (`slot_positions`).
+        layers: one (key, value) pair per layer, each (batch, key_value_heads, room, head_dim), or `Int8` of that
+            shape. The first layer's room is the capacity, for which masks are made; a layer with less keeps the last
+            positions (`slot_positions`).
         length: int32 scalar, number of filled positions, the same for all rows; or int32 (batch,), each row's own, for
             calls with one token and layers that all keep the capacity.
     """
@@ -29,7 +34,11 @@ class StaticCache(NamedTuple):
 
 
 def to_static(
-    layers: tuple[LayerCache, ...], capacity: int, windows: tuple[int | None, ...] | None = None
+    layers: tuple[LayerCache, ...],
+    capacity: int,
+    windows: tuple[int | None, ...] | None = None,
+    *,
+    int8: bool = False,
 ) -> StaticCache:
     """A growing cache with room added at its end.
 
@@ -38,10 +47,16 @@ def to_static(
         capacity: positions in all, at least `length`.
         windows: per layer how many of the last positions it needs, None for all. A layer that keeps fewer than
             `capacity` takes one token at a time, and going back to a smaller `length` misses what it has forgotten.
+        int8: keep keys and values in eight bits.
     """
-    length = layers[0][0].shape[2]
+    length = room_of(layers[0])
     rooms = [min(capacity, window or capacity) for window in windows or [None] * len(layers)]
-    fitted = tuple((_fit(key, room), _fit(value, room)) for (key, value), room in zip(layers, rooms, strict=True))
+    if int8:
+        layers = tuple(tuple(x if isinstance(x, Int8) else rounded(x) for x in pair) for pair in layers)
+    fitted = tuple(
+        keras.tree.map_structure(lambda x, room=room: _fit(x, room), pair)
+        for pair, room in zip(layers, rooms, strict=True)
+    )
     return StaticCache(fitted, ops.convert_to_tensor(length, "int32"))
 
 
@@ -50,6 +65,11 @@ def _fit(x: Any, room: int) -> Any:
     if length <= room:
         return ops.pad(x, ((0, 0), (0, 0), (0, room - length), (0, 0)))
     return ops.take(x, slot_positions(room, length), axis=2)
+
+
+def room_of(layer: LayerCache) -> Any:
+    """The number of positions that a layer has room for: an int where it is known when a program is traced."""
+    return ops.shape(keras.tree.flatten(layer)[0])[2]
 
 
 def slot_positions(room: int, length: Any) -> Any:
@@ -99,7 +119,7 @@ def check_room(past_key_values: Any, new: Any) -> None:
     """
     if not isinstance(past_key_values, StaticCache):
         return
-    room, filled = past_key_values.layers[0][0].shape[2], past_key_values.length
+    room, filled = room_of(past_key_values.layers[0]), past_key_values.length
     if ops.is_tensor(filled):
         filled = int(ops.max(filled)) if hasattr(filled, "numpy") else None
     if filled is not None and isinstance(new, int) and isinstance(room, int) and filled + new > room:
@@ -119,7 +139,7 @@ def extend(past: LayerCache | None, key: Any, value: Any, length: Any = None) ->
     """Keys and values of one layer with new ones added.
 
     Args:
-        past: the layer's (key, value) so far, or None.
+        past: the layer's (key, value) so far, or None; new ones are rounded where it is `Int8`.
         key, value: new ones, (batch, key_value_heads, new, head_dim).
         length: None to append; for a static cache the int32 scalar of positions so far, or one per row, (batch,), for
             one new position. Writing has no gradient.
@@ -134,14 +154,16 @@ def extend(past: LayerCache | None, key: Any, value: Any, length: Any = None) ->
             ops.concatenate([ops.cast(old, new.dtype), new], axis=2)
             for old, new in zip(past, (key, value), strict=True)
         )
-    batch, _, room, _ = past[0].shape
+    new = tuple(rounded(x) if isinstance(old, Int8) else x for old, x in zip(past, (key, value), strict=True))
     if len(length.shape) == 1:
-        return tuple(_written_per_row(old, new, length) for old, new in zip(past, (key, value), strict=True))
-    slot = ops.mod(length, room)
-    return tuple(
-        _split_rows(ops.slice_update(_merge_rows(old), (0, slot, 0), ops.cast(_merge_rows(new), old.dtype)), batch)
-        for old, new in zip(past, (key, value), strict=True)
-    )
+        return keras.tree.map_structure(lambda old, x: _written_per_row(old, x, length), past, new)
+    slot = ops.mod(length, room_of(past))
+
+    def written(old: Any, x: Any) -> Any:
+        merged = ops.slice_update(_merge_rows(old), (0, slot, 0), ops.cast(_merge_rows(x), old.dtype))
+        return _split_rows(merged, old.shape[0])
+
+    return keras.tree.map_structure(written, past, new)
 
 
 def _written_per_row(old: Any, new: Any, slots: Any) -> Any:
@@ -158,14 +180,12 @@ def merge_rows(cache: StaticCache) -> StaticCache:
     Attention's products have one batch axis. If the loop carried two, XLA would copy the whole cache at every token to
     write the form that it carries and the form that it reads; this way it writes one, in place.
     """
-    return cache._replace(layers=tuple((_merge_rows(key), _merge_rows(value)) for key, value in cache.layers))
+    return _mapped(_merge_rows, cache)
 
 
 def split_rows(cache: StaticCache, batch: int) -> StaticCache:
     """`merge_rows` undone."""
-    return cache._replace(
-        layers=tuple((_split_rows(key, batch), _split_rows(value, batch)) for key, value in cache.layers)
-    )
+    return _mapped(lambda x: _split_rows(x, batch), cache)
 
 
 def gather_rows(cache: StaticCache, rows: Any, batch: int | None = None) -> StaticCache:
@@ -181,7 +201,7 @@ def gather_rows(cache: StaticCache, rows: Any, batch: int | None = None) -> Stat
     def gathered(x: Any) -> Any:
         return _merge_rows(ops.take(_split_rows(x, batch), rows, axis=0))
 
-    return cache._replace(layers=tuple((gathered(key), gathered(value)) for key, value in cache.layers))
+    return _mapped(gathered, cache)
 
 
 def gather_held(cache: StaticCache, holders: Any) -> StaticCache:
@@ -199,7 +219,7 @@ def gather_held(cache: StaticCache, holders: Any) -> StaticCache:
         apart = ops.reshape(x, (-1, sharing, *x.shape[1:]))
         return _merge_rows(ops.reshape(ops.take_along_axis(apart, index, axis=1), x.shape))
 
-    return cache._replace(layers=tuple((gathered(key), gathered(value)) for key, value in cache.layers))
+    return _mapped(gathered, cache)
 
 
 def repeat_rows(cache: StaticCache, batch: int, times: int) -> StaticCache:
@@ -208,7 +228,7 @@ def repeat_rows(cache: StaticCache, batch: int, times: int) -> StaticCache:
     def repeated(x: Any) -> Any:
         return _merge_rows(ops.repeat(_split_rows(x, batch), times, axis=0))
 
-    return cache._replace(layers=tuple((repeated(key), repeated(value)) for key, value in cache.layers))
+    return _mapped(repeated, cache)
 
 
 def take_part(layers: tuple[LayerCache, ...], rows: Any, columns: int) -> tuple[LayerCache, ...]:
@@ -222,7 +242,7 @@ def take_part(layers: tuple[LayerCache, ...], rows: Any, columns: int) -> tuple[
     Returns:
         Pairs of (n, key_value_heads, columns, head_dim).
     """
-    return tuple(tuple(ops.take(x, rows, axis=0)[:, :, :columns] for x in pair) for pair in layers)
+    return keras.tree.map_structure(lambda x: ops.take(x, rows, axis=0)[:, :, :columns], layers)
 
 
 def put_part(
@@ -253,10 +273,11 @@ def put_part(
         new = ops.where(written, ops.cast(new, whole.dtype), ops.take(flat, targets, axis=0))
         return ops.reshape(ops.scatter_update(flat, ops.expand_dims(targets, 1), new), whole.shape)
 
-    return tuple(
-        tuple(put(x, taken) for x, taken in zip(pair, taken_pair, strict=True))
-        for pair, taken_pair in zip(layers, part, strict=True)
-    )
+    return keras.tree.map_structure(put, layers, part)
+
+
+def _mapped(change: Callable[[Any], Any], cache: StaticCache) -> StaticCache:
+    return cache._replace(layers=tuple(keras.tree.map_structure(change, tuple(layer)) for layer in cache.layers))
 
 
 def _merge_rows(x: Any) -> Any:

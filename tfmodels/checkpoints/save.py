@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from tfmodels.checkpoints import quantized_names, writer
+from tfmodels.checkpoints.files import DTYPES
 from tfmodels.checkpoints.quantized import writing
 from tfmodels.checkpoints.tensor_copy import to_array
 from tfmodels.checkpoints.weight_map import WeightSlot, head_layer, slots_of
@@ -50,13 +51,18 @@ def check_writable(model: Any) -> None:
 def _tensors(stored: Mapping[str, WeightSlot]) -> Iterator[tuple[str, writer.TensorSpec, Callable[[], np.ndarray]]]:
     for name, slot in stored.items():
         if (packed := slot.packed) is not None and slot.is_table:
-            # Other libraries have no place for quantised tables: as floats, which hold the same values.
-            yield name, writer.TensorSpec(slot.shape, "float32"), lambda packed=packed: packed.dequantized().T
+            # Other libraries have no place for quantised tables: as floats, the numbers that the model computes with.
+            dtype = packed.variable_dtype
+            yield name, writer.TensorSpec(slot.shape, dtype), _table_of(packed, dtype)
         elif packed is not None:
             layer = name.removesuffix(".weight")
             yield from writing.tensors(layer, packed.scheme, packed.width, packed.units, packed.arrays)
         else:
             yield name, writer.TensorSpec(slot.shape, dtype_name(slot.variable.dtype)), values_of(slot)
+
+
+def _table_of(packed: Any, dtype: str) -> Callable[[], np.ndarray]:
+    return lambda: packed.dequantized().T.astype(DTYPES[dtype])
 
 
 def _quantization(model: Any, stored: Mapping[str, WeightSlot]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from tfmodels.checkpoints.weight_map import walk
 from tfmodels.dtypes import to_policy
 from tfmodels.generation.api import GenerationMixin
 from tfmodels.runtime.lowering import PLAIN, Lowering
@@ -49,6 +50,30 @@ def with_dtype(model: Any, dtype: Any) -> Any:
     inner["dtype"] = keras.saving.serialize_keras_object(policy)
     copy = type(model).from_config(config)
     for own, source in zip(copy.variables, model.variables, strict=True):
+        own.assign(ops.cast(source.value, own.dtype))
+    if causal(model):
+        copy.generation_config = model.generation_config
+    return copy
+
+
+def with_floats(model: Any) -> Any:
+    """The model with float32 weights in the place of packed ones: a copy, or itself where none are packed."""
+    packed = [(path, layer) for path, layer in walk(model) if getattr(layer, "packed", None) is not None]
+    if not packed:
+        return model
+    config = model.get_config()
+    inner = config if transformer_of(model) is model else config["model"]["config"]
+    del inner["quantization"]
+    inner["dtype"] = keras.saving.serialize_keras_object(to_policy("float32"))
+    copy = type(model).from_config(config)
+    twins, done = dict(walk(copy)), set()
+    for path, layer in packed:
+        target, values = twins[path], layer.packed.dequantized()
+        variable = getattr(target, target.whole_name)
+        variable.assign(values.T if isinstance(layer, keras.layers.Embedding) else values)
+        done |= {id(variable), *map(id, layer.packed.weights)}
+    others = ([variable for variable in one.variables if id(variable) not in done] for one in (copy, model))
+    for own, source in zip(*others, strict=True):
         own.assign(ops.cast(source.value, own.dtype))
     if causal(model):
         copy.generation_config = model.generation_config

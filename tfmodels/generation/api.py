@@ -198,6 +198,7 @@ class GenerationMixin:
             "keep_scores": config.output_scores and config.return_dict_in_generate,
             "keep_logits": config.output_logits and config.return_dict_in_generate,
             "prefill_chunk": config.prefill_chunk_size,
+            "int8_cache": config.quantizes_cache,
             "whole_cache": config.return_dict_in_generate or past_key_values is not None,
             "jit_compile": config.compiles,
             "lowering": lowering_for(config.compiles),

@@ -141,6 +141,22 @@ def schedule(name: str, value: Any) -> str:
     return value
 
 
+FLOAT_CACHES = ("static", "dynamic", "hybrid", "sliding_window")
+"""transformers' names of caches that keep the numbers as they are: here they are one cache."""
+
+
+def cache_implementation(name: str, value: Any) -> str:
+    if not isinstance(value, str) or value not in (*FLOAT_CACHES, "quantized"):
+        raise wrong(name, value, ", ".join(f'"{one}"' for one in FLOAT_CACHES) + ' or "quantized"')
+    return value
+
+
+def cache_config(name: str, value: Any) -> dict[str, int]:
+    if not isinstance(value, dict) or value not in ({}, {"nbits": 8}) or isinstance(value.get("nbits"), bool):
+        raise wrong(name, value, '{"nbits": 8}: keys and values in 8 bits, with a scale for each head and position')
+    return value
+
+
 def strings(name: str, value: Any) -> list[str] | str:
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) and text for text in texts):

@@ -48,6 +48,8 @@ def check_combination(
                 raise ValueError(f"{name}=True is given for plain greedy decoding and sampling only.")
     if config.prefill_chunk_size is not None and not config.use_cache:
         raise ValueError(f"prefill_chunk_size={config.prefill_chunk_size} needs use_cache=True.")
+    if config.quantizes_cache and not config.use_cache:
+        raise ValueError('cache_implementation="quantized" needs use_cache=True.')
     if config.is_contrastive:
         others = {
             "guidance_scale": guided,

@@ -22,6 +22,7 @@ from tfmodels.generation.settings import (
     GREEDY,
     LOOKUP,
     OUTPUT_OBJECT,
+    QUANTIZED_CACHE,
     SAMPLING,
     SETTINGS,
     UNSUPPORTED,
@@ -271,6 +272,11 @@ class GenerationConfig(Settings, upload.PushToHub):
         return self.jit_compile and not self.disable_compile
 
     @property
+    def quantizes_cache(self) -> bool:
+        """Whether keys and values of past tokens are kept in eight bits."""
+        return self.cache_implementation == "quantized"
+
+    @property
     def is_contrastive(self) -> bool:
         """Whether `penalty_alpha` and `top_k` ask for contrastive search."""
         return GREEDY.holds(self) and bool(self.penalty_alpha) and (self.top_k or 0) > 1
@@ -386,7 +392,7 @@ class GenerationConfig(Settings, upload.PushToHub):
         self._warn_about_lengths(given)
         if whole:
             given |= vars(self).keys() - self._from_file
-        for condition in (SAMPLING, GREEDY, BEAMS, LOOKUP, OUTPUT_OBJECT, *((END,) if whole else ())):
+        for condition in (SAMPLING, GREEDY, BEAMS, LOOKUP, OUTPUT_OBJECT, QUANTIZED_CACHE, *((END,) if whole else ())):
             unused = [
                 name
                 for name, known in SETTINGS.items()

@@ -59,6 +59,8 @@ class Engine:
         tokenizer: gives events and answers their text, and reads the text for `stop_strings`.
         max_waiting: requests at most that wait for a row; None for any number.
         jit_compile: whether programs are compiled by XLA; default: what the model's `generation_config` says.
+        cache_implementation: as in `GenerationConfig`: "quantized" keeps keys and values in eight bits; default: what
+            the model's `generation_config` says.
 
     Raises:
         ValueError: a size below 1, or a capacity beyond the model's positions.
@@ -84,6 +86,7 @@ class Engine:
         tokenizer: Any = None,
         max_waiting: int | None = None,
         jit_compile: bool | None = None,
+        cache_implementation: str | None = None,
     ):
         limit = model.backbone.position_limit
         capacity = model.config.max_position_embeddings if capacity is None else capacity
@@ -107,7 +110,10 @@ class Engine:
         self._chunk_sizes = {min(_SMALLEST_CHUNK << doubled, self.chunk) for doubled in range(self.chunk.bit_length())}
         self.tokenizer = tokenizer
         self.jit_compile = model.generation_config.compiles if jit_compile is None else jit_compile
-        self.slots = Slots(model, rows, room, self.jit_compile)
+        if cache_implementation is None:
+            cache_implementation = model.generation_config.cache_implementation
+        int8 = GenerationConfig(cache_implementation=cache_implementation).quantizes_cache
+        self.slots = Slots(model, rows, room, self.jit_compile, int8=int8)
         self.prefixes = PrefixCache(rows)
         self.max_waiting = max_waiting
         self._rows: list[Row | None] = [None] * rows
@@ -158,7 +164,7 @@ class Engine:
         if generation_config is not None:
             config = generation_config.with_defaults(config)
         config = config.update(**settings)
-        check_supported(config, self.jit_compile)
+        check_supported(config, self.jit_compile, self.slots.int8, self.model.generation_config)
         if logprobs is not None and (not isinstance(logprobs, int) or not 0 <= logprobs <= MOST_LOGPROBS):
             raise ValueError(f"logprobs={quote(logprobs)}: an integer from 0 to {MOST_LOGPROBS} was expected.")
         ids = tuple(array_of(prompt, "the prompt").reshape(-1).tolist())

@@ -54,6 +54,8 @@ class GenerationKeywords(TypedDict, total=False):
     eos_token_id: int | list[int] | None
     pad_token_id: int | None
     use_cache: bool | None
+    cache_implementation: str | None
+    cache_config: dict[str, int] | None
     jit_compile: bool | None
     disable_compile: bool | None
     return_dict_in_generate: bool | None
@@ -63,8 +65,6 @@ class GenerationKeywords(TypedDict, total=False):
     output_hidden_states: bool | None
     # Settings of transformers that may be given as what changes nothing.
     assistant_early_exit: Any
-    cache_config: Any
-    cache_implementation: Any
     constraints: Any
     diversity_penalty: Any
     dola_layers: Any

@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from tfmodels.cache import kv
+from tfmodels.cache.int8 import whole
 from tfmodels.generation.config import GenerationConfig
 from tfmodels.generation.step import Prompt
 from tfmodels.runtime.buckets import bucket_batch, bucket_capacity, bucket_prompt
@@ -203,7 +204,7 @@ def to_buckets(prompts: Prompts, new: int, past: Any = None, *, context: int = 0
 
     layers = None
     if past is not None:
-        past = kv.layers_of(past)
+        past = tuple(tuple(whole(x) for x in pair) for pair in kv.layers_of(past))
         known_rows, known = past[0][0].shape[0], int(past[0][0].shape[2])
         if known_rows != rows or known >= length:
             raise ValueError(

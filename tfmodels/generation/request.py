@@ -126,12 +126,14 @@ class Event:
     logprobs: tuple[TokenLogprobs, ...] | None = None
 
 
-def check_supported(config: GenerationConfig, jit_compile: bool) -> None:
+def check_supported(config: GenerationConfig, jit_compile: bool, keeps_int8: bool, defaults: GenerationConfig) -> None:
     """Raise ValueError for a setting that the engine's rows cannot have of their own.
 
     Args:
         config: settings of a request, complete.
         jit_compile: whether the engine's programs are compiled by XLA.
+        keeps_int8: whether the engine keeps keys and values in eight bits.
+        defaults: settings of the model, which an engine may be told otherwise.
     """
     for name, way in _REFUSED.items():
         value = getattr(config, name)
@@ -145,3 +147,9 @@ def check_supported(config: GenerationConfig, jit_compile: bool) -> None:
                 f"{name}={getattr(config, name)} is not a setting of one request: give jit_compile to the engine, "
                 f"which has {jit_compile}."
             )
+    asked = config.cache_implementation != defaults.cache_implementation
+    if asked and config.quantizes_cache != keeps_int8:
+        raise ValueError(
+            f"cache_implementation={quote(config.cache_implementation)} is not a setting of one request: give it to "
+            f"the engine, which keeps {'integers of 8 bits' if keeps_int8 else 'floats'}."
+        )

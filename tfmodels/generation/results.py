@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from tfmodels.cache import kv
+from tfmodels.cache.int8 import whole
 from tfmodels.generation.config import GenerationConfig
 from tfmodels.generation.outputs import GenerateOutput
 from tfmodels.generation.prompt import Prompts
@@ -95,7 +96,7 @@ def _grown_cache(state: State, rows: int) -> Any:
         return None
     first, last = int(state.start), int(state.prompt_end) + int(state.step) - 1
     cache = kv.split_rows(state.cache, state.ids.shape[0])
-    return tuple((key[:rows, :, first:last], value[:rows, :, first:last]) for key, value in cache.layers)
+    return tuple(tuple(whole(x)[:rows, :, first:last] for x in pair) for pair in cache.layers)
 
 
 def _states_and_weights(model: Any, prompts: Prompts, added: Any, config: GenerationConfig) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -79,8 +80,11 @@ class RowPrograms:
 
     def copy(self, lowering: Lowering, layers: Any, source: Any, target: Any) -> tuple[Any, None]:
         """Copy a row's keys and values to another row."""
-        copied = tuple(tuple(ops.slice_update(x, (target, 0, 0, 0), _row(x, source)) for x in pair) for pair in layers)
-        return copied, None
+
+        def copied(x: Any) -> Any:
+            return ops.slice_update(x, (target, 0, 0, 0), _row(x, source))
+
+        return keras.tree.map_structure(copied, layers), None
 
     def _choose(
         self, logits: Any, settings: RowSettings, made: Any, text: Text | None, kind: Kind, allowed: Any

@@ -24,6 +24,7 @@ BEAMS = Condition("num_beams above 1", lambda config: config.num_beams > 1)
 GREEDY = Condition("do_sample=False and num_beams=1", lambda config: not config.do_sample and config.num_beams == 1)
 OUTPUT_OBJECT = Condition("return_dict_in_generate=True", lambda config: config.return_dict_in_generate)
 LOOKUP = Condition("prompt_lookup_num_tokens", lambda config: bool(config.prompt_lookup_num_tokens))
+QUANTIZED_CACHE = Condition('cache_implementation="quantized"', lambda config: config.quantizes_cache)
 END = Condition("an eos_token_id", lambda config: config.eos_token_id is not None)
 
 
@@ -242,6 +243,21 @@ class Settings:
     pad_token_id: int | None = setting(None, checks.token, "token id that fills rows after their end.")
 
     use_cache: bool = setting(True, checks.boolean, "keep keys and values of past tokens.", section="Run and output")
+    cache_implementation: str | None = setting(
+        None,
+        checks.cache_implementation,
+        '"quantized" keeps keys and values as integers of 8 bits, with a scale for each head and position: about a '
+        "quarter of float32's memory, half of float16's. None and transformers' names of caches that hold floats "
+        "change nothing.",
+        neutral=checks.FLOAT_CACHES,
+    )
+    cache_config: dict | None = setting(
+        None,
+        checks.cache_config,
+        'settings of the quantised cache, {"nbits": 8}; it has no others.',
+        only=QUANTIZED_CACHE,
+        neutral=({},),
+    )
     jit_compile: bool = setting(True, checks.boolean, "compile the decoding loop with XLA.")
     disable_compile: bool = setting(
         False, checks.boolean, "run as a plain graph, whatever `jit_compile` says: transformers' name for it."
@@ -281,8 +297,6 @@ def documented() -> str:
 # them.
 UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "assistant_early_exit": (None,),
-    "cache_config": ({}, None),
-    "cache_implementation": ("static", "dynamic", "hybrid", "sliding_window", None),
     "constraints": ([], None),
     "diversity_penalty": (None, 0.0),
     "dola_layers": (None,),

@@ -19,6 +19,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfmodels.cache.int8 import rounded
 from tfmodels.generation.row_programs import STEPS, RowPrograms
 from tfmodels.generation.row_settings import Kind, RowSettings, limits_of, row_settings
 from tfmodels.generation.row_text import Decoded, Text, decoded_of, start_text
@@ -40,13 +41,15 @@ class Slots:
         rows: number of rows.
         room: slots of each row.
         jit_compile: whether programs are compiled by XLA.
+        int8: keep keys and values in eight bits.
     """
 
-    def __init__(self, model: Any, rows: int, room: int, jit_compile: bool = True):
+    def __init__(self, model: Any, rows: int, room: int, jit_compile: bool = True, *, int8: bool = False):
         self.model = model
         self.rows = rows
         self.room = room
         self.jit_compile = jit_compile
+        self.int8 = int8
         self.lowering = lowering_for(jit_compile)
         # Whether calls wait for XLA; otherwise plain graphs serve until it is ready.
         self.waits = True
@@ -60,9 +63,9 @@ class Slots:
     def _empty(self) -> Any:
         """Zeros, of the shapes that the model's own cache has."""
         cache = self.model(input_ids=np.zeros((1, 1), "int32"), use_cache=True, return_dict=True).past_key_values
-        return tuple(
-            tuple(_held(ops.zeros((self.rows, x.shape[1], self.room, x.shape[3]), x.dtype)) for x in pair)
-            for pair in cache
+        cache = tuple(tuple(rounded(x) if self.int8 else x for x in pair) for pair in cache)
+        return keras.tree.map_structure(
+            lambda x: _held(ops.zeros((self.rows, x.shape[1], self.room, x.shape[3]), x.dtype)), cache
         )
 
     @property
@@ -70,12 +73,11 @@ class Slots:
         """Memory of the cache in bytes."""
         return sum(
             int(np.prod(x.shape)) * _ITEMSIZE[keras.backend.standardize_dtype(x.dtype)]
-            for pair in self.layers
-            for x in pair
+            for x in keras.tree.flatten(self.layers)
         )
 
     def _key(self, name: str, key: Any) -> Any:
-        return "engine", name, self.whole, key
+        return "engine", name, self.whole, self.int8, key
 
     def _starts_as_graph(self) -> bool:
         return not self.waits and starts_as_graph(self.jit_compile, self.lowering)
@@ -264,7 +266,7 @@ class Slots:
         return settings, text
 
 
-_ITEMSIZE = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
+_ITEMSIZE = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
 
 
 def _held(layer: Any) -> Any:

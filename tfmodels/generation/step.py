@@ -88,6 +88,7 @@ class Decoder:
         processors: the score processors, whose numbers and tokens are replaced by inputs.
         use_cache, keep_scores, keep_logits: as in `GenerationConfig`.
         whole_cache: keep all positions, those too that layers with a window no longer need.
+        int8_cache: keep keys and values in eight bits.
         prefill_chunk: tokens of a prompt that are run at a time, or None for all.
         jit_compile: whether programs are compiled by XLA.
         lowering: which operations the model takes; `decoding.for_xla()` for programs that XLA compiles.
@@ -103,6 +104,7 @@ class Decoder:
         keep_scores: bool = False,
         keep_logits: bool = False,
         whole_cache: bool = False,
+        int8_cache: bool = False,
         prefill_chunk: int | None = None,
         jit_compile: bool = True,
         lowering: Lowering = PLAIN,
@@ -115,13 +117,14 @@ class Decoder:
         self.keep_logits = keep_logits
         self.jit_compile = jit_compile
         self.windows = None if whole_cache else model.backbone.cache_windows
+        self.int8_cache = int8_cache
         self.prefill_chunk = prefill_chunk
         self.lowering = lowering
         # Beams change rows at every token. A few of them read each other's keys in less time than a copy of the whole
         # cache takes, except where a kernel expects every row's own; sums of parts are exact enough in float32 alone.
         is_few = isinstance(strategy, BeamSearch) and strategy.rows <= _FEW_BEAMS
         self.reads_holders = is_few and use_cache and lowering.target != "triton" and model.compute_dtype == "float32"
-        kept = (use_cache, keep_scores, keep_logits, self.windows)
+        kept = (use_cache, keep_scores, keep_logits, self.windows, int8_cache)
         self.key = (strategy, proc.split(processors)[0], *kept, prefill_chunk)
 
     # Passes through the model --------------------------------------------------------------------------------
@@ -131,7 +134,9 @@ class Decoder:
         batch, capacity = prompt.attended.shape
         length = prompt.ids.shape[1]
         mask = prompt.attended[:, :length]
-        hidden, cache = run_prompt(self.model.backbone, prompt, self.prefill_chunk, self.lowering)
+        hidden, cache = run_prompt(
+            self.model.backbone, prompt, self.prefill_chunk, self.lowering, int8=self.int8_cache
+        )
         logits = self._next_logits(hidden)
         room, rows = capacity - length, batch * self.strategy.rows
         embeds = None
@@ -161,7 +166,7 @@ class Decoder:
         return state, logits
 
     def _static(self, past_key_values: Any, capacity: int) -> kv.StaticCache:
-        return kv.merge_rows(kv.to_static(past_key_values, capacity, self.windows))
+        return kv.merge_rows(kv.to_static(past_key_values, capacity, self.windows, int8=self.int8_cache))
 
     def _record(self, room: int, values: Any) -> Any:
         return ops.zeros((room, *values.shape), "float32")
@@ -278,7 +283,9 @@ def wants_more(state: State, until: Any) -> Any:
     return ops.logical_and(state.step < until, ops.logical_not(ops.all(state.finished)))
 
 
-def run_prompt(backbone: Any, prompt: Prompt, chunk: int | None, lowering: Lowering) -> tuple[Any, Any]:
+def run_prompt(
+    backbone: Any, prompt: Prompt, chunk: int | None, lowering: Lowering, *, int8: bool = False
+) -> tuple[Any, Any]:
     """Run a prompt through a backbone.
 
     Args:
@@ -286,9 +293,10 @@ def run_prompt(backbone: Any, prompt: Prompt, chunk: int | None, lowering: Lower
         prompt: what to run.
         chunk: tokens at a time, so that no pass looks at more than these and the cache; None for all.
         lowering: of the passes.
+        int8: keep keys and values in eight bits between chunks.
 
     Returns:
-        Hidden states of the last column, (batch, 1, hidden_size), and a growing cache.
+        Hidden states of the last column, (batch, 1, hidden_size), and the layers of a cache.
     """
     length = prompt.ids.shape[1]
     mask = prompt.attended[:, :length]
@@ -309,7 +317,7 @@ def run_prompt(backbone: Any, prompt: Prompt, chunk: int | None, lowering: Lower
     # some tokens again.
     start = known + chunk
     hidden, cache = backbone.step(tokens(known, start), prompt.past, lowering=lowering)
-    cache = kv.merge_rows(kv.to_static(cache, length))
+    cache = kv.merge_rows(kv.to_static(cache, length, int8=int8))
 
     def turn(start: Any, hidden: Any, cache: kv.StaticCache) -> tuple[Any, Any, Any]:
         first = ops.minimum(start, length - chunk)

@@ -24,8 +24,9 @@ Tensors = Mapping[str, Any]
 # too small by this factor. Subnormal ones are multiples of the other number: processors take float32's own for zero.
 _FLOAT8_FACTOR, _FLOAT8_STEP = 2.0**120, 2.0**-9
 
-# Rows that `few_rows` sums in registers: with more, they do not suffice.
-_TILE = 16
+# Stored rows that `few_rows` reads side by side: with more, a processor does not load them ahead. Of so many outputs
+# on, the sums of tiles leave its cache, and larger tiles are better.
+_SIDE_BY_SIDE, _WIDE = 8, 16384
 # Tiles that XLA adds up in a loop of its own; with fewer it would multiply in that loop, number by number.
 _TILES = 32
 # Rows of x for which `few_rows` is faster: it reads the weights once for each.
@@ -158,7 +159,9 @@ def few_rows(x: Any, parts: Tensors, scheme: Scheme) -> Any:
 def _one_row(x: Any, parts: Tensors, scheme: Scheme, width: int) -> Any:
     weights = parts["weights"]
     units, padded, groups = weights.shape[1], x.shape[0], scheme.groups(width)
-    step, tile = 8 // scheme.bits, math.gcd(padded // groups, _TILE)
+    step = 8 // scheme.bits
+    # Twice as many inputs need more registers than there are.
+    tile = math.gcd(padded // groups, 2 * _SIDE_BY_SIDE if units >= _WIDE else step * _SIDE_BY_SIDE)
     while padded // tile < _TILES and tile % (2 * step) == 0:
         tile //= 2
     tiles = padded // tile

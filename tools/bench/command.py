@@ -1,6 +1,7 @@
 """Measure tfmodels, and transformers with PyTorch beside it on the same weights in the same run.
 
     python -m tools.bench generate --model stories260K --peer torch
+    python -m tools.bench generate --model stories260K --quantize int8,int4 --batch 1
     python -m tools.bench forward --shape 12,768,12 --peer torch --json forward.json
     python -m tools.bench load --peer torch
     python -m tools.bench train --peer torch
@@ -104,7 +105,7 @@ BENCHMARKS = {
         "greedy decoding of exactly --max-new-tokens tokens",
         cpu.add_generate,
         cpu.run_generate,
-        "side|batch:d|prefill_ms:.2f|tokens_per_s=tokens/s:,.0f|total_s:.3f|first_call_s:.2f|ids_equal:.1%"
+        "side|batch:d|megabytes=MB:,.0f|prefill_ms:.2f|tokens_per_s=tokens/s:,.0f|total_s:.3f|first_call_s:.2f|ids_equal:.1%"
         "|speed_ratio=tfmodels decodes faster by:.2f|prefill_ratio=prefills faster by:.2f",
     ),
     "serve": Benchmark(

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from tools.bench.shapes import DTYPES, checkpoint_of, llama_shape, numbers, random_ids
-from tools.bench.sides import ENCODER_SIDES, TFModelsSide, open_sides, unit_rows
+from tools.bench.shapes import DTYPES, checkpoint_of, llama_shape, numbers, random_ids, some_of
+from tools.bench.sides import ENCODER_SIDES, QUANTIZED, TFModelsSide, open_sides, unit_rows
 
 Row = dict[str, Any]
 Actions = dict[str, Callable[[], Any]]
@@ -95,6 +95,9 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
 def add_generate(parser: argparse.ArgumentParser) -> None:
     add_model(parser, prompt_length=64)
     add_batch(parser)
+    about = "also the model with weights quantised so: int8, int4, or gguf for those that a GGUF file holds"
+    parser.add_argument("--quantize", type=some_of(QUANTIZED), default=[], metavar="MODE,...", help=about)
+    parser.add_argument("--gguf-file", metavar="NAME", help="a GGUF file in the folder --model, for --quantize gguf")
 
 
 def add_export(parser: argparse.ArgumentParser) -> None:
@@ -139,7 +142,9 @@ def run_generate(options: argparse.Namespace) -> Iterator[Row]:
     new, speed, prefill = options.max_new_tokens, {}, {}
     with checkpoint_of(options) as folder:
         sides = open_sides(options, folder)
-        vocab = sides["tfmodels"].model.config.vocab_size
+        first = next(iter(sides))
+        vocab = sides[first].model.config.vocab_size
+        sizes = {name: side.model.get_memory_footprint() / 1e6 for name, side in sides.items()}
         for batch in options.batch:
             ids = random_ids(batch, options.prompt_length, vocab)
             generate = {name: side.generate for name, side in sides.items()}
@@ -148,12 +153,13 @@ def run_generate(options: argparse.Namespace) -> Iterator[Row]:
                 yield {
                     "side": name,
                     "batch": batch,
+                    "megabytes": sizes[name],
                     "prefill_ms": 1e3 * one.median,
                     "tokens_per_s": speed[name],
                     **every.row("total_s"),
                     "ids_equal": equal,
-                    "speed_ratio": compared(name, lambda name=name: speed["tfmodels"] / speed[name]),
-                    "prefill_ratio": compared(name, lambda name=name: prefill[name] / prefill["tfmodels"]),
+                    "speed_ratio": compared(name, lambda name=name: speed[first] / speed[name]),
+                    "prefill_ratio": compared(name, lambda name=name: prefill[name] / prefill[first]),
                 }
 
 

@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+# A case by itself: the model as it is, with keys and values in eight bits.
+INT8_CACHE = "int8-cache"
 # Name of a case -> arguments of `quantize`; CALIBRATION stands for rows of ids.
 CALIBRATION = "texts"
 CASES: dict[str, dict[str, Any]] = {
@@ -58,15 +60,27 @@ def padded(rows: Sequence[np.ndarray], length: int) -> tuple[np.ndarray, np.ndar
     return ids, labels
 
 
-def perplexity(model: Any, rows: Sequence[np.ndarray], length: int, batch: int = 10) -> float:
-    """exp of the mean loss over all tokens but the first of each row."""
+def perplexity(
+    model: Any, rows: Sequence[np.ndarray], length: int, batch: int = 10, *, int8_cache: bool = False
+) -> float:
+    """exp of the mean loss over all tokens but the first of each row; also where keys and values have eight bits."""
     import tensorflow as tf
+
+    from tfmodels.cache import kv
+
+    def logits_of(ids: Any) -> Any:
+        if not int8_cache:
+            return model(input_ids=ids).logits
+        first = model(input_ids=ids[:, :1], use_cache=True)
+        cache = kv.to_static(first.past_key_values, length, int8=True)
+        rest = model(input_ids=ids[:, 1:], past_key_values=cache, use_cache=True)
+        return tf.concat([first.logits, rest.logits], axis=1)
 
     signature = [tf.TensorSpec((None, length), tf.int32), tf.TensorSpec((None, length), tf.int32)]
 
     @tf.function(autograph=False, input_signature=signature)
     def losses(ids: Any, labels: Any) -> Any:
-        logits = tf.cast(model(input_ids=ids).logits[:, :-1], tf.float32)
+        logits = tf.cast(logits_of(ids)[:, :-1], tf.float32)
         each = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.maximum(labels[:, 1:], 0), logits)
         return tf.reduce_sum(tf.where(labels[:, 1:] >= 0, each, 0.0))
 
@@ -85,7 +99,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=50, help="texts that are scored (50)")
     parser.add_argument("--calibration", type=int, default=64, help="texts for calibration (64)")
     parser.add_argument("--length", type=int, default=256, help="most tokens of a text (256)")
-    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--cases", nargs="+", choices=[*CASES, INT8_CACHE], default=[*CASES, INT8_CACHE])
     options = parser.parse_args()
     from tfmodels import AutoTokenizer, TFAutoModelForCausalLM
 
@@ -95,6 +109,11 @@ def main() -> None:
     whole = perplexity(TFAutoModelForCausalLM.from_pretrained(options.model), scored, options.length)
     print(f"{'as it is':24} {whole:.4f}", flush=True)
     for name in options.cases:
+        if name == INT8_CACHE:
+            model = TFAutoModelForCausalLM.from_pretrained(options.model)
+            found = perplexity(model, scored, options.length, int8_cache=True)
+            print(f"{name:24} {found:.4f} {100 * (found / whole - 1):+.2f} %", flush=True)
+            continue
         settings = {key: seen if value is CALIBRATION else value for key, value in CASES[name].items()}
         model = TFAutoModelForCausalLM.from_pretrained(options.model)
         start = time.perf_counter()

@@ -15,6 +15,13 @@ import numpy as np
 
 LEARNING_RATE = 1e-4
 
+# --quantize -> arguments of `quantize` beside the mode; "gguf" keeps the numbers of a GGUF file.
+QUANTIZED: dict[str, dict[str, Any]] = {
+    "int8": {"group_size": "channel", "embeddings": "int8"},
+    "int4": {"group_size": 32, "embeddings": "int8"},
+    "gguf": {},
+}
+
 
 def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -33,10 +40,15 @@ class TFModelsSide:
 
         import tfmodels.auto  # noqa: F401
 
-    def __init__(self, folder: str, dtype: str):
+    def __init__(self, folder: str, dtype: str, quantize: str | None = None, gguf_file: str | None = None):
         from tfmodels import TFAutoModelForCausalLM
 
-        self.model = TFAutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+        options = {} if gguf_file is None else {"gguf_file": gguf_file}
+        if quantize == "gguf":
+            options["quantization_config"] = {"quant_method": "gguf"}
+        self.model = TFAutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options)
+        if quantize in QUANTIZED:
+            self.model.quantize(quantize, **QUANTIZED[quantize])
 
     def variants(self) -> dict[str, TFModelsSide]:
         """The measured variants of this side, by name."""
@@ -240,8 +252,11 @@ TRAINING_SIDES: dict[str, Any] = {"tfmodels": TFModelsTrainingSide, "torch": Tor
 def open_sides(options: argparse.Namespace, folder: str, sides: dict[str, Any] = SIDES) -> dict[str, Any]:
     """The variants of this package and of --peer by name, each with the model of a folder."""
     found = {}
-    for name in ("tfmodels", options.peer):
+    # The floats of a GGUF file are no model that anybody decodes with.
+    for name in (None if getattr(options, "gguf_file", None) else "tfmodels", options.peer):
         if name:
             sides[name].prepare()
             found |= sides[name](folder, options.dtype).variants()
+    for mode in getattr(options, "quantize", ()):
+        found[f"tfmodels {mode}"] = TFModelsSide(folder, options.dtype, mode, options.gguf_file)
     return found

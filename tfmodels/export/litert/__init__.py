@@ -10,6 +10,8 @@ Any other model has `forward_N`: input_ids and attention_mask int32 (1, N) - (1,
 at a time - to the model's outputs. An id of -1 is padding. Families with several token types (BERT: 0 for the first
 text of a pair, 1 for the second) have token_type_ids of the same shape beside them.
 
+Packed weights keep their numbers; what the model has as floats becomes int8 beside them where `quantize` is given.
+
 The file ends in a small zip archive, as files with TFLite metadata do (`unzip model.tflite`), with `tfmodels.json`:
 facts that a runner needs beside the graph. Running needs NumPy and ai-edge-litert, not TensorFlow.
 """
@@ -42,14 +44,17 @@ def check(model: Any, options: ExportOptions) -> None:
 
     Raises:
         ImportError: a package of the `export` extra is missing.
-        ValueError: an option does not fit the model, or the model was quantised by Keras.
+        ValueError: an option does not fit the model, the model was quantised by Keras, or LiteRT has no place for its
+            packed weights.
     """
+    from tfmodels.export.litert.packed import check_packed
     from tfmodels.export.models import check_last_token, max_length_of, transformer_of
 
     require("ai_edge_litert", "export", "format='litert'")
-    if options.quantize is not None:
+    if options.quantize is not None or transformer_of(model).packed_quantization is not None:
         require("ai_edge_quantizer", "export", f"quantize={quote(options.quantize)}")
-    quantised = transformer_of(model).quantization
+    check_packed(transformer_of(model))
+    quantised = transformer_of(model).keras_quantization
     if quantised is not None:
         raise ValueError(
             f"the model was quantised by Keras ({quantised}), which LiteRT's converter does not take: load it without "
@@ -63,22 +68,24 @@ def write(model: Any, target: Path, options: ExportOptions) -> list[Signature]:
     """Write the file."""
     from tfmodels.export.litert.convert import convert, quantize
     from tfmodels.export.litert.functions import causal_functions, forward_functions
-    from tfmodels.export.models import causal, max_length_of, with_dtype
+    from tfmodels.export.litert.packed import digests_of
+    from tfmodels.export.models import causal, max_length_of, transformer_of, with_dtype, with_floats
 
-    model = with_dtype(model, "float32")
+    kept, packed_as = digests_of(model), transformer_of(model).packed_quantization
+    model = with_dtype(with_floats(model), "float32")
     max_length = max_length_of(model, options.max_length)
     options.step("tracing the signatures")
     functions = (causal_functions if causal(model) else forward_functions)(model, max_length)
     options.step("converting to LiteRT")
     content = convert(functions, target.parent, dtype=options.dtype or "float32")
-    if options.quantize is not None:
-        options.step(f"quantising to {options.quantize}")
-        content = quantize(content, options.quantize)
+    if options.quantize is not None or kept:
+        options.step(f"quantising to {options.quantize or packed_as}")
+        content = quantize(content, options.quantize, kept)
     target.write_bytes(content)
     properties = {
         "causal": causal(model),
         "max_length": max_length,
-        "weights": options.quantize or options.dtype or "float32",
+        "weights": options.quantize or packed_as or options.dtype or "float32",
         "eos_token_ids": list(model.generation_config.eos_token_ids) if causal(model) else [],
     }
     with zipfile.ZipFile(target, "a") as archive:

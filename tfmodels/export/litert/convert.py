@@ -6,12 +6,16 @@ import contextlib
 import io
 import re
 import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
+from tfmodels.checkpoints.quantized.scheme import Scheme
 from tfmodels.export.extras import require
+from tfmodels.export.litert.packed import digest_of
 from tfmodels.utils.text import quote
 
 
@@ -48,27 +52,45 @@ def convert(functions: dict[str, Any], workspace: Path, *, dtype: str = "float32
             ) from error
 
 
-def quantize(content: bytes, kind: str) -> bytes:
+def quantize(content: bytes, kind: str | None, kept: Mapping[str, Scheme] | None = None) -> bytes:
     """Quantise the weights of a LiteRT flatbuffer; activations are quantised on the fly, to 8 bits.
 
     Args:
         content: with float32 weights.
         kind: "int8", a scale for each row of a matrix; or "int4", a scale for 32 neighbours in a row, or for a row
-            whose length is no multiple of that.
+            whose length is no multiple of that. None: what is not `kept` stays float32.
+        kept: digests of the matrices (`tfmodels.export.litert.packed`) that are products of integers and scales
+            already, and their schemes: the file gets the same integers. The others are quantised to int8 beside them.
+
+    Raises:
+        ValueError: the converter has changed a matrix that is to be kept.
     """
+    kept = kept or {}
+    kind = "int8" if kept and kind else kind
 
     def part(name: str) -> Any:
         return require(f"ai_edge_quantizer.{name}", "export", f"quantize={quote(kind)}")
 
     operators, sizes = part("qtyping").TFLOperationName, part("qtyping").QuantGranularity
+    recovery = part("algorithm_manager").AlgorithmName.DEQUANTIZED_WEIGHT_RECOVERY
+    missing = set(kept)
     recipe = part("recipe_manager").RecipeManager()
     for operator in (operators.FULLY_CONNECTED, operators.EMBEDDING_LOOKUP):
         if kind == "int8":
             recipe.add_dynamic_config(".*", operator, num_bits=8)
-            continue
-        recipe.add_dynamic_config(".*", operator, num_bits=4, granularity=sizes.BLOCKWISE_32)
-        for name in _outputs_of_uneven(content, operator.value, 32):
-            recipe.add_dynamic_config(re.escape(name), operator, num_bits=4)
+        if kind == "int4":
+            recipe.add_dynamic_config(".*", operator, num_bits=4, granularity=sizes.BLOCKWISE_32)
+        for name, matrix in _matrices(content, operator.value):
+            if kind == "int4" and matrix.shape[-1] % 32:
+                recipe.add_dynamic_config(re.escape(name), operator, num_bits=4)
+            if kept and (digest := digest_of(matrix)) in kept:
+                size = kept[digest].group_size
+                granularity = sizes[f"BLOCKWISE_{size}"] if size else sizes.CHANNELWISE
+                options = {"num_bits": kept[digest].bits, "granularity": granularity, "algorithm_key": recovery}
+                recipe.add_dynamic_config(re.escape(name), operator, **options)
+                missing.discard(digest)
+    if missing:
+        raise ValueError(f"LiteRT's converter has changed {len(missing)} matrices, whose integers cannot be kept.")
     # It prints progress to both streams.
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         work = part("quantizer").Quantizer(bytearray(content))
@@ -76,16 +98,17 @@ def quantize(content: bytes, kind: str) -> bytes:
         return bytes(work.quantize().quantized_model)
 
 
-def _outputs_of_uneven(content: bytes, operator: str, block: int) -> set[str]:
-    """Names of an operator's outputs wherever its matrix has rows whose length is no multiple of `block`."""
+def _matrices(content: bytes, operator: str) -> Iterator[tuple[str, np.ndarray]]:
+    """The names of an operator's outputs, and its matrix (out, in) for each."""
     schema = require("ai_edge_litert.schema_py_generated", "export", "quantize='int4'")
     model = schema.Model.GetRootAs(content, 0)
     code = getattr(schema.BuiltinOperator, operator)
-    found = set()
     for graph in (model.Subgraphs(index) for index in range(model.SubgraphsLength())):
         for operation in (graph.Operators(index) for index in range(graph.OperatorsLength())):
             if model.OperatorCodes(operation.OpcodeIndex()).BuiltinCode() != code:
                 continue
-            if graph.Tensors(operation.Inputs(1)).ShapeAsNumpy()[-1] % block:
-                found.add(graph.Tensors(operation.Outputs(0)).Name().decode())
-    return found
+            tensor = graph.Tensors(operation.Inputs(1))
+            shape, stored = tensor.ShapeAsNumpy(), model.Buffers(tensor.Buffer())
+            is_float = tensor.Type() == schema.TensorType.FLOAT32 and stored.DataLength() == 4 * np.prod(shape)
+            matrix = stored.DataAsNumpy().view("<f4").reshape(shape) if is_float else np.zeros(shape, "int8")
+            yield graph.Tensors(operation.Outputs(0)).Name().decode(), matrix

@@ -12,6 +12,7 @@ from keras import ops
 from keras.backend import standardize_dtype
 
 from tfmodels.cache import kv
+from tfmodels.cache.int8 import Int8, whole
 from tfmodels.kernels import cudnn_attention, decoding
 from tfmodels.kernels.decoding import Heads
 from tfmodels.kernels.masks import AttentionMask
@@ -77,7 +78,7 @@ class BlockContext:
             apart = [Heads(ops.reshape(x, (1, x.shape[0], x.shape[2])), query.shape[3], 0) for x in apart]
             return self._decode_in_place(apart, heads, scale, None)
         cache = kv.extend(self.past, key, value, self.cache_length)
-        mask, room = self.mask, cache[0].shape[2]
+        mask, room = self.mask, kv.room_of(cache)
         if self.cache_length is not None and room != mask.key_length:
             if query.shape[2] != 1:
                 raise ValueError(
@@ -86,7 +87,7 @@ class BlockContext:
             mask = mask.at_keys(kv.slot_positions(room, self.cache_length + 1))
         output, weights = attend(
             query,
-            *cache,
+            *map(whole, cache),
             mask=mask,
             scale=scale,
             bias=self.bias,
@@ -150,7 +151,7 @@ class BlockContext:
         """
         if self.lowering.xla_target != "triton" or self.cache_length is None or self.past is None:
             return False
-        if query.shape[2] != 1:
+        if query.shape[2] != 1 or isinstance(self.past[0], Int8):
             return False
         if standardize_dtype(key.dtype) != standardize_dtype(self.past[0].dtype):
             return False
@@ -170,7 +171,7 @@ class BlockContext:
     def _decode_in_place(
         self, projected: Sequence[Heads], heads: int, scale: float, rotary: tuple[Any, Any] | None
     ) -> tuple[Any, kv.LayerCache, None]:
-        mask, room = self.mask, self.past[0].shape[2]
+        mask, room = self.mask, kv.room_of(self.past)
         if room != mask.key_length:
             mask = mask.at_keys(kv.slot_positions(room, self.cache_length + 1))
         options = {"heads": heads, "scale": scale, "rotary": rotary, "bias": self.bias}

@@ -103,7 +103,7 @@ class DecoderBackbone(Backbone):
             tokens.mask,
             causal=True,
             query_length=length,
-            key_length=ops.shape(cache.layers[0][0])[2] if static else filled + length,
+            key_length=kv.room_of(cache.layers[0]) if static else filled + length,
             offset=filled,
             packed_positions=as_rows(tokens.positions) if packed else None,
         )
