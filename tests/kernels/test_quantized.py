@@ -34,6 +34,17 @@ def test_products(scheme, width):
     np.testing.assert_array_equal(quantized.columns(tensors, scheme, width, ids, "float32"), whole.T[ids])
 
 
+@pytest.mark.parametrize("scheme", [Scheme(bits=8), Scheme(bits=4, group_size=32)], ids=str)
+def test_few_rows_of_many_outputs(scheme):
+    """A head over a vocabulary is summed in larger tiles."""
+    rng = np.random.default_rng(0)
+    parts = round_to_nearest(rng.normal(size=(128, quantized._WIDE)).astype(np.float32), scheme)
+    x = rng.normal(size=(1, 1, 128)).astype(np.float32)
+    compiled = tf.function(lambda x, parts: quantized.few_rows(x, parts, scheme), jit_compile=True, autograph=False)
+    found = compiled(x, {name: tf.constant(part) for name, part in parts.items()})
+    np.testing.assert_allclose(found, x @ dequantize(parts, scheme, 128), rtol=1e-4, atol=1e-3)
+
+
 def test_divided_and_ordered_inputs():
     rng = np.random.default_rng(0)
     scheme = Scheme(bits=4, group_size=8, ordered=True, divided=True)
