@@ -18,6 +18,14 @@ from tfmodels.runtime.lowering import PLAIN, Lowering
 _LOWEST = -3.4028235e38  # of float32
 
 
+def kept_apart(inputs: Any) -> Any:
+    """The same inputs, behind a step that changes nothing.
+
+    Without it LiteRT's converter multiplies the factors of the norm before into the matrix behind.
+    """
+    return ops.maximum(inputs, _LOWEST)
+
+
 class HasPacked(keras.layers.Layer):
     """A layer whose float variable may give way to packed weights."""
 
@@ -104,7 +112,7 @@ class Linear(HasPacked, keras.layers.Dense):
         elif decoding.serves_dense(inputs, self.kernel, lowering.xla_target):
             outputs = decoding.dense(inputs, self.kernel, self.bias, target=lowering.xla_target)
         else:
-            outputs = super().call(inputs, training=training)
+            outputs = super().call(kept_apart(inputs) if lowering.keeps_matrices else inputs, training=training)
         return self._adapted(inputs, outputs)
 
     def quantized_call(self, inputs: Any, training: bool | None = None, lowering: Lowering = PLAIN) -> Any:
@@ -314,8 +322,8 @@ def unembed(hidden: Any, table: keras.layers.Embedding, lowering: Lowering = PLA
     if getattr(table, "packed", None) is not None:
         return table.packed.product(hidden, lowering)
     if lowering.target == "litert":
-        # A step that changes nothing: without it the converter multiplies the last norm's factors into a second table.
-        hidden = ops.maximum(hidden, _LOWEST)
+        # Else there would be a second table.
+        hidden = kept_apart(hidden)
     if table.quantization_mode and _is_whole(table) and decoding.serves_table(hidden, table.embeddings, target):
         return decoding.table_scores(hidden, table.embeddings, table.embeddings_scale, target=target)
     # A quantised table dequantises its own rows, so they are looked up through the layer.

@@ -20,11 +20,12 @@ class Lowering:
             products that XLA makes fast there, "triton" the kernels of this package on an NVIDIA GPU, "litert" the
             operations that LiteRT quantises; None keeps plain operations.
         portable: only operations that every device has, as exports need them: attention by plain products.
+        keeps_matrices: for "litert": its converter must not multiply a norm's factors into the matrices behind it.
         reuse: blocks that differ in their weights alone are traced once. For TensorFlow programs without gradients.
 
     Example:
         >>> Lowering(target="cpu", reuse=True)
-        Lowering(target='cpu', portable=False, reuse=True)
+        Lowering(target='cpu', portable=False, keeps_matrices=False, reuse=True)
         >>> Lowering(target="tpu")
         Traceback (most recent call last):
             ...
@@ -33,6 +34,7 @@ class Lowering:
 
     target: str | None = None
     portable: bool = False
+    keeps_matrices: bool = False
     reuse: bool = False
 
     def __post_init__(self) -> None:

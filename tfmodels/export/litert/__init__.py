@@ -67,7 +67,7 @@ def check(model: Any, options: ExportOptions) -> None:
 def write(model: Any, target: Path, options: ExportOptions) -> list[Signature]:
     """Write the file."""
     from tfmodels.export.litert.convert import convert, quantize
-    from tfmodels.export.litert.functions import causal_functions, forward_functions
+    from tfmodels.export.litert.functions import causal_functions, forward_functions, lowering_of
     from tfmodels.export.litert.packed import digests_of
     from tfmodels.export.models import causal, max_length_of, transformer_of, with_dtype, with_floats
 
@@ -75,7 +75,7 @@ def write(model: Any, target: Path, options: ExportOptions) -> list[Signature]:
     model = with_dtype(with_floats(model), "float32")
     max_length = max_length_of(model, options.max_length)
     options.step("tracing the signatures")
-    functions = (causal_functions if causal(model) else forward_functions)(model, max_length)
+    functions = (causal_functions if causal(model) else forward_functions)(model, max_length, lowering_of(kept))
     options.step("converting to LiteRT")
     content = convert(functions, target.parent, dtype=options.dtype or "float32")
     if options.quantize is not None or kept:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -28,7 +29,12 @@ def buckets(max_length: int) -> tuple[int, ...]:
     return tuple(size for size in _BUCKETS if size <= max_length) or (max_length,)
 
 
-def causal_functions(model: Any, max_length: int) -> dict[str, Any]:
+def lowering_of(kept: Any) -> Lowering:
+    """The lowering of a file whose matrices `kept`, if there are any, stay as they are."""
+    return dataclasses.replace(LOWERING, keeps_matrices=bool(kept))
+
+
+def causal_functions(model: Any, max_length: int, lowering: Lowering = LOWERING) -> dict[str, Any]:
     """Trace `prefill_N` and `decode` of a causal language model with a cache of `max_length`; by name."""
     cache = {
         name: tf.TensorSpec((1, heads, max_length, head_dim), tf.float32, name)
@@ -47,7 +53,7 @@ def causal_functions(model: Any, max_length: int) -> dict[str, Any]:
             logits_to_keep=1,
             return_dict=True,
             training=False,
-            lowering=LOWERING,
+            lowering=lowering,
         )
         written = named(output.past_key_values.layers, "litert")
         return output.logits, {name: tensor[:, :, :max_length] for name, tensor in written.items()}
@@ -72,14 +78,14 @@ def causal_functions(model: Any, max_length: int) -> dict[str, Any]:
     return {f"prefill_{size}": traced(prefill, size) for size in buckets(max_length)} | {"decode": traced(decode, 1)}
 
 
-def forward_functions(model: Any, max_length: int) -> dict[str, Any]:
+def forward_functions(model: Any, max_length: int, lowering: Lowering = LOWERING) -> dict[str, Any]:
     """Trace `forward_N` of a model that does not generate; by name."""
     axes = (1,) * (rank_of(model) - 1)
     pad = transformer_of(model).config.pad_token_id
 
     def run(input_ids: Any, **others: Any) -> dict[str, Any]:
         ids = tf.where(input_ids < 0, 0 if pad is None else pad, input_ids)
-        return forward(model, input_ids=ids, **others, lowering=LOWERING)
+        return forward(model, input_ids=ids, **others, lowering=lowering)
 
     def traced(length: int) -> Any:
         specs = {name: tf.TensorSpec((*axes, length), tf.int32, name) for name in file_inputs(model)}
