@@ -68,10 +68,10 @@ def write(model: Any, target: Path, options: ExportOptions) -> list[Signature]:
     """Write the file."""
     from tfmodels.export.litert.convert import convert, quantize
     from tfmodels.export.litert.functions import causal_functions, forward_functions, lowering_of
-    from tfmodels.export.litert.packed import digests_of
+    from tfmodels.export.litert.packed import packed_by_digest
     from tfmodels.export.models import causal, max_length_of, transformer_of, with_dtype, with_floats
 
-    kept, packed_as = digests_of(model), transformer_of(model).packed_quantization
+    kept, packed_as = packed_by_digest(model), transformer_of(model).packed_quantization
     model = with_dtype(with_floats(model), "float32")
     max_length = max_length_of(model, options.max_length)
     options.step("tracing the signatures")

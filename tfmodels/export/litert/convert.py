@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfmodels.checkpoints.quantized.scheme import Scheme
 from tfmodels.export.extras import require
-from tfmodels.export.litert.packed import digest_of
+from tfmodels.export.litert.packed import digest_of, put_numbers
 from tfmodels.utils.text import quote
 
 
@@ -52,15 +51,15 @@ def convert(functions: dict[str, Any], workspace: Path, *, dtype: str = "float32
             ) from error
 
 
-def quantize(content: bytes, kind: str | None, kept: Mapping[str, Scheme] | None = None) -> bytes:
+def quantize(content: bytes, kind: str | None, kept: Mapping[str, Any] | None = None) -> bytes:
     """Quantise the weights of a LiteRT flatbuffer; activations are quantised on the fly, to 8 bits.
 
     Args:
         content: with float32 weights.
         kind: "int8", a scale for each row of a matrix; or "int4", a scale for 32 neighbours in a row, or for a row
             whose length is no multiple of that. None: what is not `kept` stays float32.
-        kept: digests of the matrices (`tfmodels.export.litert.packed`) that are products of integers and scales
-            already, and their schemes: the file gets the same integers. The others are quantised to int8 beside them.
+        kept: digests of the matrices that are products of integers and scales already, and their packed weights
+            (`tfmodels.export.litert.packed`): the file gets the same numbers. The others become int8 beside them.
 
     Raises:
         ValueError: the converter has changed a matrix that is to be kept.
@@ -72,34 +71,35 @@ def quantize(content: bytes, kind: str | None, kept: Mapping[str, Scheme] | None
         return require(f"ai_edge_quantizer.{name}", "export", f"quantize={quote(kind)}")
 
     operators, sizes = part("qtyping").TFLOperationName, part("qtyping").QuantGranularity
-    recovery = part("algorithm_manager").AlgorithmName.DEQUANTIZED_WEIGHT_RECOVERY
-    missing = set(kept)
+    named = {}
     recipe = part("recipe_manager").RecipeManager()
     for operator in (operators.FULLY_CONNECTED, operators.EMBEDDING_LOOKUP):
         if kind == "int8":
             recipe.add_dynamic_config(".*", operator, num_bits=8)
         if kind == "int4":
             recipe.add_dynamic_config(".*", operator, num_bits=4, granularity=sizes.BLOCKWISE_32)
-        for name, matrix in _matrices(content, operator.value):
+        for output, name, matrix in _matrices(content, operator.value):
             if kind == "int4" and matrix.shape[-1] % 32:
-                recipe.add_dynamic_config(re.escape(name), operator, num_bits=4)
-            if kept and (digest := digest_of(matrix)) in kept:
-                size = kept[digest].group_size
+                recipe.add_dynamic_config(re.escape(output), operator, num_bits=4)
+            if kept and (packed := kept.get(digest_of(matrix))) is not None:
+                size = packed.scheme.group_size
                 granularity = sizes[f"BLOCKWISE_{size}"] if size else sizes.CHANNELWISE
-                options = {"num_bits": kept[digest].bits, "granularity": granularity, "algorithm_key": recovery}
-                recipe.add_dynamic_config(re.escape(name), operator, **options)
-                missing.discard(digest)
-    if missing:
-        raise ValueError(f"LiteRT's converter has changed {len(missing)} matrices, whose integers cannot be kept.")
+                options = {"num_bits": packed.scheme.bits, "granularity": granularity}
+                recipe.add_dynamic_config(re.escape(output), operator, **options)
+                named[name] = packed
+    if missing := len(kept) - len({id(packed) for packed in named.values()}):
+        raise ValueError(f"LiteRT's converter has changed {missing} matrices, whose integers cannot be kept.")
     # It prints progress to both streams.
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         work = part("quantizer").Quantizer(bytearray(content))
         work.load_quantization_recipe(recipe.get_quantization_recipe())
-        return bytes(work.quantize().quantized_model)
+        quantized = bytearray(work.quantize().quantized_model)
+    put_numbers(quantized, named)
+    return bytes(quantized)
 
 
-def _matrices(content: bytes, operator: str) -> Iterator[tuple[str, np.ndarray]]:
-    """The names of an operator's outputs, and its matrix (out, in) for each."""
+def _matrices(content: bytes, operator: str) -> Iterator[tuple[str, str, np.ndarray]]:
+    """The names of an operator's outputs and of its matrices, and the matrices (out, in)."""
     schema = require("ai_edge_litert.schema_py_generated", "export", "quantize='int4'")
     model = schema.Model.GetRootAs(content, 0)
     code = getattr(schema.BuiltinOperator, operator)
@@ -111,4 +111,4 @@ def _matrices(content: bytes, operator: str) -> Iterator[tuple[str, np.ndarray]]
             shape, stored = tensor.ShapeAsNumpy(), model.Buffers(tensor.Buffer())
             is_float = tensor.Type() == schema.TensorType.FLOAT32 and stored.DataLength() == 4 * np.prod(shape)
             matrix = stored.DataAsNumpy().view("<f4").reshape(shape) if is_float else np.zeros(shape, "int8")
-            yield graph.Tensors(operation.Outputs(0)).Name().decode(), matrix
+            yield graph.Tensors(operation.Outputs(0)).Name().decode(), tensor.Name().decode(), matrix

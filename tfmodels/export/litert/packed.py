@@ -1,18 +1,20 @@
-"""Packed weights on their way into a LiteRT file: which have a place there, and how they are found again.
+"""Packed weights on their way into a LiteRT file: which have a place there, and how their numbers get to it.
 
-The converter takes float32 matrices. A matrix of integers times scales is known afterwards by its bytes, and the
-quantiser finds integers and scales again.
+The converter takes float32 matrices, which are known by their bytes afterwards. The quantiser then makes room for
+integers and scales, by rounding on its own, and the numbers of the packed weights take the place of its numbers.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from tfmodels.checkpoints.quantized.scheme import Scheme
+from tfmodels.checkpoints.quantized.scheme import Scheme, unpack
 from tfmodels.checkpoints.weight_map import walk
+from tfmodels.export.extras import require
 
 _GROUPS = (32, 64, 128, 256)
 
@@ -42,12 +44,66 @@ def _has_place(scheme: Scheme, width: int) -> bool:
     )
 
 
-def digests_of(model: Any) -> dict[str, Scheme]:
-    """Digests of a model's packed matrices, and their schemes."""
+def packed_by_digest(model: Any) -> dict[str, Any]:
+    """The packed weights of a model by the digest of what they stand for, (out, in)."""
     packed = (getattr(layer, "packed", None) for _, layer in walk(model))
-    return {digest_of(one.dequantized().T): one.scheme for one in packed if one is not None}
+    return {digest_of(one.dequantized().T): one for one in packed if one is not None}
 
 
 def digest_of(matrix: np.ndarray) -> str:
-    """A text that is the same for the same numbers (out, in) alone."""
+    """A text that only the same numbers in the same shape have."""
     return hashlib.sha256(np.ascontiguousarray(matrix)).hexdigest() + str(matrix.shape)
+
+
+def _numbers(packed: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Integers and scales in the file's order, (out * in,) and (out * groups,), all scales above zero.
+
+    LiteRT's kernels take no others. Where a group's scale is negative, its integers change their sign; the one number
+    that has no counterpart, -8 or -128, becomes 7 or 127.
+    """
+    scheme, parts = packed.scheme, packed.arrays()
+    q = unpack(parts["weights"], scheme, packed.width).T.astype(np.int16)
+    scales = np.ascontiguousarray(parts["scales"].T.astype(np.float32))
+    signs = np.where(scales < 0, -1, 1).astype(np.int16)
+    q = q.reshape(*scales.shape, -1) * signs[:, :, None]
+    q = np.minimum(q, (1 << (scheme.bits - 1)) - 1).astype(np.int8)
+    return q.reshape(-1), (scales * signs).reshape(-1)
+
+
+def put_numbers(content: bytearray, named: Mapping[str, Any]) -> None:
+    """Write the integers and scales of packed weights into a quantised file, in place.
+
+    Args:
+        content: the file.
+        named: name of each matrix in it -> the packed weights.
+
+    Raises:
+        ValueError: the file has no room of that shape for a matrix.
+    """
+    if not named:
+        return
+    schema = require("ai_edge_litert.schema_py_generated", "export", "packed weights")
+    file, done = schema.Model.GetRootAs(content, 0), set()
+    for graph in (file.Subgraphs(index) for index in range(file.SubgraphsLength())):
+        for tensor in (graph.Tensors(index) for index in range(graph.TensorsLength())):
+            packed = named.get(name := tensor.Name().decode())
+            if packed is None:
+                continue
+            scheme = packed.scheme
+            q, scales = _numbers(packed)
+            if scheme.bits == 4:
+                q = np.pad(q, (0, len(q) % 2))
+                q = (q[0::2] & 15) | (q[1::2] << 4)
+            settings = tensor.Quantization()
+            room = settings.ScaleAsNumpy()
+            if scheme.group_size is not None:
+                blocks = schema.BlockwiseQuantization()
+                blocks.Init(settings.Details().Bytes, settings.Details().Pos)
+                room = file.Buffers(graph.Tensors(blocks.Scales()).Buffer()).DataAsNumpy().view("<f2")
+            for target, values in (file.Buffers(tensor.Buffer()).DataAsNumpy(), q.view(np.uint8)), (room, scales):
+                if np.shape(target) != values.shape:
+                    raise ValueError(f"{name} of a LiteRT file has no room for the packed weights ({scheme}).")
+                target[:] = values.astype(target.dtype)
+            done.add(name)
+    if missing := sorted(named.keys() - done):
+        raise ValueError(f"the LiteRT file has no matrix called {missing[0]}, whose integers cannot be kept.")
