@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import socket
@@ -19,6 +20,7 @@ sys.path.insert(0, str(ROOT / "tests"))  # where this file runs as a script
 
 import small_models  # noqa: E402
 
+from tfmodels.checkpoints import deferred  # noqa: E402
 from tfmodels.training import distribution  # noqa: E402
 
 LANGUAGE_MODELS = {name: "ForMaskedLM" if name == "mpnet" else "ForCausalLM" for name in small_models.SMALL}
@@ -146,6 +148,77 @@ def each_device_holds_its_part(name, results):
     assert sum(part == 0.25 for part in slots) == 2 * len(is_split)
 
 
+def held() -> int:
+    """Bytes that the device that holds most holds of all arrays that are alive."""
+    import jax
+
+    counts = dict.fromkeys(jax.devices(), 0)
+    for array in jax.live_arrays():  # to look at their parts would make more of them
+        for device in array.sharding.device_set:
+            counts[device] += int(np.prod(array.sharding.shard_shape(array.shape))) * array.dtype.itemsize
+    return max(counts.values())
+
+
+def sizes_read() -> list[int]:
+    """A list to which, from now on, the size of every array that is read of a file is added."""
+    read, copy = [], deferred.to_array
+
+    def spy(array, **options):
+        read.append(array.size)
+        return copy(array, **options)
+
+    deferred.to_array = spy
+    return read
+
+
+def within_budget(out: Path) -> dict:
+    """What a Llama takes of a device's memory, whole and on two, and what is read of its file to fill each."""
+    import jax
+
+    model = small_models.make("llama", "ForCausalLM", **WIDE)
+    model.save_pretrained(out / "model")
+    model_class, config = type(model), model.config
+    inputs = {key: value % 61 for key, value in batch("llama", "ForCausalLM").items()}
+    results, read = {}, sizes_read()
+    del model
+    for label, how in {"one": None, "two": distribution.tensor_parallel(config)}.items():
+        read.clear()
+        before = held()
+        with how.scope() if how else contextlib.nullcontext():
+            model = compiled(model_class.from_pretrained(out / "model"))
+            result = {"weights": sum(int(np.prod(v.shape)) for v in model.weights), "read": sum(read)}
+            result |= {"largest read": max(read), "loaded": held() - before}
+            result["losses"], result["trained"] = train(model, inputs), held() - before
+            ids = model.generate(inputs["input_ids"][[0, 3], :3], max_new_tokens=5, eos_token_id=None)
+            result |= {"ids": np.asarray(ids).tolist(), "generated": held() - before}
+        results[label] = result
+        del model, ids
+        jax.clear_caches()
+        gc.collect()
+    return results
+
+
+# Nearly all weights of this shape are matrices and tables that two devices split.
+WIDE = {"hidden_size": 128, "intermediate_size": 256, "vocab_size": 512, "tie_word_embeddings": False}
+
+
+@pytest.mark.slow
+def test_a_model_beyond_the_memory_of_one_device(tmp_path):
+    pytest.importorskip("jax", reason="pip install -e '.[jax]'")
+    flags = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": devices(2)}
+    one, two = results_of("within_budget", tmp_path, flags).values()
+    for moment in ("loaded", "trained", "generated"):
+        budget = 0.6 * one[moment]  # of a device, which the whole model is too large for
+        assert two[moment] <= budget, moment
+    # What is loaded lies on the device, and is not sent there anew at every call; so do Adam's averages.
+    assert 4 * one["weights"] <= one["loaded"] < one["trained"] / 2.9
+    np.testing.assert_allclose(two["losses"], one["losses"], rtol=1e-5)
+    assert two["ids"] == one["ids"]
+    # Every number is read once, by the device that it is for; none reads a whole matrix.
+    assert one["read"] == two["read"] == one["weights"]
+    assert one["largest read"] == 128 * 512 and two["largest read"] == 64 * 512
+
+
 def host(out: Path, name: str, head: str, address: str, count: int, index: int) -> dict:
     """What one of several processes computes, each of which has two of the devices."""
     import tensorflow as tf  # for tf.data alone
@@ -161,6 +234,10 @@ def host(out: Path, name: str, head: str, address: str, count: int, index: int) 
         results["losses"] = model.fit(rows, epochs=3, verbose=0).history["loss"]
         results["shares"] = sorted(set(shares(model.weights).values()))
         model.save_pretrained(out / f"trained{index}")
+    read = sizes_read()
+    with distribution.tensor_parallel(config).scope():  # over both processes
+        model = small_models.class_of(name, head).from_pretrained(out / "model")
+    results["read"] = sum(read) / sum(int(np.prod(weight.shape)) for weight in model.weights)
     return results
 
 
@@ -184,6 +261,7 @@ def test_two_processes_compute_what_one_does(tmp_path):
         assert results["devices"] == 4
         np.testing.assert_allclose(results["losses"], want, rtol=1e-5)
         assert results["shares"] == [0.5, 1.0]
+        assert 0.5 < results["read"] < 0.6  # its devices' halves of what is split, and the rest
         saved = small_models.class_of(name, head).from_pretrained(tmp_path / f"trained{index}")
         np.testing.assert_allclose(saved(**small_models.inputs_of(name, head)).logits, logits, atol=1e-5)
 
@@ -269,7 +347,8 @@ def mirrored(out: Path) -> dict:
         found["fit"][head] = [before, *losses]
         # Batches of three rows and of one: two and one, one and none. With XLA every shape of a batch has a program
         # of its own; those of CPUs are plain graphs.
-        found["uneven"][head] = uneven(load(head, name, jit_compile=name == "llama"), name, head)
+        model = load(head, name, jit_compile=name == "llama")
+        found["uneven"][head] = uneven(model, name, head)
     return {**found, "calls": calls(load("ForCausalLM", "llama")), "vectors": vectors(strategy)}
 
 
@@ -437,5 +516,6 @@ if __name__ == "__main__":
         results = host(folder, name, head, address, *map(int, numbers))
         (folder / f"results{numbers[-1]}.json").write_text(json.dumps(results))
     else:
-        tasks = {"divided": divided, "mirrored": mirrored, "workers_vectors": workers_vectors}
+        tasks = {"divided": divided, "within_budget": within_budget}
+        tasks |= {"mirrored": mirrored, "workers_vectors": workers_vectors}
         (folder / "results.json").write_text(json.dumps(tasks[task](folder)))

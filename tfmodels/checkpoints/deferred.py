@@ -85,14 +85,45 @@ def fill(slot: WeightSlot, values: np.ndarray) -> None:
         slot: the variable, declared or with a value.
         values: an array of the slot's shape in the file, of any floating-point dtype.
     """
-    variable = slot.variable
-    copy = to_tensor if keras.backend.backend() == "tensorflow" else to_array
-    tensor = copy(values, dtype=dtype_name(variable.dtype), transpose=slot.transposed)
+    variable, dtype = slot.variable, dtype_name(slot.variable.dtype)
+    backend, distribution = keras.backend.backend(), keras.distribution.distribution()
+    if backend == "tensorflow":
+        tensor = to_tensor(values, dtype=dtype, transpose=slot.transposed)
+    elif backend == "jax" and distribution is not None:
+        tensor = _by_parts(slot, values, distribution)
+    else:
+        tensor = to_array(values, dtype=dtype, transpose=slot.transposed)
+        if backend == "jax":
+            import jax
+
+            # An array of NumPy would go to the device anew at every call. On a CPU this one takes over its memory.
+            tensor = jax.device_put(tensor)
     if is_empty(variable):
         variable._initialize(tensor)  # private: the tensor becomes the variable's memory, `assign` would copy it
         variable._initializer = None  # private: what Keras drops as well once a variable has its value
     else:
         variable.assign(tensor)
+
+
+def _by_parts(slot: WeightSlot, values: np.ndarray, distribution: keras.distribution.Distribution) -> Any:
+    """An array of JAX over the devices of a distribution: of the file each device's part alone is read.
+
+    A part that several devices hold is read once. Of several processes, each reads the parts of its own devices.
+    """
+    import jax
+
+    layout = distribution.get_variable_layout(slot.variable).backend_layout
+    parts: dict[tuple[Any, ...], np.ndarray] = {}
+
+    def part(index: tuple[slice, ...]) -> np.ndarray:
+        key = tuple((one.start, one.stop) for one in index)
+        if key not in parts:
+            own = values[index[::-1] if slot.transposed else index]
+            parts[key] = to_array(own, dtype=dtype_name(slot.variable.dtype), transpose=slot.transposed)
+        return parts[key]
+
+    shape = values.shape[::-1] if slot.transposed else values.shape
+    return jax.make_array_from_callback(tuple(shape), layout, part)
 
 
 def fill_packed(slot: WeightSlot, parts: dict[str, np.ndarray]) -> None:

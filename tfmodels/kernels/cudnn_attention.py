@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from tfmodels.kernels.over_devices import over_devices
 from tfmodels.runtime import device as nvidia
 from tfmodels.runtime.xla_flags import warn_where_unsafe
 
@@ -189,9 +190,13 @@ def _by_keras(
         mask = ops.broadcast_to(keys[:, None, None, :], (batch, 1, length, length))
     room = ((0, 0), (0, 0), (0, 0), (0, -head_dim % _HEAD_DIM_STEP))
     query, key, value = (ops.pad(ops.transpose(x, (0, 2, 1, 3)), room) for x in (query, key, value))
-    output = ops.dot_product_attention(
-        query, key, value, bias=bias, mask=mask, scale=scale, is_causal=causal, flash_attention=True
-    )
+    compute = functools.partial(ops.dot_product_attention, scale=scale, is_causal=causal, flash_attention=True)
+    # JAX partitions the kernel's operands and rejects some layouts of all but the plain case.
+    is_plain = bias is None and mask is None and query.shape[2] == key.shape[2]
+    if keras.distribution.distribution() is None or is_plain:
+        output = compute(query, key, value, bias=bias, mask=mask)
+    else:
+        output = over_devices(compute, query, key, value, bias=bias, mask=mask)
     output = ops.transpose(output[..., :head_dim], (0, 2, 1, 3))
     return output if keys is None else ops.where(keys[:, None, :, None], output, ops.zeros((), output.dtype))
 

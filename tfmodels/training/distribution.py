@@ -28,8 +28,9 @@ The address is the first process's, on a port that is free there; nothing may be
 (`KERAS_DISTRIBUTION_JOB_ADDRESSES`, `..._NUM_PROCESSES`, `..._PROCESS_ID`), on a TPU from the machine. `fit` divides
 `tf.data` datasets only; where each process has its part of the rows already, set `auto_shard_dataset = False` on the
 distribution; arrays will do then. With `tensor_parallel(config, shards=n)`, n the devices of one host, a model stays
-within a host, which is the faster way and the one in which `save_pretrained` finds all weights; across hosts it
-trains too, but raises JAX's error about devices that are not addressable when it saves.
+within a host, which is the faster way and the one in which `save_pretrained` finds all weights; across hosts, of which
+each reads its own devices' parts of the file alone, it trains too, but raises JAX's error about devices that are not
+addressable when it saves.
 
 On TensorFlow use `tf.distribute`: `MirroredStrategy` under `fit` for the devices of one host, and for several hosts
 the loop of examples/multi_worker.py.
