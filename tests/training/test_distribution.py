@@ -21,6 +21,7 @@ sys.path.insert(0, str(ROOT / "tests"))  # where this file runs as a script
 import small_models  # noqa: E402
 
 from tfmodels.checkpoints import deferred  # noqa: E402
+from tfmodels.models import replicas  # noqa: E402
 from tfmodels.training import distribution  # noqa: E402
 
 LANGUAGE_MODELS = {name: "ForMaskedLM" if name == "mpnet" else "ForCausalLM" for name in small_models.SMALL}
@@ -332,6 +333,7 @@ def mirrored(out: Path) -> dict:
     (cpu,) = tf.config.list_physical_devices("CPU")
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])  # one in a process: TensorFlow numbers their talk
+    replicas.PART_BYTES = 2000
     found = {"fit": {}, "uneven": {}}
 
     def load(head, name, **options):
@@ -349,7 +351,18 @@ def mirrored(out: Path) -> dict:
         # of its own; those of CPUs are plain graphs.
         model = load(head, name, jit_compile=name == "llama")
         found["uneven"][head] = uneven(model, name, head)
+        if head == "ForCausalLM":
+            size = sum(4 * int(np.prod(weight.shape)) for weight in model.trainable_weights)
+            found |= {"sums": sums_of_a_step(model), "bytes": size}
     return {**found, "calls": calls(load("ForCausalLM", "llama")), "vectors": vectors(strategy)}
+
+
+def sums_of_a_step(model) -> int:
+    """How many sums over the replicas a replica takes part in, in a step of `fit`."""
+    programs = model.train_function.programs._programs.values()
+    graphs = [function.graph for program in programs for function in program._list_all_concrete_functions()]
+    counts = [sum(one.type.startswith("Collective") for one in graph.get_operations()) for graph in graphs]
+    return max(counts) // 2
 
 
 def uneven(model, name, head) -> list[float]:
@@ -407,6 +420,8 @@ def test_mirrored_strategy_computes_what_one_device_does(tmp_path):
     for name, head in HEADS:
         small_models.make(name, head).save_pretrained(tmp_path / head)
     found = results_of("mirrored", tmp_path)
+    # Gradients are summed in parts of 2000 bytes and little more; all at once there are four sums.
+    assert found["sums"] >= max(8, found["bytes"] / 3000)
     for name, head in HEADS:
         model = compiled(small_models.make(name, head), jit_compile=False)
         want = uneven(model, name, head)

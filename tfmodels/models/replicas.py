@@ -2,18 +2,21 @@
 
 Keras compiles the steps of all replicas as one program, which XLA cannot place on several devices; so it leaves XLA
 off under a strategy. Here each replica has a program of its own, traced once per batch shape. It holds the whole step:
-the sum of the gradients over the replicas and the optimizer's update too.
+the sums of the gradients over the replicas and the optimizer's update too.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
 
 from tfmodels.runtime.compile import ProgramCache
+
+PART_BYTES = 32 * 2**20
+"""Bytes of gradients that replicas sum at a time; XLA puts smaller sums together again, up to about as many."""
 
 
 def last_of_steps(take: Callable[[Any], Any], batches: Any, count: int) -> Any:
@@ -66,8 +69,10 @@ class ReplicaSteps:
         self.compiled_step = tf.function(self.step, jit_compile=True, autograph=False)
         self.uses_xla = have_own_programs(self.strategy, model.optimizer)
         self.programs = ProgramCache()
-        if self.uses_xla and model.optimizer is not None:
-            _let_replicas_count(model.optimizer)
+        if model.optimizer is not None:
+            _sum_in_parts(model.optimizer)
+            if self.uses_xla:
+                _let_replicas_count(model.optimizer)
 
     def __call__(self, batches: Any) -> Any:
         """Step through an iterator's batches and return the outputs of the last."""
@@ -116,6 +121,29 @@ def _mean_over_replicas(outputs: Any) -> Any:
 
     context = tf.distribute.get_replica_context()
     return tf.nest.map_structure(lambda value: context.all_reduce(tf.distribute.ReduceOp.MEAN, value), outputs)
+
+
+def _sum_in_parts(optimizer: keras.optimizers.Optimizer) -> None:
+    """Let an optimizer sum gradients over the replicas in parts of `PART_BYTES`, those of the last layers first.
+
+    Keras asks for one sum of all gradients, for which TensorFlow lays them side by side: it cannot begin before the
+    backward pass has ended. A part's sum needs its own gradients alone, and can run beside what is left of that pass.
+    """
+    import tensorflow as tf
+
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # of a loss scaling
+    # Private: Keras has no door for the options of its sum. A method of the instance takes the class's place.
+    of_keras = type(optimizer)._all_reduce_sum_gradients
+
+    def reduce(pairs: Iterable[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
+        pairs, context = list(pairs), tf.distribute.get_replica_context()
+        if context is None or any(gradient is None for gradient, _ in pairs):
+            return of_keras(optimizer, pairs)
+        options = tf.distribute.experimental.CommunicationOptions(bytes_per_pack=PART_BYTES)
+        summed = context.all_reduce(tf.distribute.ReduceOp.SUM, [gradient for gradient, _ in pairs], options)
+        return [(gradient, variable) for gradient, (_, variable) in zip(summed, pairs, strict=True)]
+
+    optimizer._all_reduce_sum_gradients = reduce
 
 
 def _let_replicas_count(optimizer: keras.optimizers.Optimizer) -> None:
