@@ -12,6 +12,7 @@ import pytest
 
 from tfmodels import (
     AutoConfig,
+    BertConfig,
     Gemma3TextConfig,
     GPTNeoConfig,
     GPTNeoXConfig,
@@ -143,6 +144,36 @@ def test_broken_files_say_where(tmp_path):
 def test_unknown_changes_name_close_fields():
     with pytest.raises(TypeError, match="'hiden_size': LlamaConfig has no such field; did you mean hidden_size"):
         LlamaConfig().replace(hiden_size=3)
+
+
+def test_names_near_a_field_bring_a_warning(tmp_path):
+    config = LlamaConfig(hidden_size=64, num_attention_heads=4, intermediate_size=8)
+    for action, name, near in (
+        (lambda: LlamaConfig(hiden_size=3), "hiden_size", "hidden_size"),
+        (lambda: MptConfig(n_head=3), "n_head", "n_heads"),
+        (lambda: BertConfig(num_lables=3), "num_lables", "num_labels"),
+        (lambda: AutoConfig.for_model("llama", rms_norm_ep=1e-5), "rms_norm_ep", "rms_norm_eps"),
+        (lambda: setattr(config, "pad_token_idd", 3), "pad_token_idd", "pad_token_id"),
+    ):
+        with pytest.warns(UserWarning, match=f"has no field '{name}'; did you mean {near}.*kept as an attr") as told:
+            action()
+        assert len(told) == 1 and told[0].filename == __file__
+    assert config.pad_token_idd == 3 and config.pad_token_id is None
+
+    class Mine(LlamaConfig):
+        def __init__(self, hidden_sizes=(1, 2), **kwargs):
+            self.hidden_sizes = list(hidden_sizes)
+            super().__init__(**kwargs)
+
+    # Keys of files and of other configurations, common attributes, and names that are near to none.
+    (tmp_path / "config.json").write_text('{"model_type": "llama", "hidden_sizes": 3, "hidden_dropout_probs": 0.1}')
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        LlamaConfig.from_pretrained(tmp_path).replace(num_labels=3).update({"vocab_size": 10})
+        BertConfig(gradient_checkpointing=True, pooler_type="first_token_transform", my_note=1, do_sample=True)
+        LlamaConfig(**LlamaConfig.from_pretrained(tmp_path).to_dict())
+        Mine().my_hidden_size = 4
+        config.pad_token_idd = 4
 
 
 def test_unknown_keys_clash_with_nothing(tmp_path):

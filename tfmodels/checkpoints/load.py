@@ -6,7 +6,6 @@ only the weights of a new head start at random, with a warning that names them.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +19,7 @@ from tfmodels.checkpoints.quantized.scheme import Scheme, round_to_nearest
 from tfmodels.checkpoints.weight_map import WeightSlot, head_layer, slots_of, walk
 from tfmodels.dtypes import COMPUTE_DTYPES
 from tfmodels.runtime.gc import pause_gc
+from tfmodels.utils.warn import warn
 
 
 def load_model(
@@ -58,10 +58,9 @@ def load_model(
         if ignore_mismatched_sizes and fit.tied_twice is not None:
             left_out = _odd_head(fit, model, slots, checkpoint)
         if fit.tied_twice is not None and not left_out and not _is_table(fit, model, checkpoint):
-            warnings.warn(
+            warn(
                 f"{type(model).__name__}: the configuration says tie_word_embeddings=True, but {fit.tied_twice} "
-                f"differs from the embeddings; loaded with tie_word_embeddings=False, so that neither is lost.",
-                stacklevel=4,
+                f"differs from the embeddings; loaded with tie_word_embeddings=False, so that neither is lost."
             )
             config = config.replace(tie_word_embeddings=False)
             model, declared = _declare(model_class, config, {**options, "name": model.name})
@@ -218,18 +217,14 @@ def _fill(
         else:
             deferred.fill(slots[name], checkpoint.read(source))
     for note in fit.notes:
-        warnings.warn(f"{owner}: {note}.", stacklevel=5)
+        warn(f"{owner}: {note}.")
     left_out = [name for name in fit.foreign if head_layer(weight_map.bare_name(name)) in _own_layers(slots, start)]
     if left_out:
-        warnings.warn(
-            f"{owner}: the tensors {listed(left_out)} belong to the head of another class and were left out.",
-            stacklevel=5,
-        )
+        warn(f"{owner}: the tensors {listed(left_out)} belong to the head of another class and were left out.")
     if fresh:
-        warnings.warn(
+        warn(
             f"{owner}: the weights {listed(fresh)} did not come from the checkpoint and start at random; "
-            "train them before use.",
-            stacklevel=5,
+            "train them before use."
         )
     return {
         "missing_keys": [stored[name] for name in fit.missing],
@@ -270,10 +265,9 @@ def _check_quantization(model: Any, checkpoint: PackedCheckpoint, fit: Match) ->
             f'was made from, and quantise it here with model.quantize("int8") or model.quantize("int4").'
         )
     if method is not None and not packed:
-        warnings.warn(
+        warn(
             f"{type(model).__name__}: the configuration names the quantisation {method}, but the file holds plain "
-            f"floating-point weights; its quantization_config was dropped.",
-            stacklevel=5,
+            f"floating-point weights; its quantization_config was dropped."
         )
         for name in ("quantization_config", "quantization", "compression_config"):
             if hasattr(model.config, name):

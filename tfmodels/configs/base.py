@@ -11,14 +11,13 @@ import contextlib
 import copy
 import json
 import os
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
 
 from tfmodels.checkpoints import hub, upload
 from tfmodels.checkpoints.formats import gguf
-from tfmodels.configs.names import COMMON
+from tfmodels.configs.names import COMMON, warn_if_near
 from tfmodels.configs.part import MAX_INTEGER, ConfigPart, field_types
 from tfmodels.dtypes import dtype_name
 from tfmodels.utils.arguments import MODELS_ALONE, SAVING, old_name, settle
@@ -26,6 +25,7 @@ from tfmodels.utils.files import check_finished
 from tfmodels.utils.json_files import read_object, without_nonfinite, write_object
 from tfmodels.utils.plain import plain
 from tfmodels.utils.text import did_you_mean, quote
+from tfmodels.utils.warn import warn
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -44,7 +44,8 @@ class ModelConfig(ConfigPart, upload.PushToHub):
 
     Arguments fill the declared fields, by name or in the order of transformers; the family's aliases (`hidden_size`
     for MPT's `d_model`, ...) are accepted and readable under both names. Any other key is kept, read as an attribute
-    where it clashes with nothing, and written back to JSON untouched.
+    where it clashes with nothing, and written back to JSON untouched; one whose name is close to a field's brings a
+    warning, unless `model_type` among the keys says that they are another configuration's or a file's.
 
     Raises:
         ValueError: values contradict each other; the message names them.
@@ -84,7 +85,11 @@ class ModelConfig(ConfigPart, upload.PushToHub):
     label2id: dict[str, int] | None = None
 
     def __init__(self, *args: Any, **kwargs: Any):
-        kwargs = self.normalize(self.by_name(args, kwargs))
+        named = self.by_name(args, kwargs)
+        if "model_type" not in named:
+            for name in named:
+                warn_if_near(type(self), name)
+        kwargs = self.normalize(named)
         num_labels = kwargs.pop("num_labels", None)
         for name, part in self.parts.items():
             kwargs[name] = part(**(kwargs.get(name) or {}))
@@ -130,7 +135,7 @@ class ModelConfig(ConfigPart, upload.PushToHub):
                 values.pop(name, None)
         overrides = cls.normalize(overrides)
         parts = {name: {**(values.get(name) or {}), **(overrides.get(name) or {})} for name in cls.parts}
-        return {**values, **overrides, **parts}
+        return {**values, **overrides, **parts, "model_type": cls.model_type}
 
     @classmethod
     def convert(cls, name: str, value: Any) -> Any:
@@ -190,10 +195,7 @@ class ModelConfig(ConfigPart, upload.PushToHub):
             ids = value if isinstance(value, list) else [] if value is None else [value]
             ids = [int(one) if isinstance(one, float) and one.is_integer() else one for one in ids]
             if not all(_is_token_id(one) for one in ids) or value == []:
-                warnings.warn(
-                    f"{name}={quote(value)} in {type(self).__name__} is left out: it should be a token id.",
-                    stacklevel=4,
-                )
+                warn(f"{name}={quote(value)} in {type(self).__name__} is left out: it should be a token id.")
                 setattr(self, name, None)
             elif name == "pad_token_id" and isinstance(value, list):
                 setattr(self, name, ids[0])
@@ -235,6 +237,11 @@ class ModelConfig(ConfigPart, upload.PushToHub):
         if self.id2label is None or len(self.id2label) != value:
             self.id2label = {index: f"LABEL_{index}" for index in range(value)}
             self.label2id = {label: index for index, label in self.id2label.items()}
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not hasattr(type(self), name) and name not in vars(self).get("_extra", {}):
+            warn_if_near(type(self), name)
+        super().__setattr__(name, value)
 
     # Attributes that scripts written for transformers read ------------------------------------------------
 

@@ -1,12 +1,19 @@
-"""Attributes that every configuration of transformers has and that scripts read, with their defaults there.
+"""Names beside the fields: attributes that every configuration of transformers has, and names near a field's.
 
-Configurations here do not hold them: they read as the defaults below unless a file or a script sets them, and change
-nothing that a model computes.
+Scripts read those attributes, but configurations here do not hold them: they read as the defaults below unless a file
+or a script sets them, and change nothing that a model computes.
 """
 
 from __future__ import annotations
 
 from typing import Any
+
+from tfmodels.utils.text import did_you_mean, quote
+from tfmodels.utils.warn import warn
+
+_PACKAGE = __name__.partition(".")[0]
+# How close a name is to a field's where it is taken for a mistake.
+_CUTOFF = 0.8
 
 # Sampling and searching: transformers 4 kept these in config.json; `GenerationConfig` reads them from there.
 GENERATION: dict[str, Any] = {
@@ -64,3 +71,22 @@ COMMON: dict[str, Any] = {
     "transformers_version": None,
     "use_bfloat16": False,
 }
+
+
+def warn_if_near(cls: Any, name: str) -> None:
+    """Warn where a name that a configuration class does not know is close to one that it knows.
+
+    Unknown names are kept as attributes, as in transformers, so a misspelt field would change nothing unseen. Classes
+    of scripts have names of their own, so they are left alone.
+
+    Args:
+        cls: a class of `ModelConfig`'s kind.
+        name: an argument of its constructor, or an attribute that is set.
+    """
+    if cls.__module__.partition(".")[0] != _PACKAGE or name in (known := cls.known_names()):
+        return
+    if near := did_you_mean(name, known, cutoff=_CUTOFF):
+        warn(
+            f"{cls.__name__} has no field {quote(name)}{near} It is kept as an attribute, but changes nothing that a "
+            f"model computes."
+        )

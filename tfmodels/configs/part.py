@@ -47,11 +47,11 @@ def configuration(cls: _Class) -> _Class:
         cls.positional = tuple(name for name, one in declared.items() if one.kind is not one.KEYWORD_ONLY)
         spellings = {*getattr(cls, "other_names", ()), *cls.aliases}
         for name, parameter in declared.items():
-            if parameter.default is parameter.empty:
-                raise TypeError(f"{cls.__name__} declares {name} without a default; every field has one.")
             if name not in own and name not in spellings:
                 own[name] = parameter.annotation
-                setattr(cls, name, parameter.default)
+                # One without a default is refused below, as an annotated attribute without a value is.
+                default = parameter.default
+                setattr(cls, name, dataclasses.MISSING if default is parameter.empty else default)
     for name, kind in _inherited(cls).items():
         if name not in own and name in vars(cls) and not hasattr(vars(cls)[name], "__get__"):
             own[name] = kind

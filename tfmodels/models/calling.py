@@ -8,7 +8,6 @@ tuple in signature order, or as a single tensor.
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -21,6 +20,7 @@ from tfmodels.runtime.fork import check_not_forked
 from tfmodels.runtime.lowering import PLAIN, Lowering
 from tfmodels.runtime.outputs import one_of
 from tfmodels.utils.text import did_you_mean, holds_text, quote
+from tfmodels.utils.warn import warn
 
 # Where `input_ids` may stand for one of these, given positionally, everything is spread over the arguments.
 _CONTAINERS = (Mapping, list, tuple)
@@ -246,9 +246,7 @@ class CallingConvention:
         left_out = [name for name in self.ignored_inputs if given.get(name) is not None]
         if left_out and not self.told_of_ignored:
             self.told_of_ignored = True
-            warnings.warn(
-                f"{type(self).__name__} has no use for {', '.join(left_out)}, which change nothing.", stacklevel=4
-            )
+            warn(f"{type(self).__name__} has no use for {', '.join(left_out)}, which change nothing.")
         return {
             name: value.pairs if isinstance(value, PastKeyValues) else value
             for name, value in given.items()
@@ -264,20 +262,18 @@ class CallingConvention:
         third = values_of(typed_in(values[place]))
         if third is None:
             if "token_type_ids" in self.ignored_inputs and not keras.backend.is_keras_tensor(values[place]):
-                warnings.warn(
+                warn(
                     f"{type(self).__name__} reads the third entry of a list of inputs as position_ids; give "
-                    f"token_type_ids by name.",
-                    stacklevel=4,
+                    f"token_type_ids by name."
                 )
             return values
         # Positions of more than two tokens go beyond 1.
         types = third.dtype.kind in "iub" and third.ndim == 2 and third.shape[1] > 2 and third.min() >= 0
         if not types or third.max() > 1:
             return values
-        warnings.warn(
+        warn(
             f"{type(self).__name__} takes (input_ids, attention_mask, position_ids, ...) in a list; the third entry "
-            f"holds 0 and 1 only, so it is taken for token_type_ids, which change nothing.",
-            stacklevel=4,
+            f"holds 0 and 1 only, so it is taken for token_type_ids, which change nothing."
         )
         return (*values[:place], None, *values[place + 1 :])
 

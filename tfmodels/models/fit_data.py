@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import inspect
 import sys
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -20,6 +19,7 @@ from tfmodels.models.fit_checks import check_data
 from tfmodels.models.losses import IGNORED
 from tfmodels.runtime.fork import check_not_forked
 from tfmodels.utils.text import holds_text
+from tfmodels.utils.warn import warn
 
 # Padding value per column; input_ids use pad_token_id.
 PADDING = {"attention_mask": 0, "position_ids": 0, "token_type_ids": 0, "labels": IGNORED, "word_ids": -1}
@@ -221,10 +221,9 @@ def accepted(model: Any, columns: Mapping[str, Any]) -> dict[str, str]:
         if difflib.get_close_matches(str(column), names, cutoff=0.65):
             check_names(names, {column: None}, type(model).__name__)
     if dropped:
-        warnings.warn(
+        warn(
             f"{type(model).__name__} takes no {', '.join(sorted(map(str, dropped)))}; these columns of the data are "
-            f"left out. It takes {', '.join(kept.values()) or 'none of the columns'} of them.",
-            stacklevel=5,
+            f"left out. It takes {', '.join(kept.values()) or 'none of the columns'} of them."
         )
     return kept
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
+from tfmodels.utils.warn import warn
 
 STRATEGIES = ("none", "simple", "first", "average", "max")
 # Strategies that give all tokens of a word one label.
@@ -56,10 +57,9 @@ def tokens_of(
     """
     marks_words = bool(getattr(tokenizer.backend_tokenizer.model, "continuing_subword_prefix", None))
     if strategy in WORDS and not marks_words and offsets is not None:
-        warnings.warn(
+        warn(
             "Tokenizer does not support real words, using fallback heuristic: a word begins after a space.",
             UserWarning,
-            stacklevel=2,
         )
     found = []
     for index, token in enumerate(ids):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from tfmodels.pipelines.inputs import text_of
 from tfmodels.pipelines.settings import Settings, checked_tokenizer_arguments, count
 from tfmodels.runtime.lowering import Lowering
 from tfmodels.utils.text import quote
+from tfmodels.utils.warn import warn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,13 +89,12 @@ class FillMaskPipeline(Pipeline):
             if token is None:
                 ids = self.tokenizer(target, add_special_tokens=False)["input_ids"]
                 if not ids:
-                    warnings.warn(f"targets: {quote(target)} makes no token and is left out.", stacklevel=4)
+                    warn(f"targets: {quote(target)} makes no token and is left out.")
                     continue
                 token = ids[0]
-                warnings.warn(
+                warn(
                     f"targets: {quote(target)} is no token; {quote(self.tokenizer.convert_ids_to_tokens(token))} "
-                    "stands for it.",
-                    stacklevel=4,
+                    "stands for it."
                 )
             found[int(token)] = None
         if not found:

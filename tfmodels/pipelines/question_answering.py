@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -16,6 +15,7 @@ from tfmodels.pipelines.inputs import text_of
 from tfmodels.pipelines.settings import Settings, count
 from tfmodels.runtime.lowering import Lowering
 from tfmodels.utils.text import quote
+from tfmodels.utils.warn import warn
 
 # The reference's room for a window, and the overlap of two.
 _LONGEST, _OVERLAP = 384, 128
@@ -39,7 +39,7 @@ class AnswerSettings(Settings):
 
     def __post_init__(self) -> None:
         if self.topk is not None and self.top_k == 1:
-            warnings.warn("topk is the old name of top_k.", stacklevel=4)
+            warn("topk is the old name of top_k.")
             object.__setattr__(self, "top_k", self.topk)
         for name in ("top_k", "max_answer_len"):
             count(name, getattr(self, name))
@@ -133,7 +133,7 @@ class QuestionAnsweringPipeline(Pipeline):
         if overlap > length:
             raise ValueError(f"doc_stride={overlap} is larger than max_seq_len={length}.")
         if settings.max_question_len is not None and question_length > settings.max_question_len:
-            warnings.warn(f"max_question_len={settings.max_question_len}: a longer question is not cut.", stacklevel=2)
+            warn(f"max_question_len={settings.max_question_len}: a longer question is not cut.")
         question_first = self.tokenizer.padding_side == "right"
         try:
             encoding = self.tokenizer(

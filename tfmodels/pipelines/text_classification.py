@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -14,6 +13,7 @@ from tfmodels.pipelines.forward import row_of
 from tfmodels.pipelines.inputs import text_of
 from tfmodels.pipelines.settings import TokenizerSettings, count
 from tfmodels.utils.text import did_you_mean, quote
+from tfmodels.utils.warn import warn
 
 FUNCTIONS = ("sigmoid", "softmax", "none")
 
@@ -72,7 +72,7 @@ class TextClassificationPipeline(Pipeline):
 
     def __call__(self, inputs: Any, **parameters: Any) -> Any:
         if parameters.get("return_all_scores") is not None:
-            warnings.warn("return_all_scores is deprecated: use top_k=None for all classes.", stacklevel=2)
+            warn("return_all_scores is deprecated: use top_k=None for all classes.")
         result = super().__call__(inputs, **parameters)
         return [result] if isinstance(inputs, str) and "top_k" not in parameters else result
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from tfmodels.pipelines.forward import row_of
 from tfmodels.pipelines.inputs import text_of
 from tfmodels.pipelines.settings import Settings
 from tfmodels.utils.text import quote
+from tfmodels.utils.warn import warn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,10 +63,9 @@ class ZeroShotClassificationPipeline(Pipeline):
     def __init__(self, model: Any, tokenizer: Any = None, **options: Any):
         super().__init__(model, tokenizer, **options)
         if self.entailment_id == -1:
-            warnings.warn(
+            warn(
                 f"no label of {quote(model.config.label2id)} begins with 'entail'; the last one is taken as "
-                "entailment. Set config.label2id to what the model was trained with.",
-                stacklevel=3,
+                "entailment. Set config.label2id to what the model was trained with."
             )
 
     def __call__(self, sequences: Any, candidate_labels: Any = None, **parameters: Any) -> Any:

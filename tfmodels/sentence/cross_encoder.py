@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -25,6 +24,7 @@ from tfmodels.tokenization import AutoTokenizer
 from tfmodels.utils.arguments import old_name
 from tfmodels.utils.files import staged
 from tfmodels.utils.text import quote
+from tfmodels.utils.warn import warn
 
 Activation = str | Callable[[np.ndarray], Any] | None
 
@@ -302,10 +302,9 @@ class CrossEncoder:
         """
         path = next((path for path, name in ACTIVATIONS.items() if name == self.activation_fn), None)
         if path is None:
-            warnings.warn(
+            warn(
                 f"{quote(self.activation_fn)} is not written; give activation_fn again where {os.fspath(folder)} is "
-                f"loaded.",
-                stacklevel=2,
+                f"loaded."
             )
         self.config.update({"sentence_transformers": {} if path is None else {"activation_fn": path}})
         with staged(folder) as stage:

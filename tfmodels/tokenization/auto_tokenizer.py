@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from tfmodels.tokenization.families import (
 from tfmodels.tokenization.fast import PreTrainedTokenizerFast, load
 from tfmodels.tokenization.tokenizer_files import CLASS_KEY, TOKENIZER_FILE, read_config
 from tfmodels.utils.text import quote
+from tfmodels.utils.warn import warn
 
 # By the names that checkpoints use, without "Fast".
 TOKENIZERS = {
@@ -81,9 +81,9 @@ class AutoTokenizer:
             TypeError: an unknown option.
         """
         if not use_fast:
-            warnings.warn("use_fast=False has no effect: all tokenizers here are of the fast kind.", stacklevel=2)
+            warn("use_fast=False has no effect: all tokenizers here are of the fast kind.")
         if trust_remote_code:
-            warnings.warn("trust_remote_code=True has no effect: code in a checkpoint is never run.", stacklevel=2)
+            warn("trust_remote_code=True has no effect: code in a checkpoint is never run.")
         if options.get("gguf_file") is not None:
             return load(name_or_path, functools.partial(_of_gguf, file=options["gguf_file"]), options)
         if config is not None and not isinstance(config, (ModelConfig, Mapping)):

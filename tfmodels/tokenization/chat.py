@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from tfmodels.tokenization.encoding import TextToIds
 from tfmodels.tokenization.sandbox import has_generation_tag, plain, render
 from tfmodels.tokenization.tool_schemas import tool_schemas
 from tfmodels.utils.text import quote, some
+from tfmodels.utils.warn import warn
 
 # The names under which messages carry what a model thought before it answered; templates read the first.
 REASONING = ("reasoning_content", "thinking", "reasoning")
@@ -129,10 +129,9 @@ class ChatTemplates(TextToIds):
             raise ValueError("continue_final_message does not go together with return_assistant_tokens_mask.")
         template = self.get_chat_template(chat_template, tools)
         if return_assistant_tokens_mask and not has_generation_tag(template):
-            warnings.warn(
+            warn(
                 "return_assistant_tokens_mask=True, but the chat template has no {% generation %} block: all masks "
-                "are 0.",
-                stacklevel=2,
+                "are 0."
             )
         conversations, is_batch = _conversations(conversation)
         variables = plain({**self.special_tokens_map, **kwargs})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import inspect
 import threading
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from tfmodels.tokenization.batch_encoding import BatchEncoding
 from tfmodels.tokenization.rows import SIDES, Rows
 from tfmodels.tokenization.vocabulary import one_of
 from tfmodels.utils.text import quote, shorten
+from tfmodels.utils.warn import warn
 
 Text = str | Sequence[str]
 
@@ -148,10 +148,9 @@ class TextToIds(Rows):
     @contextlib.contextmanager
     def as_target_tokenizer(self) -> Iterator[None]:
         """Encode texts that are to be predicted, which is the same here; the older way of `text_target=`."""
-        warnings.warn(
+        warn(
             "as_target_tokenizer() changes nothing for these tokenizers; tokenizer(text_target=...) does the same.",
             DeprecationWarning,
-            stacklevel=3,
         )
         yield
 

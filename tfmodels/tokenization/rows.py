@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from tfmodels.tokenization.batch_encoding import BatchEncoding
 from tfmodels.tokenization.vocabulary import Vocabulary, one_of, to_list
 from tfmodels.utils.text import quote
+from tfmodels.utils.warn import warn
 
 NO_MAX_LENGTH = int(1e30)  # model_max_length where none is known
 LARGE = int(1e20)  # files write such numbers for "no limit"
@@ -266,10 +266,9 @@ class Rows(Vocabulary):
     def _warn_if_too_long(self, longest: int) -> None:
         if longest > self.model_max_length and not self._warned:
             self._warned = True
-            warnings.warn(
+            warn(
                 f"A text has {longest} tokens, more than the {self.model_max_length} that the model is made for. "
-                "truncation=True would cut it.",
-                stacklevel=3,
+                "truncation=True would cut it."
             )
 
     def _strategies(
@@ -292,20 +291,18 @@ class Rows(Vocabulary):
             truncation = True
         truncate = _TRUNCATION[truncation]
         if verbose and max_length is not None and pad == "longest" and not truncate:
-            warnings.warn(
+            warn(
                 f"max_length={max_length} has no effect with padding={quote(padding)} and no truncation; "
-                'padding="max_length" pads to it.',
-                stacklevel=3,
+                'padding="max_length" pads to it.'
             )
         if max_length is None and (truncate or pad == "max_length"):
             if self.model_max_length < LARGE:
                 max_length = self.model_max_length
             else:
                 if verbose:
-                    warnings.warn(
+                    warn(
                         "Neither max_length nor the tokenizer's model_max_length is set: texts are neither truncated "
-                        "nor padded to a maximum length.",
-                        stacklevel=3,
+                        "nor padded to a maximum length."
                     )
                 truncate, pad = None, "longest" if pad == "longest" else None
         if pad:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from tfmodels.utils.text import quote
+from tfmodels.utils.warn import warn
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -201,7 +201,7 @@ def settle(given: Mapping[str, Any], table: Mapping[str, Fate], owner: str) -> d
         elif fate.kind == "refused" and not fate.is_neutral(value):
             raise ValueError(f"{owner} does not take {name}={quote(value)}: {fate.note}.")
         elif fate.kind == "warned" and not fate.is_neutral(value):
-            warnings.warn(f"{name}={quote(value)} is ignored: {fate.note}.", stacklevel=3)
+            warn(f"{name}={quote(value)} is ignored: {fate.note}.")
     return {**kept, **renamed}
 
 

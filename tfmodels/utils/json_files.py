@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 import math
 import os
-import warnings
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from tfmodels.utils.files import read_bytes, write_text
 from tfmodels.utils.text import LIMIT, quote, shorten
+from tfmodels.utils.warn import warn
 
 MAX_BYTES = 64 << 20
 """Largest JSON file read where nothing else is said; tokenizers and headers of weights have limits of their own."""
@@ -218,7 +218,7 @@ def without_nonfinite(
             raise ValueError(f"{name}={quote(values[name])} in {owner}; a finite number was expected.")
     if wrong:
         told = ", ".join(f"{name}={quote(values[name])}" for name in wrong)
-        warnings.warn(f"{owner} leaves out {told}: the values are not finite.", stacklevel=5)
+        warn(f"{owner} leaves out {told}: the values are not finite.")
     return {name: value for name, value in values.items() if name not in wrong}
 
 

@@ -130,7 +130,9 @@ def joined(names: Iterable[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
-def did_you_mean(name: Any, known: Iterable[str], form: str = "; did you mean {}?", limit: int = 3) -> str:
+def did_you_mean(
+    name: Any, known: Iterable[str], form: str = "; did you mean {}?", limit: int = 3, cutoff: float = 0.6
+) -> str:
     """A question that names what is close to `name`, to end a message with; "" where nothing is close.
 
     Capitals are no difference: "LAMA" is close to "llama".
@@ -140,6 +142,7 @@ def did_you_mean(name: Any, known: Iterable[str], form: str = "; did you mean {}
         known: what would be right; of very many names none is suggested.
         form: the question, with {} for the names.
         limit: names at most.
+        cutoff: how close, as `difflib` measures it: 0 is anything, 1 the name itself.
 
     Example:
         >>> "no setting temprature" + did_you_mean("temprature", ["temperature", "top_k"])
@@ -153,7 +156,7 @@ def did_you_mean(name: Any, known: Iterable[str], form: str = "; did you mean {}
     by_small: dict[str, list[str]] = {}
     for one in sorted(known):
         by_small.setdefault(one.lower(), []).append(one)
-    near = difflib.get_close_matches(name.lower(), list(by_small), n=limit)
+    near = difflib.get_close_matches(name.lower(), list(by_small), n=limit, cutoff=cutoff)
     close = [one for small in near for one in by_small[small]][:limit]
     return form.format(" or ".join(close)) if close else ""
 
