@@ -14,6 +14,7 @@ import keras
 from keras import ops
 
 from tfmodels.cache.int8 import Int8, rounded
+from tfmodels.utils.text import quote
 
 LayerCache = tuple[Any, Any]
 
@@ -90,8 +91,23 @@ def slot_positions(room: int, length: Any) -> Any:
 
 
 def layers_of(past_key_values: Any) -> tuple[LayerCache, ...]:
-    """The (key, value) pairs of either kind of cache."""
-    return past_key_values.layers if isinstance(past_key_values, StaticCache) else tuple(past_key_values)
+    """The (key, value) pairs of either kind of cache.
+
+    Raises:
+        TypeError: it is no cache.
+    """
+    if isinstance(past_key_values, StaticCache):
+        return past_key_values.layers
+    if not isinstance(past_key_values, (list, tuple)) or not all(map(_is_pair, past_key_values)):
+        raise TypeError(
+            f"past_key_values={quote(past_key_values)}; what a model returned as past_key_values was expected: a pair "
+            f"of keys and values, (batch, heads, length, head_dim), for each layer."
+        )
+    return tuple(past_key_values)
+
+
+def _is_pair(layer: Any) -> bool:
+    return isinstance(layer, (list, tuple)) and len(layer) == 2
 
 
 def filled_length(past_key_values: Any) -> Any:

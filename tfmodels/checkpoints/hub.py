@@ -20,6 +20,7 @@ _GO_ONLINE = (
     "Load it once with the Hub within reach: a working network, local_files_only=False, HF_HUB_OFFLINE not set."
 )
 _WORKERS = 8
+_LONGEST_PATH = 4096
 _FILE_NAME = re.compile(r"[^/\\:*?\[\]\0]+")
 _HUB_ID = re.compile(r"(?:[\w-][\w.-]*/)?[\w-][\w.-]*", re.ASCII)
 
@@ -113,6 +114,11 @@ class Source:
             raise ValueError(f"gguf_file={quote(gguf_file)}; the name of a file in the model's folder was expected.")
         self.gguf_file = gguf_file
         self.subfolder = subfolder or ""
+        if not isinstance(name_or_path, (str, os.PathLike)):
+            raise TypeError(
+                f"pretrained_model_name_or_path={quote(name_or_path)}; a folder, or the name of a model on the Hub, "
+                f"was expected."
+            )
         self._name = os.fspath(name_or_path)
         self._local_files_only, self._force_download = local_files_only, force_download
         self._repository = None
@@ -128,13 +134,14 @@ class Source:
             return
         if isinstance(name_or_path, os.PathLike) or _looks_local(name):
             raise CheckpointNotFoundError(
-                f"There is no folder {shorten(self._folder)} (in full: {shorten(self._folder.absolute())})."
+                f"There is no folder {shorten(self._folder)} (in full: {shorten(self._folder.absolute())})"
+                f"{near_places(name) or '.'}"
             )
         if not _HUB_ID.fullmatch(name) or ".." in name or "--" in name:
             raise ValueError(
                 f"{quote(name)} is no model: there is no such folder (looked for "
                 f"{shorten(self._folder.absolute())}), and a Hub id is a name or an owner and a name, as in "
-                "'org/name', of letters, digits, '-', '_' and '.'."
+                f"'org/name', of letters, digits, '-', '_' and '.'{near_places(name) or '.'}"
             )
         self._repository = _Repository(name, revision, token, cache_dir)
 
@@ -217,6 +224,33 @@ def _local(folder: Path, subfolder: str) -> Path:
             problem += f", with gguf_file={quote(inner.name)}"
         raise CheckpointNotFoundError(f"The model folder {shorten(inner)} {problem}.")
     return inner
+
+
+def near_places(name: str) -> str:
+    """A question that names bundled checkpoints, or folders and GGUF files beside a missing one, with near names.
+
+    Example:
+        >>> near_places("storis260K")
+        "; did you mean the bundled checkpoint 'stories260K'?"
+        >>> near_places("no/such/folder")
+        ''
+    """
+    bundle = did_you_mean(name, bundled.NAMES, "; did you mean the bundled checkpoint {!r}?")
+    if bundle or len(name) > _LONGEST_PATH:
+        return bundle
+    path = Path(name).expanduser()
+    try:
+        # Of "modles/mine" the first part may be the mistake.
+        missing = next((one for one in (*reversed(path.parents), path) if not one.exists()), None)
+        if missing is None:
+            return ""
+        inner = path.relative_to(missing)
+        here = [one for one in missing.parent.iterdir() if one.is_dir() or one.suffix == ".gguf"]
+        known = {one.name: one / inner for one in here if (one / inner).exists()}
+    except OSError:
+        return ""
+    close = did_you_mean(missing.name, known, "{}")
+    return f"; did you mean {' or '.join(str(known[one]) for one in close.split(' or '))}?" if close else ""
 
 
 def _looks_local(name: str) -> bool:
@@ -345,13 +379,12 @@ class _Repository:
         return isinstance(found, str)
 
     def _tried(self) -> str:
-        near = did_you_mean(self.name, bundled.NAMES, "; did you mean the bundled checkpoint {!r}?")
-        return f"nor is there a local folder {Path(self.name).absolute()}{near}"
+        return f"nor is there a local folder {shorten(Path(self.name).absolute())}{near_places(self.name)}"
 
     def _explain(self, error: Exception) -> str:
         from huggingface_hub import errors
 
-        cause = f"({type(error).__name__}: {_first_line(error)})"
+        cause, tried = f"({type(error).__name__}: {shorten(_first_line(error))})", self._tried()
         if isinstance(error, errors.GatedRepoError):
             return (
                 f"{self} is gated on the Hub: ask for access on its page, then log in with `hf auth login` or pass "
@@ -359,19 +392,17 @@ class _Repository:
             )
         if isinstance(error, errors.RepositoryNotFoundError):
             return (
-                f"{self} is not on the Hub, or is private, {self._tried()}. Check the spelling; for a private model "
+                f"{self} is not on the Hub, or is private, {tried}. Check the spelling; for a private model "
                 f"log in with `hf auth login` or pass token=. {cause}"
             )
         if isinstance(error, errors.RevisionNotFoundError):
             revision = quote(self.revision)
             return f"{quote(self.name)} has no revision {revision} on the Hub; name a branch, tag or commit. {cause}"
+        if tried.endswith("?"):  # a mistyped name is likelier than a network that fails
+            return f"{self} is not, or not whole, in the cache, {tried} The Hub could not be asked. {cause}"
         if isinstance(error, (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled)):
-            return f"{self} is not, or not whole, in the cache ({self._tried()}). {_GO_ONLINE} {cause}"
-        near = did_you_mean(self.name, bundled.NAMES, "did you mean the bundled checkpoint {!r}? ")
-        if near:  # the likelier mistake goes first
-            place = Path(self.name).absolute()
-            return f"{self}: {near}There is no local folder {place}, and the Hub could not be asked. {cause}"
-        return f"{self} could not be fetched from the Hub ({self._tried()}). Check the network and try again. {cause}"
+            return f"{self} is not, or not whole, in the cache ({tried}). {_GO_ONLINE} {cause}"
+        return f"{self} could not be fetched from the Hub ({tried}). Check the network and try again. {cause}"
 
 
 def _first_line(error: Exception) -> str:

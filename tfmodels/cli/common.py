@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib.util
 import json
 import os
@@ -110,33 +109,10 @@ def place_of(options: argparse.Namespace) -> Place:
 
 
 def read_config(place: Place) -> dict[str, Any]:
-    """The model's configuration as its file has it; an unknown model's message names models with near names."""
+    """The model's configuration as its file has it."""
     from tfmodels.configs.base import read_config_file
 
-    try:
-        return read_config_file(place.name, **place.options)
-    except (OSError, ValueError) as error:
-        hint = near_models(place.name)
-        if not hint or Path(place.name).expanduser().exists() or "did you mean" in str(error):
-            raise
-        raise CommandError(f"{str(error).rstrip('.')}{hint}") from error
-
-
-def near_models(name: str) -> str:
-    """A question that names bundled models, and folders beside the one that is missing, whose names are near.
-
-    Example:
-        >>> near_models("storis260K")
-        '; did you mean stories260K?'
-    """
-    from tfmodels.checkpoints import bundled
-
-    path = Path(name).expanduser()
-    known = {} if "/" in name else {known: known for known in bundled.NAMES}
-    with contextlib.suppress(OSError):
-        known |= {child.name: str(path.parent / child.name) for child in path.parent.iterdir()}
-    close = did_you_mean(path.name, known, form="{}")
-    return f"; did you mean {' or '.join(known[name] for name in close.split(' or '))}?" if close else ""
+    return read_config_file(place.name, **place.options)
 
 
 def transformer_of(place: Place) -> tuple[Place, bool]:
@@ -150,11 +126,7 @@ def transformer_of(place: Place) -> tuple[Place, bool]:
 
     if "gguf_file" in place.options:
         return place, False
-    try:
-        folder = hub.resolve(place.name, patterns=("*.json",), **place.options)
-    except (OSError, ValueError):
-        read_config(place)  # the same mistake, told with near names
-        raise
+    folder = hub.resolve(place.name, patterns=("*.json",), **place.options)
     if not (folder / MODULES_NAME).is_file():
         return place, False
     parts = (place.options.get("subfolder", ""), read_folder(folder).transformer)

@@ -489,10 +489,13 @@ def errors_name(place: str | os.PathLike) -> Iterator[None]:
 def read_config_file(pretrained_model_name_or_path: str | os.PathLike, **hub_options: Any) -> dict[str, Any]:
     """The raw dict of a model's `config.json`, wherever the model is; or what a GGUF file says in its place."""
     folder = pretrained_model_name_or_path
-    path = Path(folder)
     if gguf_file := hub_options.get("gguf_file"):
         return gguf.read_header(hub.resolve(folder, patterns=(), **hub_options) / gguf_file).config
-    if not path.is_file() or path.suffix == ".gguf":  # which is named beside its folder, as hub.resolve will say
+    # os.path.isfile is False for a name that no file system takes. A GGUF file is named beside its folder, as
+    # hub.resolve will say.
+    is_file = isinstance(folder, (str, os.PathLike)) and os.path.isfile(folder)
+    path = Path(folder) if is_file else None
+    if path is None or path.suffix == ".gguf":
         path = hub.resolve(folder, patterns=hub.CONFIG_FILES, **hub_options) / CONFIG_NAME
     if not path.is_file():
         raise FileNotFoundError(f"{path.parent} holds no {CONFIG_NAME}: is it a model folder?")

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfmodels.checkpoints import hub, upload
-from tfmodels.checkpoints.files import CheckpointNotFoundError
 from tfmodels.generation.checks import other_spellings
 from tfmodels.generation.settings import (
     BEAMS,
@@ -36,7 +35,7 @@ from tfmodels.generation.settings import (
 from tfmodels.utils.arguments import SAVING, old_name, settle
 from tfmodels.utils.json_files import read_object, write_object
 from tfmodels.utils.plain import plain
-from tfmodels.utils.text import did_you_mean, quote
+from tfmodels.utils.text import did_you_mean, quote, shorten
 from tfmodels.utils.warn import warn
 
 if TYPE_CHECKING:
@@ -150,14 +149,13 @@ class GenerationConfig(Settings, upload.PushToHub):
             ValueError: when the file is not JSON; the message names the file.
         """
         options, changes = hub.split_options(kwargs)
-        path, name = Path(pretrained_model_name_or_path), config_file_name or FILE_NAME
+        folder, name = pretrained_model_name_or_path, config_file_name or FILE_NAME
+        if isinstance(folder, (str, os.PathLike)) and os.path.isfile(folder):
+            path = Path(folder)
+        else:
+            path = hub.resolve(folder, patterns=(name,), **options) / name
         if not path.is_file():
-            try:
-                path = hub.resolve(pretrained_model_name_or_path, patterns=(name,), **options) / name
-            except CheckpointNotFoundError:
-                path = path / name
-        if not path.is_file():
-            raise FileNotFoundError(f"no {name} at {quote(os.fspath(pretrained_model_name_or_path))}")
+            raise FileNotFoundError(f"no {name} at {quote(os.fspath(folder))}")
         return cls.from_dict(read_object(path, nonfinite=True), **changes)
 
     @classmethod
@@ -470,7 +468,7 @@ def _unknown(settings: Mapping[str, Any], known: Set[str]) -> str:
         if name in UNSUPPORTED:
             parts.append(f"generation setting {name} is not supported: leave it out (got {quote(value)})")
         else:
-            parts.append(f"unknown generation setting {name}{did_you_mean(name, known)}")
+            parts.append(f"unknown generation setting {shorten(name)}{did_you_mean(name, known)}")
     return " | ".join(parts)
 
 

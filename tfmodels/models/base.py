@@ -34,13 +34,14 @@ from tfmodels.models.training import TaskModel
 from tfmodels.runtime.compile import ProgramCache
 from tfmodels.runtime.device import check_device_map
 from tfmodels.runtime.fork import check_not_forked
-from tfmodels.utils.arguments import SAVING, old_name, settle
+from tfmodels.utils.arguments import SAVING, errors_name_class, old_name, settle
 from tfmodels.utils.files import Staged, staged
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 
+@errors_name_class
 class TFPreTrainedModel(ScriptMethods, CallingConvention, QuantizedModel, TaskModel):
     """Base of all models.
 

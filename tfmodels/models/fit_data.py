@@ -18,7 +18,7 @@ from tfmodels.models.calling import check_names, typed_in
 from tfmodels.models.fit_checks import check_data
 from tfmodels.models.losses import IGNORED
 from tfmodels.runtime.fork import check_not_forked
-from tfmodels.utils.text import holds_text
+from tfmodels.utils.text import holds_text, shorten
 from tfmodels.utils.warn import warn
 
 # Padding value per column; input_ids use pad_token_id.
@@ -222,8 +222,8 @@ def accepted(model: Any, columns: Mapping[str, Any]) -> dict[str, str]:
             check_names(names, {column: None}, type(model).__name__)
     if dropped:
         warn(
-            f"{type(model).__name__} takes no {', '.join(sorted(map(str, dropped)))}; these columns of the data are "
-            f"left out. It takes {', '.join(kept.values()) or 'none of the columns'} of them."
+            f"{type(model).__name__} takes no {', '.join(sorted(map(shorten, dropped)))}; these columns of the data "
+            f"are left out. It takes {', '.join(kept.values()) or 'none of the columns'} of them."
         )
     return kept
 

@@ -15,6 +15,7 @@ from tfmodels.models.outputs import ModelOutput
 from tfmodels.runtime.compile import ProgramCache
 from tfmodels.runtime.xla_flags import warn_where_unsafe
 from tfmodels.utils.files import staged
+from tfmodels.utils.text import quote
 
 # Values of `compile(loss=...)` that older scripts use to ask for the model's own loss.
 _OWN_LOSS = ("auto", "auto_with_warning", "passthrough")
@@ -218,6 +219,8 @@ class TaskModel(TrainedModel):
         """
         if shuffle is None:
             shuffle = fit_data.can_shuffle(x)  # Keras warns where it was asked to and cannot
+        if class_weight is not None and not isinstance(class_weight, Mapping):
+            raise TypeError(f"class_weight={quote(class_weight)}; a dict from class numbers to weights was expected.")
         weighted = class_weight is not None or sample_weight is not None
         x, y = fit_data.prepared(self, x, y, apart=weighted)
         with fit_checks.errors_named(self):

@@ -13,7 +13,7 @@ from tokenizers import Encoding
 from tfmodels.tokenization.batch_encoding import BatchEncoding
 from tfmodels.tokenization.rows import SIDES, Rows
 from tfmodels.tokenization.vocabulary import one_of
-from tfmodels.utils.text import quote, shorten
+from tfmodels.utils.text import did_you_mean, joined, quote, shorten
 from tfmodels.utils.warn import warn
 
 Text = str | Sequence[str]
@@ -49,6 +49,7 @@ class TextToIds(Rows):
         return_length: bool = False,
         split_special_tokens: bool | None = None,
         verbose: bool = True,
+        **unknown: Any,
     ) -> BatchEncoding:
         """Turn one or many texts, or pairs of texts, into model inputs.
 
@@ -83,7 +84,10 @@ class TextToIds(Rows):
 
         Raises:
             ValueError: a wrong text or argument value; padding without a padding token.
+            TypeError: an unknown argument.
         """
+        if unknown:
+            raise TypeError(_unknown_argument(type(self).__name__, next(iter(unknown))))
         if text_target is not None:
             given = locals()
             options = {name: given[name] for name in _CALL_OPTIONS}
@@ -239,6 +243,14 @@ class TextToIds(Rows):
 
 _CALL_OPTIONS = tuple(inspect.getfullargspec(TextToIds.__call__).kwonlyargs)
 
+# Arguments of older versions of transformers.
+_FORMER = {
+    "pad_to_max_length": 'padding="max_length"',
+    "truncation_strategy": "truncation=",
+    "is_pretokenized": "is_split_into_words=",
+    "return_tensor": "return_tensors=",
+}
+
 _COLUMNS = {
     "input_ids": lambda encoding: encoding.ids,
     "token_type_ids": lambda encoding: encoding.type_ids,
@@ -247,6 +259,12 @@ _COLUMNS = {
     "offset_mapping": lambda encoding: encoding.offsets,
     "length": len,
 }
+
+
+def _unknown_argument(owner: str, name: str) -> str:
+    known = ("text", "text_pair", "text_target", "text_pair_target", *_CALL_OPTIONS)
+    hint = f"; use {_FORMER[name]}" if name in _FORMER else did_you_mean(name, known)
+    return f"{owner} got an unknown argument {quote(name)}{hint or f'; it takes {joined(known)}.'}"
 
 
 def _is_batch(text: Any, is_split_into_words: bool) -> bool:

@@ -21,6 +21,7 @@ from tfmodels.tokenization.retrain import retrained
 from tfmodels.tokenization.rows import NO_MAX_LENGTH, SIDES
 from tfmodels.tokenization.saving import NOT_SAVED, SavedTokenizer
 from tfmodels.tokenization.vocabulary import added_tokens, as_added_token, one_of
+from tfmodels.utils.arguments import errors_name_class
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _CONFIG_COUNTS = ("add_prefix_space", "do_lower_case", "strip_accents", "tokenize_chinese_chars")
 
 
+@errors_name_class
 class PreTrainedTokenizerFast(SavedTokenizer):
     """Turns text into token ids, with the masks that models want, and ids back into text.
 

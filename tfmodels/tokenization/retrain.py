@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, pre_tokenizers, trainers
 
-from tfmodels.utils.text import quote
+from tfmodels.utils.text import did_you_mean, quote
 
 _TRAINERS = {
     "BPE": trainers.BpeTrainer,
@@ -31,13 +32,21 @@ def retrained(
 
     Raises:
         ValueError: the kind of model cannot be trained, or a token that goes around texts is not in the vocabulary.
+        TypeError: an option that the trainer does not have.
     """
     state = json.loads(backend.to_str())
     added, around = state.pop("added_tokens"), state.pop("post_processor")
     model = state["model"]
     if model["type"] not in _TRAINERS:
         raise ValueError(f"A {model['type']} model cannot be trained; those that can be are {', '.join(_TRAINERS)}.")
-    options = dict(options)
+    trainer_class, options = _TRAINERS[model["type"]], dict(options)
+    known = inspect.signature(trainer_class).parameters.keys() - {"self", "vocab_size", "special_tokens"}
+    for name in options:
+        if name not in known:  # the library would print a line and go on without it
+            raise TypeError(
+                f"unknown argument {quote(name)}: training a {model['type']} model takes {', '.join(sorted(known))}"
+                f"{did_you_mean(name, known) or '.'}"
+            )
     if model["type"] == "Unigram":
         if model["unk_id"] is not None:
             unknown = model["vocab"][model["unk_id"]][0]
@@ -62,9 +71,7 @@ def retrained(
             fields["content"] = renamed.get(fields["content"], fields["content"])
             special.append(AddedToken(**fields))
     trained = Tokenizer.from_str(json.dumps(state))
-    trainer = _TRAINERS[model["type"]](
-        vocab_size=vocab_size, special_tokens=[*special, *new_special_tokens], **options
-    )
+    trainer = trainer_class(vocab_size=vocab_size, special_tokens=[*special, *new_special_tokens], **options)
     trained.train_from_iterator(texts, length=length, trainer=trainer)
     if around is not None:
         _renumber(around, trained, renamed)

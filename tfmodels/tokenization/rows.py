@@ -9,7 +9,7 @@ import numpy as np
 
 from tfmodels.tokenization.batch_encoding import BatchEncoding
 from tfmodels.tokenization.vocabulary import Vocabulary, one_of, to_list
-from tfmodels.utils.text import quote
+from tfmodels.utils.text import quote, some
 from tfmodels.utils.warn import warn
 
 NO_MAX_LENGTH = int(1e30)  # model_max_length where none is known
@@ -73,12 +73,12 @@ class Rows(Vocabulary):
         if not isinstance(encoded_inputs, Mapping):
             names = list(encoded_inputs[0]) if encoded_inputs else []
             if any(set(row) != set(names) for row in encoded_inputs):
-                raise ValueError(f"All encodings to pad must have the same values; the first has {', '.join(names)}.")
+                raise ValueError(f"All encodings to pad must have the same values; the first has {some(names)}.")
             encoded_inputs = {name: [row[name] for row in encoded_inputs] for name in names}
         data = {name: to_list(values) for name, values in encoded_inputs.items()}
         main = self.model_input_names[0]
         if main not in data:
-            raise ValueError(f"The encodings to pad have no {quote(main)}; they have {', '.join(data) or 'nothing'}.")
+            raise ValueError(f"The encodings to pad have no {quote(main)}; they have {some(data) or 'nothing'}.")
         is_batch = not data[main] or isinstance(data[main][0], list)
         if not is_batch:
             data = {name: [values] for name, values in data.items()}
@@ -292,7 +292,7 @@ class Rows(Vocabulary):
         truncate = _TRUNCATION[truncation]
         if verbose and max_length is not None and pad == "longest" and not truncate:
             warn(
-                f"max_length={max_length} has no effect with padding={quote(padding)} and no truncation; "
+                f"max_length={quote(max_length)} has no effect with padding={quote(padding)} and no truncation; "
                 'padding="max_length" pads to it.'
             )
         if max_length is None and (truncate or pad == "max_length"):

@@ -320,8 +320,8 @@ def create_optimizer(
     """
     if num_train_steps <= num_warmup_steps or num_warmup_steps < 0:
         raise ValueError(
-            f"num_train_steps={num_train_steps} and num_warmup_steps={num_warmup_steps}; more training steps than "
-            f"warm-up steps were expected."
+            f"num_train_steps={quote(num_train_steps)} and num_warmup_steps={quote(num_warmup_steps)}; more "
+            f"training steps than warm-up steps were expected."
         )
     schedule = keras.optimizers.schedules.PolynomialDecay(
         init_lr, num_train_steps - num_warmup_steps, init_lr * min_lr_ratio, power=power

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ from tfmodels.utils.text import quote
 from tfmodels.utils.warn import warn
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+_Class = TypeVar("_Class", bound=type)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,3 +230,27 @@ def old_name(old: str, new: str) -> Callable[[_Function], _Function]:
         return call  # type: ignore[return-value]
 
     return decorate
+
+
+def errors_name_class(cls: _Class) -> _Class:
+    """Decorate a class made of parts, so that Python's errors about arguments name it instead of the part.
+
+    The parts are the bases that lie in the same package folder; classes of others are shared, and keep their names.
+
+    Example:
+        >>> class Part:
+        ...     def pad(self): ...
+        >>> @errors_name_class
+        ... class Tokenizer(Part): ...
+        >>> Tokenizer().pad(1)
+        Traceback (most recent call last):
+        ...
+        TypeError: Tokenizer.pad() takes 1 positional argument but 2 were given
+    """
+    folder = cls.__module__.rpartition(".")[0]
+    for part in cls.__mro__[1:-1]:
+        if part.__module__.rpartition(".")[0] == folder:
+            for name, function in vars(part).items():
+                if inspect.isfunction(function):
+                    function.__qualname__ = f"{cls.__name__}.{name}"
+    return cls

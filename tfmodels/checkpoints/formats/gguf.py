@@ -180,7 +180,7 @@ def read_header(path: Path) -> GGUFFile:
     try:
         status = [(one.stat().st_mtime_ns, one.stat().st_size) for one in {path, *filter(Path.exists, parts(path))}]
     except OSError as error:
-        raise CheckpointNotFoundError(f"There is no GGUF file {path}.") from error
+        raise CheckpointNotFoundError(f"There is no GGUF file {shorten(path)}.") from error
     return _read_header(path, tuple(sorted(status)))
 
 
