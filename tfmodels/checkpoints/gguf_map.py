@@ -126,7 +126,8 @@ class GGUFSettings:
         value = self.stored(name, default)
         accepted = (int, float) if kind is float else kind
         if value is None or not isinstance(value, accepted) or isinstance(value, bool) or not math.isfinite(value):
-            raise CheckpointError(f"{self.where}: {self.key(name)} is {short(value)}; a {kind.__name__} was expected.")
+            wanted = "a float" if kind is float else "an int"
+            raise CheckpointError(f"{self.where}: {self.key(name)} is {short(value)}; {wanted} was expected.")
         if value < 0 or (value == 0 and name in self.gguf_map.positive):
             raise CheckpointError(f"{self.where}: {self.key(name)} is {short(value)}; a number above 0 was expected.")
         return value

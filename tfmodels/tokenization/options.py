@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tfmodels.tokenization import pipeline
 from tfmodels.tokenization.vocabulary import SPECIAL_TOKEN_NAMES
 from tfmodels.utils.arguments import MODELS_ALONE
-from tfmodels.utils.text import did_you_mean, quote
+from tfmodels.utils.text import did_you_mean, quote, shorten
 
 if TYPE_CHECKING:
     from tfmodels.tokenization.vocabulary import Vocabulary
@@ -82,7 +82,7 @@ def check_options(owner: str, given: Mapping[str, Any], more: Iterable[str]) -> 
     options = {name: value for name, value in given.items() if name not in WITHOUT_EFFECT}
     if unknown := sorted(options.keys() - known):
         raise TypeError(
-            f"{owner} got unknown arguments {', '.join(unknown)}; it knows {', '.join(sorted(known))}"
+            f"{owner} got unknown arguments {', '.join(map(shorten, unknown[:5]))}; it knows {', '.join(sorted(known))}"
             f"{did_you_mean(unknown[0], known) or '.'}"
         )
     return options

@@ -265,6 +265,17 @@ class TestSplit:
         ):
             TFLlamaForCausalLM.from_pretrained(tmp_path, gguf_file=paths[0].name)
 
+    def test_names_and_contents_that_differ(self, tmp_path, model):
+        """Neither part of a model may stand for the whole: without its head's matrix it would load as a tied one."""
+        write(tmp_path / "m-00001-of-00002.gguf", model)
+        with pytest.raises(CheckpointError, match=r"one of 2 files by its name, but not by its content .*is None"):
+            TFLlamaForCausalLM.from_pretrained(tmp_path, gguf_file="m-00001-of-00002.gguf")
+        paths = self.split(tmp_path, model)
+        (tmp_path / "other").mkdir()
+        self.split(tmp_path / "other", model, total=22)[1].replace(paths[1])
+        with pytest.raises(CheckpointError, match=r"m-00002-of-00003.gguf and .*: split.tensors.count is 22 in"):
+            TFLlamaForCausalLM.from_pretrained(tmp_path, gguf_file=paths[2].name)
+
     def test_all_files_are_fetched(self, tmp_path, model):
         paths = self.split(tmp_path, model)
         with serve() as server:
@@ -444,7 +455,7 @@ class TestBadFiles:
             ({"block_count": 0}, r"llama.block_count is 0; a number above 0 was expected"),
             ({"rope__freq_base": float("nan")}, r"llama.rope.freq_base is nan; a float was expected"),
             ({"rope__dimension_count": 8}, r"only the head size, 16"),
-            ({"block_count": None}, r"llama.block_count is None; a int was expected"),
+            ({"block_count": None}, r"llama.block_count is None; an int was expected"),
             ({"rope__scaling__type": "longrope"}, r"'longrope' cannot be read"),
             ({"drop": ("blk.1.attn_v.weight",)}, r"missing from the file: model.layers.1.self_attn.v_proj.weight"),
             ({"extra": {"blk.0.ffn_gate_inp.weight": np.zeros((2, 64), "float32")}}, r"belongs to no Llama model"),

@@ -72,6 +72,11 @@ def open_headers(path: Path) -> list[Header]:
         raise CheckpointError(f"{path}: split.count is {short(count)}; the number of files was expected.")
     paths = parts(path)
     if count <= 1:
+        if len(paths) > 1:
+            raise CheckpointError(
+                f"{path} is one of {len(paths)} files by its name, but not by its content (split.count is "
+                f"{short(first.metadata.get('split.count'))}); rename it if it holds a whole model."
+            )
         return [first]
     if len(paths) != count:
         raise CheckpointError(
@@ -85,6 +90,14 @@ def open_headers(path: Path) -> list[Header]:
         )
     headers = [first if one == path else Header(MappedFile(one)) for one in paths]
     for number, header in enumerate(headers):
+        # Only the first file has to tell these. Another one that tells something else is of another model.
+        for key in ("general.architecture", "split.tensors.count"):
+            here, there = header.metadata.get(key), headers[0].metadata.get(key)
+            if here not in (None, there):
+                raise CheckpointError(
+                    f"{header.file.path} and {paths[0].name} are of different models: {key} is {short(here)} in the "
+                    f"one and {short(there)} in the other."
+                )
         found = header.metadata.get("split.no"), header.metadata.get("split.count")
         if found != (number, count):
             raise CheckpointError(
