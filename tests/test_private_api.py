@@ -31,6 +31,7 @@ ATTRIBUTES = {
 # File -> modules outside of the public API that it imports.
 MODULES = {
     "checkpoints/deferred.py": {"keras.src.backend.common"},
+    "export/saved_model/gradients.py": {"tensorflow.core.protobuf", "tensorflow.python.saved_model"},
     "export/saved_model/runner.py": {"tensorflow.core.protobuf"},
     "kernels/cudnn_attention.py": {"tensorflow.compiler.tf2xla.python"},
     "kernels/decoding.py": {"tensorflow.compiler.tf2xla.python"},

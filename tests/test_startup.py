@@ -33,6 +33,15 @@ def test_a_model_prints_nothing_but_what_it_was_told(tmp_path):
     assert (done.stdout, done.stderr, done.returncode) == ("done\n", "", 0)
 
 
+def test_a_tensorflow_that_was_there_first_says_no_more():
+    code = "import os, tensorflow as tf; os.write(2, b'--'); import tfmodels; tf.constant(1) + 1"
+    environment = {name: value for name, value in os.environ.items() if name != startup.LOG_LEVEL}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**environment, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert (done.stderr.partition("--")[2], done.returncode) == ("", 0)
+
+
 def test_noise_is_left_out_and_errors_are_kept(tmp_path, capfd):
     lines = [
         "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR",

@@ -22,6 +22,7 @@ from tfmodels.runtime import xla_cache
 
 # Set by people who want another amount of TensorFlow's log: "0" all, "1" no information, "2" errors, "3" nothing.
 LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
+_NVIDIA = "/proc/driver/nvidia"
 # Lines that say nothing is wrong: information and warnings, and the failed search for a GPU that is not there.
 _NOISE = re.compile(
     rb"^([IW]\d{4} |WARNING: All log messages before absl|To enable the following instructions|E\d{4} .*cuInit)"
@@ -86,6 +87,8 @@ def install() -> None:
         return
     if sys.modules.get("keras") is not None:  # None is how an import is forbidden
         register_with_keras()
+    if sys.modules.get("tensorflow") is not None:
+        quiet_rest()
     sys.meta_path.insert(0, _Hooks({"tensorflow": around_tensorflow}, {"keras": register_with_keras}))
 
 
@@ -152,8 +155,19 @@ def quiet_start() -> Iterator[None]:
         return
     with _held_back(2, _NOISE):
         yield
-        if not os.path.exists("/proc/driver/nvidia"):
+        if not os.path.exists(_NVIDIA):
             # TensorFlow looks for a GPU at the first operation otherwise, and reports an error that it found none.
+            sys.modules["tensorflow"].config.list_physical_devices()
+
+
+def quiet_rest() -> None:
+    """Quiet what a TensorFlow that was imported before this package has not said yet: its failed search for a GPU.
+
+    The search is brought forward to here, where its error is held back. TensorFlow's import has set the level "1"
+    where the user has set none.
+    """
+    if os.environ.get(LOG_LEVEL, "1") != "0" and not os.path.exists(_NVIDIA):
+        with _held_back(2, _NOISE):
             sys.modules["tensorflow"].config.list_physical_devices()
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from hub_server import serve
+from safetensors.numpy import save_file
 
 from tfmodels import AutoTokenizer, MPNetConfig, SentenceEncoder, TFAutoModel, TFMPNetModel
 from tfmodels.checkpoints import CheckpointError, TensorSpec, write_checkpoint
@@ -185,7 +186,12 @@ class TestFolders:
             ("1_Pooling/config.json", {**MEAN, "include_prompt": False}, "include_prompt=False"),
             ("1_Pooling/config.json", "{", "not valid JSON"),
             ("2_Dense/config.json", {"out_features": 3, "activation_function": "os.system"}, "'os.system'; known are"),
-            ("2_Dense/config.json", {"out_features": 3, "use_residual": True}, "not supported"),
+            ("2_Dense/config.json", {"out_features": 3, "use_residual": True}, "without residuals"),
+            (
+                "2_Dense/config.json",
+                {"out_features": 3, "module_output_name": "other"},
+                "only modules on sentence_emb",
+            ),
             ("2_Dense/config.json", {"in_features": 3}, "no out_features"),
             ("2_Dense/config.json", {"out_features": 3}, "No weights in .*2_Dense"),
         ],
@@ -371,6 +377,29 @@ SENTENCE = {
     "truncate_dim": 6,
     "own": {"a": [1]},
 }
+
+
+def test_layer_norm(folder):
+    """The module LayerNorm, which files name with the size of the vectors."""
+    write(folder, "modules.json", [TRANSFORMER, module(1, "Pooling"), module(2, "LayerNorm"), module(3, "Normalize")])
+    write(folder, "1_Pooling/config.json", MEAN)
+    write(folder, "2_LayerNorm/config.json", {"dimension": 16})
+    weight, bias = np.linspace(0.5, 2, 16).astype("float32"), np.linspace(-1, 1, 16).astype("float32")
+    save_file({"norm.weight": weight, "norm.bias": bias}, folder / "2_LayerNorm" / "model.safetensors")
+    encoder = SentenceEncoder.from_pretrained(folder)
+    pooled = by_hand(folder, TEXTS[0]).mean(0)
+    want = unit((pooled - pooled.mean()) / np.sqrt(pooled.var() + 1e-5) * weight + bias)
+    np.testing.assert_allclose(encoder.encode(TEXTS[0]), want, atol=2e-5)
+    encoder.save_pretrained(folder / "again")
+    assert json.loads((folder / "again/2_LayerNorm/config.json").read_text()) == {"dimension": 16}
+    again = SentenceEncoder.from_pretrained(folder / "again")
+    np.testing.assert_array_equal(again.encode(TEXTS), encoder.encode(TEXTS))
+    copied = SentenceEncoder.from_config(encoder.get_config())
+    assert [type(layer).__name__ for layer in copied.tail] == ["LayerNormalization", "UnitNormalization"]
+    for size, message in ((15, "a layer_norm of 15 values; vectors have 16 there"), (None, "no dimension, the size")):
+        write(folder, "2_LayerNorm/config.json", {"dimension": size})
+        with pytest.raises(ValueError, match=message):
+            SentenceEncoder.from_pretrained(folder)
 
 
 class TestSettings:

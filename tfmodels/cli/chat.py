@@ -126,13 +126,22 @@ def loop(conversation: talk.Conversation, writer: terminal.Writer, typed: bool) 
     Args:
         conversation: changed in place.
         writer: writes the answers.
-        typed: whether a person types; else an error ends the loop.
+        typed: whether a person types; else an answer that fails ends the loop.
+
+    Raises:
+        CommandError: nobody types, and commands could not be run: what follows them was answered nevertheless.
     """
+    wrong = 0
     while True:
         try:
             text = terminal.read_message(">>> ", "... ")
             if text.startswith("/") and not text.startswith("//"):
-                told, text = conversation.run(text)
+                try:
+                    told, text = conversation.run(text)
+                except (CommandError, ValueError, OSError) as error:
+                    tell(f"error: {error}")
+                    wrong += 1
+                    continue
                 if told:
                     print(told)
                 if text is None:
@@ -142,6 +151,8 @@ def loop(conversation: talk.Conversation, writer: terminal.Writer, typed: bool) 
         except EOFError:
             if typed:
                 print()
+            elif wrong:
+                raise CommandError(f"{wrong} of the commands could not be run; the errors above name them.") from None
             return
         except KeyboardInterrupt:
             if not typed:

@@ -77,6 +77,8 @@ def run(options: argparse.Namespace) -> None:
         print("type the text to continue, then Ctrl-D ...", file=sys.stderr)
     # `echo text |` ends in a newline that is no part of the text.
     prompt = read_text("-").removesuffix("\n").removesuffix("\r") if options.prompt == "-" else options.prompt
+    if not prompt:
+        print("the prompt is empty: the text begins where the model's texts begin", file=sys.stderr)
     if any("\ud800" <= letter <= "\udfff" for letter in prompt):
         raise CommandError(f"prompt {quote(prompt)} is not text in this terminal's encoding ({sys.stdin.encoding}).")
     place = place_of(options)

@@ -46,7 +46,7 @@ COMMANDS: dict[str, Command] = {
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors suggest near names.
+    """A parser whose errors are one line and suggest near names.
 
     Attributes:
         flags: its options as the shell spells them, by the names of their values.
@@ -66,7 +66,8 @@ class Parser(argparse.ArgumentParser):
         found = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
         if found:
             message += did_you_mean(found[1], re.findall(r"[\w-]+", found[2]))
-        super().error(message)
+        # Python's own puts the usage before it, which takes ten lines where a command has many options.
+        self.exit(_ERROR, f"{self.prog}: error: {message} ({self.prog} --help shows the usage)\n")
 
 
 def make_parser() -> tuple[Parser, dict[str, Parser]]:

@@ -48,13 +48,25 @@ class Dropout:
 
 
 @dataclasses.dataclass
+class LayerNorm:
+    """Layer normalisation of vectors of so many values behind the pooling; its weights lie in the folder `path`."""
+
+    layer_norm: int
+    path: str = ""
+
+
+Part = str | Dense | Dropout | LayerNorm
+"""What may follow the pooling: "normalize", or one of these."""
+
+
+@dataclasses.dataclass
 class SentenceFolder:
     """The content of the JSON files.
 
     Fields:
         transformer: folder of the model and the tokenizer, inside the whole one.
         pooling: modes, in the order in which their results are put together.
-        tail: what follows the pooling, "normalize", `Dense` or `Dropout`.
+        tail: what follows the pooling, a `Part` each.
         max_seq_length, lower_case, prompts, default_prompt_name, truncate_dim, similarity_fn_name: as in
             `SentenceEncoder`.
         more_settings, more_sentence: what else sentence_bert_config.json and config_sentence_transformers.json say.
@@ -62,7 +74,7 @@ class SentenceFolder:
 
     transformer: str = ""
     pooling: tuple[str, ...] = ("mean",)
-    tail: list[str | Dense | Dropout] = dataclasses.field(default_factory=list)
+    tail: list[Part] = dataclasses.field(default_factory=list)
     max_seq_length: int | None = None
     lower_case: bool = False
     prompts: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -73,7 +85,7 @@ class SentenceFolder:
     more_sentence: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def part_of(value: Any) -> str | Dense | Dropout:
+def part_of(value: Any) -> Part:
     """A part of `SentenceFolder.tail` of itself or of a dict of its fields.
 
     Raises:
@@ -83,17 +95,19 @@ def part_of(value: Any) -> str | Dense | Dropout:
         >>> part_of({"dropout": 0.1}), part_of("normalize")
         (Dropout(dropout=0.1), 'normalize')
     """
-    if value == NORMALIZE or isinstance(value, (Dense, Dropout)):
+    if value == NORMALIZE or isinstance(value, (Dense, Dropout, LayerNorm)):
         return value
     if isinstance(value, Mapping):
         fields = {field.name for field in dataclasses.fields(Dense)}
         if set(value) == {"dropout"}:
             return Dropout(**value)
+        if "layer_norm" in value and set(value) <= {"layer_norm", "path"}:
+            return LayerNorm(**value)
         if "out_features" in value and set(value) <= fields:
             return Dense(**value)
     raise ValueError(
-        f'tail holds {quote(value)}; "normalize", a dict of out_features, bias and activation for a dense layer, or '
-        '{"dropout": rate} was expected.'
+        f'tail holds {quote(value)}; "normalize", a dict of out_features, bias and activation for a dense layer, '
+        '{"layer_norm": size} or {"dropout": rate} was expected.'
     )
 
 
@@ -167,6 +181,9 @@ def write_folder(folder: Path, content: SentenceFolder, width: int) -> None:
             torch_name = next(path for path, name in ACTIVATIONS.items() if name == part.activation)
             parts.append(("Dense", {**options, "activation_function": torch_name}))
             width = part.out_features
+        elif isinstance(part, LayerNorm):
+            part.path = f"{len(parts)}_LayerNorm"
+            parts.append(("LayerNorm", {"dimension": part.layer_norm}))
         elif isinstance(part, Dropout):
             parts.append(("Dropout", dataclasses.asdict(part)))
         else:
@@ -262,11 +279,12 @@ def _pooling(file: Path) -> tuple[str, ...]:
     return tuple(modes)
 
 
-def _tail(folder: Path, kind: str, path: str) -> str | Dense | Dropout:
+def _tail(folder: Path, kind: str, path: str) -> Part:
     file = folder / path / "config.json"
     options = read_object(file) if file.is_file() else {}
-    if options.get("module_input_name", "sentence_embedding") != "sentence_embedding" or options.get("use_residual"):
-        raise ValueError(f"{file}: modules on other inputs than sentence_embedding, and residuals, are not supported.")
+    tensors = [options.get(name) for name in ("module_input_name", "module_output_name")]
+    if any(one not in (None, "sentence_embedding") for one in tensors) or options.get("use_residual"):
+        raise ValueError(f"{file}: only modules on sentence_embedding without residuals are supported.")
     if kind == "Normalize":
         return NORMALIZE
     if kind == "Dropout":
@@ -274,10 +292,15 @@ def _tail(folder: Path, kind: str, path: str) -> str | Dense | Dropout:
         if not isinstance(rate, (int, float)) or not 0 <= rate < 1:
             raise ValueError(f"{file} has dropout={quote(rate)}; a rate from 0 to less than 1 was expected.")
         return Dropout(rate)
+    if kind == "LayerNorm":
+        check_kinds(options, {"dimension": int}, str(file))
+        if (options.get("dimension") or 0) < 1:
+            raise ValueError(f"{file} has no dimension, the size of the vectors.")
+        return LayerNorm(options["dimension"], path)
     if kind != "Dense":
         raise ValueError(
-            f"{folder / MODULES_NAME} lists a module {kind[:200]}; behind the pooling, Dense, Normalize and Dropout "
-            "are known."
+            f"{folder / MODULES_NAME} lists a module {kind[:200]}; behind the pooling, Dense, LayerNorm, Normalize "
+            "and Dropout are known."
         )
     check_kinds(options, {"activation_function": str, "bias": bool, "out_features": int}, str(file))
     activation = options.get("activation_function", "torch.nn.modules.activation.Tanh")

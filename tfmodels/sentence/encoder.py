@@ -18,6 +18,7 @@ from tfmodels.dtypes import dtype_name
 from tfmodels.kernels import decoding
 from tfmodels.layers.activations import get_activation
 from tfmodels.layers.linear import build_all, linear
+from tfmodels.layers.norms import layer_norm
 from tfmodels.models.base import TFPreTrainedModel
 from tfmodels.models.calling import CallingConvention
 from tfmodels.models.outputs import SentenceEmbeddingOutput
@@ -27,12 +28,25 @@ from tfmodels.runtime.compile import ProgramCache
 from tfmodels.runtime.device import has_gpu, in_turn
 from tfmodels.runtime.gc import pause_gc
 from tfmodels.runtime.lowering import PLAIN, Lowering
-from tfmodels.sentence.config import MODULES_NAME, Dense, Dropout, SentenceFolder, part_of, read_folder, write_folder
+from tfmodels.sentence.config import (
+    MODULES_NAME,
+    Dense,
+    Dropout,
+    LayerNorm,
+    Part,
+    SentenceFolder,
+    part_of,
+    read_folder,
+    write_folder,
+)
 from tfmodels.sentence.pooling import Pooling
 from tfmodels.sentence.similarity import SIMILARITIES, similarity
 from tfmodels.tokenization import AutoTokenizer
 from tfmodels.utils.files import staged
 from tfmodels.utils.text import quote
+
+# PyTorch's default, which sentence-transformers keeps.
+_NORM_EPSILON = 1e-5
 
 
 class SentenceEncoder(CallingConvention, TrainedModel):
@@ -45,8 +59,8 @@ class SentenceEncoder(CallingConvention, TrainedModel):
         model: a bare model such as `TFMPNetModel`.
         tokenizer: what `encode` makes ids with; it is no part of a `.keras` file, nor of a copy.
         pooling: modes of `tfmodels.sentence.pooling.Pooling`.
-        tail: what follows: "normalize", dicts of `out_features`, `bias` and `activation` for dense layers, or
-            {"dropout": rate}.
+        tail: what follows: "normalize", dicts of `out_features`, `bias` and `activation` for dense layers,
+            {"layer_norm": size} or {"dropout": rate}.
         max_seq_length: texts are cut to so many tokens; None: to what model and tokenizer can do.
         lower_case: whether texts become lower case before they are tokenized.
         prompts: texts to put in front, by name.
@@ -104,9 +118,11 @@ class SentenceEncoder(CallingConvention, TrainedModel):
         self.tail = [self._tail_layer(part, index) for index, part in enumerate(parts)]
         self.build()
 
-    def _tail_layer(self, part: str | Dense | Dropout, index: int) -> keras.layers.Layer:
+    def _tail_layer(self, part: Part, index: int) -> keras.layers.Layer:
         if isinstance(part, Dropout):
             return keras.layers.Dropout(part.dropout, dtype=self.dtype_policy, name=f"dropout_{index}")
+        if isinstance(part, LayerNorm):
+            return layer_norm(_NORM_EPSILON, dtype=self.dtype_policy, name=f"layer_norm_{index}")
         if not isinstance(part, Dense):
             return keras.layers.UnitNormalization(dtype="float32", name=f"normalize_{index}")
         options = {"std": self.model.config.initializer_range, "use_bias": part.bias, "dtype": self.dtype_policy}
@@ -116,7 +132,11 @@ class SentenceEncoder(CallingConvention, TrainedModel):
 
     def build(self, input_shape: Any = None) -> None:
         self._width = self.model.config.hidden_size * len(self.pooling.modes)
-        for layer in self.tail:
+        for layer, part in zip(self.tail, self.settings.tail, strict=True):
+            if isinstance(part, LayerNorm) and part.layer_norm != self._width:
+                raise ValueError(
+                    f"tail holds a layer_norm of {quote(part.layer_norm)} values; vectors have {self._width} there."
+                )
             build_all(self._width, layer)
             self._width = getattr(layer, "units", self._width)
         self.built = True
@@ -343,7 +363,7 @@ class SentenceEncoder(CallingConvention, TrainedModel):
         del settings["transformer"]
         encoder = cls(model, AutoTokenizer.from_pretrained(name_or_path, **options), **settings)
         for layer, part in zip(encoder.tail, found.tail, strict=True):
-            if isinstance(part, Dense):
+            if isinstance(part, (Dense, LayerNorm)):
                 _load(layer, hub.resolve(name_or_path, patterns=(hub.WEIGHT_FILES,), **inside(part.path)))
         return encoder
 
@@ -356,7 +376,7 @@ class SentenceEncoder(CallingConvention, TrainedModel):
                 self.tokenizer.save_pretrained(stage.folder)
             write_folder(stage.folder, self.settings, self.model.config.hidden_size)
             for layer, part in zip(self.tail, self.settings.tail, strict=True):
-                if isinstance(part, Dense):
+                if isinstance(part, (Dense, LayerNorm)):
                     _save(layer, stage.folder / part.path)
 
     def export(self, path: str | os.PathLike, format: str = "saved_model", **options: Any) -> Any:
@@ -372,13 +392,15 @@ def _checked_dim(value: Any) -> int | None:
     return value
 
 
-def _variables(layer: keras.layers.Dense) -> dict[str, Any]:
-    """A dense layer's variables by their names in its file."""
+def _variables(layer: keras.layers.Layer) -> dict[str, Any]:
+    """The variables of a dense layer or a layer normalisation by their names in its file."""
+    if isinstance(layer, keras.layers.LayerNormalization):
+        return {"norm.weight": layer.gamma, "norm.bias": layer.beta}
     variables = {"linear.weight": layer.kernel, "linear.bias": layer.bias}
     return {name: variable for name, variable in variables.items() if variable is not None}
 
 
-def _load(layer: keras.layers.Dense, folder: Path) -> None:
+def _load(layer: keras.layers.Layer, folder: Path) -> None:
     with open_checkpoint(folder) as checkpoint:
         for name, variable in _variables(layer).items():
             values = np.asarray(checkpoint.read(name), "float32").T
@@ -387,7 +409,7 @@ def _load(layer: keras.layers.Dense, folder: Path) -> None:
             variable.assign(values)
 
 
-def _save(layer: keras.layers.Dense, folder: Path) -> None:
+def _save(layer: keras.layers.Layer, folder: Path) -> None:
     tensors = []
     for name, variable in _variables(layer).items():
         values = ops.convert_to_numpy(variable.value).T

@@ -82,8 +82,8 @@ def check_options(owner: str, given: Mapping[str, Any], more: Iterable[str]) -> 
     options = {name: value for name, value in given.items() if name not in WITHOUT_EFFECT}
     if unknown := sorted(options.keys() - known):
         raise TypeError(
-            f"{owner} got unknown arguments {', '.join(map(shorten, unknown[:5]))}; it knows {', '.join(sorted(known))}"
-            f"{did_you_mean(unknown[0], known) or '.'}"
+            f"{owner} got unknown arguments {', '.join(map(shorten, unknown[:5]))}; it knows "
+            f"{', '.join(sorted(known))}{did_you_mean(unknown[0], known) or '.'}"
         )
     return options
 

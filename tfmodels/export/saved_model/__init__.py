@@ -45,6 +45,7 @@ from tfmodels.export.models import (
 from tfmodels.export.saved_model import lengths, serving_files, text
 from tfmodels.export.saved_model.functions import cache_signatures, defaults_of, forward_signatures
 from tfmodels.export.saved_model.generate import generate_signatures
+from tfmodels.export.saved_model.gradients import forget_gradients
 from tfmodels.export.saved_model.runner import PROPERTIES_FILE, SavedModelRunner, open, signatures_of, without_warnings
 from tfmodels.utils.text import quote
 
@@ -101,6 +102,7 @@ def write(model: Any, target: Path, options: ExportOptions) -> list[Signature]:
     }
     with without_warnings():
         tf.saved_model.save(module, str(target), signatures=signatures, options=WITHOUT_GRADIENTS)
+    forget_gradients(target)
     found = signatures_of(target)
     serving_files.write(
         target,
