@@ -189,6 +189,12 @@ _MODEL_NAME = re.compile(r"(TF|Flax|)(\w+?)(Model|PreTrainedModel|For\w+|LMHeadM
 
 
 _MAIN_LAYER = re.compile(r"TF(\w+)MainLayer")
+# Layers that models of transformers are made of, behind the family's name.
+_LAYER = re.compile(
+    r"\w*Embeddings?|Transformer|(Encoder|Decoder|Transformer)?(Layer|Block)|Encoder|Decoder|\w*Attention\w*|SelfOutput"
+    r"|Output|Intermediate|MLP|FFN|FeedForward|Pooler|(RMS|Layer)?Norm|PredictionHeadTransform"
+    r"|(MLM|LM|NSP|Classification|OnlyMLM|OnlyNSP|PreTraining|LMPrediction)Heads?"
+)
 
 
 # Names of transformers that stand for one of ours, or for a way: output classes, losses and score processors.
@@ -225,6 +231,14 @@ def _stems() -> dict[str, Family]:
     return {family.stem: family for family in FAMILIES.values()}
 
 
+def _family_of_layer(name: str) -> Family | None:
+    """The family inside of whose models transformers has a layer of a name, such as BertSelfAttention; else None."""
+    bare = re.sub("^(TF|Flax)", "", name)
+    stems = (stem for stem in _stems() if bare.startswith(stem) and _LAYER.fullmatch(bare.removeprefix(stem)))
+    longest = max(stems, key=len, default=None)
+    return None if longest is None else _stems()[longest]
+
+
 def name_hint(name: str, known: Collection[str]) -> str:
     """What to use in place of a name that the package does not have; "" where nothing is close.
 
@@ -236,6 +250,11 @@ def name_hint(name: str, known: Collection[str]) -> str:
     """
     if name in OTHER_NAMES:
         return f"; use {OTHER_NAMES[name]}."
+    if (family := _family_of_layer(name)) is not None:
+        return (
+            f"; layers inside of models have no public names here: TF{family.stem}Model(config).backbone is a Keras "
+            f"layer, and holds those of {family.stem}."
+        )
     if (way := _way(name)) is not None:
         return f"; use {way}."
     if matched := _MAIN_LAYER.fullmatch(name):

@@ -272,7 +272,7 @@ def test_files_that_ask_for_the_unsupported_warn():
 
 
 def test_broken_files_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no generation_config.json at .*nowhere"):
+    with pytest.raises(FileNotFoundError, match=r"There is no folder .*nowhere"):
         GenerationConfig.from_pretrained(tmp_path / "nowhere")
     path = tmp_path / "generation_config.json"
     for text, message in [

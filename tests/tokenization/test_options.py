@@ -183,6 +183,34 @@ def test_ends_of_texts_where_a_tokenizer_json_has_none(option, tmp_path):
         assert given == ([4, *tokenizer.encode("a", add_special_tokens=False)] if "bos" in option else [given[0], 4])
 
 
+def test_a_template_of_gpt_neox_counts_as_the_config_says(tmp_path):
+    """The ids of 4.57; 5.24 has the same where the configuration is silent or says no."""
+    folder = letters(tmp_path, "GPTNeoXTokenizer", space=False)
+    plain = AutoTokenizer.from_pretrained(folder)("a", "b")["input_ids"]
+    backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    backend.post_processor = processors.TemplateProcessing(
+        single="<s> $A", pair="<s> $A <s>:1 $B:1", special_tokens=[("<s>", 0)]
+    )
+    for name in ("GPTNeoXTokenizer", "PreTrainedTokenizerFast"):
+        letters(tmp_path, name, space=False)
+        backend.save(str(folder / "tokenizer.json"))
+        ids = AutoTokenizer.from_pretrained(folder)("a", "b")["input_ids"]
+        assert ids == (plain if name == "GPTNeoXTokenizer" else [0, plain[0], 0, plain[1]])
+    for config, want in (
+        ({"add_bos_token": False}, plain),
+        ({"add_bos_token": None}, plain),
+        ({"add_bos_token": True}, [4, plain[0], 4, plain[1]]),
+        ({"add_eos_token": True}, [plain[0], 4, plain[1], 4]),
+    ):
+        letters(tmp_path, "GPTNeoXTokenizer", space=False, **config)
+        backend.save(str(folder / "tokenizer.json"))
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        assert tokenizer("a", "b")["input_ids"] == want
+        tokenizer.save_pretrained(tmp_path / "again")
+        assert AutoTokenizer.from_pretrained(tmp_path / "again")("a", "b")["input_ids"] == want
+    assert AutoTokenizer.from_pretrained(folder, add_bos_token=True)("a")["input_ids"][0] == 4
+
+
 # Options -> offsets of "a b" and of " a".
 ROBERTA_OFFSETS = [
     ({}, [(0, 0), (0, 1), (2, 2), (2, 3), (0, 0)], [(0, 0), (1, 1), (1, 2), (0, 0)]),

@@ -17,6 +17,7 @@ from tfmodels.models.post_norm_encoder import (
     LAYER_NAMES,
     OLD_BUFFERS,
     SHARDING,
+    TWINS,
     TYPED_INPUTS,
     PostNormEncoder,
     TransformedMaskedLMHead,
@@ -77,8 +78,7 @@ class TFBertPreTrainedModel(TFPreTrainedModel):
         ),
         drop=OLD_BUFFERS,
         optional=(r"^pooler\.",),
-        # One bias: files hold it under one name, the other, or both.
-        twins=(("lm_head.decoder.bias", "lm_head.bias"),),
+        twins=TWINS,
         tied=("lm_head.decoder.weight", "embed_tokens.weight"),
     )
     sharding = SHARDING

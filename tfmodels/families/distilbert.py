@@ -17,7 +17,7 @@ from tfmodels.configs.base import ModelConfig
 from tfmodels.layers.linear import build_all
 from tfmodels.models import heads
 from tfmodels.models.base import TFPreTrainedModel
-from tfmodels.models.post_norm_encoder import OLD_BUFFERS, SHARDING, PostNormEncoder, TransformedMaskedLMHead
+from tfmodels.models.post_norm_encoder import OLD_BUFFERS, SHARDING, TWINS, PostNormEncoder, TransformedMaskedLMHead
 from tfmodels.runtime.lowering import PLAIN, Lowering
 
 
@@ -102,7 +102,7 @@ class TFDistilBertPreTrainedModel(TFPreTrainedModel):
             ("vocab_projector.bias", "lm_head.decoder.bias"),
         ),
         drop=OLD_BUFFERS,
-        twins=(("lm_head.decoder.bias", "lm_head.bias"),),
+        twins=TWINS,
         tied=("lm_head.decoder.weight", "embed_tokens.weight"),
     )
     sharding = SHARDING

@@ -26,6 +26,7 @@ from tfmodels.models.heads import (
 from tfmodels.models.post_norm_encoder import (
     OLD_BUFFERS,
     SHARDING,
+    TWINS,
     FirstTokenHead,
     PostNormEncoder,
     TransformedMaskedLMHead,
@@ -129,8 +130,7 @@ class TFMPNetPreTrainedModel(TFPreTrainedModel):
         ),
         drop=OLD_BUFFERS,
         optional=(r"^pooler\.",),
-        # One bias: files hold it under the second name, and some of transformers 5 under the one that is used.
-        twins=(("lm_head.decoder.bias", "lm_head.bias"),),
+        twins=TWINS,
         tied=("lm_head.decoder.weight", "embed_tokens.weight"),
     )
     sharding = SHARDING

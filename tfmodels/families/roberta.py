@@ -16,6 +16,7 @@ from tfmodels.models.post_norm_encoder import (
     LAYER_NAMES,
     OLD_BUFFERS,
     SHARDING,
+    TWINS,
     TYPED_INPUTS,
     FirstTokenHead,
     PostNormEncoder,
@@ -79,8 +80,7 @@ class TFRobertaPreTrainedModel(TFPreTrainedModel):
         pairs=LAYER_NAMES,
         drop=OLD_BUFFERS,
         optional=(r"^pooler\.",),
-        # One bias: files hold it under one name, the other, or both.
-        twins=(("lm_head.decoder.bias", "lm_head.bias"),),
+        twins=TWINS,
         tied=("lm_head.decoder.weight", "embed_tokens.weight"),
     )
     sharding = SHARDING

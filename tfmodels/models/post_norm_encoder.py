@@ -41,6 +41,8 @@ LAYER_NAMES = (
     ("output.LayerNorm.", "output_norm."),
     ("pooler.dense.", "pooler."),
 )
+# One bias of the masked language model's head: files hold it under one name, the other, or both.
+TWINS = (("lm_head.decoder.bias", "lm_head.bias"),)
 # Buffers that files of old versions of PyTorch hold.
 OLD_BUFFERS = (r"\bembeddings\.(position|token_type)_ids$",)
 SHARDING = Sharding(

@@ -97,12 +97,18 @@ class GPTNeoXTokenizer(GPT2Tokenizer):
     """Byte-level BPE of GPT-NeoX, Pythia and MPT (Black et al. 2022, https://arxiv.org/abs/2204.06745).
 
     As GPT-2's, but characters are composed (NFC) first, offsets leave out the space before a word (`trim_offsets`),
-    and <|padding|> is the padding token where the vocabulary has it.
+    and <|padding|> is the padding token where the vocabulary has it. Whether texts get bos and eos tokens is what
+    tokenizer_config.json says, no if it is silent: a template of the tokenizer.json does not count.
     """
 
     default_special_tokens: ClassVar[dict[str, str | AddedToken]] = {
         **GPT2Tokenizer.default_special_tokens,
         "pad_token": "<|padding|>",
+    }
+    config_defaults: ClassVar[dict[str, Any]] = {
+        **GPT2Tokenizer.config_defaults,
+        "add_bos_token": False,
+        "add_eos_token": False,
     }
     config_frames = True
     _nfc = True

@@ -256,7 +256,9 @@ class PreTrainedTokenizerFast(SavedTokenizer):
         self.errors = checked_errors(given.get("errors") or "replace")
         self.chat_template = checked_templates(given.get("chat_template"))
 
-        if not complete or backend.post_processor is None:
+        # Of the template of a tokenizer.json nothing counts where the class says what a silent configuration means.
+        own = self.config_defaults.keys() & config.keys() & {"add_bos_token"} and pipeline.has_template(backend)
+        if not complete or backend.post_processor is None or own:
             frames = not complete or self.config_frames
             ignored = () if frames else ("add_bos_token", "add_eos_token")
             self._set_post_processor({name: value for name, value in config.items() if name not in ignored})

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from tfmodels.tokenization.batch_encoding import BatchEncoding
 from tfmodels.tokenization.vocabulary import Vocabulary, one_of, to_list
-from tfmodels.utils.text import quote, some
+from tfmodels.utils.text import quote, shorten
 from tfmodels.utils.warn import warn
 
 NO_MAX_LENGTH = int(1e30)  # model_max_length where none is known
@@ -73,12 +73,12 @@ class Rows(Vocabulary):
         if not isinstance(encoded_inputs, Mapping):
             names = list(encoded_inputs[0]) if encoded_inputs else []
             if any(set(row) != set(names) for row in encoded_inputs):
-                raise ValueError(f"All encodings to pad must have the same values; the first has {some(names)}.")
+                raise ValueError(f"All encodings to pad must have the same values; the first has {_shown(names)}.")
             encoded_inputs = {name: [row[name] for row in encoded_inputs] for name in names}
         data = {name: to_list(values) for name, values in encoded_inputs.items()}
         main = self.model_input_names[0]
         if main not in data:
-            raise ValueError(f"The encodings to pad have no {quote(main)}; they have {some(data) or 'nothing'}.")
+            raise ValueError(f"The encodings to pad have no {quote(main)}; they have {_shown(data) or 'nothing'}.")
         is_batch = not data[main] or isinstance(data[main][0], list)
         if not is_batch:
             data = {name: [values] for name, values in data.items()}
@@ -371,6 +371,10 @@ class Rows(Vocabulary):
 
     def _wanted(self, name: str, wish: bool | None) -> bool:
         return name in self.model_input_names if wish is None else wish
+
+
+def _shown(names: Iterable[Any]) -> str:
+    return ", ".join(shorten(name, 50) for name in [*names][:10])
 
 
 def _is_key(value: Any, table: Mapping[Any, Any]) -> bool:
