@@ -1,6 +1,6 @@
 """kernels/over_devices.py: attention on four devices of JAX gives what one device does, and each computes its part.
 
-Keras's plain form stands in the place of its fused one, which needs a GPU.
+Keras's plain form stands in the place of its fused one, which needs a GPU: tests/gpu/test_over_devices.py.
 """
 
 from __future__ import annotations
@@ -37,8 +37,13 @@ PARTS = {
 }
 
 
-def run() -> dict:
-    """Relative errors of output and gradients, and the shapes that a device saw, by mesh and case."""
+def run(meshes: dict, *, fused: bool) -> dict:
+    """Relative errors of output and gradients, and the shapes that a device saw, by mesh and case.
+
+    Args:
+        meshes: as `MESHES`.
+        fused: whether Keras's fused form computes, of which nothing is seen; else its plain one.
+    """
     import jax
     import keras
 
@@ -53,7 +58,8 @@ def run() -> dict:
         wide = [x.astype("float32") for x in arrays]  # a CPU has no float16 products of this kind
         return plain(*wide, bias=None if bias is None else bias.astype("float32"), **options).astype(arrays[0].dtype)
 
-    cudnn_attention.ops.dot_product_attention, cudnn_attention.unavailable = stand_in, lambda: None
+    if not fused:
+        cudnn_attention.ops.dot_product_attention, cudnn_attention.unavailable = stand_in, lambda: None
     devices, found = keras.distribution.list_devices(), {}
 
     def computed(case, arrays, implementation):
@@ -80,7 +86,7 @@ def run() -> dict:
 
         return [np.asarray(x, "float32") for x in both(arrays)]
 
-    for name, sizes in MESHES.items():
+    for name, sizes in meshes.items():
         if sizes is None:
             distribution = keras.distribution.DataParallel(devices=devices)
         else:
@@ -97,7 +103,7 @@ def run() -> dict:
             with distribution.scope():
                 got = computed(case, arrays, "flash")
             errors = [float(np.linalg.norm(g - w) / np.linalg.norm(w)) for g, w in zip(got, want, strict=True)]
-            found[f"{name}: {case}"] = {"error": max(errors), "part": seen[0]}
+            found[f"{name}: {case}"] = {"error": max(errors), "part": seen[0] if seen else None}
     return found
 
 
@@ -124,4 +130,4 @@ def test_devices_together_compute_what_one_does(found, mesh, case):
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[2]))
-    sys.stdout.write(json.dumps(run()) + "\n")
+    sys.stdout.write(json.dumps(run(MESHES, fused=False)) + "\n")
