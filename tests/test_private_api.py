@@ -22,7 +22,7 @@ PACKAGE = Path(__file__).parents[1] / "tfmodels"
 ATTRIBUTES = {
     "checkpoints/deferred.py": {"_deferred_initialize", "_initialize", "_initializer", "_value"},
     "layers/tracking.py": {"_lookup_dependency", "_trackable_children", "_tracker", "_untrack_variable"},
-    "models/replicas.py": {"_aggregation"},
+    "models/replicas.py": {"_aggregation", "_all_reduce_sum_gradients"},
     "models/training.py": {"_compile_loss", "_maybe_symbolic_build"},
     "runtime/sub_layers.py": {"_flatten_layers"},
     "training/callbacks.py": {"_current_epoch", "_initial_epoch", "_last_batch_seen"},
@@ -124,6 +124,14 @@ def test_counters_of_replicas_know_how_they_are_brought_together():
     assert counter.aggregation == tf.VariableAggregation.ONLY_FIRST_REPLICA
     counter._aggregation = tf.VariableAggregation.NONE
     assert counter.aggregation == tf.VariableAggregation.NONE
+
+
+def test_an_optimizer_sums_gradients_over_replicas_by_this_method():
+    optimizer = keras.optimizers.SGD(1.0)
+    variable = keras.Variable(np.zeros(1, "float32"))
+    optimizer._all_reduce_sum_gradients = lambda pairs: [(2 * gradient, own) for gradient, own in pairs]
+    optimizer.apply([tf.ones(1)], [variable])
+    assert variable.numpy() == [-2.0]
 
 
 def test_the_doors_of_tensorflow_are_there():
