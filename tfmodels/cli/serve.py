@@ -207,7 +207,7 @@ def _serve(options: argparse.Namespace, specs: list[Any], keys: list[str], sock:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
     shown = f"[{host}]" if ":" in host else host
-    log.info("http://%s:%d is there; the model follows, Ctrl-C ends it", shown, port)
+    log.info("listening at http://%s:%d; the model follows, Ctrl-C ends it", shown, port)
     server.run(sockets=[sock])
     if worker.error is not None:
         raise worker.error

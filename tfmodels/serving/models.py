@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tfmodels.serving.errors import BadRequest
@@ -206,9 +208,36 @@ def load(
             models[spec.name] = LanguageModel(spec.name, model, tokenizer, options)
     if options.warm_up:
         for model in models.values():
-            tell(f"compiling {model.name}")
-            model.warm_up()
+            tell(f"compiling {model.name}; requests get 503 until it is ready")
+            with _telling_progress(model, tell):
+                model.warm_up()
     return models
+
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+@contextlib.contextmanager
+def _telling_progress(model: Any, tell: Callable[[str], None]) -> Iterator[None]:
+    """Tell every few seconds, and at the end, how many programs of a model are compiled."""
+    started, is_done = time.monotonic(), threading.Event()
+
+    def line() -> str:
+        count = f"{model.programs.compilations} programs of " if hasattr(model, "programs") else ""
+        return f"{count}{model.name} compiled in {time.monotonic() - started:.0f} s"
+
+    def tell_until_done() -> None:
+        while not is_done.wait(_SECONDS_BETWEEN_LINES):
+            tell(f"{line()}, more follow")
+
+    thread = threading.Thread(target=tell_until_done, name="tfmodels-progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_done.set()
+        thread.join()
+    tell(line())
 
 
 def _merge(model: Any, folder: str) -> None:
