@@ -44,6 +44,16 @@ def test_describe_speed_of_few_tokens():
     assert "tokens/s" not in describe_speed(0.0, [(1.0, 1), (2.0, 4)])
 
 
+def test_describe_speed_leaves_out_what_waits_for_programs():
+    steady = [(1.0 + 0.01 * index, 1) for index in range(101)]
+    assert describe_speed(0.0, steady).endswith("then 100 tokens/s")
+    # Two seconds in the middle, as for the program of a longer cache, and one at the first step.
+    later = [(when + 1.0 * (index > 0) + 2.0 * (index > 60), count) for index, (when, count) in enumerate(steady)]
+    assert describe_speed(0.0, later) == (
+        "101 tokens in 5.00 s; first after 1.00 s (tracing included), then 100 tokens/s, and 3.00 s of tracing"
+    )
+
+
 def test_prompt_of_another_encoding(capsys, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("café".encode("latin-1")), "utf-8"))
     assert cli.main(["generate", "stories260K", "-"]) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import itertools
 import re
 import sys
 import time
@@ -172,16 +173,27 @@ def write_story(model: Any, tokenizer: Any, prompt: str, **settings: Any) -> str
 def describe_speed(start: float, arrivals: list[tuple[float, int]]) -> str:
     """A line on how fast tokens came, from (time in s, tokens) of each chunk.
 
-    The second chunk may still trace the loop, so speed is counted from its arrival on.
+    The speed is the median over the tokens after the first chunk. Any later chunk may wait for the trace or the
+    compilation of another program (the loop, a longer cache), which has no part in it and is told beside it.
 
     Example:
         >>> describe_speed(0.0, [(1.0, 1), (3.0, 4), (3.1, 10), (3.2, 10)])
-        '25 tokens in 3.20 s; first after 1.00 s (tracing included), then 100 tokens/s'
+        '25 tokens in 3.20 s; first after 1.00 s (tracing included), then 100 tokens/s, and 1.96 s of tracing'
     """
     total = sum(count for _, count in arrivals)
     if not arrivals:
         return "0 tokens"
     first, last = arrivals[0][0], arrivals[-1][0]
     line = f"{total} tokens in {last - start:.2f} s; first after {first - start:.2f} s (tracing included)"
-    later, seconds = sum(count for _, count in arrivals[2:]), last - arrivals[min(1, len(arrivals) - 1)][0]
-    return f"{line}, then {later / seconds:,.0f} tokens/s" if later and seconds > 0 else line
+    steps = [
+        (now - before, count)
+        for (before, _), (now, count) in itertools.pairwise(arrivals)
+        if count  # the end of a text may have none
+    ]
+    if len(steps) < 2 or first == last:
+        return line  # the only step may have traced
+    each = sorted(seconds / count for seconds, count in steps for _ in range(count))
+    typical = each[len(each) // 2]
+    waited = sum(seconds - count * typical for seconds, count in steps if seconds > 0.1 + 2 * count * typical)
+    line += f", then {1 / max(typical, 1e-6):,.0f} tokens/s"
+    return f"{line}, and {waited:.2f} s of tracing" if waited else line
