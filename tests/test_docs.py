@@ -27,7 +27,7 @@ from tfmodels.cli.main import make_parser
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # Pages whose Python takes more than a few seconds.
-SLOW = {"README.md", "export.md", "generation.md", "pipelines.md", "quantization.md"}
+SLOW = {"README.md", "index.md", "export.md", "generation.md", "pipelines.md", "quantization.md"}
 _BLOCK = re.compile(
     r"^(?:<!-- not run: (?P<why>[^\n]+) -->\n)?```(?P<kind>\w*)\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE
 )

@@ -39,6 +39,7 @@ def searched(model, ids, mask, new, alpha, count):
     return ids[-new:]
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("alpha, count", [(0.6, 4), (0.2, 3)])
 def test_tokens_are_those_of_the_definition(model, alpha, count):
     options = {"penalty_alpha": alpha, "top_k": count, "max_new_tokens": 6}

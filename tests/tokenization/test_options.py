@@ -322,10 +322,10 @@ def test_added_tokens_say_themselves_how_they_are_found(prepending):
 def test_added_tokens_of_every_kind(folders, tmp_path, name):
     """Ids and text come back, and a saved tokenizer does the same; the library alone says what is found where."""
     texts = ["a<|im_start|>b", "A Foo bar", "aFoo", "xFoox Foo", "foo", "  Foo  ", "Foo Foo"]
-    for flags in itertools.product((False, True), repeat=5):
+    for a, b, c in itertools.product((False, True), repeat=3):
+        # Eight choices of five flags in which every two flags have every pair of values.
+        flags = (a, b, c, a != b, a != c)
         fields = dict(zip(("normalized", "lstrip", "rstrip", "single_word", "special"), flags, strict=True))
-        if sum(flags) not in (0, 1, 2, 5):
-            continue
         tokenizer = CLASSES[name].from_pretrained(folders / f"{name}_json")
         plain = type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str())
         tokenizer.add_tokens([AddedToken("Foo", **fields)])
