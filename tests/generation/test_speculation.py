@@ -53,7 +53,9 @@ class TestSameTokens:
     def test_assistant(self, model, kind):
         settings = SETTINGS[kind]
         want = ids_of(model, PROMPT, **settings)
-        for assistant in (model, restless(small.make("llama", "ForCausalLM"))):
+        # Its own drafts are right where the text is greedy; a stranger's seldom are, of whatever family.
+        stranger = restless(small.make("llama", "ForCausalLM", seed=1))
+        for assistant in (model, stranger) if model.config.model_type == "llama" else (stranger,):
             options = {"assistant_model": assistant, "num_assistant_tokens": 3}
             options["num_assistant_tokens_schedule"] = SCHEDULES[kind]
             np.testing.assert_array_equal(ids_of(model, PROMPT, **options, **settings), want)
