@@ -98,6 +98,21 @@ def test_tokens_that_must_come_are_taken_together(stories260k):
     assert again[0] == more and again[1].tolist() == words.tolist()
 
 
+@pytest.mark.parametrize("vocab_size", [512, 515, 544])
+def test_words_of_any_vocabulary(stories260k, vocab_size):
+    options = {
+        "tokenizer": AutoTokenizer.from_pretrained(stories260k),
+        "vocab_size": vocab_size,
+        "eos_token_ids": (2,),
+    }
+    matcher = Grammar({"type": "regex", "regex": "[a-z]+"}, **options).matcher()
+    forced, words = matcher.upcoming(100, 7)
+    assert forced == () and len(words) == -(-vocab_size // 32)
+    bits = np.unpackbits(words.view(np.uint8), bitorder="little").astype(bool)
+    np.testing.assert_array_equal(bits[:vocab_size], matcher.allowed())
+    assert not bits[vocab_size:].any()
+
+
 def test_the_engine_answers_as_generate_does(stories):
     """The engine takes what the grammar forces in one call, `generate` asks before every token."""
     model, tokenizer = stories

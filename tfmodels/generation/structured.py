@@ -92,6 +92,7 @@ class Matcher:
     def __init__(self, state: Any, vocab_size: int, ends: int, closing: Sequence[int] = ()):
         self._state = state
         self._vocab_size = vocab_size
+        self._words = -(-vocab_size // 32)
         self._ends = ends
         self._closing = closing
         self._closes = False
@@ -135,6 +136,9 @@ class Matcher:
             Token ids, and the tokens after them as `words`.
         """
         while True:
+            free = self._free_words(left - len(self._ahead))
+            if free is not None and np.count_nonzero(free) > 1:  # the usual case, without a way over integers
+                return self._ahead, free
             mask = self._allowed(left - len(self._ahead))
             is_single = mask & (mask - 1) == 0
             if len(self._ahead) >= most or not is_single or mask & self._ends or not mask:
@@ -145,14 +149,24 @@ class Matcher:
 
     def words(self, mask: int) -> np.ndarray:
         """A set of tokens as int32 (ceil(vocab_size / 32),), a bit for every token, the lowest first."""
-        return np.frombuffer(mask.to_bytes(4 * -(-self._vocab_size // 32), "little"), np.int32)
+        return np.frombuffer(mask.to_bytes(4 * self._words, "little"), np.int32)
+
+    def _free_words(self, left: int) -> np.ndarray | None:
+        """What the grammar alone allows, as `words`; None where the answer has ended or must come to its end."""
+        if self._state.is_stopped() or self._closes_with(left):
+            return None
+        return np.frombuffer(self._state.compute_bitmask(), np.int32, self._words)
 
     def _allowed(self, left: int | None) -> int:
         if self._state.is_stopped():
             return self._ends
+        return self._soonest(self._state) if self._closes_with(left) else _mask(self._state)
+
+    def _closes_with(self, left: int | None) -> bool:
+        """Whether the answer is led to its end, with so many tokens left."""
         if left is not None and self._closing and not self._closes:
             self._closes = self._must_close(left)
-        return self._soonest(self._state) if self._closes else _mask(self._state)
+        return self._closes
 
     def _soonest(self, state: Any) -> int:
         """The allowed tokens that end the answer soonest."""

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec, TypeVar
 
+import numpy as np
 from keras import backend, ops
 
 from tfmodels.utils.text import quote
@@ -99,6 +100,8 @@ def host_tensor(value: Any, dtype: str | None = None) -> Any:
     import tensorflow as tf
 
     with tf.device("CPU:0"):
+        if isinstance(value, np.ndarray):  # the shortest way, as every call of the engine takes it several times
+            return tf.constant(value if dtype is None else value.astype(dtype, copy=False))
         return ops.convert_to_tensor(value, dtype)
 
 
