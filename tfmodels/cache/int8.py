@@ -18,11 +18,11 @@ class Int8(NamedTuple):
 
     Example:
         >>> import numpy as np
-        >>> kept = rounded(np.array([[[[12.7, -1.01], [0.0, 0.0]]]], "float32"))
+        >>> kept = rounded(np.array([[[[127.0, -10.1], [0.0, 0.0]]]], "float32"))
         >>> kept.values.numpy().tolist()
         [[[[127, -10], [0, 0]]]]
-        >>> whole(kept).numpy().round(2).tolist()
-        [[[[12.7, -1.0], [0.0, 0.0]]]]
+        >>> whole(kept).numpy().tolist()
+        [[[[127.0, -10.0], [0.0, 0.0]]]]
     """
 
     values: Any
