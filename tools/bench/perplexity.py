@@ -78,7 +78,8 @@ def perplexity(
 
     signature = [tf.TensorSpec((None, length), tf.int32), tf.TensorSpec((None, length), tf.int32)]
 
-    @tf.function(autograph=False, input_signature=signature)
+    # Caches of a fixed size need a batch that is known.
+    @tf.function(autograph=False, input_signature=None if int8_cache else signature)
     def losses(ids: Any, labels: Any) -> Any:
         logits = tf.cast(logits_of(ids)[:, :-1], tf.float32)
         each = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.maximum(labels[:, 1:], 0), logits)
@@ -87,7 +88,7 @@ def perplexity(
     total, count = 0.0, 0
     for start in range(0, len(rows), batch):
         some = rows[start : start + batch]
-        total += float(losses(*padded(some, length)))
+        total += float(losses(*map(tf.constant, padded(some, length))))
         count += sum(len(row) - 1 for row in some)
     return math.exp(total / count)
 
