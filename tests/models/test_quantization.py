@@ -51,8 +51,8 @@ def test_saved_and_read_again(mode, settings, most, tmp_path):
     np.testing.assert_allclose(logits(again), after, rtol=1e-5, atol=1e-5 if "embeddings" in settings else 0)
 
 
-def test_a_rounded_table_is_written_in_the_dtype_of_the_model(tmp_path):
-    dtype = "bfloat16"
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_rounded_table_is_written_in_the_dtype_of_the_model(dtype, tmp_path):
     make(tie_word_embeddings=True).save_pretrained(tmp_path / "float")
     model = TFAutoModelForCausalLM.from_pretrained(tmp_path / "float", dtype=dtype)
     model.quantize("int8", group_size="channel", embeddings="int8")
@@ -67,6 +67,13 @@ def test_a_rounded_table_is_written_in_the_dtype_of_the_model(tmp_path):
     ids = np.arange(table.shape[0])
     np.testing.assert_array_equal(again.get_input_embeddings()(ids), model.get_input_embeddings()(ids))
     np.testing.assert_allclose(logits(again), logits(model), rtol=0.02, atol=0.02 * np.abs(logits(model)).max())
+
+
+def test_keras_refuses_int8_beside_float16():
+    model = small.make("llama", "ForCausalLM", dtype="float16")
+    with pytest.raises(ValueError, match="compute_dtype='float16'"):
+        model.quantize("int8")
+    assert model.quantization is None
 
 
 def test_rounding_while_reading(tmp_path):

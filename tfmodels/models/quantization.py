@@ -100,6 +100,10 @@ class QuantizedModel(keras.Model):
                 super().quantize(*arguments, **options)
         self.forget_compiled()
 
+    def _check_quantize_args(self, mode: Any, compute_dtype: Any) -> None:
+        # Keras refuses int8 beside float16, which only its own layers cannot do: they say so themselves.
+        super()._check_quantize_args(mode, None)
+
     @property
     def packed_quantization(self) -> str | None:
         """As `quantization`, of packed weights alone."""
