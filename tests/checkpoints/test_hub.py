@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -291,6 +292,31 @@ def test_a_subfolder_stays_inside(subfolder, tmp_path):
 def test_a_gguf_file_is_the_name_of_a_file(gguf_file, tmp_path):
     with pytest.raises(ValueError, match=r"gguf_file=.*the name of a file in the model's folder"):
         resolve(tmp_path, patterns=(), gguf_file=gguf_file)
+
+
+def test_a_near_folder_is_suggested(tmp_path, monkeypatch):
+    """A name that could be the hub's, a path, and a path whose first part is the mistake; GGUF files too."""
+    for inner in ("my_model", "models/mine", "other"):
+        (tmp_path / inner).mkdir(parents=True)
+    (tmp_path / "tiny.gguf").touch()
+    monkeypatch.chdir(tmp_path)
+    options = {"patterns": CONFIG_FILES, "local_files_only": True, "cache_dir": tmp_path / "cache"}
+    for name, near in (
+        ("my_modle", "my_model"),
+        ("./my_modle", "my_model"),
+        ("my modle", "my_model"),
+        ("modles/mine", "models/mine"),
+        ("models/mien", "models/mine"),
+        (tmp_path / "my_modell", tmp_path / "my_model"),
+        ("tny.gguf", "tiny.gguf"),
+    ):
+        with pytest.raises((OSError, ValueError), match=re.escape(f"; did you mean {near}")) as caught:
+            resolve(name, **options)
+        assert "network" not in str(caught.value)
+    for name in ("org/name", "./elsewhere", "modles/nothing"):
+        with pytest.raises(OSError, match="in the cache|There is no folder") as caught:
+            resolve(name, **options)
+        assert "did you mean" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["storis260K", "STORIES260K", "Stories15m"])

@@ -21,7 +21,7 @@ from tfmodels.configs.names import COMMON, warn_if_near
 from tfmodels.configs.part import MAX_INTEGER, ConfigPart, field_types
 from tfmodels.dtypes import dtype_name
 from tfmodels.utils.arguments import MODELS_ALONE, SAVING, old_name, settle
-from tfmodels.utils.files import check_finished
+from tfmodels.utils.files import check_finished, make_folder
 from tfmodels.utils.json_files import read_object, without_nonfinite, write_object
 from tfmodels.utils.plain import plain
 from tfmodels.utils.text import did_you_mean, quote
@@ -439,7 +439,7 @@ class ModelConfig(ConfigPart, upload.PushToHub):
                 raise ValueError(
                     f"{name}={quote(value)} cannot be written to {CONFIG_NAME}; name the function instead."
                 )
-        Path(save_directory).mkdir(parents=True, exist_ok=True)
+        make_folder(save_directory)
         write_object(Path(save_directory, CONFIG_NAME), values, sort_keys=True)
         push()
 

@@ -284,7 +284,7 @@ class Rows(Vocabulary):
                 f"got {quote(truncation)}."
             )
         for name, value in (("max_length", max_length), ("pad_to_multiple_of", pad_to_multiple_of)):
-            if value is not None and (not isinstance(value, (int, np.integer)) or value < 1):
+            if value is not None and (not isinstance(value, (int, np.integer)) or not 0 < value < 1 << 63):
                 raise ValueError(f"{name} must be a positive number of tokens, got {quote(value)}.")
         pad = _PADDING[padding]
         if max_length is not None and pad is None and truncation is None:

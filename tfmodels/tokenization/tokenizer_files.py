@@ -133,5 +133,5 @@ def to_json(content: dict[str, Any]) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    files.make_folder(path.parent)
     files.write_text(path, text)

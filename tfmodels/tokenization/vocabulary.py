@@ -74,7 +74,7 @@ class Vocabulary:
         """The token of an id, or a list for a list; None for ids that are not in the vocabulary."""
         ids = to_list(ids)
         if not isinstance(ids, list):
-            return self._tokenizer.id_to_token(ids) if ids >= 0 else None
+            return self._tokenizer.id_to_token(ids) if 0 <= ids < 1 << 32 else None
         skipped = set(self.all_special_ids) if skip_special_tokens else set()
         return [self.convert_ids_to_tokens(index) for index in ids if index not in skipped]
 

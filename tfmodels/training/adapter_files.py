@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
 from tfmodels.utils.json_files import check_kinds, read_object
-from tfmodels.utils.text import quote
+from tfmodels.utils.text import quote, shorten
 
 CONFIG_NAME = "adapter_config.json"
 WEIGHTS_NAME = "adapter_model.safetensors"
@@ -40,8 +41,8 @@ def read_settings(folder: Path) -> dict[str, Any]:
             the message names the file.
     """
     path = folder / CONFIG_NAME
-    if not path.is_file():
-        raise FileNotFoundError(f"{folder} holds no {CONFIG_NAME}: it is no adapter.")
+    if not os.path.isfile(path):  # False for a name that no file system takes
+        raise FileNotFoundError(f"{shorten(folder)} holds no {CONFIG_NAME}: it is no adapter.")
     values = read_object(path)
     if values.get("peft_type") != "LORA":
         raise ValueError(f"{path} has peft_type={quote(values.get('peft_type'))}; only LORA is read.")

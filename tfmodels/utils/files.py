@@ -21,6 +21,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from tfmodels.utils.text import shorten
+
 MARKER_NAME = ".unfinished-save"
 """Lies in a folder while the files of one save take their names there."""
 
@@ -85,6 +87,18 @@ def is_file_name(name: object) -> bool:
         return len(name.encode("utf-8")) <= _MAX_NAME_BYTES
     except UnicodeEncodeError:
         return False
+
+
+def make_folder(path: str | os.PathLike[str]) -> None:
+    """Make a folder and those above it, where they are not there.
+
+    Raises:
+        OSError: it cannot be made; the message shows the start of a path that is too long.
+    """
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, shorten(path)) from None
 
 
 @contextlib.contextmanager
@@ -168,8 +182,8 @@ def staged(target: str | os.PathLike[str]) -> Iterator[Staged]:
         ['a.json', 'b.json']
     """
     target = Path(target)
-    is_new = not target.exists()
-    target.mkdir(parents=True, exist_ok=True)
+    is_new = not os.path.exists(target)
+    make_folder(target)
     sweep(target)
     try:
         with _temporary(target / "save") as folder:
@@ -280,7 +294,7 @@ def _take_names(stage: Staged, names: Iterable[str]) -> None:
             file.write(stage.folder.name.encode("utf-8"))
     for name in names:
         path = stage.target / name
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         _check_inside(stage.target, name)
         os.replace(stage.folder / name, path)
     for folder in {(stage.target / name).parent for name in names}:

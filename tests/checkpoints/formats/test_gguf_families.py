@@ -133,6 +133,19 @@ def test_settings_of_another_family_are_refused(tmp_path):
         TFAutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="model.gguf")
 
 
+@pytest.mark.parametrize("name", [name for name in CASES if not re.search("gpt|mpt", name)])
+def test_names_are_those_of_the_gguf_package(name):
+    """The package maps the names of safetensors files to those that llama.cpp reads."""
+    architecture = CASES[name][0]
+    number = next(key for key, value in gguf.MODEL_ARCH_NAMES.items() if value == architecture)
+    names, gguf_map = gguf.get_tensor_name_map(number, 2), gguf_maps()[architecture]
+    for here, plain in gguf_map.names.items():
+        inside = plain if plain.split(".")[0] in ("model", "lm_head") else f"model.layers.1.{plain}"
+        theirs = names.get_name(f"{inside}.weight", try_suffixes=(".weight",))
+        assert theirs in (f"{here}.weight", f"blk.1.{here}.weight"), inside
+        assert gguf_map.stored_name(theirs) == f"{inside}.weight"
+
+
 def test_every_architecture_is_covered():
     maps = {family.gguf for family in FAMILIES.values() if family.gguf}
     assert len(maps) == len(gguf_maps()) == len({case[0] for case in CASES.values()}) + 2  # llama's and BERT's
