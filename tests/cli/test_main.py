@@ -177,6 +177,11 @@ def test_wrong_usage_is_code_2(arguments, capsys):
     assert told.startswith("tfmodels") and told.count("\n") == 1 and "--help shows the usage)" in told
 
 
+def test_an_empty_prompt_is_told(tmp_path, capsys):
+    assert cli.main(["generate", str(tmp_path / "none"), ""]) == 2
+    assert capsys.readouterr().err.startswith("the prompt is empty: the text begins where the model's texts begin\n")
+
+
 def test_broken_weights_are_one_line(tmp_path, capsys):
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     (tmp_path / "model.safetensors").write_bytes(b"\xff" * 40)

@@ -143,6 +143,12 @@ def test_signatures_of_a_causal_model(exported):
     assert set(decode.outputs) - {"logits"} == set(decode.inputs) - {"input_ids", "attention_mask"}
 
 
+def test_no_gradient_is_named(exported):
+    """TensorFlow warns, when it loads the file, of every function that names a gradient which the file lacks."""
+    assert b"_gradient_op_type" not in (exported.path / "saved_model.pb").read_bytes()
+    assert tf.saved_model.experimental.read_fingerprint(str(exported.path)).saved_model_checksum
+
+
 def test_greedy_ids_and_logits(runner, stories):
     report = verify(runner, stories)
     assert report.largest_difference <= 1e-4  # the largest logits are about 20
