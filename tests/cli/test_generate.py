@@ -50,7 +50,7 @@ def test_describe_speed_leaves_out_what_waits_for_programs():
     # Two seconds in the middle, as for the program of a longer cache, and one at the first step.
     later = [(when + 1.0 * (index > 0) + 2.0 * (index > 60), count) for index, (when, count) in enumerate(steady)]
     assert describe_speed(0.0, later) == (
-        "101 tokens in 5.00 s; first after 1.00 s (tracing included), then 100 tokens/s, and 3.00 s of tracing"
+        "101 tokens in 5.00 s; first after 1.00 s (tracing included), then 100 tokens/s; later traces took 3.00 s"
     )
 
 

@@ -90,6 +90,12 @@ def test_wrong_suffix(toy_format, tmp_path):
         export(None, tmp_path / "x.bin", "toy")
 
 
+def test_a_folder_that_is_named_as_a_file(tmp_path):
+    with pytest.raises(ValueError, match=r"is a folder: give format='litert', or a path without \.tflite"):
+        check_request(tmp_path / "x.tflite", "saved_model")
+    assert check_request(tmp_path / "x.v2", "saved_model").path == tmp_path / "x.v2" / "1"
+
+
 @pytest.mark.parametrize(
     ("path", "version", "place"),
     [

@@ -362,6 +362,46 @@ def test_packed_weights_keep_their_integers(tmp_path, embeddings):
     assert np.abs(got - want).mean() < 0.1 * np.abs(want).max()  # activations are rounded to 8 bits
 
 
+def test_factors_and_mixed_bits_beside_packed_weights(tmp_path):
+    """Granite's factors stand behind matrices; tables in 8 bits lie beside blocks in 4."""
+    pytest.importorskip("ai_edge_quantizer")
+    config = tfmodels.GraniteConfig(
+        vocab_size=96,
+        hidden_size=64,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        residual_multiplier=0.22,
+        logits_scaling=4.0,
+        max_position_embeddings=32,
+    )
+    model = tfmodels.TFGraniteForCausalLM(config)
+    model.quantize("int4", group_size=32, embeddings="int8")
+    with pytest.raises(ValueError, match="dtype='float16' and packed weights, .* leave dtype out"):
+        export(model, tmp_path / "f.tflite", "litert", max_length=16, dtype="float16")
+    opened = litert.open(export(model, tmp_path / "g.tflite", "litert", max_length=16).path)
+    assert opened.weights == "int4"
+    ids = np.arange(3, 15)[None]
+    want, got = np.asarray(model(ids).logits), opened.run({"input_ids": ids})["logits"]
+    assert np.abs(got - want).mean() < 0.1 * np.abs(want).max()
+
+
+@pytest.mark.parametrize("quantize", ["int4", "int8"])
+def test_rows_of_zeros_are_quantised(tmp_path, quantize):
+    pytest.importorskip("ai_edge_quantizer")
+    config = tfmodels.LlamaConfig(
+        vocab_size=64, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=4
+    )
+    model = tfmodels.TFLlamaForCausalLM(config)
+    kernel = model.backbone.layers[0].self_attn.q_proj.kernel
+    kernel.assign(np.asarray(kernel) * (np.arange(32) > 0))
+    opened = litert.open(export(model, tmp_path / "z.tflite", "litert", max_length=16, quantize=quantize).path)
+    ids = np.arange(3, 15)[None]
+    want, got = np.asarray(model(ids).logits), opened.run({"input_ids": ids})["logits"]
+    assert np.isfinite(got).all() and np.abs(got - want).mean() < 0.2 * np.abs(want).max()
+
+
 def dequantized_matrices(path):
     """The block-wise matrices of a file, as floats (out, in)."""
     from ai_edge_litert import schema_py_generated as schema

@@ -379,6 +379,26 @@ def test_compiled(model):
     assert [answer.tokens for answer in answers] == [alone(model, prompt, max_new_tokens=12) for prompt in prompts]
 
 
+def test_prompts_are_forgotten_on_demand_and_where_one_frozen_matrix_changed():
+    model = TFLlamaForCausalLM.from_pretrained("stories260K")
+    model.trainable = False
+    engine, prompt = Engine(model, rows=1, capacity=64, jit_compile=False), [1, *range(400, 430)]
+
+    def reused():
+        engine.add(prompt, max_new_tokens=2, eos_token_id=None)
+        with pytest.raises(RuntimeError, match="1 requests wait or are worked on"):
+            engine.forget_prompts()
+        (answer,) = engine.run().values()
+        return answer.reused
+
+    kernel = model.backbone.layers[2].self_attn.v_proj.kernel
+    assert [reused(), reused()] == [0, 30]
+    kernel.assign(-kernel)
+    assert [reused(), reused()] == [0, 30]
+    engine.forget_prompts()
+    assert [reused(), reused()] == [0, 30]
+
+
 @pytest.mark.parametrize("change", ["all", "adapters"])
 def test_other_weights_make_rows_forget_prompts(change):
     from tfmodels.training.lora import add_lora

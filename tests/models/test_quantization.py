@@ -69,6 +69,13 @@ def test_a_rounded_table_is_written_in_the_dtype_of_the_model(dtype, tmp_path):
     np.testing.assert_allclose(logits(again), logits(model), rtol=0.02, atol=0.02 * np.abs(logits(model)).max())
 
 
+def test_an_unknown_argument_is_named_with_the_nearest():
+    with pytest.raises(TypeError, match=r"unknown argument 'groupsize'; did you mean group_size\?"):
+        make().quantize("int8", groupsize=32)
+    with pytest.raises(ValueError, match="embeddings=True; 'int8' or 'int4' was expected"):
+        make().quantize("int8", embeddings=True)
+
+
 def test_keras_refuses_int8_beside_float16():
     model = small.make("llama", "ForCausalLM", dtype="float16")
     with pytest.raises(ValueError, match="compute_dtype='float16'"):
@@ -167,7 +174,7 @@ def test_the_gradient_is_that_of_the_dequantised_weights():
         (["int3"], {"group_size": 8}, "(?i)mode|quantization"),
         (["int4"], {"group_size": 7}, "group_size=7; an even number"),
         (["int4"], {"group_size": 8, "symmetric": "no"}, "symmetric='no'; True or False"),
-        (["int4"], {"group_size": 8, "embeddings": "int2"}, "mode='int2'; 'int8' or 'int4'"),
+        (["int4"], {"group_size": 8, "embeddings": "int2"}, "embeddings='int2'; 'int8' or 'int4'"),
         (["int4"], {"group_size": 8, "filters": "nothing"}, "filters='nothing' fits no dense layer"),
         (["int4"], {"calibration": ["a text"]}, "pass the model's tokenizer"),
         (["int4"], {"calibration": []}, "calibration holds no tokens"),

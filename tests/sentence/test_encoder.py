@@ -402,6 +402,11 @@ def test_layer_norm(folder):
             SentenceEncoder.from_pretrained(folder)
 
 
+def test_a_path_in_the_models_place(folder):
+    with pytest.raises(TypeError, match=r"a model is expected; SentenceEncoder\.from_pretrained loads one"):
+        SentenceEncoder(folder)
+
+
 class TestSettings:
     """What config_sentence_transformers.json says beside the prompts, and modules that matter in training alone."""
 

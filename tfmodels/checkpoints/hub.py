@@ -124,7 +124,7 @@ class Source:
         self._repository = None
         name_or_path = bundled.resolve(name_or_path)
         name = os.fspath(name_or_path)
-        self._folder = Path(name).expanduser()
+        self._folder = Path(os.path.expanduser(name))
         if not isinstance(self.subfolder, (str, os.PathLike)) or _leads_out(self.subfolder):
             raise ValueError(
                 f"subfolder={quote(subfolder)} leads out of {shorten(name)}; the name of a folder inside it was "
@@ -133,10 +133,9 @@ class Source:
         if name and os.path.exists(self._folder):  # also False for a name that no file system takes
             return
         if isinstance(name_or_path, os.PathLike) or _looks_local(name):
-            raise CheckpointNotFoundError(
-                f"There is no folder {shorten(self._folder)} (in full: {shorten(self._folder.absolute())})"
-                f"{near_places(name) or '.'}"
-            )
+            whole = "" if self._folder.is_absolute() else f" (in full: {shorten(self._folder.absolute())})"
+            near = near_places(name) or "."
+            raise CheckpointNotFoundError(f"There is no folder {shorten(self._folder)}{whole}{near}")
         if not _HUB_ID.fullmatch(name) or ".." in name or "--" in name:
             raise ValueError(
                 f"{quote(name)} is no model: there is no such folder (looked for "
@@ -238,7 +237,7 @@ def near_places(name: str) -> str:
     bundle = did_you_mean(name, bundled.NAMES, "; did you mean the bundled checkpoint {!r}?")
     if bundle or len(name) > _LONGEST_PATH:
         return bundle
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     try:
         # Of "modles/mine" the first part may be the mistake.
         missing = next((one for one in (*reversed(path.parents), path) if not one.exists()), None)

@@ -102,7 +102,7 @@ def place_of(options: argparse.Namespace) -> Place:
     """
     names = ("revision", "local_files_only", "gguf_file")
     found = {name: getattr(options, name) for name in names if getattr(options, name)}
-    path = Path(options.model).expanduser()
+    path = Path(os.path.expanduser(options.model))
     if path.suffix == ".gguf" and "gguf_file" not in found and path.is_file():
         return Place(str(path.parent), {**found, "gguf_file": path.name})
     return Place(options.model, found)

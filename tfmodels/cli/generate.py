@@ -178,7 +178,7 @@ def describe_speed(start: float, arrivals: list[tuple[float, int]]) -> str:
 
     Example:
         >>> describe_speed(0.0, [(1.0, 1), (3.0, 4), (3.1, 10), (3.2, 10)])
-        '25 tokens in 3.20 s; first after 1.00 s (tracing included), then 100 tokens/s, and 1.96 s of tracing'
+        '25 tokens in 3.20 s; first after 1.00 s (tracing included), then 100 tokens/s; later traces took 1.96 s'
     """
     total = sum(count for _, count in arrivals)
     if not arrivals:
@@ -196,4 +196,4 @@ def describe_speed(start: float, arrivals: list[tuple[float, int]]) -> str:
     typical = each[len(each) // 2]
     waited = sum(seconds - count * typical for seconds, count in steps if seconds > 0.1 + 2 * count * typical)
     line += f", then {1 / max(typical, 1e-6):,.0f} tokens/s"
-    return f"{line}, and {waited:.2f} s of tracing" if waited else line
+    return f"{line}; later traces took {waited:.2f} s" if waited else line

@@ -143,7 +143,7 @@ def name_of(place: Place) -> str:
     """
     if "gguf_file" in place.options:
         return Path(place.options["gguf_file"]).stem
-    path = Path(place.name).expanduser()
+    path = Path(os.path.expanduser(place.name))
     return path.resolve().name if path.exists() else place.name
 
 

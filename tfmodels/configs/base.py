@@ -38,6 +38,9 @@ PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_class
 MAX_LABELS = 1_000_000
 """Most classes that `num_labels` may name."""
 
+# Suffixes of files that hold no configuration, though people name them for the folder.
+_WEIGHTS = (".gguf", ".safetensors", ".bin", ".h5", ".msgpack", ".pt", ".pth", ".ckpt", ".model")
+
 
 class ModelConfig(ConfigPart, upload.PushToHub):
     """Base of the families' configurations.
@@ -491,11 +494,10 @@ def read_config_file(pretrained_model_name_or_path: str | os.PathLike, **hub_opt
     folder = pretrained_model_name_or_path
     if gguf_file := hub_options.get("gguf_file"):
         return gguf.read_header(hub.resolve(folder, patterns=(), **hub_options) / gguf_file).config
-    # os.path.isfile is False for a name that no file system takes. A GGUF file is named beside its folder, as
-    # hub.resolve will say.
+    # os.path.isfile is False for a name that no file system takes. Of a file of weights hub.resolve says what to name.
     is_file = isinstance(folder, (str, os.PathLike)) and os.path.isfile(folder)
     path = Path(folder) if is_file else None
-    if path is None or path.suffix == ".gguf":
+    if path is None or path.suffix in _WEIGHTS:
         path = hub.resolve(folder, patterns=hub.CONFIG_FILES, **hub_options) / CONFIG_NAME
     if not path.is_file():
         raise FileNotFoundError(f"{path.parent} holds no {CONFIG_NAME}: is it a model folder?")

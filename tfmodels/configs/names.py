@@ -77,13 +77,16 @@ def warn_if_near(cls: Any, name: str) -> None:
     """Warn where a name that a configuration class does not know is close to one that it knows.
 
     Unknown names are kept as attributes, as in transformers, so a misspelt field would change nothing unseen. Classes
-    of scripts have names of their own, so they are left alone.
+    of scripts have names of their own, so they are left alone, and so are ids of tokens, of which other families have
+    many, and `max_seq_length`, which scripts keep there.
 
     Args:
         cls: a class of `ModelConfig`'s kind.
         name: an argument of its constructor, or an attribute that is set.
     """
     if cls.__module__.partition(".")[0] != _PACKAGE or name in (known := cls.known_names()):
+        return
+    if name.endswith(("_token_id", "_token_ids")) or name == "max_seq_length":
         return
     if near := did_you_mean(name, known, cutoff=_CUTOFF):
         warn(

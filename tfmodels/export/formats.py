@@ -222,13 +222,19 @@ def _destination(path: Path, name: str, found: Format, options: ExportOptions) -
     """The final place of an artefact: the file, or the folder of the version.
 
     Raises:
-        ValueError: the file's name has another suffix, or the version is no whole number.
+        ValueError: the file's name has another suffix, or a folder's that of a file; the version is no whole number.
     """
     if found.suffix:
         if path.suffix != found.suffix:
             kind = found.title or f"a {name} file"
             raise ValueError(f"path={quote(str(path))}: {kind}'s name ends in {found.suffix}.")
         return path
+    meant = next((other for other, entry in FORMATS.items() if entry.suffix and path.suffix == entry.suffix), None)
+    if meant is not None:
+        raise ValueError(
+            f"path={quote(str(path))} is named as {FORMATS[meant].title}, and {found.title} is a folder: give "
+            f"format={quote(meant)}, or a path without {path.suffix}."
+        )
     version = options.version
     if version is None and path.name.isdecimal() and path.name.isascii():
         return path  # the version's own folder

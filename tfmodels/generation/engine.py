@@ -49,7 +49,8 @@ class Engine:
 
     `add` takes a request, `step` does the next piece of work and tells what is new, `run` steps until all requests are
     answered. All methods may be called from several threads; `add` and `cancel` do not wait for the model. It forgets
-    earlier prompts where weights have changed while no request was worked on.
+    earlier prompts where weights have changed while no request was worked on, which it sees by one number of each;
+    after a change of a few numbers call `forget_prompts`.
 
     Args:
         model: a causal language model.
@@ -226,6 +227,19 @@ class Engine:
     def stats(self) -> dict[str, float]:
         """Counts since the start: prompts, how many found a beginning in the cache, tokens, memory of the cache."""
         return {**self.prefixes.counts(), "cache_bytes": self.slots.nbytes}
+
+    def forget_prompts(self) -> None:
+        """Use no keys and values of earlier prompts again, after a change of weights.
+
+        Raises:
+            RuntimeError: requests wait or are worked on.
+        """
+        with self._lock:
+            if self.pending:
+                raise RuntimeError(
+                    f"{self.pending} requests wait or are worked on: forget_prompts() comes after run()."
+                )
+            self.prefixes.forget()
 
     def warm_up(self, kinds: Iterable[Kind] = Kind, *, grammars: bool | None = None, wait: bool = False) -> None:
         """Compile programs before the first request, so that none waits for them later.

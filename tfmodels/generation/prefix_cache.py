@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-_SAMPLED = 8
-
 
 @dataclasses.dataclass
 class RowContent:
@@ -59,9 +57,13 @@ class PrefixCache:
         """Forget all rows where the model's weights are others than at the last look; call it while no row works."""
         weights = _sample(model)
         if self._weights is not None and not np.array_equal(weights, self._weights):
-            for content in self.rows:
-                content.tokens = []
+            self.forget()
         self._weights = weights
+
+    def forget(self) -> None:
+        """Forget what all rows hold."""
+        for content in self.rows:
+            content.tokens = []
 
     def touch(self, row: int) -> None:
         """Note that a row is used now."""
@@ -96,17 +98,11 @@ class PrefixCache:
 
 
 def _sample(model: Any) -> np.ndarray:
-    """The number of a model's weights, and a value of some of them: training and loading move all, or all that learn.
-
-    Reading every value would take as long as a token does.
-    """
-    chosen = [
-        variable
-        for variables in (model.trainable_variables, model.weights)
-        for variable in variables[:: -(-len(variables) // _SAMPLED) or 1]
+    """A number of each of a model's weights: training and loading move it, and reading all takes a token's time."""
+    values = [
+        ops.cast(ops.reshape(variable, (-1,))[math.prod(variable.shape) // 2], "float32") for variable in model.weights
     ]
-    values = [ops.cast(ops.reshape(variable, (-1,))[math.prod(variable.shape) // 2], "float32") for variable in chosen]
-    return np.array([len(model.weights), *ops.convert_to_numpy(ops.stack(values))])
+    return ops.convert_to_numpy(ops.stack(values))
 
 
 def common_length(one: Sequence[int], other: Sequence[int]) -> int:

@@ -18,12 +18,12 @@ from tfmodels.runtime.lowering import PLAIN, Lowering
 _LOWEST = -3.4028235e38  # of float32
 
 
-def kept_apart(inputs: Any) -> Any:
-    """The same inputs, behind a step that changes nothing.
+def kept_apart(x: Any) -> Any:
+    """The same numbers, behind a step that changes nothing.
 
-    Without it LiteRT's converter multiplies the factors of the norm before into the matrix behind.
+    Without it LiteRT's converter multiplies factors before and behind a matrix, such as a norm's, into the matrix.
     """
-    return ops.maximum(inputs, _LOWEST)
+    return ops.maximum(x, _LOWEST)
 
 
 class HasPacked(keras.layers.Layer):
@@ -111,8 +111,10 @@ class Linear(HasPacked, keras.layers.Dense):
             outputs = outputs if self.bias is None else outputs + self.bias
         elif decoding.serves_dense(inputs, self.kernel, lowering.xla_target):
             outputs = decoding.dense(inputs, self.kernel, self.bias, target=lowering.xla_target)
+        elif lowering.keeps_matrices:
+            outputs = kept_apart(super().call(kept_apart(inputs), training=training))
         else:
-            outputs = super().call(kept_apart(inputs) if lowering.keeps_matrices else inputs, training=training)
+            outputs = super().call(inputs, training=training)
         return self._adapted(inputs, outputs)
 
     def quantized_call(self, inputs: Any, training: bool | None = None, lowering: Lowering = PLAIN) -> Any:
@@ -336,7 +338,8 @@ def unembed(hidden: Any, table: keras.layers.Embedding, lowering: Lowering = PLA
 
         # TensorFlow's einsum sums 16-bit numbers in 16 bits on CPUs without AVX-512, its products always in float32.
         return tf.matmul(hidden, embeddings, transpose_b=True)
-    return ops.einsum("btd,vd->btv", hidden, embeddings)
+    product = ops.einsum("btd,vd->btv", hidden, embeddings)
+    return kept_apart(product) if lowering.keeps_matrices else product
 
 
 def build_all(width: int, *layers: keras.layers.Layer | None) -> None:

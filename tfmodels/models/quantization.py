@@ -19,10 +19,12 @@ from tfmodels.models.quantization_requests import Request
 from tfmodels.runtime.fork import check_not_forked
 from tfmodels.runtime.gc import quick_collections
 from tfmodels.runtime.sub_layers import all_layers
-from tfmodels.utils.text import quote
+from tfmodels.utils.text import did_you_mean, quote
 
 # Modes of packed weights -> the group size that is usual for each.
 MODES: dict[str, int | str] = {"int8": "channel", "int4": 32}
+# What `keras.Model.quantize` takes; it names an unknown argument and nothing near it.
+_OF_KERAS = frozenset({"mode", "config", "filters", "type_check"})
 _USUAL = {"int8": keras.quantizers.Int8QuantizationConfig, "int4": keras.quantizers.Int4QuantizationConfig}
 
 
@@ -90,6 +92,9 @@ class QuantizedModel(keras.Model):
             "calibration": calibration,
             "embeddings": embeddings,
         }
+        for name in options.keys() - _OF_KERAS:
+            near = did_you_mean(name, (*given, *_OF_KERAS, "tokenizer", "max_length"))
+            raise TypeError(f"quantize got an unknown argument {quote(name)}{near}.")
         if any(value is not None for value in given.values()):
             settings = {"tokenizer": tokenizer, "max_length": max_length, **given}
             _pack_model(self, _only_mode(arguments, options), options.pop("filters", None), **settings)
@@ -181,6 +186,8 @@ def _pack_model(
 ) -> None:
     """Give a model packed weights; arguments as in `QuantizedModel.quantize`."""
     scheme = scheme_of(mode, group_size, symmetric)
+    if embeddings not in (None, *MODES):
+        raise ValueError(f"embeddings={quote(embeddings)}; {' or '.join(map(repr, MODES))} was expected.")
     outer = None if embeddings is None else scheme_of(embeddings, "channel")
     if model.keras_quantization is not None:
         raise ValueError(f"{model.name} is quantised already ({model.keras_quantization}).")

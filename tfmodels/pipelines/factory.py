@@ -128,7 +128,7 @@ def pipeline(
 
 def _gguf(model: str | os.PathLike, options: dict[str, Any]) -> tuple[str | os.PathLike, dict[str, Any]]:
     """A GGUF file stands for itself in its folder."""
-    path = Path(model).expanduser()
+    path = Path(os.path.expanduser(model))
     if path.suffix == ".gguf" and "gguf_file" not in options and path.is_file():
         return path.parent, {**options, "gguf_file": path.name}
     return model, options

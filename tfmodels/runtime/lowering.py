@@ -20,7 +20,7 @@ class Lowering:
             products that XLA makes fast there, "triton" the kernels of this package on an NVIDIA GPU, "litert" the
             operations that LiteRT quantises; None keeps plain operations.
         portable: only operations that every device has, as exports need them: attention by plain products.
-        keeps_matrices: for "litert": its converter must not multiply a norm's factors into the matrices behind it.
+        keeps_matrices: for "litert": its converter must not multiply factors, such as a norm's, into matrices.
         reuse: blocks that differ in their weights alone are traced once. For TensorFlow programs without gradients.
 
     Example:

@@ -94,6 +94,11 @@ class SentenceEncoder(CallingConvention, TrainedModel):
         more_sentence: dict[str, Any] | None = None,
         name: str | None = None,
     ):
+        if isinstance(model, (str, os.PathLike)):
+            raise TypeError(
+                f"model={quote(str(model))}: a model is expected; SentenceEncoder.from_pretrained loads one from a "
+                f"folder or the hub."
+            )
         super().__init__(name=name, dtype=model.dtype_policy)
         self.model = model
         self.tokenizer = tokenizer

@@ -54,6 +54,11 @@ def check(model: Any, options: ExportOptions) -> None:
     if options.quantize is not None or transformer_of(model).packed_quantization is not None:
         require("ai_edge_quantizer", "export", f"quantize={quote(options.quantize)}")
     check_packed(transformer_of(model))
+    if transformer_of(model).packed_quantization is not None and options.dtype not in (None, "float32"):
+        raise ValueError(
+            f"dtype={quote(options.dtype)} and packed weights, whose integers the file keeps, both say how weights "
+            f"are stored; leave dtype out."
+        )
     quantised = transformer_of(model).keras_quantization
     if quantised is not None:
         raise ValueError(
@@ -69,9 +74,9 @@ def write(model: Any, target: Path, options: ExportOptions) -> list[Signature]:
     from tfmodels.export.litert.convert import convert, quantize
     from tfmodels.export.litert.functions import causal_functions, forward_functions, lowering_of
     from tfmodels.export.litert.packed import packed_by_digest
-    from tfmodels.export.models import causal, max_length_of, transformer_of, with_dtype, with_floats
+    from tfmodels.export.models import causal, max_length_of, with_dtype, with_floats
 
-    kept, packed_as = packed_by_digest(model), transformer_of(model).packed_quantization
+    kept, stored = packed_by_digest(model), _stored(model, options)
     model = with_dtype(with_floats(model), "float32")
     max_length = max_length_of(model, options.max_length)
     options.step("tracing the signatures")
@@ -79,15 +84,24 @@ def write(model: Any, target: Path, options: ExportOptions) -> list[Signature]:
     options.step("converting to LiteRT")
     content = convert(functions, target.parent, dtype=options.dtype or "float32")
     if options.quantize is not None or kept:
-        options.step(f"quantising to {options.quantize or packed_as}")
+        options.step(f"quantising to {stored}")
         content = quantize(content, options.quantize, kept)
     target.write_bytes(content)
     properties = {
         "causal": causal(model),
         "max_length": max_length,
-        "weights": options.quantize or packed_as or options.dtype or "float32",
+        "weights": stored,
         "eos_token_ids": list(model.generation_config.eos_token_ids) if causal(model) else [],
     }
     with zipfile.ZipFile(target, "a") as archive:
         archive.writestr(PROPERTIES, json.dumps(properties))
     return signatures_of(target)
+
+
+def _stored(model: Any, options: ExportOptions) -> str:
+    """The least precise kind of a file's weights: "int4", "int8", or the name of a float dtype."""
+    from tfmodels.export.models import transformer_of
+
+    if packed := transformer_of(model).packed_quantization:
+        return "int4" if "int4" in packed else "int8"  # what is not packed becomes int8 where `quantize` is given
+    return options.quantize or options.dtype or "float32"

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfmodels.export.extras import require
-from tfmodels.export.litert.packed import digest_of, put_numbers
+from tfmodels.export.litert.packed import digest_of, lift_scales, put_numbers
 from tfmodels.utils.text import quote
 
 
@@ -90,11 +90,14 @@ def quantize(content: bytes, kind: str | None, kept: Mapping[str, Any] | None = 
     if missing := len(kept) - len({id(packed) for packed in named.values()}):
         raise ValueError(f"LiteRT's converter has changed {missing} matrices, whose integers cannot be kept.")
     # It prints progress to both streams.
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    quiet = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
+    # It divides by the scales of rows of zeros.
+    with quiet[0], quiet[1], np.errstate(invalid="ignore"):
         work = part("quantizer").Quantizer(bytearray(content))
         work.load_quantization_recipe(recipe.get_quantization_recipe())
         quantized = bytearray(work.quantize().quantized_model)
     put_numbers(quantized, named)
+    lift_scales(quantized)
     return bytes(quantized)
 
 

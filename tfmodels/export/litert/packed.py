@@ -70,6 +70,29 @@ def _numbers(packed: Any) -> tuple[np.ndarray, np.ndarray]:
     return q.reshape(-1), (scales * signs).reshape(-1)
 
 
+def lift_scales(content: bytearray) -> None:
+    """Give rows of zeros, whose scale is 0 in a quantised file, a scale that LiteRT's kernels take; in place."""
+    schema = require("ai_edge_litert.schema_py_generated", "export", "quantize='int4'")
+    file = schema.Model.GetRootAs(content, 0)
+    for graph in (file.Subgraphs(index) for index in range(file.SubgraphsLength())):
+        for tensor in (graph.Tensors(index) for index in range(graph.TensorsLength())):
+            scales = _scales_of(schema, file, graph, tensor)
+            if scales is not None:
+                scales[scales == 0] = 1.0
+
+
+def _scales_of(schema: Any, file: Any, graph: Any, tensor: Any) -> np.ndarray | None:
+    """The scales of a quantised tensor where they lie in the file, float32 or, of groups, float16."""
+    settings = tensor.Quantization()
+    if settings is None:
+        return None
+    if settings.DetailsType() == schema.QuantizationDetails.BlockwiseQuantization:
+        blocks = schema.BlockwiseQuantization()
+        blocks.Init(settings.Details().Bytes, settings.Details().Pos)
+        return file.Buffers(graph.Tensors(blocks.Scales()).Buffer()).DataAsNumpy().view("<f2")
+    return settings.ScaleAsNumpy() if settings.ScaleLength() else None
+
+
 def put_numbers(content: bytearray, named: Mapping[str, Any]) -> None:
     """Write the integers and scales of packed weights into a quantised file, in place.
 
@@ -94,12 +117,7 @@ def put_numbers(content: bytearray, named: Mapping[str, Any]) -> None:
             if scheme.bits == 4:
                 q = np.pad(q, (0, len(q) % 2))
                 q = (q[0::2] & 15) | (q[1::2] << 4)
-            settings = tensor.Quantization()
-            room = settings.ScaleAsNumpy()
-            if scheme.group_size is not None:
-                blocks = schema.BlockwiseQuantization()
-                blocks.Init(settings.Details().Bytes, settings.Details().Pos)
-                room = file.Buffers(graph.Tensors(blocks.Scales()).Buffer()).DataAsNumpy().view("<f2")
+            room = _scales_of(schema, file, graph, tensor)
             for target, values in (file.Buffers(tensor.Buffer()).DataAsNumpy(), q.view(np.uint8)), (room, scales):
                 if np.shape(target) != values.shape:
                     raise ValueError(f"{name} of a LiteRT file has no room for the packed weights ({scheme}).")
