@@ -7,12 +7,13 @@ import small_models
 
 from tfmodels.kernels import cudnn_attention
 from tfmodels.models.backbone import context
+from tfmodels.runtime import device
 
 
 @pytest.fixture
 def told(monkeypatch):
     """Train a step, here as if on a GPU whose kernels serve; returns the warnings of attention."""
-    monkeypatch.setattr(cudnn_attention, "on_gpu", lambda: True)
+    monkeypatch.setattr(device, "on_gpu", lambda: True)
     monkeypatch.setattr(cudnn_attention, "unavailable", lambda: None)
 
     def train(**options):
@@ -43,7 +44,7 @@ def test_plain_attention_that_was_asked_for_is_not(told):
 
 
 def test_without_a_gpu_nothing_is_told(told, monkeypatch):
-    monkeypatch.setattr(cudnn_attention, "on_gpu", lambda: False)
+    monkeypatch.setattr(device, "on_gpu", lambda: False)
     assert told()[0] == []
 
 

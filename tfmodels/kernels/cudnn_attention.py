@@ -58,16 +58,6 @@ class Kind(NamedTuple):
 
 
 @functools.cache
-def on_gpu() -> bool:
-    """Whether this process computes on a GPU, whether or not that runs the kernels."""
-    if keras.backend.backend() == "jax":
-        import jax
-
-        return jax.devices()[0].platform == "gpu"
-    return nvidia.has_gpu()
-
-
-@functools.cache
 def unavailable() -> str | None:
     """The reason for which the kernels cannot run in this process, or None."""
     if keras.backend.backend() == "jax":
@@ -81,7 +71,7 @@ def unavailable() -> str | None:
 def _unavailable_on_jax() -> str | None:
     import jax
 
-    if jax.devices()[0].platform != "gpu":
+    if not nvidia.on_gpu():
         return "flash attention needs a GPU, and JAX sees none"
     probe = jax.ShapeDtypeStruct((1, 8, 1, _HEAD_DIM_STEP), "float16")
     try:

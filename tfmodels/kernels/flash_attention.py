@@ -51,22 +51,12 @@ class _Kind(NamedTuple):
 def unavailable() -> str | None:
     """The reason for which the kernels cannot run in this process, or None.
 
-    A small attention with dropout is tried, forward and backward, and compared with plain products.
+    A small attention is tried in float16, forward and backward, and compared with plain products in float32.
     """
-    if (reason := triton_call.missing()) is not None:
-        return reason
-    import tensorflow as tf
-
-    with tf.init_scope():  # this may be asked while a program is traced
-        try:
-            found = _worst_error()
-        except Exception as error:  # Triton's and XLA's errors are of many classes
-            return f"a Triton kernel could not be compiled: {type(error).__name__}: {str(error)[:300]}"
-    return None if found < 0.02 else f"a Triton kernel gave wrong numbers (relative error {found:.2g})"
+    return triton_call.tried(_trial)
 
 
-def _worst_error() -> float:
-    """Relative error of a small attention and its gradients, float16, beside the same in float32."""
+def _trial() -> str:
     import tensorflow as tf
 
     length = 80
@@ -88,7 +78,8 @@ def _worst_error() -> float:
         return [tf.cast(output, "float32"), *tape.gradient(total, arrays)]
 
     pairs = zip(both(fused), both(plain), strict=True)
-    return max(float(tf.norm(got - want) / tf.norm(want)) for got, want in pairs)
+    worst = max(float(tf.norm(got - want) / tf.norm(want)) for got, want in pairs)
+    return "" if worst < 0.02 else f"a Triton kernel gave wrong numbers (relative error {worst:.2g})"
 
 
 def unsuitable(query: Any, key: Any, dtype: str, mask: AttentionMask) -> str | None:
@@ -129,19 +120,11 @@ def attention(
     bias: Any = None,
     dropout: Dropout | None = None,
 ) -> Any:
-    """Attention of queries over keys and values of the same positions, in eager, graph and XLA code.
+    """`blockwise_attention.attention` of queries over keys of the same positions, in eager, graph and XLA code.
 
-    Args:
-        query: float16 or bfloat16 (batch, heads, length, head_dim).
-        key, value: likewise (batch, key_value_heads, length, head_dim); heads is a multiple of key_value_heads.
-        scale: factor on the scores.
-        mask: which keys each query sees; its `bias` is added to the scores, without a gradient.
-        bias: float, added to the scaled scores, broadcastable to (batch, heads, length, length). With a gradient,
-            whose parts by row and head take the memory of all scores, in the dtype of `query`, for a moment.
-        dropout: which weights are dropped after the softmax; None for none.
-
-    Returns:
-        (batch, heads, length, head_dim) in the dtype of `query`; zeros for queries that see no key.
+    Args and result are those of `blockwise_attention.attention`, in float16 or bfloat16. `mask.bias` gets no gradient.
+    The parts by row and head of the gradient of `bias` take the memory of all scores, in the dtype of `query`, for a
+    moment.
     """
     import tensorflow as tf
 

@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import util
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,24 @@ def missing() -> str | None:
         return "the package triton is not installed (pip install 'tfmodels[gpu]')"
     reason = nvidia.missing()
     return None if reason is None else f"a Triton kernel needs {reason}"
+
+
+def tried(trial: Callable[[], str]) -> str | None:
+    """The reason why this process cannot run some kernels, or None: `missing`, or what a trial of them shows.
+
+    Args:
+        trial: runs the kernels in float16. Returns what is wrong with their numbers, or "". It is called outside of a
+            program that is being traced.
+    """
+    if (reason := missing()) is not None:
+        return reason
+    import tensorflow as tf
+
+    with tf.init_scope():
+        try:
+            return trial() or None
+        except Exception as error:  # Triton's and XLA's errors are of many classes
+            return f"a Triton kernel could not be compiled: {type(error).__name__}: {str(error)[:300]}"
 
 
 @functools.cache

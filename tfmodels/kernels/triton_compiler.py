@@ -29,8 +29,8 @@ LOCATION = re.compile(r"^#loc.*\n| loc\((?:[^()]|\([^()]*\))*\)", re.MULTILINE)
 
 def triton_ir(kernel: str, dtypes: list[str], sizes: dict[str, Any], warps: int) -> str:
     """The arguments are those of `triton_call.triton_ir`."""
-    modules = (triton_products, triton_attention, triton_flash)
-    function = getattr(next((module for module in modules if hasattr(module, kernel)), modules[-1]), kernel)
+    places = (triton_products, triton_attention, triton_flash)
+    function = getattr(next((place for place in places if hasattr(place, kernel)), places[-1]), kernel)
     tensors = [name for name in function.arg_names if name not in sizes]
     types = {name: TYPES[dtype] for name, dtype in zip(tensors, dtypes, strict=True)}
     source = ASTSource(

@@ -56,27 +56,24 @@ def unavailable() -> str | None:
 
     A small product and a small attention are tried: XLA's Triton need not know the IR of the installed one.
     """
-    if (reason := triton_call.missing()) is not None:
-        return reason
+    return triton_call.tried(_trial)
+
+
+def _trial() -> str:
     import tensorflow as tf
 
-    def tried(x: Any, matrix: Any, cache: Any) -> Any:
+    def compute(x: Any, matrix: Any, cache: Any) -> Any:
         heads = Heads(product(x, [matrix])[:, :, :16], 16, 0)
         slots, seen = tf.zeros([1], "int32"), tf.constant([[True] * 16])
         output, key, _ = attention((heads, heads, heads), cache, cache, slots, seen, heads=1, scale=1.0)
         return output, key
 
-    with tf.init_scope():  # this may be asked while a program is traced
-        x = tf.constant([[3.0] * 16], "float16")
-        matrix = tf.constant([[0.5] * 16] * 16, "float16")
-        cache = tf.zeros((1, 1, 16, 16), "float16")
-        try:
-            output, key = tf.function(tried, jit_compile=True, autograph=False)(x, matrix, cache)
-        except Exception as error:  # Triton's and XLA's errors are of many classes
-            return f"a Triton kernel could not be compiled: {type(error).__name__}: {str(error)[:300]}"
-    key = key.numpy()
-    good = (output.numpy() == 24.0).all() and (key[0, 0, 0] == 24.0).all() and not key[0, 0, 1:].any()
-    return None if good else "a Triton kernel gave wrong numbers"
+    x = tf.constant([[3.0] * 16], "float16")
+    matrix = tf.constant([[0.5] * 16] * 16, "float16")
+    cache = tf.zeros((1, 1, 16, 16), "float16")
+    output, key = (x.numpy() for x in tf.function(compute, jit_compile=True, autograph=False)(x, matrix, cache))
+    good = (output == 24.0).all() and (key[0, 0, 0] == 24.0).all() and not key[0, 0, 1:].any()
+    return "" if good else "a Triton kernel gave wrong numbers"
 
 
 def serves_product(rows: int | None, dtype: str, *matrices: Any) -> bool:

@@ -107,6 +107,24 @@ def _scores(
 
 
 @triton.jit
+def _blocks_seen(
+    block,
+    LENGTH: tl.constexpr,
+    WINDOW: tl.constexpr,
+    AHEAD: tl.constexpr,
+    QUERIES: tl.constexpr,
+    KEYS: tl.constexpr,
+):
+    """The first block of keys that a block of queries may see, and the end."""
+    first, end = 0, tl.cdiv(LENGTH, KEYS)
+    if AHEAD >= 0:
+        end = tl.minimum(end, (block * QUERIES + QUERIES - 1 + AHEAD) // KEYS + 1)
+    if WINDOW > 0:
+        first = tl.maximum(block * QUERIES - WINDOW + 1, 0) // KEYS
+    return first, end
+
+
+@triton.jit
 def flash_forward(
     query,
     key,
@@ -153,11 +171,7 @@ def flash_forward(
     most = tl.full((QUERIES,), -1.0e30, tl.float32)
     total = tl.zeros((QUERIES,), tl.float32)
     sums = tl.zeros((QUERIES, BLOCK_DIM), tl.float32)
-    first, end = 0, tl.cdiv(LENGTH, KEYS)
-    if AHEAD >= 0:
-        end = tl.minimum(end, (block * QUERIES + QUERIES - 1 + AHEAD) // KEYS + 1)
-    if WINDOW > 0:
-        first = tl.maximum(block * QUERIES - WINDOW + 1, 0) // KEYS
+    first, end = _blocks_seen(block, LENGTH, WINDOW, AHEAD, QUERIES, KEYS)
     for other in range(first, end):
         others = other * KEYS + tl.arange(0, KEYS)
         found = _tile(key, source, others, numbers, LENGTH, HEAD_DIM)
@@ -275,11 +289,7 @@ def flash_query_gradient(
     own = _tile(query, row, queries, numbers, LENGTH, HEAD_DIM)
     flow = _tile(upstream, row, queries, numbers, LENGTH, HEAD_DIM)
     sums = tl.zeros((QUERIES, BLOCK_DIM), tl.float32)
-    first, end = 0, tl.cdiv(LENGTH, KEYS)
-    if AHEAD >= 0:
-        end = tl.minimum(end, (block * QUERIES + QUERIES - 1 + AHEAD) // KEYS + 1)
-    if WINDOW > 0:
-        first = tl.maximum(block * QUERIES - WINDOW + 1, 0) // KEYS
+    first, end = _blocks_seen(block, LENGTH, WINDOW, AHEAD, QUERIES, KEYS)
     for other in range(first, end):
         others = other * KEYS + tl.arange(0, KEYS)
         found = _tile(key, source, others, numbers, LENGTH, HEAD_DIM)

@@ -58,6 +58,15 @@ def has_gpu() -> bool:
     return bool(tf.config.get_visible_devices("GPU"))
 
 
+def on_gpu() -> bool:
+    """Whether this process computes on a GPU, on either backend that can."""
+    if backend.backend() != "jax":
+        return has_gpu()
+    import jax
+
+    return jax.devices()[0].platform == "gpu"
+
+
 def in_turn(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """Let calls from several threads take turns where there is a GPU.
 

@@ -13,13 +13,14 @@ from keras.backend import standardize_dtype
 
 from tfmodels.cache import kv
 from tfmodels.cache.int8 import Int8, whole
-from tfmodels.kernels import cudnn_attention, decoding
+from tfmodels.kernels import decoding
 from tfmodels.kernels.decoding import Heads
 from tfmodels.kernels.masks import AttentionMask
 from tfmodels.layers import few_rows
 from tfmodels.layers.attention import AttentionPath, attend, choose, merge_heads, split_heads
 from tfmodels.layers.linear import Linear, project
 from tfmodels.layers.rotary import rotate
+from tfmodels.runtime import device
 from tfmodels.runtime.lowering import PLAIN, Lowering
 from tfmodels.utils.warn import warn
 
@@ -218,7 +219,7 @@ class AttentionLog:
     def note(self, paths: Sequence[AttentionPath], *, training: bool | None) -> None:
         """Keep the paths of a call; where it trains on a GPU, warn once of each reason that kept off fused kernels."""
         self.paths = tuple(paths)
-        if training and any(path.reason for path in paths) and cudnn_attention.on_gpu():
+        if training and any(path.reason for path in paths) and device.on_gpu():
             _warn_of_fallback(self.report())
 
     def report(self) -> str:
