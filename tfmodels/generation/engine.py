@@ -262,6 +262,7 @@ class Engine:
                 raise RuntimeError("warm_up is for an engine that has served nothing yet: call it before add.")
             self.slots.waits = True
             grammars = self.tokenizer is not None if grammars is None else grammars
+            self.prefixes.look_at(self.model)
             self.slots.warm_up(self._chunk_sizes, kinds, with_grammars=grammars, wait=wait)
 
     def run(self, *, show_progress: bool = False) -> dict[Any, Completion]:

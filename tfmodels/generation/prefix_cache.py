@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -55,10 +57,17 @@ class PrefixCache:
 
     def look_at(self, model: Any) -> None:
         """Forget all rows where the model's weights are others than at the last look; call it while no row works."""
-        weights = _sample(model)
-        if self._weights is not None and not np.array_equal(weights, self._weights):
+        weights = model.weights
+        variables = weights if keras.backend.backend() == "jax" else ()
+        sample = functools.partial(_sample, weights)
+        # As one program: read one by one, the weights of a small model take as long as a token.
+        sampled = model.programs.run(
+            ("sample", len(weights)), sample, jit_compile=False, variables=variables, steady=True
+        )
+        numbers = ops.convert_to_numpy(sampled)
+        if self._weights is not None and not np.array_equal(numbers, self._weights):
             self.forget()
-        self._weights = weights
+        self._weights = numbers
 
     def forget(self) -> None:
         """Forget what all rows hold."""
@@ -97,12 +106,9 @@ class PrefixCache:
         }
 
 
-def _sample(model: Any) -> np.ndarray:
-    """A number of each of a model's weights: training and loading move it, and reading all takes a token's time."""
-    values = [
-        ops.cast(ops.reshape(variable, (-1,))[math.prod(variable.shape) // 2], "float32") for variable in model.weights
-    ]
-    return ops.convert_to_numpy(ops.stack(values))
+def _sample(weights: Sequence[keras.Variable]) -> Any:
+    """A number of each weight: training and loading move it, and reading all takes a token's time."""
+    return ops.stack([ops.cast(ops.reshape(one, (-1,))[math.prod(one.shape) // 2], "float32") for one in weights])
 
 
 def common_length(one: Sequence[int], other: Sequence[int]) -> int:
