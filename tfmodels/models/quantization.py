@@ -92,9 +92,9 @@ class QuantizedModel(keras.Model):
             "calibration": calibration,
             "embeddings": embeddings,
         }
-        for name in options.keys() - _OF_KERAS:
-            near = did_you_mean(name, (*given, *_OF_KERAS, "tokenizer", "max_length"))
-            raise TypeError(f"quantize got an unknown argument {quote(name)}{near}.")
+        if unknown := sorted(options.keys() - _OF_KERAS):
+            near = did_you_mean(unknown[0], (*given, *_OF_KERAS, "tokenizer", "max_length"))
+            raise TypeError(f"quantize got an unknown argument {quote(unknown[0])}{near}.")
         if any(value is not None for value in given.values()):
             settings = {"tokenizer": tokenizer, "max_length": max_length, **given}
             _pack_model(self, _only_mode(arguments, options), options.pop("filters", None), **settings)
@@ -149,8 +149,12 @@ def _only_mode(arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
     return mode
 
 
-def scheme_of(mode: Any, group_size: Any = None, symmetric: Any = None) -> Scheme:
+def scheme_of(mode: Any, group_size: Any = None, symmetric: Any = None, *, argument: str = "mode") -> Scheme:
     """The scheme that arguments of `QuantizedModel.quantize` stand for.
+
+    Args:
+        mode, group_size, symmetric: as there.
+        argument: the name of `mode` in messages.
 
     Raises:
         ValueError: they stand for none.
@@ -160,7 +164,7 @@ def scheme_of(mode: Any, group_size: Any = None, symmetric: Any = None) -> Schem
         ('int4, groups of 64', 'int8, one scale per output')
     """
     if mode not in MODES:
-        raise ValueError(f"mode={quote(mode)}; {' or '.join(map(repr, MODES))} was expected.")
+        raise ValueError(f"{argument}={quote(mode)}; {' or '.join(map(repr, MODES))} was expected.")
     if group_size is None:
         group_size = MODES[mode]
     if group_size in ("channel", -1):
@@ -186,9 +190,7 @@ def _pack_model(
 ) -> None:
     """Give a model packed weights; arguments as in `QuantizedModel.quantize`."""
     scheme = scheme_of(mode, group_size, symmetric)
-    if embeddings not in (None, *MODES):
-        raise ValueError(f"embeddings={quote(embeddings)}; {' or '.join(map(repr, MODES))} was expected.")
-    outer = None if embeddings is None else scheme_of(embeddings, "channel")
+    outer = None if embeddings is None else scheme_of(embeddings, "channel", argument="embeddings")
     if model.keras_quantization is not None:
         raise ValueError(f"{model.name} is quantised already ({model.keras_quantization}).")
     inner, vocabulary = packable(model)

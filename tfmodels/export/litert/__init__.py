@@ -51,15 +51,17 @@ def check(model: Any, options: ExportOptions) -> None:
     from tfmodels.export.models import check_last_token, max_length_of, transformer_of
 
     require("ai_edge_litert", "export", "format='litert'")
-    if options.quantize is not None or transformer_of(model).packed_quantization is not None:
+    transformer = transformer_of(model)
+    is_packed = transformer.packed_quantization is not None
+    if options.quantize is not None or is_packed:
         require("ai_edge_quantizer", "export", f"quantize={quote(options.quantize)}")
-    check_packed(transformer_of(model))
-    if transformer_of(model).packed_quantization is not None and options.dtype not in (None, "float32"):
+    check_packed(transformer)
+    if is_packed and options.dtype not in (None, "float32"):
         raise ValueError(
             f"dtype={quote(options.dtype)} and packed weights, whose integers the file keeps, both say how weights "
             f"are stored; leave dtype out."
         )
-    quantised = transformer_of(model).keras_quantization
+    quantised = transformer.keras_quantization
     if quantised is not None:
         raise ValueError(
             f"the model was quantised by Keras ({quantised}), which LiteRT's converter does not take: load it without "

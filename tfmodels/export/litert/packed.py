@@ -7,7 +7,7 @@ integers and scales, by rounding on its own, and the numbers of the packed weigh
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -72,25 +72,32 @@ def _numbers(packed: Any) -> tuple[np.ndarray, np.ndarray]:
 
 def lift_scales(content: bytearray) -> None:
     """Give rows of zeros, whose scale is 0 in a quantised file, a scale that LiteRT's kernels take; in place."""
-    schema = require("ai_edge_litert.schema_py_generated", "export", "quantize='int4'")
+    for _, _, scales in _tensors(content):
+        if scales is not None:
+            scales[scales == 0] = 1.0
+
+
+def _tensors(content: bytearray) -> Iterator[tuple[str, np.ndarray, np.ndarray | None]]:
+    """The name of each tensor of a file, its bytes, and its scales, float32 or, of groups, float16, where they lie."""
+    schema = require("ai_edge_litert.schema_py_generated", "export", "quantised weights")
     file = schema.Model.GetRootAs(content, 0)
+
+    def stored(tensor: Any) -> np.ndarray:
+        return file.Buffers(tensor.Buffer()).DataAsNumpy()
+
+    def scales_of(graph: Any, tensor: Any) -> np.ndarray | None:
+        settings = tensor.Quantization()
+        if settings is None:
+            return None
+        if settings.DetailsType() == schema.QuantizationDetails.BlockwiseQuantization:
+            blocks = schema.BlockwiseQuantization()
+            blocks.Init(settings.Details().Bytes, settings.Details().Pos)
+            return stored(graph.Tensors(blocks.Scales())).view("<f2")
+        return settings.ScaleAsNumpy() if settings.ScaleLength() else None
+
     for graph in (file.Subgraphs(index) for index in range(file.SubgraphsLength())):
         for tensor in (graph.Tensors(index) for index in range(graph.TensorsLength())):
-            scales = _scales_of(schema, file, graph, tensor)
-            if scales is not None:
-                scales[scales == 0] = 1.0
-
-
-def _scales_of(schema: Any, file: Any, graph: Any, tensor: Any) -> np.ndarray | None:
-    """The scales of a quantised tensor where they lie in the file, float32 or, of groups, float16."""
-    settings = tensor.Quantization()
-    if settings is None:
-        return None
-    if settings.DetailsType() == schema.QuantizationDetails.BlockwiseQuantization:
-        blocks = schema.BlockwiseQuantization()
-        blocks.Init(settings.Details().Bytes, settings.Details().Pos)
-        return file.Buffers(graph.Tensors(blocks.Scales()).Buffer()).DataAsNumpy().view("<f2")
-    return settings.ScaleAsNumpy() if settings.ScaleLength() else None
+            yield tensor.Name().decode(), stored(tensor), scales_of(graph, tensor)
 
 
 def put_numbers(content: bytearray, named: Mapping[str, Any]) -> None:
@@ -103,25 +110,20 @@ def put_numbers(content: bytearray, named: Mapping[str, Any]) -> None:
     Raises:
         ValueError: the file has no room of that shape for a matrix.
     """
-    if not named:
-        return
-    schema = require("ai_edge_litert.schema_py_generated", "export", "packed weights")
-    file, done = schema.Model.GetRootAs(content, 0), set()
-    for graph in (file.Subgraphs(index) for index in range(file.SubgraphsLength())):
-        for tensor in (graph.Tensors(index) for index in range(graph.TensorsLength())):
-            packed = named.get(name := tensor.Name().decode())
-            if packed is None:
-                continue
-            scheme = packed.scheme
-            q, scales = _numbers(packed)
-            if scheme.bits == 4:
-                q = np.pad(q, (0, len(q) % 2))
-                q = (q[0::2] & 15) | (q[1::2] << 4)
-            room = _scales_of(schema, file, graph, tensor)
-            for target, values in (file.Buffers(tensor.Buffer()).DataAsNumpy(), q.view(np.uint8)), (room, scales):
-                if np.shape(target) != values.shape:
-                    raise ValueError(f"{name} of a LiteRT file has no room for the packed weights ({scheme}).")
-                target[:] = values.astype(target.dtype)
-            done.add(name)
+    done = set()
+    for name, stored, room in _tensors(content):
+        packed = named.get(name)
+        if packed is None:
+            continue
+        scheme = packed.scheme
+        q, scales = _numbers(packed)
+        if scheme.bits == 4:
+            q = np.pad(q, (0, len(q) % 2))
+            q = (q[0::2] & 15) | (q[1::2] << 4)
+        for target, values in (stored, q.view(np.uint8)), (room, scales):
+            if np.shape(target) != values.shape:
+                raise ValueError(f"{name} of a LiteRT file has no room for the packed weights ({scheme}).")
+            target[:] = values.astype(target.dtype)
+        done.add(name)
     if missing := sorted(named.keys() - done):
         raise ValueError(f"the LiteRT file has no matrix called {missing[0]}, whose integers cannot be kept.")
