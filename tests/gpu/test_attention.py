@@ -40,7 +40,7 @@ MODES: dict[str, dict[str, Any]] = {
     "scale 1": {"batch": 1, "causal": True, "scale": 1.0, "spread": 0.3},
 }
 
-# What cuDNN does not take, by Triton's kernels; on TensorFlow alone.
+# Triton's kernels compute these, which cuDNN's do not take; on TensorFlow alone.
 TRITON_MODES: dict[str, dict[str, Any]] = {
     "dropout": {"batch": 2, "causal": True, "rate": 0.1},
     "dropout, 16 heads over 4, left padding": {"batch": 2, "heads": 16, "kv_heads": 4, "padding": "left"}

@@ -48,7 +48,7 @@ def train(model, inputs):
 
 
 def results_of(task: str, folder: Path, environment: dict[str, str] | None = None) -> dict:
-    """What a process of this file, which knows its devices from the start, computes for a task."""
+    """The results of a task in a process of this file, which knows its devices from the start."""
     command = [sys.executable, __file__, task, str(folder)]
     subprocess.run(command, check=True, env={**os.environ, **(environment or {})}, cwd=ROOT)
     return json.loads((folder / "results.json").read_text())
@@ -63,12 +63,12 @@ def shares(variables):
 
 
 def divided(out: Path) -> dict:
-    """What every family computes on one device of four and on all."""
+    """The numbers of every family on one device of four and on all."""
     return {name: work(name, out / name) for name in LANGUAGE_MODELS}
 
 
 def work(name: str, out: Path) -> dict:
-    """What a family computes on one device of four and on all; Llama in every way, the others with split weights.
+    """The numbers of a family on one device of four and on all; Llama in every way, the others with split weights.
 
     How rows are split is code that knows no family.
     """
@@ -173,7 +173,7 @@ def sizes_read() -> list[int]:
 
 
 def within_budget(out: Path) -> dict:
-    """What a Llama takes of a device's memory, whole and on two, and what is read of its file to fill each."""
+    """The memory that a Llama takes of a device, whole and on two, and the parts of its file read for each."""
     import jax
 
     model = small_models.make("llama", "ForCausalLM", **WIDE)
@@ -211,7 +211,7 @@ def test_a_model_beyond_the_memory_of_one_device(tmp_path):
     for moment in ("loaded", "trained", "generated"):
         budget = 0.6 * one[moment]  # of a device, which the whole model is too large for
         assert two[moment] <= budget, moment
-    # What is loaded lies on the device, and is not sent there anew at every call; so do Adam's averages.
+    # Loaded weights lie on the device, and are not sent there anew at every call; so do Adam's averages.
     assert 4 * one["weights"] <= one["loaded"] < one["trained"] / 2.9
     np.testing.assert_allclose(two["losses"], one["losses"], rtol=1e-5)
     assert two["ids"] == one["ids"]
