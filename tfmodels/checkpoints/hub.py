@@ -225,6 +225,21 @@ def _local(folder: Path, subfolder: str) -> Path:
     return inner
 
 
+def gguf_in_folder(
+    name_or_path: str | os.PathLike, options: dict[str, Any]
+) -> tuple[str | os.PathLike, dict[str, Any]]:
+    """A GGUF file as its folder and `gguf_file` among the options; any other name as it is.
+
+    Example:
+        >>> gguf_in_folder("stories260K", {"revision": "main"})
+        ('stories260K', {'revision': 'main'})
+    """
+    path = Path(os.path.expanduser(name_or_path))
+    if path.suffix == ".gguf" and "gguf_file" not in options and path.is_file():
+        return path.parent, {**options, "gguf_file": path.name}
+    return name_or_path, options
+
+
 def near_places(name: str) -> str:
     """A question that names bundled checkpoints, or folders and GGUF files beside a missing one, with near names.
 

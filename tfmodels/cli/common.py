@@ -100,12 +100,12 @@ def place_of(options: argparse.Namespace) -> Place:
         >>> place.name == str(file.parent), place.options
         (True, {'gguf_file': 'tiny.gguf'})
     """
+    from tfmodels.checkpoints import hub
+
     names = ("revision", "local_files_only", "gguf_file")
     found = {name: getattr(options, name) for name in names if getattr(options, name)}
-    path = Path(os.path.expanduser(options.model))
-    if path.suffix == ".gguf" and "gguf_file" not in found and path.is_file():
-        return Place(str(path.parent), {**found, "gguf_file": path.name})
-    return Place(options.model, found)
+    name, found = hub.gguf_in_folder(options.model, found)
+    return Place(str(name), found)
 
 
 def read_config(place: Place) -> dict[str, Any]:

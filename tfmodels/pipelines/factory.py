@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from tfmodels import auto
@@ -103,7 +102,7 @@ def pipeline(
     where |= {name: kwargs.pop(name) for name in HUB if name in kwargs and name not in where}
     options = {**{name: value for name, value in where.items() if value is not None}, **(model_kwargs or {})}
     if isinstance(model, (str, os.PathLike)):
-        model, options = _gguf(model, options)
+        model, options = hub.gguf_in_folder(model, options)
         if kind is None:
             task = _task_of(model, options)
             kind = task_class(task)
@@ -124,14 +123,6 @@ def pipeline(
             raise TypeError(f"pipeline_class={quote(pipeline_class)}; a subclass of Pipeline was expected.")
         kind = pipeline_class
     return kind(model, tokenizer, task=task, framework=framework, device=device, device_map=device_map, **kwargs)
-
-
-def _gguf(model: str | os.PathLike, options: dict[str, Any]) -> tuple[str | os.PathLike, dict[str, Any]]:
-    """A GGUF file stands for itself in its folder."""
-    path = Path(os.path.expanduser(model))
-    if path.suffix == ".gguf" and "gguf_file" not in options and path.is_file():
-        return path.parent, {**options, "gguf_file": path.name}
-    return model, options
 
 
 def _hub(options: Mapping[str, Any]) -> dict[str, Any]:
