@@ -74,6 +74,9 @@ def test_an_unknown_argument_is_named_with_the_nearest():
         make().quantize("int8", groupsize=32)
     with pytest.raises(ValueError, match="embeddings=True; 'int8' or 'int4' was expected"):
         make().quantize("int8", embeddings=True)
+    for mistake in ({"max_length": 8}, {"group_size": 32, "tokenizer": print}):
+        with pytest.raises(ValueError, match=f"quantize uses {[*mistake][-1]}= to read texts of calibration="):
+            make().quantize("int8", **mistake)
 
 
 def test_keras_refuses_int8_beside_float16():

@@ -38,7 +38,7 @@ class QuantizedModel(keras.Model):
         symmetric: bool | None = None,
         calibration: Any = None,
         tokenizer: Any = None,
-        max_length: int = 512,
+        max_length: int | None = None,
         embeddings: str | None = None,
         **options: Any,
     ) -> None:
@@ -61,13 +61,14 @@ class QuantizedModel(keras.Model):
                 the model will see: rounding errors are made good on them, by GPTQ. None: weights are rounded to the
                 nearest.
             tokenizer: makes ids of texts in `calibration`.
-            max_length: tokens of each text that are used.
+            max_length: tokens of each text or row in `calibration` that are used. Default: 512.
             embeddings: "int8" or "int4": the token embeddings and the output layer over the vocabulary are rounded,
                 too. None leaves them, as most files do.
 
         Raises:
             ValueError: the model is quantised already, has adapters (quantise it before `add_lora`), or computes in
-                float16 (Keras); an argument is out of range; no layer fits `filters`.
+                float16 (Keras); an argument is out of range; no layer fits `filters`; `tokenizer` or `max_length`
+                without `calibration`.
             RuntimeError: this process was forked from one that has made or used a model.
 
         Example:
@@ -95,8 +96,11 @@ class QuantizedModel(keras.Model):
         if unknown := sorted(options.keys() - _OF_KERAS):
             near = did_you_mean(unknown[0], (*given, *_OF_KERAS, "tokenizer", "max_length"))
             raise TypeError(f"quantize got an unknown argument {quote(unknown[0])}{near}.")
+        for name, value in {"tokenizer": tokenizer, "max_length": max_length}.items():
+            if value is not None and calibration is None:
+                raise ValueError(f"quantize uses {name}= to read texts of calibration=, which were not given.")
         if any(value is not None for value in given.values()):
-            settings = {"tokenizer": tokenizer, "max_length": max_length, **given}
+            settings = {"tokenizer": tokenizer, "max_length": 512 if max_length is None else max_length, **given}
             _pack_model(self, _only_mode(arguments, options), options.pop("filters", None), **settings)
         else:
             with warnings.catch_warnings(), quick_collections():
