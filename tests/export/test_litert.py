@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 
@@ -33,7 +34,16 @@ def stories():
 @pytest.fixture(scope="module")
 def stories_file(stories, tmp_path_factory):
     path = tmp_path_factory.mktemp("litert") / "stories.tflite"
-    return export(stories, path, "litert", max_length=96)
+    told, logger = [], logging.getLogger("absl")
+    handler = logging.Handler()
+    handler.emit = lambda record: told.append(record.getMessage())
+    logger.addHandler(handler)
+    try:
+        result = export(stories, path, "litert", max_length=96)
+    finally:
+        logger.removeHandler(handler)
+    assert not told, "an export that works says nothing"
+    return result
 
 
 def convert(model, tmp_path, **options):

@@ -78,8 +78,9 @@ def write(model: Any, target: Path, options: ExportOptions) -> list[Signature]:
     from tfmodels.export.litert.packed import packed_by_digest
     from tfmodels.export.models import causal, max_length_of, with_dtype, with_floats
 
-    kept, stored = packed_by_digest(model), _stored(model, options)
-    model = with_dtype(with_floats(model), "float32")
+    floats, stored = with_floats(model), _stored(model, options)
+    kept = packed_by_digest(model, floats)
+    model = with_dtype(floats, "float32")
     max_length = max_length_of(model, options.max_length)
     options.step("tracing the signatures")
     functions = (causal_functions if causal(model) else forward_functions)(model, max_length, lowering_of(kept))

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import keras
 import numpy as np
 
 from tfmodels.checkpoints.quantized.scheme import Scheme, unpack
@@ -44,10 +45,19 @@ def _has_place(scheme: Scheme, width: int) -> bool:
     )
 
 
-def packed_by_digest(model: Any) -> dict[str, Any]:
-    """The packed weights of a model by the digest of what they stand for, (out, in)."""
-    packed = (getattr(layer, "packed", None) for _, layer in walk(model))
-    return {digest_of(one.dequantized().T): one for one in packed if one is not None}
+def packed_by_digest(model: Any, floats: Any) -> dict[str, Any]:
+    """The packed weights of a model by the digest of what they stand for, (out, in).
+
+    Args:
+        model: a `TFPreTrainedModel` or `SentenceEncoder`.
+        floats: what `tfmodels.export.models.with_floats` makes of it.
+    """
+    twins, found = dict(walk(floats)), {}
+    for path, layer in walk(model):
+        if (packed := getattr(layer, "packed", None)) is not None:
+            matrix = np.asarray(getattr(twins[path], twins[path].whole_name))
+            found[digest_of(matrix if isinstance(layer, keras.layers.Embedding) else matrix.T)] = packed
+    return found
 
 
 def digest_of(matrix: np.ndarray) -> str:
