@@ -461,6 +461,16 @@ class TestTrainingStates:
                 class_of("gpt_neox", "ForCausalLM").from_pretrained(folder)
 
 
+def test_a_misspelt_field_is_told_beside_the_shapes(tmp_path):
+    model = make("llama", "ForCausalLM")
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["num_key_value_head"] = config.pop("num_key_value_heads")
+    (tmp_path / "config.json").write_text(json.dumps({**config, "mine": 1}))
+    with pytest.raises(CheckpointError, match="of another shape.* LlamaConfig has no field 'num_key_value_head'; did"):
+        type(model).from_pretrained(tmp_path)
+
+
 class TestSizes:
     @pytest.mark.parametrize("name", FAMILIES)
     @pytest.mark.parametrize(

@@ -193,8 +193,9 @@ def test_unknown_keys_clash_with_nothing(tmp_path):
     assert config.to_dict()["later"] == {"a": 1}
     del config.later
     assert "later" not in config.to_dict()
-    with pytest.raises(AttributeError, match="'validate' is a method or constant of LlamaConfig"):
-        config.validate = 1
+    for name in ("validate", "rotary_dim"):
+        with pytest.raises(AttributeError, match=f"'{name}' is a method, constant or computed value of LlamaConfig"):
+            setattr(config, name, 1)
     with pytest.raises(AttributeError, match="no field 'hiden_size'; did you mean hidden_size"):
         config.hiden_size  # noqa: B018
 

@@ -202,7 +202,8 @@ def _fill(
         hint = " (for a head of another size pass ignore_mismatched_sizes=True)" if new & set(mismatched) else ""
         problems.append(f"of another shape: {listed(shapes)}{hint}")
     if problems:
-        raise reader.CheckpointError(f"{folder} does not fit {owner}: {'; '.join(problems)}.")
+        told = " ".join([f"{folder} does not fit {owner}: {'; '.join(problems)}.", *model.config.misspelt()])
+        raise reader.CheckpointError(told)
     fresh = [name for name in fit.missing if name in new] + list(mismatched)
     sizes.check_new_weights(slots, fresh, checkpoint)
     for name, source in fit.found.items():

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
 
 from tfmodels.checkpoints import hub, upload
 from tfmodels.checkpoints.formats import gguf
-from tfmodels.configs.names import COMMON, warn_if_near
+from tfmodels.configs.names import COMMON, told_if_near, warn_if_near
 from tfmodels.configs.part import MAX_INTEGER, ConfigPart, field_types
 from tfmodels.dtypes import dtype_name
 from tfmodels.utils.arguments import MODELS_ALONE, SAVING, old_name, settle
@@ -445,6 +445,10 @@ class ModelConfig(ConfigPart, upload.PushToHub):
         make_folder(save_directory)
         write_object(Path(save_directory, CONFIG_NAME), values, sort_keys=True)
         push()
+
+    def misspelt(self) -> list[str]:
+        """A question after each key that is no field but close to one, such as "num_atention_heads" of a file."""
+        return [told for name in self._extra if (told := told_if_near(type(self), name))]
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some values changed; an unknown name raises TypeError with the closest known ones."""

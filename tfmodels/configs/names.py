@@ -73,23 +73,28 @@ COMMON: dict[str, Any] = {
 }
 
 
-def warn_if_near(cls: Any, name: str) -> None:
-    """Warn where a name that a configuration class does not know is close to one that it knows.
+def told_if_near(cls: Any, name: str) -> str:
+    """A question after the field that was meant, where a configuration class does not know a name; else "".
 
-    Unknown names are kept as attributes, as in transformers, so a misspelt field would change nothing unseen. Classes
-    of scripts have names of their own, so they are left alone, and so are ids of tokens, of which other families have
-    many, and `max_seq_length`, which scripts keep there.
+    Classes of scripts have names of their own, so they are left alone, and so are ids of tokens, of which other
+    families have many, and `max_seq_length`, which scripts keep there.
 
     Args:
         cls: a class of `ModelConfig`'s kind.
-        name: an argument of its constructor, or an attribute that is set.
+        name: an argument of its constructor, an attribute that is set, or a key of a file.
     """
     if cls.__module__.partition(".")[0] != _PACKAGE or name in (known := cls.known_names()):
-        return
+        return ""
     if name.endswith(("_token_id", "_token_ids")) or name == "max_seq_length":
-        return
-    if near := did_you_mean(name, known, cutoff=_CUTOFF):
-        warn(
-            f"{cls.__name__} has no field {quote(name)}{near} It is kept as an attribute, but changes nothing that a "
-            f"model computes."
-        )
+        return ""
+    near = did_you_mean(name, known, cutoff=_CUTOFF)
+    return near and f"{cls.__name__} has no field {quote(name)}{near}"
+
+
+def warn_if_near(cls: Any, name: str) -> None:
+    """Warn where a name is likely a misspelt field, as `told_if_near` says; arguments as there.
+
+    Unknown names are kept as attributes, as in transformers, so a misspelt field would change nothing unseen.
+    """
+    if told := told_if_near(cls, name):
+        warn(f"{told} It is kept as an attribute, but changes nothing that a model computes.")

@@ -68,17 +68,11 @@ def configuration(cls: _Class) -> _Class:
         field.name: None if field.default is dataclasses.MISSING else field.default
         for field in dataclasses.fields(cls)  # type: ignore[arg-type]
     }
-    first = [
-        inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=defaults.get(name))
-        for name in cls.positional
-    ]
-    others = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
-        for name, default in defaults.items()
-        if name not in cls.positional
-    ]
+    kinds = dict.fromkeys(cls.positional, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    kinds = {**kinds, **{name: inspect.Parameter.KEYWORD_ONLY for name in defaults if name not in kinds}}
+    parameters = [inspect.Parameter(name, kind, default=defaults.get(name)) for name, kind in kinds.items()]
     rest = inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD)
-    cls.__signature__ = inspect.Signature([*first, *others, rest])
+    cls.__signature__ = inspect.Signature([*parameters, rest])
     return cls
 
 
@@ -186,7 +180,7 @@ class ConfigPart:
             value = plain(value)
         wanted = kind.removesuffix(" | None")
         if value is None and wanted == kind and kind in ("float", "bool"):
-            return next(field.default for field in dataclasses.fields(cls) if field.name == name)
+            return getattr(cls, name)  # the default
         if value is None or wanted not in ("int", "float", "bool"):
             return value
         if wanted == "bool":
@@ -215,7 +209,7 @@ class ConfigPart:
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         if not isinstance(value, int):
-            default = next(field.default for field in dataclasses.fields(cls) if field.name == name)
+            default = getattr(cls, name, None)
             what = "an integer" if isinstance(default, int) and default <= 0 else "a positive integer"
             raise ValueError(f"{name}={quote(value)} in {cls.__name__}; {what} was expected.")
         if not -MAX_INTEGER <= value <= MAX_INTEGER:
@@ -237,11 +231,12 @@ class ConfigPart:
         name = type(self).aliases.get(name, name)
         if name in field_types(type(self)):
             object.__setattr__(self, name, self.convert(name, value))
-        elif isinstance(getattr(type(self), name, None), property):
+        elif getattr(getattr(type(self), name, None), "fset", None) is not None:  # a property that can be set
             object.__setattr__(self, name, value)
         elif hasattr(type(self), name):
             raise AttributeError(
-                f"{quote(name)} is a method or constant of {type(self).__name__}; choose another name."
+                f"{quote(name)} is a method, constant or computed value of {type(self).__name__}: set the fields that "
+                f"it follows from, or choose another name."
             )
         else:
             # A class of a script may set values before it calls the constructor of its base.
