@@ -140,6 +140,8 @@ def test_a_dict_and_labels_as_one_tuple():
     ):
         with pytest.raises(TypeError, match="x holds .* values, the first of them a dict.*give labels as y"):
             call()
+    with pytest.raises(TypeError, match=r"the second has the shape \(8,\) of labels: give them as y"):
+        model.evaluate((IDS, CLASSES), verbose=0)
 
 
 def test_batches_of_one_shape_and_other_names_have_programs_of_their_own():

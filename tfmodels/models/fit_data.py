@@ -93,7 +93,12 @@ def _features_and_labels(x: Any, y: Any) -> tuple[Any, Any]:
             f"x holds pairs of features and labels, {len(x)} of them; a dict of arrays of all rows, and their labels, "
             f"were expected, or a tf.data.Dataset or generator of such batches."
         )
-    if not isinstance(x, (tuple, list)) or not x or not isinstance(x[0], Mapping):
+    if not isinstance(first, Mapping):
+        if isinstance(x, tuple) and len(x) == 2 and y is None and len(getattr(x[1], "shape", ())) == 1:
+            raise TypeError(
+                f"x=(features, labels) stands for two inputs of the model, and the second has the shape "
+                f"{tuple(x[1].shape)} of labels: give them as y."
+            )
         return x, y
     if len(x) > 2 or (len(x) == 2 and y is not None):
         given = f"{len(x)} values, the first of them a dict" + (", and y" if y is not None else "")
