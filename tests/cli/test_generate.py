@@ -117,6 +117,10 @@ def test_beams_and_json(tmp_path, capsys):
         ]
         assert cli.main(arguments) == 0
         assert json.loads(capsys.readouterr().out.removeprefix("Is it? ")) in schema["enum"]
+    schema = {"type": "object", "properties": {"age": {"enum": [7]}}, "required": ["age"]}
+    arguments[4] = json.dumps({**schema, "additionalProperties": False})
+    assert cli.main(arguments) == 0
+    assert capsys.readouterr().out == 'Is it? {"age":7}\n'
     assert cli.main(["generate", "stories260K", "x", "--json-schema", "[1]"]) == 2
     assert "--json-schema: " in capsys.readouterr().err
 

@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=r"end at this text; \n is a new line; may be given several times",
     )
     parser.add_argument(
-        "--json-schema", metavar="FILE", help="write JSON of this schema; a file, or the schema itself"
+        "--json-schema", metavar="FILE", help="write JSON of this schema, on one line; a file, or the schema itself"
     )
     parser.add_argument("--dtype", choices=(*DTYPES, "auto"), default="float32", help="of the weights (%(default)s)")
     parser.add_argument("--no-jit", action="store_true", help="run as a plain graph instead of compiling with XLA")
@@ -110,7 +110,7 @@ def read_schema(given: str) -> dict[str, Any]:
         raise CommandError(f"--json-schema: {error}") from error
     if importlib.util.find_spec("llguidance") is None:
         raise CommandError("--json-schema needs llguidance: pip install 'tfmodels[structured]'.")
-    return schema
+    return {"x-guidance": {"whitespace_flexible": False}, **schema}  # on one line, as programs that read it expect
 
 
 def check_model(place: Place) -> Any:
