@@ -50,17 +50,15 @@ OTHERS = ("gpt_neox", "gpt_neo", "mpt")
 
 def generate_cases():
     chosen = parameters("generate")
-    settings = sorted({p.values[1]["name"] for p in chosen} - {*cases.COMPILED, *FEW})
-    for parameter in chosen:
-        family, name = parameter.values[0].parent.name, parameter.values[1]["name"]
-        if family in OTHERS and name in settings:
-            turn = [
-                other
-                for other in OTHERS
-                if any(p.id.startswith(f"{other}/") and p.id.endswith(f"/{name}") for p in chosen)
-            ]
-            if turn[settings.index(name) % len(turn)] != family:
-                continue
+    known = [(parameter.values[0].parent.name, parameter.values[1]["name"]) for parameter in chosen]
+    settings = sorted({name for _, name in known} - {*cases.COMPILED, *FEW})
+    turns = {}
+    for number, name in enumerate(settings):
+        having = [family for family in OTHERS if (family, name) in known]
+        turns[name] = having[number % len(having)] if having else None
+    for parameter, (family, name) in zip(chosen, known, strict=True):
+        if family in OTHERS and turns.get(name, family) != family:
+            continue
         if family not in MORE or name in FEW:
             yield parameter
 

@@ -14,7 +14,7 @@ from tfmodels.checkpoints.files import CheckpointNotFoundError
 from tfmodels.checkpoints.formats import gguf
 from tfmodels.checkpoints.reader import file_names, kinds_of
 from tfmodels.utils.arguments import HUB, LOADING, settle
-from tfmodels.utils.text import did_you_mean, quote, shorten, some
+from tfmodels.utils.text import did_you_mean, near_names, quote, shorten, some
 
 _GO_ONLINE = (
     "Load it once with the Hub within reach: a working network, local_files_only=False, HF_HUB_OFFLINE not set."
@@ -263,8 +263,8 @@ def near_places(name: str) -> str:
         known = {one.name: one / inner for one in here if (one / inner).exists()}
     except OSError:
         return ""
-    close = did_you_mean(missing.name, known, "{}")
-    return f"; did you mean {' or '.join(str(known[one]) for one in close.split(' or '))}?" if close else ""
+    close = " or ".join(str(known[one]) for one in near_names(missing.name, known))
+    return f"; did you mean {close}?" if close else ""
 
 
 def _looks_local(name: str) -> bool:

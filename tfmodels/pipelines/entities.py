@@ -57,10 +57,7 @@ def tokens_of(
     """
     marks_words = bool(getattr(tokenizer.backend_tokenizer.model, "continuing_subword_prefix", None))
     if strategy in WORDS and not marks_words and offsets is not None:
-        warn(
-            "Tokenizer does not support real words, using fallback heuristic: a word begins after a space.",
-            UserWarning,
-        )
+        warn("Tokenizer does not support real words, using fallback heuristic: a word begins after a space.")
     found = []
     for index, token in enumerate(ids):
         if special[index]:

@@ -139,10 +139,9 @@ def did_you_mean(
 
     Args:
         name: what came.
-        known: what would be right; of very many names none is suggested.
+        known: what would be right.
         form: the question, with {} for the names.
-        limit: names at most.
-        cutoff: how close, as `difflib` measures it: 0 is anything, 1 the name itself.
+        limit, cutoff: as of `near_names`.
 
     Example:
         >>> "no setting temprature" + did_you_mean("temprature", ["temperature", "top_k"])
@@ -150,15 +149,25 @@ def did_you_mean(
         >>> did_you_mean("x", ["temperature"])
         ''
     """
+    close = near_names(name, known, limit, cutoff)
+    return form.format(" or ".join(close)) if close else ""
+
+
+def near_names(name: Any, known: Iterable[str], limit: int = 3, cutoff: float = 0.6) -> list[str]:
+    """The known names that are close to one that is not, the closest first; of very many names none.
+
+    Args:
+        limit: names at most.
+        cutoff: how close, as `difflib` measures it: 0 is anything, 1 the name itself.
+    """
     known = [one for one in known if len(one) <= LIMIT]
     if not isinstance(name, str) or len(name) > LIMIT or len(known) > _MAX_COMPARED:
-        return ""
+        return []
     by_small: dict[str, list[str]] = {}
     for one in sorted(known):
         by_small.setdefault(one.lower(), []).append(one)
     near = difflib.get_close_matches(name.lower(), list(by_small), n=limit, cutoff=cutoff)
-    close = [one for small in near for one in by_small[small]][:limit]
-    return form.format(" or ".join(close)) if close else ""
+    return [one for small in near for one in by_small[small]][:limit]
 
 
 def human_bytes(size: float) -> str:
