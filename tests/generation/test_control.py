@@ -145,6 +145,18 @@ class TestConstraints:
         ):
             with pytest.raises(ValueError, match=message):
                 model.generate(PROMPT, **GRAPH, **options)
+        embeds = np.zeros((1, 3, model.config.hidden_size), "float32")
+        for name, value in (("encoder_repetition_penalty", 1.5), ("encoder_no_repeat_ngram_size", 2)):
+            with pytest.raises(ValueError, match=f"{name} needs the prompt as ids"):
+                model.generate(inputs_embeds=embeds, **GRAPH, **{name: value})
+
+    @pytest.mark.parametrize("beams", [1, 2])
+    def test_what_the_prompt_holds_is_not_said_again(self, model, beams):
+        options = {"max_new_tokens": 6, "num_beams": beams}
+        banned = ids_of(model, PROMPT, encoder_no_repeat_ngram_size=1, **options)[:, PROMPT.shape[1] :]
+        liked = ids_of(model, PROMPT, encoder_repetition_penalty=1e6, **options)[:, PROMPT.shape[1] :]
+        for prompt, others, own in zip(PROMPT, banned, liked, strict=True):
+            assert not set(others) & set(prompt) and set(own) <= set(prompt)
 
 
 class TestOutputs:

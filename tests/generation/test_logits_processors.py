@@ -287,6 +287,22 @@ def test_no_repeat_ngram_against_naive(ids, length, size):
             assert np.isneginf(got[row, token]) == (length >= size - 1 and gram in grams)
 
 
+@given(ids_of, scores_of, st.integers(0, LENGTH), st.integers(1, 4))
+def test_processors_of_the_prompt_against_naive(ids, scores, prompt_end, size):
+    context = context_of(ids)._replace(prompt_end=tf.constant(prompt_end))
+    got = compiled((P.PromptPenalty(0.5),))(context, tf.constant(scores)).numpy()
+    banned = compiled((P.NoPromptNGram(size),))(context, tf.zeros((ROWS, VOCAB))).numpy()
+    for row in range(ROWS):
+        tokens = ids[row].tolist()
+        grams = {tuple(tokens[i : i + size]) for i in range(prompt_end - size + 1)}
+        for token in range(VOCAB):
+            score = scores[row, token]
+            if token in tokens[:prompt_end]:
+                score = score * np.float32(0.5) if score < 0 else score / np.float32(0.5)
+            assert got[row, token] == score
+            assert np.isneginf(banned[row, token]) == ((*tokens[LENGTH - size + 1 :], token) in grams)
+
+
 WORDS = ((3,), (1, 2), (0, 0), (2, 1, 0), (1, 1, 1), (0, 1, 2, 3), (1, 2, 2), (2, 2, 9))
 
 

@@ -134,6 +134,7 @@ def test_bad_settings_are_refused(model):
         ({"presence_penalty": "much"}, "presence_penalty='much': it should be a finite number"),
         ({"num_return_sequences": 2, "do_sample": True}, "num_return_sequences=2 .* add the prompt several times"),
         ({"guidance_scale": 1.5}, "guidance_scale=1.5 is not a setting of the engine's rows"),
+        ({"encoder_repetition_penalty": 1.5}, "encoder_repetition_penalty=1.5 is not a setting of the engine's rows"),
         ({"prompt_lookup_num_tokens": 3}, "prompt_lookup_num_tokens=3 is not"),
         ({"use_cache": False}, "use_cache=False .* rows always keep a cache"),
         ({"return_dict_in_generate": True}, "ask for logprobs"),

@@ -36,9 +36,11 @@ class GenerationKeywords(TypedDict, total=False):
     epsilon_cutoff: float | None
     eta_cutoff: float | None
     repetition_penalty: float | None
+    encoder_repetition_penalty: float | None
     presence_penalty: float | None
     frequency_penalty: float | None
     no_repeat_ngram_size: int | None
+    encoder_no_repeat_ngram_size: int | None
     bad_words_ids: list[list[int]] | None
     sequence_bias: list[Any] | dict[Any, Any] | None
     logit_bias: dict[int, float] | None
@@ -68,8 +70,6 @@ class GenerationKeywords(TypedDict, total=False):
     constraints: Any
     diversity_penalty: Any
     dola_layers: Any
-    encoder_no_repeat_ngram_size: Any
-    encoder_repetition_penalty: Any
     force_words_ids: Any
     low_memory: Any
     num_beam_groups: Any

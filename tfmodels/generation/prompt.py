@@ -12,6 +12,7 @@ from keras import ops
 from tfmodels.cache import kv
 from tfmodels.cache.int8 import whole
 from tfmodels.generation.config import GenerationConfig
+from tfmodels.generation.settings import SETTINGS
 from tfmodels.generation.step import Prompt
 from tfmodels.runtime.buckets import bucket_batch, bucket_capacity, bucket_prompt
 from tfmodels.utils.text import holds_text, quote
@@ -53,6 +54,9 @@ def read_prompts(
             raise ValueError(
                 f"inputs_embeds has shape {embeds.shape}; (batch, length, {model_config.hidden_size}) was expected."
             )
+        for name in ("encoder_repetition_penalty", "encoder_no_repeat_ngram_size"):
+            if getattr(config, name) not in SETTINGS[name].neutral:
+                raise ValueError(f"{name} needs the prompt as ids, not as inputs_embeds.")
         ids = np.full(embeds.shape[:2], -1, "int32")
     else:
         if inputs is None:

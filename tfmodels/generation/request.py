@@ -18,6 +18,8 @@ MOST_LOGPROBS = 20
 _REFUSED = {
     "num_beams": "use model.generate for it",
     "num_return_sequences": "add the prompt several times; what it has in common is computed once",
+    "encoder_no_repeat_ngram_size": "use model.generate for it",
+    "encoder_repetition_penalty": "use model.generate for it",
     "guidance_scale": "use model.generate for it",
     "prompt_lookup_num_tokens": "use model.generate for it",
     "num_assistant_tokens": "use model.generate for it",

@@ -191,6 +191,9 @@ class Settings:
     repetition_penalty: float = setting(
         1.0, checks.positive, "above 1 makes tokens that have occurred less likely.", section="Scores"
     )
+    encoder_repetition_penalty: float = setting(
+        1.0, checks.positive, "above 1 makes tokens of the prompt more likely, below 1 less."
+    )
     presence_penalty: float = setting(
         0.0,
         checks.finite,
@@ -198,6 +201,9 @@ class Settings:
     )
     frequency_penalty: float = setting(0.0, checks.finite, "the same for each time that a token was generated.")
     no_repeat_ngram_size: int = setting(0, checks.natural, "n-grams of this length occur only once; 0 for no limit.")
+    encoder_no_repeat_ngram_size: int = setting(
+        0, checks.natural, "n-grams of this length that the prompt has do not occur again; 0 for no limit."
+    )
     bad_words_ids: list[list[int]] | None = setting(
         None, checks.bad_words, "token sequences that are never generated, a list of lists."
     )
@@ -300,8 +306,6 @@ UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "constraints": ([], None),
     "diversity_penalty": (None, 0.0),
     "dola_layers": (None,),
-    "encoder_no_repeat_ngram_size": (None, 0),
-    "encoder_repetition_penalty": (None, 1.0),
     "force_words_ids": ([], None),
     "low_memory": (None, False),
     "num_beam_groups": (None, 1),

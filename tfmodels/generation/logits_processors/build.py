@@ -20,7 +20,9 @@ from tfmodels.generation.logits_processors.rules import (
     ForcedEOS,
     MinLength,
     MinNewTokens,
+    NoPromptNGram,
     NoRepeatNGram,
+    PromptPenalty,
     RemoveInvalid,
     RepetitionPenalty,
     SequenceBias,
@@ -75,12 +77,16 @@ def build(
     found: list[Processor] = []
     if biases := _biases(config, vocab_size):
         found.append(SequenceBias(tuple(biases.items())))
+    if config.encoder_repetition_penalty != 1.0:
+        found.append(PromptPenalty(1 / config.encoder_repetition_penalty))
     if config.repetition_penalty != 1.0:
         found.append(RepetitionPenalty(config.repetition_penalty))
     if config.presence_penalty or config.frequency_penalty:
         found.append(CountPenalty(config.presence_penalty, config.frequency_penalty))
     if config.no_repeat_ngram_size:
         found.append(NoRepeatNGram(config.no_repeat_ngram_size))
+    if config.encoder_no_repeat_ngram_size:
+        found.append(NoPromptNGram(config.encoder_no_repeat_ngram_size))
     if config.bad_words_ids:
         # A word that is an end-of-sequence token alone would keep generation from ending.
         words = dict.fromkeys(tuple(word) for word in config.bad_words_ids)

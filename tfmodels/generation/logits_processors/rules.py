@@ -36,9 +36,13 @@ class RepetitionPenalty:
 
     penalty: Number
 
+    def end(self, context: Context) -> Tensor:
+        """The column after the last token that counts."""
+        return context.end
+
     def __call__(self, context: Context, scores: Tensor) -> Tensor:
         columns = ops.arange(context.ids.shape[1], dtype="int32")
-        counts = columns < context.end
+        counts = columns < self.end(context)
         if context.attended is not None:
             in_prompt = ops.logical_and(columns >= context.start, columns < context.prompt_end)
             attended = ops.cast(ops.logical_and(context.attended, in_prompt), "int32")
@@ -48,6 +52,14 @@ class RepetitionPenalty:
         occurred = occurring(context.ids, counts, scores.shape[-1])
         penalty = cast(self.penalty, scores.dtype)
         return ops.where(occurred, ops.where(scores < 0, scores * penalty, scores / penalty), scores)
+
+
+@dataclass(frozen=True)
+class PromptPenalty(RepetitionPenalty):
+    """Do so with the tokens of the prompt; a penalty below 1 makes them more likely."""
+
+    def end(self, context: Context) -> Tensor:
+        return context.prompt_end
 
 
 @dataclass(frozen=True)
@@ -76,12 +88,16 @@ class NoRepeatNGram:
 
     ngram_size: Number
 
+    def end(self, context: Context) -> Tensor:
+        """The column after the last token that counts."""
+        return context.end
+
     def __call__(self, context: Context, scores: Tensor) -> Tensor:
         batch, columns = context.ids.shape
         size = cast(self.ngram_size, "int32")
         # Column c ends an n-gram that counts when the tokens before it equal the last tokens.
         column = ops.arange(columns, dtype="int32")
-        matches = ops.logical_and(column >= context.start + size - 1, column < context.end)
+        matches = ops.logical_and(column >= context.start + size - 1, column < self.end(context))
         matches = ops.broadcast_to(ops.logical_and(matches, size > 0), (batch, columns))
         padded = ops.pad(context.ids, ((0, 0), (columns, 0)), constant_values=-1)
 
@@ -96,6 +112,14 @@ class NoRepeatNGram:
         start = (ops.convert_to_tensor(1, "int32"), matches)
         _, matches = ops.while_loop(lambda distance, matches: distance < longest, compared, start)
         return ban(scores, occurring(context.ids, matches, scores.shape[-1]))
+
+
+@dataclass(frozen=True)
+class NoPromptNGram(NoRepeatNGram):
+    """Ban the tokens that would complete an n-gram of the prompt."""
+
+    def end(self, context: Context) -> Tensor:
+        return context.prompt_end
 
 
 ANY = -3
