@@ -67,7 +67,7 @@ def test_two_replicas_of_the_server(start):
     ids = model.generate([prompt], max_new_tokens=16).numpy()[0].tolist()
     expected = tokenizer.decode(ids, skip_special_tokens=True).removeprefix("Once upon a time")
     body = {"prompt": "Once upon a time", "max_tokens": 16, "temperature": 0}
-    with httpx.Client(base_url=url, timeout=120) as client:
+    with httpx.Client(base_url=url, timeout=300) as client:
         for _ in range(40):
             answer = client.post("/v1/completions", json=body).json()
             assert answer["choices"][0]["text"] == expected
@@ -93,9 +93,9 @@ def test_replicas_of_an_export(tmp_path, start):
     model = TFAutoModelForCausalLM.from_pretrained("stories260K")
     model.export(tmp_path / "stories")
     path = "/v1/models/stories"
-    url = start(tmp_path / "stories", path=path)
-    assert httpx.get(url + path).json()["model_version_status"][0]["state"] == "AVAILABLE"
     inputs = {"input_ids": [PROMPT], "attention_mask": [[1] * 5], "max_new_tokens": 4}
-    answer = httpx.post(f"{url}{path}:predict", json={"signature_name": "generate", "inputs": inputs}, timeout=60)
-    assert answer.json()["outputs"] == model.generate([PROMPT], max_new_tokens=4).numpy().tolist()
-    assert httpx.post(f"{url}{path}:predict", json={"nonsense": 1}).status_code == 400
+    with httpx.Client(base_url=start(tmp_path / "stories", path=path), timeout=300) as client:  # each replica compiles
+        assert client.get(path).json()["model_version_status"][0]["state"] == "AVAILABLE"
+        answer = client.post(f"{path}:predict", json={"signature_name": "generate", "inputs": inputs})
+        assert answer.json()["outputs"] == model.generate([PROMPT], max_new_tokens=4).numpy().tolist()
+        assert client.post(f"{path}:predict", json={"nonsense": 1}).status_code == 400
