@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfmodels.runtime.compile import OFTEN, ProgramCache
+from tfmodels.runtime.compile import OFTEN, Held, ProgramCache
 
 
 def double(x):
@@ -30,6 +30,33 @@ def test_structures_of_the_same_shapes_have_their_own_programs(steady):
     cases = [({"a": one, "b": zero}, 1), ([zero, one], 0), ((one, zero), 1), ({"b": one, "c": zero}, 1)]
     for parts, want in cases + cases:
         assert float(programs.run("first", first, parts, jit_compile=False, steady=steady)) == want
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_held_arguments_share_the_program_of_others(jit_compile):
+    """Variables, dicts and parts that are None, held or not, in every call after the first, too."""
+    programs, weight = ProgramCache(), tf.Variable(3.0)
+    captured = tf.Variable(100.0)
+
+    def combined(variables, parts, x):
+        variables[0].assign_add(1.0)
+        return {"sum": variables[0] * x + parts["a"] - parts["b"] + captured, "none": parts["none"]}
+
+    def run(one, two, three):
+        return programs.run("combined", combined, one, two, three, jit_compile=jit_compile, steady=True)
+
+    parts = {"b": tf.constant(1.0), "a": tf.constant(20.0), "none": None}
+    held = Held((weight,)), Held(parts)
+    for turn in range(6):
+        result = run(*(held if turn % 2 else ((weight,), parts)), tf.constant(float(turn)))
+        assert result["none"] is None and float(result["sum"]) == (4 + turn) * turn + 119
+    assert programs.compilations == 1
+    # Other tensors of the same shapes, one of them twice; and a variable that changes meanwhile.
+    twice = tf.constant(5.0)
+    captured.assign(0.0)
+    assert float(run(held[0], {"b": twice, "a": twice, "none": None}, tf.constant(0.0))["sum"]) == 0
+    assert float(run(held[0], {"b": twice, "a": tf.constant(6.0), "none": None}, tf.constant(0.0))["sum"]) == 1
+    assert programs.compilations == 1
 
 
 def test_a_program_for_each_shape_dtype_and_key():

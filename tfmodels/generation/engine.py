@@ -402,15 +402,16 @@ class Engine:
             resting = (index for index in range(len(self._rows)) if index not in active)
             places = [*active, *itertools.islice(resting, size.rows - len(active))]
         rows = [self._rows[index] if index in active else None for index in places]
-        settings = self._inputs.settings(rows, kind)
+        limits = None
         if is_limited:
             upcoming = [found.get(index) if index in active else None for index in places]
-            settings = settings._replace(limits=limits_of(upcoming, STEPS, self.model.config.vocab_size))
+            limits = limits_of(upcoming, STEPS, self.model.config.vocab_size)
         lefts = [min(lefts.get(index, 0), steps) for index in places]
         counts = self._inputs.counts(rows, [lengths[index] for index in places], lefts)
         before, started = {index: self._rows[index].last for index in active}, time.monotonic()
         text = self._inputs.text(rows, STEPS) if kind is Kind.EVERYTHING else None
-        decoded = self.slots.decode(np.asarray(places), counts, settings, size, kind, text)
+        settings = self._inputs.settings(rows, kind)
+        decoded = self.slots.decode(np.asarray(places), counts, settings, size, kind, limits, text)
         self._pace.note(time.monotonic() - started, steps)
         places_of = {index: places.index(index) for index in active}
         for index, place in places_of.items():

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from tfmodels.generation.row import Row
-from tfmodels.generation.row_settings import Kind, RowSettings, row_settings
+from tfmodels.generation.row_settings import Kind, row_settings
 from tfmodels.generation.row_text import Text, start_text
+from tfmodels.runtime.compile import Held
 
 
 class RowInputs:
@@ -26,12 +27,12 @@ class RowInputs:
         # Settings as they were last, and the rows that they belong to.
         self._last: tuple[Any, ...] = ([], None, None)
 
-    def settings(self, rows: Sequence[Row | None], kind: Kind) -> RowSettings:
-        """The settings of rows; None stands for one that rests."""
+    def settings(self, rows: Sequence[Row | None], kind: Kind) -> Held:
+        """The `RowSettings` of rows; None stands for one that rests."""
         if self._last[:2] != (rows, kind):
             requests = [None if row is None else row.request for row in rows]
             seeds = [0 if row is None else row.seed for row in rows]
-            self._last = (list(rows), kind, row_settings(requests, seeds, kind, self.vocab_size))
+            self._last = (list(rows), kind, Held(row_settings(requests, seeds, kind, self.vocab_size)))
         return self._last[2]
 
     def counts(self, rows: Sequence[Row | None], lengths: Sequence[int], lefts: Sequence[int]) -> np.ndarray:

@@ -13,7 +13,7 @@ from keras import ops
 
 from tfmodels.cache import kv
 from tfmodels.generation import logits_processors as proc
-from tfmodels.generation.row_settings import Kind, RowSettings
+from tfmodels.generation.row_settings import Kind, Limits, RowSettings
 from tfmodels.generation.row_text import Text, recorded
 from tfmodels.generation.sampling import choose_tokens
 from tfmodels.generation.sizes import Size
@@ -122,6 +122,7 @@ class RowPrograms:
         layers: Any,
         numbers: Any,
         settings: RowSettings,
+        limits: Any,
         text: Text | None,
         *,
         size: Size,
@@ -132,6 +133,7 @@ class RowPrograms:
         Args:
             numbers: int32 (5, n), the fields `tokens`, `lengths`, `made` and `left` of `Rows`, and the rows' places.
             settings, text: of these rows.
+            limits: of these rows, as `limits_of` makes them; None where no row has a grammar.
             size: n rows, and the slots that their texts need.
             kind: of settings.
 
@@ -147,7 +149,7 @@ class RowPrograms:
             # A row that rests may be longer than the part. It is written at its end then, and not put back.
             lengths = ops.minimum(lengths, size.columns - 1)
         rows = Rows(own, tokens, lengths, made, left, output, step, text)
-        rows = self._loop(lowering, rows, settings, kind)
+        rows = self._loop(lowering, rows, settings, None if limits is None else Limits.of(limits, STEPS), kind)
         if size == self.whole:
             layers = rows.layers
         else:
@@ -155,10 +157,10 @@ class RowPrograms:
             layers = kv.put_part(layers, rows.layers, places, starts, STEPS, left > 0)
         return layers, (rows.output, rows.made - made, rows.text)
 
-    def _loop(self, lowering: Lowering, rows: Rows, settings: RowSettings, kind: Kind) -> Rows:
+    def _loop(self, lowering: Lowering, rows: Rows, settings: RowSettings, limits: Limits | None, kind: Kind) -> Rows:
         count = rows.tokens.shape[0]
         # Unpacked once: within the loop XLA would do so at every step, for each of the operations that read scores.
-        allowed = None if settings.limits is None else settings.limits.allowed(self.model.config.vocab_size)
+        allowed = None if limits is None else limits.allowed(self.model.config.vocab_size)
 
         def wants_more(rows: Rows) -> Any:
             return ops.any(rows.left > 0)
@@ -172,8 +174,8 @@ class RowPrograms:
             logits = ops.cast(self.model.to_logits(hidden, lowering)[:, -1], "float32")
             active = rows.left > 0
             chosen = self._choose(logits, settings, rows.made, rows.text, kind, allowed)
-            if settings.limits is not None:
-                forced = take_columns(settings.limits.forced, rows.step, 1)[:, 0]
+            if limits is not None:
+                forced = take_columns(limits.forced, rows.step, 1)[:, 0]
                 chosen = ops.where(ops.minimum(forced, chosen) >= 0, forced, chosen)  # scores may be no numbers
             tokens = ops.where(active, chosen, rows.tokens)
             ended = ops.any(ops.equal(ops.expand_dims(tokens, 1), settings.eos), axis=1)

@@ -47,6 +47,11 @@ class Limits(NamedTuple):
     forced: Any
     words: Any
 
+    @classmethod
+    def of(cls, packed: Any, steps: int) -> Limits:
+        """The limits of `limits_of`, for so many steps."""
+        return cls(packed[:, :steps], packed[:, steps:])
+
     def allowed(self, vocab_size: int) -> Any:
         """Which tokens may come behind the forced ones, bool (rows, vocab_size)."""
         bits = ops.right_shift(ops.expand_dims(self.words, 2), ops.arange(32, dtype="int32"))
@@ -63,7 +68,6 @@ class RowSettings(NamedTuple):
         eos: int32 (rows, n), -1 where there is none.
         processors: inputs of the kind's processors, each with an axis of rows.
         bias: float32 (rows, vocab_size), added to the model's scores; None for the kinds that have none.
-        limits: `Limits`, or None where no row has a grammar.
     """
 
     do_sample: Any
@@ -71,7 +75,6 @@ class RowSettings(NamedTuple):
     eos: Any
     processors: Any
     bias: Any = None
-    limits: Any = None
 
 
 def kind_of(requests: Sequence[Request | None]) -> Kind:
@@ -88,14 +91,17 @@ def kind_of(requests: Sequence[Request | None]) -> Kind:
     return kinds[-1]
 
 
-def limits_of(found: Sequence[tuple[Sequence[int], np.ndarray] | None], steps: int, vocab_size: int) -> Limits:
-    """Limits of rows, from what `Matcher.upcoming` tells of each; None stands for a row without a grammar."""
-    forced = np.full((len(found), steps), -1, "int32")
-    words = np.full((len(found), -(-vocab_size // 32)), -1, "int32")
+def limits_of(found: Sequence[tuple[Sequence[int], np.ndarray] | None], steps: int, vocab_size: int) -> Any:
+    """Limits of rows, from what `Matcher.upcoming` tells of each; None stands for a row without a grammar.
+
+    Returns:
+        int32 (rows, steps + words), the fields of `Limits` side by side: one array is handed over sooner than two.
+    """
+    packed = np.full((len(found), steps + -(-vocab_size // 32)), -1, "int32")
     for row, one in enumerate(found):
         if one is not None:
-            forced[row, : len(one[0])], words[row] = one
-    return Limits(host_tensor(forced), host_tensor(words))
+            packed[row, : len(one[0])], packed[row, steps:] = one
+    return host_tensor(packed)
 
 
 def row_settings(requests: Sequence[Request | None], seeds: Sequence[int], kind: Kind, vocab_size: int) -> RowSettings:

@@ -21,11 +21,11 @@ from keras import ops
 
 from tfmodels.cache.int8 import rounded
 from tfmodels.generation.row_programs import STEPS, RowPrograms
-from tfmodels.generation.row_settings import Kind, RowSettings, limits_of, row_settings
+from tfmodels.generation.row_settings import Kind, limits_of, row_settings
 from tfmodels.generation.row_text import Decoded, Text, decoded_of, start_text
 from tfmodels.generation.sizes import Size, column_counts, decode_sizes, fitting
 from tfmodels.generation.step import lowering_for, starts_as_graph, traced
-from tfmodels.runtime.compile import OFTEN
+from tfmodels.runtime.compile import OFTEN, Held
 from tfmodels.runtime.device import host_tensor
 from tfmodels.runtime.lowering import Lowering
 
@@ -54,6 +54,7 @@ class Slots:
         # Whether calls wait for XLA; otherwise plain graphs serve until it is ready.
         self.waits = True
         self.layers = self._empty()
+        self._held = Held(self.layers)
         self.sizes = decode_sizes(rows, room)
         self.whole = self.sizes[-1]
         self._programs = RowPrograms(model, self.whole)
@@ -97,7 +98,7 @@ class Slots:
         if keras.backend.backend() != "tensorflow":
             self.layers, result = self._run(name, function, self.layers, *arguments, key=key)
             return result
-        return self._run(name, _in_variables(function), self.layers, *arguments, key=key)
+        return self._run(name, _in_variables(function), self._held, *arguments, key=key)
 
     def _chosen(self, name: str, sizes: Sequence[Size], key: Any, prepare: Callable[[Size], None]) -> Size:
         """The best size of a program that is there; what would be better is compiled when it was missed often.
@@ -194,7 +195,14 @@ class Slots:
         return self._wishes[name, size, key] == OFTEN and self._starts_as_graph()
 
     def decode(
-        self, places: np.ndarray, counts: np.ndarray, settings: RowSettings, size: Size, kind: Kind, text: Text | None
+        self,
+        places: np.ndarray,
+        counts: np.ndarray,
+        settings: Held,
+        size: Size,
+        kind: Kind,
+        limits: Any,
+        text: Text | None,
     ) -> Decoded:
         """Make tokens in every row that does not rest.
 
@@ -202,14 +210,15 @@ class Slots:
             places: int32 (n,), the rows, each once; all of them in order for the program of all rows and slots.
             counts: int32 (4, n), the fields `tokens`, `lengths`, `made` and `left` of `Rows`; `left` is `STEPS` at
                 most.
-            settings: of these rows.
+            settings: `RowSettings` of these rows.
             size: of the program; n rows.
             kind: of programs.
+            limits: of these rows, as `limits_of` makes them; None where no row has a grammar.
             text: for `Kind.EVERYTHING`, else None.
         """
-        function, key = self._decode_of(size, kind, settings.limits is not None)
+        function, key = self._decode_of(size, kind, limits is not None)
         numbers = host_tensor(np.concatenate([counts, places[None]]), "int32")
-        output, made, text = self._update("decode", function, numbers, settings, text, key=key)
+        output, made, text = self._update("decode", function, numbers, settings, limits, text, key=key)
         return decoded_of(output, ops.convert_to_numpy(made), text)
 
     def _decode_of(self, size: Size, kind: Kind, limited: bool) -> tuple[Callable, Any]:
@@ -218,9 +227,8 @@ class Slots:
 
     def _prepare_decode(self, size: Size, kind: Kind, limited: bool) -> None:
         function, key = self._decode_of(size, kind, limited)
-        settings, text = self._neutral(size.rows, kind, limited)
         numbers = ops.zeros((5, size.rows), "int32")
-        self._prepare("decode", function, numbers, settings, text, key=key)
+        self._prepare("decode", function, numbers, *self._neutral(size.rows, kind, limited), key=key)
 
     def warm_up(self, sizes: Iterable[int], kinds: Iterable[Kind], with_grammars: bool, *, wait: bool) -> None:
         """Compile programs by running them for rows that rest; row 0 is written to.
@@ -250,20 +258,18 @@ class Slots:
                     self._run_resting(size, kind, limited)
 
     def _run_resting(self, size: Size, kind: Kind, limited: bool) -> None:
-        settings, text = self._neutral(size.rows, kind, limited)
         counts = np.zeros((4, size.rows), "int32")
-        self.decode(np.arange(size.rows), counts, settings, size, kind, text)
+        settings, limits, text = self._neutral(size.rows, kind, limited)
+        self.decode(np.arange(size.rows), counts, settings, size, kind, limits, text)
 
-    def _neutral(self, rows: int, kind: Kind, limited: bool) -> tuple[RowSettings, Text | None]:
-        """Inputs of programs for rows that rest."""
+    def _neutral(self, rows: int, kind: Kind, limited: bool) -> tuple[Held, Any, Text | None]:
+        """Settings, limits and text of rows that rest."""
         vocab_size = self.model.config.vocab_size
-        settings, text = row_settings([None] * rows, [0] * rows, kind, vocab_size), None
-        if limited:
-            everything = np.full(-(-vocab_size // 32), -1, "int32")
-            settings = settings._replace(limits=limits_of([((), everything)] * rows, STEPS, vocab_size))
+        settings, text = Held(row_settings([None] * rows, [0] * rows, kind, vocab_size)), None
+        limits = limits_of([None] * rows, STEPS, vocab_size) if limited else None
         if kind is Kind.EVERYTHING:
             text = start_text(np.zeros((rows, self.room), "int32"), np.ones(rows, "int32"), STEPS, vocab_size)
-        return settings, text
+        return settings, limits, text
 
 
 _ITEMSIZE = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}

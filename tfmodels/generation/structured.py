@@ -63,9 +63,7 @@ class Grammar:
         grammar = _source(response_format, library)
         reader, closing = _reader_of(tokenizer, vocab_size, tuple(eos_token_ids))
         self._start = library.LLMatcher(reader, grammar)
-        problem = self._start.get_error() if self._start.is_error() else ""
-        problem = problem or library.LLMatcher.validate_grammar(grammar, reader)
-        if problem:
+        if problem := self._start.get_error():
             raise ValueError(f"response_format={quote(response_format)} cannot be met: {problem[:300]}")
         self._vocab_size = vocab_size
         self._ends = _set_of(token for token in eos_token_ids if token < vocab_size)
@@ -92,10 +90,11 @@ class Matcher:
     def __init__(self, state: Any, vocab_size: int, ends: int, closing: Sequence[int] = ()):
         self._state = state
         self._vocab_size = vocab_size
-        self._words = -(-vocab_size // 32)
         self._ends = ends
         self._closing = closing
         self._closes = False
+        # What the grammar alone allows next, once it was asked.
+        self._next: np.ndarray | None = None
         # Tokens that `upcoming` has told, and that `advance` has not been given yet.
         self._ahead: tuple[int, ...] = ()
         # Tokens to the end when it was looked for first, and the tokens left at which it is looked for again.
@@ -114,7 +113,11 @@ class Matcher:
         if self._ahead:
             self._ahead = self._ahead[1:]
         elif not self._state.is_stopped():
-            self._state.consume_token(token)
+            self._consume(token)
+
+    def _consume(self, token: int) -> None:
+        self._state.consume_token(token)
+        self._next = None
 
     def allowed(self, left: int | None = None) -> np.ndarray:
         """Which tokens may come next, bool (vocab_size,); those that end it where the answer is whole.
@@ -122,7 +125,7 @@ class Matcher:
         Args:
             left: tokens that may still come, this one included; None for any number.
         """
-        words = self.words(self._allowed(left)).view(np.uint8)
+        words = self._allowed(left).view(np.uint8)
         return np.unpackbits(words, count=self._vocab_size, bitorder="little").view(bool)
 
     def upcoming(self, left: int, most: int) -> tuple[tuple[int, ...], np.ndarray]:
@@ -133,34 +136,30 @@ class Matcher:
             most: tokens that must come at most.
 
         Returns:
-            Token ids, and the tokens after them as `words`.
+            Token ids, and the tokens after them as int32 (ceil(vocab_size / 32),), a bit for every token, the lowest
+            first.
         """
         while True:
-            free = self._free_words(left - len(self._ahead))
-            if free is not None and np.count_nonzero(free) > 1:  # the usual case, without a way over integers
-                return self._ahead, free
-            mask = self._allowed(left - len(self._ahead))
-            is_single = mask & (mask - 1) == 0
-            if len(self._ahead) >= most or not is_single or mask & self._ends or not mask:
-                return self._ahead, self.words(mask)
-            token = _lowest(mask)
-            self._state.consume_token(token)
+            words = self._allowed(left - len(self._ahead))
+            token = _only(words)
+            if token is None or self._ends >> token & 1 or len(self._ahead) >= most:
+                return self._ahead, words
+            self._consume(token)
             self._ahead = (*self._ahead, token)
 
-    def words(self, mask: int) -> np.ndarray:
-        """A set of tokens as int32 (ceil(vocab_size / 32),), a bit for every token, the lowest first."""
-        return np.frombuffer(mask.to_bytes(4 * self._words, "little"), np.int32)
-
-    def _free_words(self, left: int) -> np.ndarray | None:
-        """What the grammar alone allows, as `words`; None where the answer has ended or must come to its end."""
-        if self._state.is_stopped() or self._closes_with(left):
-            return None
-        return np.frombuffer(self._state.compute_bitmask(), np.int32, self._words)
-
-    def _allowed(self, left: int | None) -> int:
+    def _allowed(self, left: int | None) -> np.ndarray:
+        """The tokens that may come next, as `upcoming` returns them, with `left` as of `allowed`."""
         if self._state.is_stopped():
-            return self._ends
-        return self._soonest(self._state) if self._closes_with(left) else _mask(self._state)
+            return self._words(self._ends)
+        if self._closes_with(left):
+            return self._words(self._soonest(self._state))
+        if self._next is None:
+            self._next = np.frombuffer(self._state.compute_bitmask(), np.int32, -(-self._vocab_size // 32))
+        return self._next
+
+    def _words(self, tokens: int) -> np.ndarray:
+        """A set of tokens as `upcoming` returns it."""
+        return np.frombuffer(tokens.to_bytes(4 * -(-self._vocab_size // 32), "little"), np.int32)
 
     def _closes_with(self, left: int | None) -> bool:
         """Whether the answer is led to its end, with so many tokens left."""
@@ -199,6 +198,15 @@ class Matcher:
 
 def _mask(state: Any) -> int:
     return int.from_bytes(state.compute_bitmask(), "little")
+
+
+def _only(words: np.ndarray) -> int | None:
+    """The token of a set of one, given as `Matcher.upcoming` returns it; None for a set of several or none."""
+    held = np.flatnonzero(words)
+    if len(held) != 1:
+        return None
+    word = int(words[held[0]]) & 0xFFFFFFFF
+    return None if word & (word - 1) else 32 * int(held[0]) + word.bit_length() - 1
 
 
 def _lowest(tokens: int) -> int:

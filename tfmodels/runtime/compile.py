@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import functools
+import operator
 import threading
 import weakref
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -53,8 +54,9 @@ class ProgramCache:
         self._lock = threading.Lock()
         self._dropped = 0
         self._background = Background()
-        # Programs of XLA that have run, and how often a plain graph has run for want of one.
+        # Programs of XLA that have run, with their keys, and how often a plain graph has run for want of one.
         self._ready: set[Hashable] = set()
+        self._ready_keys: frozenset[Hashable] = frozenset()
         self._traces: dict[Hashable, Callable] = {}
         self._plain_runs: dict[Hashable, int] = {}
 
@@ -73,12 +75,12 @@ class ProgramCache:
         Args:
             key: says what the function computes; functions of the same key must compute the same.
             function: takes and returns nested tensors (tuples, lists, dicts, None).
-            *arguments: nested tensors; a new combination of shapes and dtypes compiles a new program.
+            *arguments: nested tensors, or `Held` ones; a new combination of shapes and dtypes compiles a new program.
             jit_compile: compile by XLA; otherwise TensorFlow runs a plain graph (JAX compiles always).
             variables: that the function reads, needed on JAX only.
             any_shape: on TensorFlow, trace once for all sizes of the arguments, which are tensors.
-            steady: the caller runs the program many times in one place, within the same `tf.device`: TensorFlow then
-                does not look its trace up at every call, which takes a millisecond.
+            steady: the caller runs the program many times in one place, within the same `tf.device` and without
+                gradients: TensorFlow then does not look its trace up at every call, which takes a millisecond.
 
         Returns:
             What the function returns.
@@ -87,13 +89,14 @@ class ProgramCache:
         any_shape = any_shape and keras.backend.backend() == "tensorflow"
         full_key = (key, jit_compile) if any_shape else _full_key(key, arguments, jit_compile)
         if steady and full_key in self._traces and _runs_traces():
-            return self._traces[full_key](*arguments)
+            return self._traces[full_key](arguments)
+        given, arguments = arguments, _opened(arguments)
         program = self._program(full_key, function, jit_compile, variables, arguments if any_shape else None)
         result = program(*arguments)
         if full_key not in self._ready and _count(program):  # none where functions run eagerly
             self._note_ready(full_key)
         if steady and not isinstance(program, _Jitted) and _runs_traces():
-            self._traces[full_key] = program.get_concrete_function(*arguments)
+            self._traces[full_key] = _Trace(program.get_concrete_function(*arguments), given)
         return result
 
     def run_at_once(self, key: Hashable, function: Callable, plain: Callable, *arguments: Any) -> Any:
@@ -119,8 +122,8 @@ class ProgramCache:
         with self._lock:
             self._plain_runs[full_key] = runs = self._plain_runs.get(full_key, 0) + 1
         if runs == 1:
-            return plain(*arguments)
-        result = self._program((*full_key[:1], False, *full_key[2:]), plain, False)(*arguments)
+            return plain(*_opened(arguments))
+        result = self._program((*full_key[:1], False, *full_key[2:]), plain, False)(*_opened(arguments))
         if runs == OFTEN:
             self.prepare(key, function, *arguments)
         return result
@@ -131,11 +134,11 @@ class ProgramCache:
         if full_key in self._ready:
             return
         self._program(full_key, function, True)
-        self._background.submit(_compilation(weakref.ref(self), full_key, stand_ins(arguments)))
+        self._background.submit(_compilation(weakref.ref(self), full_key, stand_ins(_opened(arguments))))
 
     def is_ready(self, key: Hashable) -> bool:
         """Whether a program of this key has run, or was compiled in the background, for arguments of any shapes."""
-        return any(full_key[0] == key for full_key in tuple(self._ready))
+        return key in self._ready_keys
 
     def wait(self) -> None:
         """Wait until nothing is compiled in the background."""
@@ -160,10 +163,12 @@ class ProgramCache:
             plain = (full_key[0], False, *full_key[2:])
             if plain not in self._ready:
                 self._drop(plain)
+            self._ready_keys = frozenset(full_key[0] for full_key in self._ready)
 
     def _drop(self, full_key: Hashable) -> None:
         self._dropped += _count(program) if (program := self._programs.pop(full_key, None)) is not None else 0
         self._ready.discard(full_key)
+        self._ready_keys = frozenset(ready[0] for ready in self._ready)
         self._traces.pop(full_key, None)
         self._plain_runs.pop(full_key, None)
 
@@ -227,12 +232,67 @@ def _compilation(
     return compile_program
 
 
+class Held:
+    """Nested tensors that are an argument of many calls: they are looked through once, and not at every call.
+
+    Args:
+        value: nested tensors, which stay the same objects.
+    """
+
+    def __init__(self, value: Any):
+        self.value = value
+        self.description = _described(value)
+        self.flat = _flat(value)
+
+
+def _opened(arguments: Sequence[Any]) -> tuple[Any, ...]:
+    return tuple(argument.value if isinstance(argument, Held) else argument for argument in arguments)
+
+
+def _flat(arguments: Any) -> list[Any]:
+    """The tensors of nested arguments as a trace takes them: variables by their handles."""
+    leaves = keras.tree.flatten(arguments)
+    return [getattr(leaf, "handle", leaf) for leaf in leaves if leaf is not None]
+
+
+class _Trace:
+    """A traced function of TensorFlow, called without the look at every argument that its own call takes.
+
+    Args:
+        concrete: the function.
+        arguments: of a first call.
+    """
+
+    def __init__(self, concrete: Any, arguments: Sequence[Any]):
+        self._concrete = concrete
+        self._captured = concrete.captured_inputs
+        kind = concrete.function_type
+        expected = kind.unpack_inputs(kind.bind(*_opened(arguments)))
+        flat = self._inputs(arguments)
+        # Whether the tensors of arguments come in TensorFlow's order, which only different ones can tell.
+        is_alike = len(flat) == len(expected) and all(map(operator.is_, flat, expected))
+        self._is_flat = is_alike and len(set(map(id, flat))) == len(flat)
+
+    def _inputs(self, arguments: Sequence[Any]) -> list[Any]:
+        flat: list[Any] = []
+        for argument in arguments:
+            flat += argument.flat if isinstance(argument, Held) else _flat(argument)
+        return flat
+
+    def __call__(self, arguments: Sequence[Any]) -> Any:
+        if not self._is_flat:
+            return self._concrete(*_opened(arguments))
+        return self._concrete.inference_fn.call_preflattened([*self._inputs(arguments), *self._captured])
+
+
 def _full_key(key: Hashable, arguments: Any, jit_compile: bool) -> tuple[Hashable, ...]:
     return key, jit_compile, _described(arguments)
 
 
 def _described(arguments: Any) -> Hashable:
     """The shapes and dtypes of nested tensors, with their structure: names, order, and which parts are None."""
+    if isinstance(arguments, Held):
+        return arguments.description
     if isinstance(arguments, Mapping):
         return type(arguments), tuple((name, _described(part)) for name, part in arguments.items())
     if isinstance(arguments, (list, tuple)):
