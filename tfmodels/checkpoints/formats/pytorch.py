@@ -25,7 +25,8 @@ from tfmodels.checkpoints.files import (
     TensorFile,
     TensorInfo,
 )
-from tfmodels.checkpoints.formats.tensor_pickle import PickleReader, Storage, Tensor
+from tfmodels.checkpoints.formats.pickled_tensors import Storage, Tensor
+from tfmodels.checkpoints.formats.tensor_pickle import PickleReader
 from tfmodels.utils.text import quote, shorten, some
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
