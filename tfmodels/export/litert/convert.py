@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -16,6 +15,7 @@ import tensorflow as tf
 
 from tfmodels.export.extras import require
 from tfmodels.export.litert.packed import digest_of, lift_scales, put_numbers
+from tfmodels.export.quiet import without_warnings
 from tfmodels.utils.text import quote
 
 
@@ -33,7 +33,7 @@ def convert(functions: dict[str, Any], workspace: Path, *, dtype: str = "float32
     module = tf.Module()
     module.weights = [variable for function in functions.values() for variable in function.graph.variables]
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-    with tempfile.TemporaryDirectory(dir=workspace) as folder, _without_gradient_warnings():
+    with tempfile.TemporaryDirectory(dir=workspace) as folder, without_warnings():
         tf.saved_model.save(module, folder, signatures=functions, options=options)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(functions))
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
@@ -50,21 +50,6 @@ def convert(functions: dict[str, Any], workspace: Path, *, dtype: str = "float32
                 f"the model needs {', '.join(missing)}, which LiteRT does not have as a builtin operator; files that "
                 f"need TensorFlow's own operators (Flex) are not written."
             ) from error
-
-
-@contextlib.contextmanager
-def _without_gradient_warnings() -> Iterator[None]:
-    """Hold back TensorFlow's warning that the graph has no gradients: a LiteRT file never has."""
-
-    def tells_more(record: logging.LogRecord) -> bool:
-        return "unsaved custom gradients" not in record.getMessage()
-
-    logger = logging.getLogger("absl")
-    logger.addFilter(tells_more)
-    try:
-        yield
-    finally:
-        logger.removeFilter(tells_more)
 
 
 def quantize(content: bytes, kind: str | None, kept: Mapping[str, Any] | None = None) -> bytes:

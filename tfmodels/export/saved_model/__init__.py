@@ -42,11 +42,12 @@ from tfmodels.export.models import (
     transformer_of,
     with_dtype,
 )
+from tfmodels.export.quiet import without_warnings
 from tfmodels.export.saved_model import lengths, serving_files, text
 from tfmodels.export.saved_model.functions import cache_signatures, defaults_of, forward_signatures
 from tfmodels.export.saved_model.generate import generate_signatures
 from tfmodels.export.saved_model.gradients import forget_gradients
-from tfmodels.export.saved_model.runner import PROPERTIES_FILE, SavedModelRunner, open, signatures_of, without_warnings
+from tfmodels.export.saved_model.runner import PROPERTIES_FILE, SavedModelRunner, open, signatures_of
 from tfmodels.utils.text import quote
 
 __all__ = ["SavedModelRunner", "check", "open", "signatures_of", "write"]

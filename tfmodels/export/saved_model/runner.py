@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ import tensorflow as tf
 
 from tfmodels.export.artifact import Runner, Signature, Tolerance
 from tfmodels.export.extras import require
+from tfmodels.export.quiet import without_warnings
 
 # Facts that a runner needs and the graph does not hold.
 PROPERTIES_FILE = "assets.extra/tfmodels.json"
@@ -133,19 +131,3 @@ def open(path: str | os.PathLike) -> SavedModelRunner:
             raise FileNotFoundError(f"{folder} holds no saved_model.pb, nor does a version in it.")
         folder = max(versions, key=lambda file: int(file.parent.name)).parent
     return SavedModelRunner(folder)
-
-
-@contextlib.contextmanager
-def without_warnings() -> Iterator[None]:
-    """Keep TensorFlow from telling what is as it should be.
-
-    When it writes: per cache tensor, that dots in its name become underscores in Python. When it reads: per function,
-    that it has no gradient.
-    """
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

@@ -1,0 +1,23 @@
+"""What TensorFlow tells of an export that works, kept off the terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def without_warnings() -> Iterator[None]:
+    """Keep TensorFlow from telling what is as it should be.
+
+    When it writes: per cache tensor, that dots in its name become underscores in Python. When it reads or
+    converts: per function, that it has no gradient.
+    """
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
