@@ -361,7 +361,7 @@ def _family_names() -> dict[str, Any]:
 def _hint(name: str) -> str:
     if name in _PACKAGES:  # there is such a part: whoever looks for it elsewhere gets Python's own answer
         return ""
-    from tfmodels.auto import name_hint
+    from tfmodels.name_hints import name_hint
 
     return name_hint(name, {*_MODULES, *_family_names()})
 

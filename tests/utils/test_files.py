@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from tfmodels.checkpoints import CheckpointError, TensorSpec, open_checkpoint, write_checkpoint
-from tfmodels.configs.base import read_config_file
+from tfmodels.configs.files import read_config_file
 from tfmodels.generation.config import GenerationConfig
 from tfmodels.utils import files
 from tfmodels.utils.files import MARKER_NAME, replacing_file, staged, sweep, write_text

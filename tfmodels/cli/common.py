@@ -110,7 +110,7 @@ def place_of(options: argparse.Namespace) -> Place:
 
 def read_config(place: Place) -> dict[str, Any]:
     """The model's configuration as its file has it."""
-    from tfmodels.configs.base import read_config_file
+    from tfmodels.configs.files import read_config_file
 
     return read_config_file(place.name, **place.options)
 

@@ -7,21 +7,20 @@ TensorFlow.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
 
 from tfmodels.checkpoints import hub, upload
-from tfmodels.checkpoints.formats import gguf
+from tfmodels.configs.files import CONFIG_NAME, errors_name, read_config_file
 from tfmodels.configs.names import COMMON, told_if_near, warn_if_near
 from tfmodels.configs.part import MAX_INTEGER, ConfigPart, field_types
 from tfmodels.dtypes import dtype_name
 from tfmodels.utils.arguments import MODELS_ALONE, SAVING, old_name, settle
-from tfmodels.utils.files import check_finished, make_folder
+from tfmodels.utils.files import make_folder
 from tfmodels.utils.json_files import read_object, without_nonfinite, write_object
 from tfmodels.utils.plain import plain
 from tfmodels.utils.text import did_you_mean, quote
@@ -30,16 +29,12 @@ from tfmodels.utils.warn import warn
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-CONFIG_NAME = "config.json"
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 MAX_LAYERS = 1 << 16
 """Far more than any model has; a larger number is a mistake that would take hours to build."""
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 MAX_LABELS = 1_000_000
 """Most classes that `num_labels` may name."""
-
-# Suffixes of files that hold no configuration, though people name them for the folder.
-_WEIGHTS = (".gguf", ".safetensors", ".bin", ".h5", ".msgpack", ".pt", ".pth", ".ckpt", ".model")
 
 
 class ModelConfig(ConfigPart, upload.PushToHub):
@@ -479,32 +474,3 @@ class ModelConfig(ConfigPart, upload.PushToHub):
 
 def _is_token_id(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_INTEGER
-
-
-@old_name("folder", "pretrained_model_name_or_path")
-@contextlib.contextmanager
-def errors_name(place: str | os.PathLike) -> Iterator[None]:
-    """Put the place of a configuration before errors about its values, where they do not name it."""
-    try:
-        yield
-    except ValueError as error:
-        if type(error) is not ValueError or os.fspath(place) in str(error):
-            raise
-        raise ValueError(f"{os.fspath(place)}: {error}") from error
-
-
-def read_config_file(pretrained_model_name_or_path: str | os.PathLike, **hub_options: Any) -> dict[str, Any]:
-    """The raw dict of a model's `config.json`, wherever the model is; or what a GGUF file says in its place."""
-    folder = pretrained_model_name_or_path
-    if gguf_file := hub_options.get("gguf_file"):
-        return gguf.read_header(hub.resolve(folder, patterns=(), **hub_options) / gguf_file).config
-    # os.path.isfile is False for a name that no file system takes. Of a file of weights hub.resolve says what to name.
-    is_file = isinstance(folder, (str, os.PathLike)) and os.path.isfile(folder)
-    path = Path(folder) if is_file else None
-    if path is None or path.suffix in _WEIGHTS:
-        path = hub.resolve(folder, patterns=hub.CONFIG_FILES, **hub_options) / CONFIG_NAME
-    if not path.is_file():
-        raise FileNotFoundError(f"{path.parent} holds no {CONFIG_NAME}: is it a model folder?")
-    check_finished(path.parent)
-    # Old files hold settings of generation, which never stop a model from loading; `from_dict` looks at the values.
-    return read_object(path, nonfinite=True)

@@ -18,7 +18,8 @@ import keras
 
 from tfmodels.checkpoints import hub, load, reader, save, upload
 from tfmodels.checkpoints.weight_map import WeightMap, WeightSlot
-from tfmodels.configs.base import ModelConfig, errors_name, read_config_file
+from tfmodels.configs.base import ModelConfig
+from tfmodels.configs.files import errors_name, read_config_file
 from tfmodels.dtypes import to_policy
 from tfmodels.layers.linear import linear
 from tfmodels.models import adapters, collate, quantization

@@ -8,7 +8,7 @@ from typing import Any
 
 from tfmodels import auto
 from tfmodels.checkpoints import hub
-from tfmodels.configs.base import read_config_file
+from tfmodels.configs.files import read_config_file
 from tfmodels.dtypes import to_policy
 from tfmodels.models.base import TFPreTrainedModel
 from tfmodels.pipelines.base import Pipeline

@@ -286,7 +286,7 @@ def write_gguf(rng: Random, folder: Path) -> None:
 
 
 def read_gguf(folder: Path) -> None:
-    from tfmodels.configs.base import read_config_file
+    from tfmodels.configs.files import read_config_file
     from tfmodels.tokenization import LlamaTokenizer
 
     read_config_file(folder, gguf_file="model.gguf")
