@@ -205,10 +205,11 @@ def resolve(name_or_path: str | os.PathLike[str] | Source, *, patterns: Sequence
         ValueError: a name that can be neither a folder nor a Hub id.
         HubError: the repository, its revision, or its weights cannot be had; raised from the underlying error.
 
-    >>> import tempfile
-    >>> folder = tempfile.mkdtemp()
-    >>> resolve(folder, patterns=CONFIG_FILES) == Path(folder)
-    True
+    Example:
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> resolve(folder, patterns=CONFIG_FILES) == Path(folder)
+        True
     """
     source = name_or_path if isinstance(name_or_path, Source) else Source(name_or_path, **options)
     return source.fetch(patterns)

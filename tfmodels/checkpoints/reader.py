@@ -10,12 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tfmodels.checkpoints.files import (
-    CheckpointError,
-    CheckpointNotFoundError,
-    TensorFile,
-    TensorInfo,
-)
+from tfmodels.checkpoints.files import CheckpointError, CheckpointNotFoundError, TensorFile, TensorInfo
 from tfmodels.checkpoints.formats.flax import FlaxFile
 from tfmodels.checkpoints.formats.gguf import Blocks, GGUFFile
 from tfmodels.checkpoints.formats.hdf5 import TensorFlowFile
@@ -214,14 +209,16 @@ def open_checkpoint(
         CheckpointNotFoundError: the folder, its weights or one of the shards is not there; also a FileNotFoundError.
         CheckpointError: a file is damaged, contradicts itself, or holds what cannot be read.
 
-    >>> import tempfile
-    >>> import numpy as np
-    >>> from tfmodels.checkpoints.writer import TensorSpec, write_checkpoint
-    >>> folder = tempfile.mkdtemp()
-    >>> _ = write_checkpoint(folder, [("scale", TensorSpec((2,), "float16"), lambda: np.array([1, 2], "float16"))])
-    >>> with open_checkpoint(folder) as checkpoint:
-    ...     print(checkpoint.format, checkpoint.names(), checkpoint.info("scale").dtype, checkpoint.read("scale"))
-    safetensors ['scale'] float16 [1. 2.]
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from tfmodels.checkpoints.writer import TensorSpec, write_checkpoint
+        >>> folder = tempfile.mkdtemp()
+        >>> scale = ("scale", TensorSpec((2,), "float16"), lambda: np.array([1, 2], "float16"))
+        >>> _ = write_checkpoint(folder, [scale])
+        >>> with open_checkpoint(folder) as checkpoint:
+        ...     print(checkpoint.format, checkpoint.names(), checkpoint.info("scale").dtype, checkpoint.read("scale"))
+        safetensors ['scale'] float16 [1. 2.]
     """
     folder = Path(folder)
     if not folder.is_dir():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -48,17 +49,10 @@ def check_new_weights(slots: dict[str, Any], names: list[str], checkpoint: Check
     Raises:
         CheckpointError: the message names the weight and its shape.
     """
-    stored = sum(_elements(checkpoint.info(name).shape) for name in checkpoint.names())
+    stored = sum(math.prod(checkpoint.info(name).shape) for name in checkpoint.names())
     for name in names:
-        if _elements(slots[name].shape) > _FACTOR * stored + _MAX_NEW_ELEMENTS:
+        if math.prod(slots[name].shape) > _FACTOR * stored + _MAX_NEW_ELEMENTS:
             raise CheckpointError(
                 f"{checkpoint.files[0].parent}: {name} would be made anew with the shape {slots[name].shape}, while "
                 f"the whole file holds {stored} numbers; is a size in the configuration wrong?"
             )
-
-
-def _elements(shape: tuple[int, ...]) -> int:
-    count = 1
-    for size in shape:
-        count *= int(size)
-    return count

@@ -21,12 +21,12 @@ _Class = TypeVar("_Class", bound=type)
 
 
 def configuration(cls: _Class) -> _Class:
-    """Read the fields that a class declares; `ConfigPart` has this done for every class made of it.
+    """Turn what a class declares into fields; `ConfigPart` calls it for each of its subclasses.
 
-    The parameters of a constructor without a body become fields, in the order in which they may be given by position;
-    what builds an object is the constructor of `ConfigPart`. So types, defaults and order stand in one place, which
-    type checkers read as well. Annotated attributes of the class are fields given by name alone, and an attribute with
-    the name of an inherited field changes its default.
+    The parameters of a constructor without a body become fields, in the order in which they may be given by position,
+    and the constructor of `ConfigPart` takes its place. So types, defaults and order stand in one place, which type
+    checkers read as well. Annotated attributes of the class are fields given by name alone, and an attribute with the
+    name of an inherited field changes its default.
 
     Raises:
         TypeError: a field has no default.
@@ -77,7 +77,7 @@ def configuration(cls: _Class) -> _Class:
 
 
 def _declared(cls: type) -> dict[str, inspect.Parameter] | None:
-    """The parameters of the constructor that a class declares, or None; one with a body is a constructor indeed."""
+    """The parameters of a class's constructor without a body, or None where it has none or one with a body."""
     constructor = cls.__dict__.get("__init__")
     if constructor is None or constructor.__code__.co_names:  # a body uses names, `...` does not
         return None
@@ -117,11 +117,11 @@ def _written(kind: Any) -> str:
 class ConfigPart:
     """Base of configurations and of their parts.
 
-    What a class made of it declares, in a constructor without a body or by annotated attributes, are its fields, see
-    `configuration`. Keyword arguments fill the declared fields. Other keys live in a dict of their own: they read as
-    attributes where they clash with nothing, and are written to JSON untouched. Values that JSON or NumPy spell
-    otherwise are read as what they stand for: NumPy numbers, 4096.0 for an integer, "1e-05" for a number, "true" for a
-    switch, and null as the default of a number or switch.
+    A subclass declares its fields in a constructor without a body or by annotated attributes, see `configuration`.
+    Keyword arguments fill the fields. Other keys live in a dict of their own: they read as attributes where they clash
+    with nothing, and are written to JSON untouched. Values that JSON or NumPy spell otherwise are read as what they
+    stand for: NumPy numbers, 4096.0 for an integer, "1e-05" for a number, "true" for a switch, and null as the default
+    of a number or switch.
 
     Args:
         *args: fields in the order of the constructor that the class declares, which is that of transformers.

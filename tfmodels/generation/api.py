@@ -1,7 +1,7 @@
 """`generate`: the method that causal language models have.
 
-What avoids recompilation: prompts are padded on the left to a bucketed length, batches to a bucketed size, and the
-buffers to a bucketed capacity, so only a new *bucket* compiles. Numbers and token ids (temperature, seed, limits,
+Few calls compile: prompts are padded on the left to a bucketed length, batches to a bucketed size, and the buffers to
+a bucketed capacity, so only a new *bucket* compiles. Numbers and token ids (temperature, seed, limits,
 end-of-sequence ids) are inputs of the programs; only what changes the program's shape (which processors there are) is
 compiled in. `jit_compile=False` runs plain graphs; under `tf.config.run_functions_eagerly(True)` the same code runs
 eagerly.
@@ -99,7 +99,7 @@ class GenerationMixin:
 
         Args:
             inputs: int (batch, length) token ids, also accepted as `input_ids`, or what a tokenizer returned. Prompts
-                of different lengths are padded on the left. Nothing starts from the beginning-of-sequence token.
+                of different lengths are padded on the left. None starts from the beginning-of-sequence token.
             generation_config: settings that go before the model's own `generation_config`.
             attention_mask: (batch, length), 0 at padding. Left out, it is inferred where the padding token occurs in
                 the prompt and does not also end sequences.
@@ -146,15 +146,12 @@ class GenerationMixin:
             if inputs is not None:
                 raise TypeError("generate got the prompt twice: as `inputs` and as `input_ids`.")
             inputs = kwargs.pop("input_ids")
-        config = self.generation_config
-        if generation_config is not None:
-            config = generation_config.with_defaults(config)
         if kwargs.pop("assistant_tokenizer", None) is not None:
             raise TypeError(
                 "assistant_tokenizer is for a draft model with another tokenizer, whose drafts would go through text: "
                 "give an assistant_model that shares this model's tokenizer, and leave assistant_tokenizer out."
             )
-        config = config.update(**kwargs)
+        config = self._settings(generation_config, kwargs)
         if (config.is_contrastive or config.prefill_chunk_size is not None) and kwargs.get("use_cache") is not False:
             config = config.update(use_cache=True)
         guided = config.guidance_scale not in (None, 1.0)
@@ -274,12 +271,7 @@ class GenerationMixin:
             >>> [answer.tokens for answer in answers]
             [(261, 378), (403, 407)]
         """
-        config = (
-            self.generation_config
-            if generation_config is None
-            else generation_config.with_defaults(self.generation_config)
-        )
-        config = config.update(**kwargs)
+        config = self._settings(generation_config, kwargs)
         prompts = [tuple(array_of(prompt, "the prompt").reshape(-1).tolist()) for prompt in prompts]
         if not prompts:
             return []
@@ -319,6 +311,11 @@ class GenerationMixin:
             TensorShape([1, 3])
         """
         return transition_scores(sequences, scores, beam_indices, normalize_logits)
+
+    def _settings(self, given: GenerationConfig | None, changes: Mapping[str, Any]) -> GenerationConfig:
+        """The settings of a call: `changes`, before those of the configuration given, before the model's own."""
+        config = self.generation_config if given is None else given.with_defaults(self.generation_config)
+        return config.update(**changes)
 
     def _speculation(
         self, config: GenerationConfig, prompts: Prompts, assistant: Any, may_cache: bool

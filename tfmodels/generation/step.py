@@ -24,6 +24,9 @@ from tfmodels.layers.tokens import TokenInputs
 from tfmodels.runtime.gc import pause_gc
 from tfmodels.runtime.lowering import PLAIN, Lowering
 
+# Up to so many beams read each other's keys in place; of more, each would read too many.
+_FEW_BEAMS = 8
+
 
 class Prompt(NamedTuple):
     """The inputs of prefill; shapes are buckets.
@@ -43,10 +46,6 @@ class Prompt(NamedTuple):
     start: Any
     finished: Any
     past: Any = None
-
-
-# More of them would read too many of each other's keys.
-_FEW_BEAMS = 8
 
 
 class State(NamedTuple):
@@ -80,7 +79,7 @@ class State(NamedTuple):
 
 
 class Decoder:
-    """One kind of decoding: what shapes its programs is fixed here.
+    """Decoding of one kind: the constructor fixes all that shapes its compiled programs.
 
     Args:
         model: a causal language model.
@@ -264,7 +263,6 @@ class Decoder:
 
     def loop(self, state: State, inputs: SamplingInputs, until: Any) -> State:
         """Add tokens until `until` (int32 scalar) were generated in all, or every row has ended."""
-
         return while_loop(lambda state: wants_more(state, until), lambda state: self.decode(state, inputs), state)
 
     def as_graph(self) -> Decoder:

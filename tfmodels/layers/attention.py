@@ -24,13 +24,13 @@ IMPLEMENTATIONS = {
     "flash_attention_2": "flash",
 }
 
-# With at most this many queries per key/value head, reading the keys takes most of a product's time.
+# With at most this many queries per key/value head, reading the keys takes most of the product's time.
 _FEW_QUERIES = 8
 
 # With at least this many keys, blocks are faster than the plain form; on a GPU they are many small kernels.
 _BLOCKWISE_FROM = {"cpu": 1024, "gpu": 8192}
 
-_LOWEST = -3.4028235e38  # of float32: a row that is masked whole attends uniformly instead of giving NaN
+_LOWEST = -3.4028235e38  # of float32: a query whose keys are all masked attends uniformly instead of giving NaN
 
 # Products of queries and keys in float16 could pass 65504, its largest number. So the queries are first multiplied by
 # this power of two, which changes no digit, and the scores are divided by it once they are float32.

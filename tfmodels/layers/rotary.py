@@ -48,11 +48,10 @@ class RotaryEmbedding:
     def _init_default(self, plain: np.ndarray) -> None:
         self.frequencies = plain
 
+    _init_dynamic = _init_default
+
     def _init_linear(self, plain: np.ndarray) -> None:
         self.frequencies = plain / self.parameters["factor"]
-
-    def _init_dynamic(self, plain: np.ndarray) -> None:
-        self.frequencies = plain
 
     def _init_llama3(self, plain: np.ndarray) -> None:
         p = self.parameters

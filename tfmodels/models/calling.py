@@ -22,7 +22,7 @@ from tfmodels.runtime.outputs import one_of
 from tfmodels.utils.text import did_you_mean, holds_text, quote
 from tfmodels.utils.warn import warn
 
-# Where `input_ids` may stand for one of these, given positionally, everything is spread over the arguments.
+# A first argument of one of these types holds all inputs and is spread over the arguments.
 _CONTAINERS = (Mapping, list, tuple)
 
 

@@ -70,16 +70,16 @@ class PreTrainedTokenizerFast(SavedTokenizer):
 
     # Constructor argument -> file name in a checkpoint folder, for folders without a tokenizer.json.
     vocab_files_names: ClassVar[dict[str, str]] = {"vocab_file": "tokenizer.model"}
-    # Options that change how text is cut. Where there is a tokenizer.json it has the last word over
-    # tokenizer_config.json, as the two often disagree, but for those of `_CONFIG_COUNTS`; an argument always counts.
+    # Options that change how text is cut. An argument always counts. Beside a tokenizer.json, tokenizer_config.json
+    # counts for those of `_CONFIG_COUNTS` alone: the two files often disagree.
     pipeline_options: ClassVar[tuple[str, ...]] = ("add_prefix_space",)
     add_prefix_space = PipelineOption()
     # Used where nothing else names them, as far as they are in the vocabulary.
     default_special_tokens: ClassVar[dict[str, str | AddedToken]] = {}
     default_add_bos_token: ClassVar[bool] = False
-    # Options that a tokenizer_config.json also says beside a tokenizer.json, and their values where it is silent.
+    # Options that tokenizer_config.json sets beside a tokenizer.json, too -> their values where it leaves them out.
     config_defaults: ClassVar[dict[str, Any]] = {}
-    # Whether it counts that a tokenizer_config.json asks for bos and eos tokens beside a tokenizer.json without any.
+    # Whether add_bos_token and add_eos_token of tokenizer_config.json count beside a tokenizer.json that adds neither.
     config_frames: ClassVar[bool] = False
 
     is_fast = True
@@ -256,7 +256,7 @@ class PreTrainedTokenizerFast(SavedTokenizer):
         self.errors = checked_errors(given.get("errors") or "replace")
         self.chat_template = checked_templates(given.get("chat_template"))
 
-        # Of the template of a tokenizer.json nothing counts where the class says what a silent configuration means.
+        # A class with a default for add_bos_token makes the template itself, in place of the one in tokenizer.json.
         own = self.config_defaults.keys() & config.keys() & {"add_bos_token"} and pipeline.has_template(backend)
         if not complete or backend.post_processor is None or own:
             frames = not complete or self.config_frames
