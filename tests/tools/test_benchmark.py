@@ -113,6 +113,29 @@ def test_forward_agrees_with_its_peer(tmp_path):
 
 
 @pytest.mark.slow
+def test_embed_reports_both_kinds(tmp_path):
+    from tfmodels import AutoTokenizer, SentenceEncoder, TFAutoModel
+
+    model, tokenizer = (auto.from_pretrained("stories260K") for auto in (TFAutoModel, AutoTokenizer))
+    SentenceEncoder(model, tokenizer).save_pretrained(tmp_path / "encoder")
+    pairs = tmp_path / "pairs.csv"
+    texts = [("A dog.", "A dog."), ("A dog.", "A red sun."), ("Once, a dog.", "She saw the moon and the sea.")]
+    pairs.write_text(
+        "".join(f'"{one}","{other}",{score}\n' for (one, other), score in zip(texts, (5, 2.5, 0), strict=True))
+    )
+    arguments = ["--model", str(tmp_path / "encoder"), "--texts", "5", "--batch", "2", "--length", "7,9"]
+    main(["embed", *arguments, "--pairs", str(pairs), "--rounds", "1", "--json", str(tmp_path / "out.json")])
+    rows = json.loads((tmp_path / "out.json").read_text())["rows"]
+    assert [row["input"] for row in rows] == ["texts of mixed length", "7 ids each", "9 ids each", "pairs"]
+    assert [row["rows"] for row in rows] == [5, 2, 2, 6]
+    encoder = SentenceEncoder.from_pretrained(tmp_path / "encoder")
+    cosines = [float(encoder.similarity(*encoder.encode(pair)[:, None])[0, 0]) for pair in texts]
+    order = np.argsort(np.argsort(cosines))
+    assert rows[3]["spearman"] == pytest.approx(np.corrcoef(order, [2, 1, 0])[0, 1])
+    assert all(row["rows_per_s"] == pytest.approx(row["rows"] / row["s"]) for row in rows)
+
+
+@pytest.mark.slow
 def test_export_decodes_with_every_artefact(tmp_path):
     pytest.importorskip("ai_edge_litert", reason="the exports are not installed")
     arguments = ["--shape", "1,32,2,2,64,64", "--max-new-tokens", "4", "--prompt-length", "5", "--rounds", "1"]

@@ -22,10 +22,10 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # Fields that say which row of a report a row is.
-PLACE = ("what", "how", "side", "shape", "stored", "dtype", "devices", "batch", "length")
+PLACE = ("what", "how", "side", "shape", "stored", "dtype", "input", "devices", "batch", "length")
 # Fields that are compared, smaller ones being better; those of `RATES` are turned over.
 TIMES = ("ms", "prefill_ms", "first_token_ms", "ms_per_token", "total_s", "load_s", "first_call_s", "first_ms")
-RATES = ("tokens_per_s",)
+RATES = ("tokens_per_s", "rows_per_s")
 MEMORY = ("peak_gb", "peak_mib")
 
 Rows = dict[tuple[Any, ...], dict[str, float]]

@@ -11,7 +11,7 @@
     python -m tools.bench gpu train,forward --batch 1,2,4 --length 512,2048 --peer eager,sdpa --compile-threads 6
     python -m tools.bench gpu decode --batch 1,4 --length 2048 --peer static-compile
     python -m tools.bench scale --batch 4 --length 512 --devices 2
-    python -m tools.bench engine throughput,beams --model stories15M
+    python -m tools.bench engine throughput,poisson --model stories15M
     python -m tools.bench plot measured.json --plot speed_up.png
     python -m tools.bench before-after --against ../older -- generate --model stories15M --batch 1
 
@@ -78,7 +78,7 @@ BENCHMARKS = {
         "load a synthetic checkpoint in a fresh process: time and peak memory over imports",
         processes.add_load,
         processes.run_load,
-        "side|stored|dtype=loaded as|weights_gb=weights GB:.2f|peak_gb=peak GB:.2f"
+        "side|stored|dtype=loaded as|page_cache|weights_gb=weights GB:.2f|peak_gb=peak GB:.2f"
         "|peak_ratio=peak / weights:.2f|load_s:.2f|read_s:.2f|read_ratio=load / read:.2f",
     ),
     "forward": Benchmark(
@@ -86,6 +86,12 @@ BENCHMARKS = {
         cpu.add_forward,
         cpu.run_forward,
         "side|batch:d|length:d|ms:.2f|ms_low=least:.2f|ms_high=most:.2f|first_call_s:.2f|max_difference:.1e|" + FASTER,
+    ),
+    "embed": Benchmark(
+        "sentence vectors of texts of mixed length, and of batches of equal length",
+        cpu.add_embed,
+        cpu.run_embed,
+        "side|input|rows:d|rows_per_s=rows/s:,.1f|s:.3f|first_call_s:.2f|spearman:.5f|max_difference:.1e|" + FASTER,
     ),
     "export": Benchmark(
         "greedy decoding in process and by exported artefacts",
@@ -123,7 +129,7 @@ BENCHMARKS = {
 OTHERS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "gpu": (gpu.main, "train, forward, decode, embed on a GPU; or scale, or plot"),
     "scale": (scale.main, "train on one and on several devices"),
-    "engine": (engine.main, "the engine, drafts and beams"),
+    "engine": (engine.main, "the engine, drafts, beams and structured output"),
     "plot": (report.main, "draw measurements that --json wrote"),
     "before-after": (before_after.main, "a benchmark of this checkout and of another, in turns"),
 }

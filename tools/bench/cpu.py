@@ -1,10 +1,12 @@
-"""Benchmarks of the running process: decoding, exports and forward passes; each yields rows."""
+"""Benchmarks of the running process: decoding, exports, forward passes and sentence vectors; each yields rows."""
 
 from __future__ import annotations
 
 import argparse
+import csv
 import dataclasses
 import functools
+import math
 import statistics
 import tempfile
 import time
@@ -15,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from tools.bench.shapes import DTYPES, checkpoint_of, llama_shape, numbers, random_ids, some_of
-from tools.bench.sides import QUANTIZED, TFModelsSide, open_sides
+from tools.bench.sides import ENCODER_SIDES, QUANTIZED, TFModelsSide, open_sides, unit_rows
 
 Row = dict[str, Any]
 Actions = dict[str, Callable[[], Any]]
@@ -106,6 +108,20 @@ def add_forward(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_batch(parser)
     parser.add_argument("--length", type=numbers, default=[16, 64, 256], metavar="N,...", help="lengths (16,64,256)")
+
+
+def add_embed(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, help="folder or hub id of a sentence-transformers model")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="(%(default)s)")
+    parser.add_argument("--texts", type=int, default=512, metavar="N", help="texts of mixed length (%(default)s)")
+    parser.add_argument("--batch", type=int, default=32, metavar="N", help="texts at a time (%(default)s)")
+    parser.add_argument("--length", type=numbers, default=[32, 128], metavar="N,...", help="equal lengths (32,128)")
+    parser.add_argument(
+        "--pairs",
+        type=Path,
+        metavar="FILE",
+        help="CSV of two texts and a score a line: correlation with cosines",
+    )
 
 
 def decode(generate: dict[str, Callable[..., Any]], ids: np.ndarray, new: int, rounds: int) -> Iterator[tuple]:
@@ -213,3 +229,58 @@ def passes(actions: Actions, rounds: int) -> Iterator[tuple[str, Timing, Row]]:
         difference = compared(name, functools.partial(largest_difference, results[name], own))
         ratio = None if difference is None else timing.median / ours
         yield name, timing, {"max_difference": difference, "speed_ratio": ratio}
+
+
+# English in which every tokenizer finds words; the speed does not depend on the meaning.
+WORDS = """a the of and to in is was that it for on are as with his they at be this from have or by one had not but
+what all were when we there can an your which their said if do will each about how up out them then she many some so
+these would other into has more her two like him see time could no make than first been its who now people my made
+over did down only way find use may water long little very after words called just where most know""".split()  # noqa: SIM905
+
+
+def some_texts(count: int) -> list[str]:
+    """Texts of 3 to 90 words, short ones more often."""
+    rng = np.random.default_rng(0)
+    lengths = np.exp(rng.uniform(math.log(3), math.log(90), count)).astype(int)
+    return [" ".join(rng.choice(WORDS, length)) for length in lengths]
+
+
+def run_embed(options: argparse.Namespace) -> Iterator[Row]:
+    """Texts of mixed length from text to vectors, then single batches of equal length from ids to vectors."""
+    sides = open_sides(options, options.model, ENCODER_SIDES)
+    texts = some_texts(options.texts)
+    vocab = sides["tfmodels"].model.model.config.vocab_size
+    mixed = {name: functools.partial(side.encode, texts, options.batch) for name, side in sides.items()}
+    kinds: dict[str, tuple[int, Actions]] = {"texts of mixed length": (len(texts), mixed)}
+    for length in options.length:
+        ids = random_ids(options.batch, length, vocab)
+        kinds[f"{length} ids each"] = options.batch, {name: side.forward(ids) for name, side in sides.items()}
+    for kind, (rows, actions) in kinds.items():
+        for name, timing, against in passes(actions, options.rounds):
+            head = {"side": name, "input": kind, "rows": rows, "rows_per_s": rows / timing.median}
+            yield {**head, **timing.row(), "spearman": None, **against}
+    if options.pairs:
+        yield from run_pairs(options, sides)
+
+
+def run_pairs(options: argparse.Namespace, sides: dict[str, Any]) -> Iterator[Row]:
+    """Rank correlation of the cosines of pairs of texts with the scores that people gave, and both sides' vectors."""
+    from scipy.stats import spearmanr
+
+    with options.pairs.open(newline="", encoding="utf-8") as file:
+        first, second, scores = zip(*csv.reader(file), strict=True)
+    actions = {name: functools.partial(side.encode, [*first, *second], options.batch) for name, side in sides.items()}
+    timings, vectors = take_turns(actions, options.rounds)
+    ours = timings["tfmodels"].median
+    for name, found in vectors.items():
+        cosines = np.sum(unit_rows(found[: len(first)]) * unit_rows(found[len(first) :]), axis=1)
+        yield {
+            "side": name,
+            "input": "pairs",
+            "rows": len(found),
+            "rows_per_s": len(found) / timings[name].median,
+            **timings[name].row(),
+            "spearman": float(spearmanr(cosines, [float(score) for score in scores]).statistic),
+            "max_difference": None if name == "tfmodels" else largest_difference(found, vectors["tfmodels"]),
+            "speed_ratio": None if name == "tfmodels" else timings[name].median / ours,
+        }

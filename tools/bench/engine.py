@@ -1,33 +1,39 @@
 """Measure the engine, and what `generate` does to need fewer or better steps.
 
-    python -m tools.bench engine throughput --model stories15M --requests 64 --prompts 16,128 --new 64
+    python -m tools.bench engine throughput,poisson --model stories15M --requests 64 --prompts 16,128 --new 64
     python -m tools.bench engine throughput --shape llama-3.2-1b --dtype bfloat16 --requests 256 --prompts 64,1024 \\
         --new 128 --rows 128 --chunk 1024 --batch 32,64
-    python -m tools.bench engine lookup --model stories260K
+    python -m tools.bench engine chat,lookup,schemas --model stories260K
     python -m tools.bench engine beams --model stories15M --peer torch
 
 throughput hands all requests in at once, and runs the same requests in static batches of several sizes, sorted by
-length, and one after the other. lookup continues texts with and without repetitions, with and without drafts. beams
-searches with four beams, beside transformers. Programs are compiled before anything is timed. Each result is a line
-of JSON; --json keeps them.
+length, and one after the other. poisson hands them in at random times, at --share of the requests per second that
+the engine was measured to serve; --long adds one long prompt in the middle, and the longest gap between two events of
+the others says how much it stops them. chat asks ten turns of a conversation. lookup continues texts with and
+without repetitions, with and without drafts. beams searches with four beams, beside transformers. schemas answers
+random JSON schemas and checks every answer. Programs are compiled before anything is timed. Each result is a line of
+JSON; --json keeps them.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import random
+import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
 
-from tools.bench.cpu import Row, take_turns
 from tools.bench.shapes import DTYPES, SHAPES, numbers, random_ids, some_of, write_random
 
+Row = dict[str, Any]
 Prompts = list[list[int]]
 
 # Small models copy it once they have seen it a few times, when its beginning comes again.
@@ -50,6 +56,7 @@ class Bench:
         self.folder = folder
         self.model = TFAutoModelForCausalLM.from_pretrained(folder, dtype=options.dtype)
         self.tokenizer = AutoTokenizer.from_pretrained(folder) if options.model else None
+        self.eos = self.model.generation_config.eos_token_id
         # No token ends a text: everybody makes exactly --new tokens.
         self.model.generation_config = GenerationConfig(pad_token_id=0)
         self.vocab = self.model.config.vocab_size
@@ -114,6 +121,50 @@ class Bench:
             "new_tokens_per_s": requests * self.options.new / seconds,
         }
 
+    def poisson(self) -> Iterator[Row]:
+        prompts, new, long = self.prompts(), self.options.new, self.options.long
+        engine = self.engine(max(*map(len, prompts), long) + new)
+        self.warm(engine, [*prompts, [3] * long] if long else prompts)
+        capacity = len(prompts) / timed(lambda: serve(engine, prompts, new))
+        rate = self.options.share * capacity
+        draw = random.Random(0)
+        arrivals, now = [], 0.0
+        for prompt in prompts:
+            now += draw.expovariate(rate)
+            arrivals.append((now, prompt))
+        followed = follow(engine, arrivals, new)
+        yield {"what": "poisson", "arrivals_per_s": rate, "capacity_per_s": capacity, **told(followed)}
+        if long:
+            middle = arrivals[len(arrivals) // 2][0]
+            with_long = sorted(
+                [*arrivals, (middle, draw.choices(range(3, self.vocab), k=long))], key=lambda one: one[0]
+            )
+            followed = [one for one in follow(engine, with_long, new) if one["prompt"] < long]
+            yield {"what": "poisson", "with a prompt of": long, **told(followed)}
+
+    def chat(self) -> Iterator[Row]:
+        """Ten turns: every prompt begins with all that was said."""
+        answer, turn, system = 24, 16, 48
+        draw = np.random.default_rng(1)
+        # The first conversation compiles what the second one needs.
+        for timed_now in (False, True):
+            engine = self.engine(system + 10 * (answer + turn) + 1)
+            prompt, waits = draw.integers(3, self.vocab, system).tolist(), []
+            for _ in range(10):
+                prompt += draw.integers(3, self.vocab, turn).tolist()
+                (one,) = follow(engine, [(0.0, prompt)], answer)
+                waits.append(one["first"])
+                prompt = [*prompt, *one["tokens"]]
+            if timed_now:
+                first = [1e3 * wait for wait in waits]
+                stats = engine.stats
+                yield {
+                    "what": "chat",
+                    "first_token_ms_by_turn": first,
+                    "turn_10_to_turn_1": first[-1] / first[0],
+                    "reused_share": stats["reused_tokens"] / stats["prompt_tokens"],
+                }
+
     def lookup(self) -> Iterator[Row]:
         """A text said again and again, the model's own text, and random tokens."""
         length, new = self.options.prompts[1], self.options.new
@@ -132,8 +183,7 @@ class Bench:
                 ),
             }
             plain, (looked_up, passes) = actions["plain"](), counted_passes(actions["lookup"])
-            timings, _ = take_turns(actions, self.options.rounds)
-            seconds = {name: timing.low for name, timing in timings.items()}
+            seconds = in_turns(actions, self.options.rounds, min)
             row = {"what": "lookup", "prompt": kind, **seconds, "faster_by": seconds["plain"] / seconds["lookup"]}
             yield row | {"tokens_per_pass": new / passes, "ids_equal": bool((plain == looked_up).all())}
 
@@ -157,12 +207,54 @@ class Bench:
                     return side.model.generate(given, attention_mask=side.torch.ones_like(given), **peer).numpy()
 
             actions |= {f"torch, {count}": lambda count=count: searched(count) for count in sorted({1, cores()})}
-        timings, results = take_turns(actions, self.options.rounds)
-        for name, timing in timings.items():
+        results = {name: action() for name, action in actions.items()}
+        seconds = in_turns(actions, self.options.rounds)
+        for name, value in seconds.items():
             equal = float((results[name] == results["tfmodels"]).mean())
-            ratio = timing.median / timings["tfmodels"].median
-            row = {"what": "beams", "side": name, "seconds": timing.median}
-            yield row | {"tfmodels_faster_by": ratio, "ids_equal": equal}
+            ratio = value / seconds["tfmodels"]
+            yield {"what": "beams", "side": name, "seconds": value, "tfmodels_faster_by": ratio, "ids_equal": equal}
+
+    def schemas(self) -> Iterator[Row]:
+        """Answers to random schemas at temperature 1, all checked; and the time that the masks take."""
+        if self.tokenizer is None or self.eos is None:
+            yield {"what": "schemas", "note": "needs --model with a tokenizer and an end-of-sequence token"}
+            return
+        draw = random.Random(0)
+        wanted = [random_schema(draw) for _ in range(self.options.schemas)]
+        prompt = self.tokenizer("Once upon a time")["input_ids"]
+        engine = self.engine(len(prompt) + 480, rows=8, tokenizer=self.tokenizer)
+        settings = {"max_new_tokens": 480, "do_sample": True, "top_k": 0, "eos_token_id": self.eos}
+
+        def answers(schemas: Sequence[Any], lengths: Sequence[int] | None = None) -> list[Any]:
+            ids = []
+            for index, schema in enumerate(schemas):
+                own = {"seed": index, **settings}
+                if lengths is None:
+                    form = {"type": "json_schema", "json_schema": {"schema": schema}}
+                    ids.append(engine.add(prompt, response_format=form, **own))
+                else:
+                    own |= {"max_new_tokens": lengths[index], "eos_token_id": None}
+                    ids.append(engine.add(prompt, **own))
+            found = engine.run()
+            return [found[id] for id in ids]
+
+        answers(wanted[:8])
+        answers(wanted[:8], [8] * 8)
+        start = time.perf_counter()
+        found = answers(wanted)
+        limited = time.perf_counter() - start
+        lengths = [len(answer.tokens) for answer in found]
+        plain = timed(lambda: answers(wanted, lengths))
+        good = sum(meets(answer.text, schema) for answer, schema in zip(found, wanted, strict=True))
+        yield {
+            "what": "schemas",
+            "schemas": len(wanted),
+            "valid": good,
+            "tokens": sum(lengths),
+            "limited_s": limited,
+            "plain_s": plain,
+            "overhead": limited / plain - 1,
+        }
 
 
 # Requests and times ------------------------------------------------------------------------------------------------
@@ -183,6 +275,17 @@ def counted_passes(action: Callable[[], Any]) -> tuple[Any, int]:
     return result, int(result_of.call_args.args[1].carry.passes)
 
 
+def in_turns(
+    actions: dict[str, Callable[[], Any]], rounds: int, of: Callable[[list[float]], float] = statistics.median
+) -> dict[str, float]:
+    """The seconds of actions that take turns: the median of all rounds, or another number `of` them."""
+    seconds: dict[str, list[float]] = {name: [] for name in actions}
+    for _ in range(rounds):
+        for name, action in actions.items():
+            seconds[name].append(timed(action))
+    return {name: of(values) for name, values in seconds.items()}
+
+
 def serve(engine: Any, prompts: Prompts, new: int) -> None:
     for prompt in prompts:
         engine.add(prompt, max_new_tokens=new)
@@ -197,9 +300,98 @@ def padded(prompts: Prompts) -> tuple[np.ndarray, np.ndarray]:
     return ids, mask
 
 
+def follow(engine: Any, arrivals: Sequence[tuple[float, list[int]]], new: int) -> list[Row]:
+    """Hand requests in at their times (s), and note when their tokens come."""
+    start, waiting, seen = time.perf_counter(), list(arrivals), {}
+    while waiting or engine.pending:
+        now = time.perf_counter() - start
+        while waiting and waiting[0][0] <= now:
+            due, prompt = waiting.pop(0)
+            id = engine.add(prompt, max_new_tokens=new)
+            seen[id] = {"due": due, "prompt": len(prompt), "times": [], "tokens": []}
+        if not engine.pending:
+            time.sleep(max(0.0, waiting[0][0] - now))
+            continue
+        for event in engine.step():
+            if event.tokens:
+                seen[event.id]["times"].append(time.perf_counter() - start)
+                seen[event.id]["tokens"] += event.tokens
+    for one in seen.values():
+        times = one["times"]
+        one["first"] = times[0] - one["due"]
+        one["per_token"] = (times[-1] - times[0]) / max(1, len(one["tokens"]) - 1)
+        one["gap"] = max((later - earlier for earlier, later in itertools.pairwise(times)), default=0.0)
+    return list(seen.values())
+
+
+def told(requests: Sequence[Row]) -> Row:
+    """Percentiles of what requests met, in milliseconds."""
+    row = {}
+    for name, key in (("first_token", "first"), ("per_token", "per_token"), ("longest_gap", "gap")):
+        values = [1e3 * one[key] for one in requests]
+        row |= {f"{name}_ms_p{share}": float(np.percentile(values, share)) for share in (50, 99)}
+    return row
+
+
+# Schemas -----------------------------------------------------------------------------------------------------------
+
+
+def random_schema(draw: random.Random, depth: int = 0) -> dict[str, Any]:
+    """A schema of the types that JSON schemas have, whose answers are short."""
+    kind = draw.choice(("string", "integer", "boolean", "null", "enum", *(("object", "array") if depth < 2 else ())))
+    if depth == 0:
+        kind = "object"
+    if kind == "object":
+        names = [f"{draw.choice('abcdefgh')}{number}" for number in range(draw.randint(1, 3))]
+        properties = {name: random_schema(draw, depth + 1) for name in names}
+        return {"type": "object", "properties": properties, "required": names, "additionalProperties": False}
+    if kind == "array":
+        return {
+            "type": "array",
+            "items": random_schema(draw, depth + 1),
+            "minItems": 1,
+            "maxItems": draw.randint(1, 3),
+        }
+    if kind == "string":
+        return {"type": "string", "maxLength": draw.randint(1, 8)}
+    if kind == "integer":
+        low = draw.randint(-50, 50)
+        return {"type": "integer", "minimum": low, "maximum": low + draw.randint(0, 99)}
+    return {"enum": ["red", 7, None]} if kind == "enum" else {"type": kind}
+
+
+def meets(text: str, schema: dict[str, Any]) -> bool:
+    """Whether a text is JSON that a schema of `random_schema` allows."""
+    try:
+        return _meets(json.loads(text), schema)
+    except ValueError:
+        return False
+
+
+def _meets(value: Any, schema: dict[str, Any]) -> bool:
+    kind = schema.get("type")
+    if kind is None:
+        return value in schema["enum"] and not isinstance(value, bool)
+    if kind == "object":
+        parts = schema["properties"]
+        return (
+            isinstance(value, dict)
+            and value.keys() == parts.keys()
+            and all(_meets(value[name], part) for name, part in parts.items())
+        )
+    if kind == "array":
+        fits = isinstance(value, list) and schema["minItems"] <= len(value) <= schema["maxItems"]
+        return fits and all(_meets(one, schema["items"]) for one in value)
+    if kind == "string":
+        return isinstance(value, str) and len(value) <= schema["maxLength"]
+    if kind == "integer":
+        return type(value) is int and schema["minimum"] <= value <= schema["maximum"]
+    return isinstance(value, bool) if kind == "boolean" else value is None
+
+
 # The command -------------------------------------------------------------------------------------------------------
 
-WHAT = ("throughput", "lookup", "beams")
+WHAT = ("throughput", "poisson", "chat", "lookup", "beams", "schemas")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -219,7 +411,10 @@ def parser() -> argparse.ArgumentParser:
     add("--chunk", type=int, default=256, metavar="N", help="tokens of a prompt between two steps (%(default)s)")
     add("--batch", type=numbers, default=[4, 8, 16], metavar="N,...", help="sizes of static batches (4,8,16)")
     add("--singles", type=int, default=8, metavar="N", help="requests run one after the other (%(default)s)")
+    add("--share", type=float, default=0.5, help="of the capacity, for poisson (%(default)s)")
+    add("--long", type=int, default=0, metavar="N", help="tokens of one long prompt among the others, for poisson")
     add("--drafts", type=int, default=5, metavar="N", help="tokens drafted at a time, for lookup (%(default)s)")
+    add("--schemas", type=int, default=200, metavar="N", help="(%(default)s)")
     add("--peer", choices=("torch",), help="also measure this one, for beams")
     add("--rounds", type=int, default=5, metavar="N", help="(%(default)s)")
     add("--json", type=Path, metavar="FILE", help="write everything measured here too")

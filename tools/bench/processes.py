@@ -37,6 +37,7 @@ def add_load(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--to", type=some_of(DTYPES), default=["bfloat16", "float32"], metavar="DTYPE,...", help="to load as"
     )
+    parser.add_argument("--cold", action="store_true", help="drop the file from the page cache before each reading")
     # A process of its own measures one load: peak memory cannot be reset portably.
     parser.add_argument("--child", help=argparse.SUPPRESS)
 
@@ -49,9 +50,9 @@ def run_load(options: argparse.Namespace) -> Iterator[Row]:
         sides = ["tfmodels", *([options.peer] if options.peer else [])]
         reads, loads = [], {(side, dtype): [] for side in sides for dtype in options.to}
         for _ in range(options.rounds):
-            reads.append(read_seconds(file))
+            reads.append(read_seconds(file, options.cold))
             for key, runs in loads.items():
-                runs.append(measure_load(file, *key))
+                runs.append(measure_load(file, *key, options.cold))
         read = statistics.median(reads)
         for (side, dtype), runs in loads.items():
             seconds = statistics.median(run["seconds"] for run in runs)
@@ -61,6 +62,7 @@ def run_load(options: argparse.Namespace) -> Iterator[Row]:
                 "side": side,
                 "stored": options.stored,
                 "dtype": dtype,
+                "page_cache": "cold" if options.cold else "warm",
                 "parameters": count,
                 "weights_gb": weights / 1e9,
                 "peak_gb": peak / 1e9,
@@ -71,15 +73,26 @@ def run_load(options: argparse.Namespace) -> Iterator[Row]:
             }
 
 
-def read_seconds(file: Path) -> float:
+def read_seconds(file: Path, cold: bool) -> float:
     """Seconds to read a whole file into fresh memory, which a loader has to do at least."""
+    if cold:
+        drop_from_cache(file)
     start = time.perf_counter()
     file.read_bytes()
     return time.perf_counter() - start
 
 
-def measure_load(file: Path, side: str, dtype: str) -> dict[str, float]:
+def drop_from_cache(file: Path) -> None:
+    """Make the next reading of a file go to the disk."""
+    with open(file, "rb") as stream:
+        os.fsync(stream.fileno())
+        os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def measure_load(file: Path, side: str, dtype: str, cold: bool) -> dict[str, float]:
     """Seconds and peak memory of loading a file's folder in a fresh process."""
+    if cold:
+        drop_from_cache(file)
     command = child_command("load", str(file.parent), side, dtype)
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=child_environment())
     if done.returncode:

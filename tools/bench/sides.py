@@ -1,4 +1,4 @@
-"""The sides of a comparison on a CPU: this package, and transformers on PyTorch."""
+"""The sides of a comparison on a CPU: this package, and transformers or sentence-transformers on PyTorch."""
 
 from __future__ import annotations
 
@@ -130,6 +130,60 @@ class TorchSide:
         return run
 
 
+class TFModelsEncoderSide(TFModelsSide):
+    """This package's `SentenceEncoder`."""
+
+    def __init__(self, folder: str, dtype: str):
+        from tfmodels import SentenceEncoder
+
+        self.model = SentenceEncoder.from_pretrained(folder, dtype=dtype)
+
+    def encode(self, texts: list[str], batch: int) -> np.ndarray:
+        return self.model.encode(texts, batch_size=batch, normalize=True)
+
+    def forward(self, ids: np.ndarray) -> Callable[[], np.ndarray]:
+        """Vectors of rows of ids without padding."""
+        import tensorflow as tf
+
+        run = tf.function(lambda ids, mask: self.model(input_ids=ids, attention_mask=mask).sentence_embedding)
+        given = tf.constant(ids, tf.int32)
+        return lambda: unit_rows(run(given, tf.ones_like(given)).numpy())
+
+
+class TorchEncoderSide(TorchSide):
+    """sentence-transformers on PyTorch, with its defaults."""
+
+    @staticmethod
+    def prepare() -> None:
+        TorchSide.prepare()
+        try:
+            import sentence_transformers  # noqa: F401  # imports belong to no measurement
+        except ImportError as error:
+            sys.exit(f"benchmark: --peer torch: {error}; run pip install -e '.[bench]'")
+
+    def __init__(self, folder: str, dtype: str):
+        import torch
+        from sentence_transformers import SentenceTransformer
+
+        self.torch = torch
+        options = {"dtype": getattr(torch, dtype)}
+        self.model = SentenceTransformer(folder, device="cpu", model_kwargs=options).eval()
+
+    def encode(self, texts: list[str], batch: int) -> np.ndarray:
+        self.torch.set_num_threads(self.threads)
+        return self.model.encode(texts, batch_size=batch, normalize_embeddings=True, show_progress_bar=False)
+
+    def forward(self, ids: np.ndarray) -> Callable[[], np.ndarray]:
+        given = {"input_ids": self.torch.from_numpy(ids), "attention_mask": self.torch.ones(ids.shape, dtype=int)}
+
+        def run() -> np.ndarray:
+            self.torch.set_num_threads(self.threads)
+            with self.torch.inference_mode():
+                return unit_rows(self.model(dict(given))["sentence_embedding"].float().numpy())
+
+        return run
+
+
 class TFModelsTrainingSide(TFModelsSide):
     """This package, trained as its users do: `compile` with an optimizer, then batches."""
 
@@ -180,6 +234,10 @@ class TorchTrainingSide(TorchSide):
         return {name: self.torch.from_numpy(values) for name, values in batch.items()}
 
 
+def unit_rows(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
 def architecture_of(folder: str) -> str:
     """The class that a checkpoint is of, as PyTorch calls it."""
     return json.loads((Path(folder) / "config.json").read_text())["architectures"][0].removeprefix("TF")
@@ -187,17 +245,18 @@ def architecture_of(folder: str) -> str:
 
 # This package first, then the peers.
 SIDES: dict[str, Any] = {"tfmodels": TFModelsSide, "torch": TorchSide}
+ENCODER_SIDES: dict[str, Any] = {"tfmodels": TFModelsEncoderSide, "torch": TorchEncoderSide}
 TRAINING_SIDES: dict[str, Any] = {"tfmodels": TFModelsTrainingSide, "torch": TorchTrainingSide}
 
 
-def open_sides(options: argparse.Namespace, folder: str) -> dict[str, Any]:
+def open_sides(options: argparse.Namespace, folder: str, sides: dict[str, Any] = SIDES) -> dict[str, Any]:
     """The variants of this package and of --peer by name, each with the model of a folder."""
     found = {}
     # The floats of a GGUF file are no model that anybody decodes with.
     for name in (None if getattr(options, "gguf_file", None) else "tfmodels", options.peer):
         if name:
-            SIDES[name].prepare()
-            found |= SIDES[name](folder, options.dtype).variants()
+            sides[name].prepare()
+            found |= sides[name](folder, options.dtype).variants()
     for mode in getattr(options, "quantize", ()):
         found[f"tfmodels {mode}"] = TFModelsSide(folder, options.dtype, mode, options.gguf_file)
     return found
