@@ -216,8 +216,10 @@ class GenerationMixin:
             run_rows = with_negatives(
                 prompts, negative_prompt_ids, negative_prompt_attention_mask, vocab_size=self.config.vocab_size
             )
-        # Without a cache every step runs all columns, and records have a row for each: then no room is left over.
-        spacious = config.use_cache and not (options["keep_scores"] or options["keep_logits"])
+        # Without a cache every step runs all columns, records have a row for each, and beams that read each other's
+        # keys read every row's room once for each beam: then no room is left over.
+        records = options["keep_scores"] or options["keep_logits"]
+        spacious = config.use_cache and not (records or decoder.reads_holders)
         context = self.config.max_position_embeddings if spacious else 0
         prompt = to_buckets(run_rows, new + spare, past_key_values, context=context)
         steering = sampling_inputs(config, processors, new, drawing)
