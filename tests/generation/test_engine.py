@@ -210,6 +210,38 @@ def test_one_program_stands_in_for_those_that_are_not_compiled(stories260k):
             assert got[id].tokens == alone(model, prompt, max_new_tokens=6, **one)
 
 
+def test_a_few_programs_serve_everything_while_others_are_compiled(stories260k):
+    """After a warm-up no request waits: neither for its kind of settings nor for its length of prompts."""
+    model = TFLlamaForCausalLM.from_pretrained(stories260k)
+    engine = Engine(model, rows=2, capacity=80, prefill_chunk=64, jit_compile=True)
+    jobs = []
+    model.programs._background.submit = jobs.append
+    engine.warm_up()
+    # Chunks of 16 and of 64 tokens, a row's copy, tokens of every kind, and a number of each weight.
+    assert model.programs.compilations == 5
+    requests = [
+        (length, settings)
+        for length in (1, 10, 25, 60)
+        for settings in ({}, {"do_sample": True, "seed": length, "top_k": 0}, {"repetition_penalty": 1.3})
+    ]
+
+    def answers():
+        ids, got = [engine.add([7] * length, max_new_tokens=4, **own) for length, own in requests], {}
+        while engine.pending:
+            got |= {event.id: event.completion for event in engine.step() if event.completion}
+        return [got[id].tokens for id in ids]
+
+    want = [alone(model, [7] * length, max_new_tokens=4, **own) for length, own in requests]
+    before = model.programs.compilations
+    assert answers() == want
+    assert model.programs.compilations == before
+    for job in jobs:
+        job()
+    before = model.programs.compilations
+    assert answers() == want
+    assert model.programs.compilations == before
+
+
 def test_threads(model):
     prompts = prompts_of(model, (3, 8, 5, 12))
     want = [alone(model, prompt, max_new_tokens=6) for prompt in prompts]

@@ -53,14 +53,15 @@ def test_an_adapter_is_a_model_of_its_own(tmp_path, stories_model):
 @pytest.mark.slow
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_warming_up_compiles_what_requests_need(jit_compile, monkeypatch):
-    """Prompts of all lengths, greedy and drawn tokens, one row and all: nothing is left to compile beside answers."""
+    """Prompts of all lengths, greedy and drawn tokens, one row and all: nothing is left once the background is done."""
     monkeypatch.setattr(serving_models, "_SECONDS_BETWEEN_LINES", 0.2)
     options, told = EngineOptions(rows=2, capacity=48, jit_compile=jit_compile), []
     (served,) = load([Spec("stories", "stories260K")], options, told.append).values()
     assert told[:2] == ["loading stories", "compiling stories; requests get 503 until it is ready"]
     counts = [int(re.match(r"(\d+) programs of stories compiled in \d+ s", line)[1]) for line in told[2:]]
-    assert len(counts) > 2 and counts == sorted(counts) and counts[-1] == served.programs.compilations
+    assert len(counts) > 2 and counts == sorted(counts) and counts[-1] <= served.programs.compilations
     assert all(line.endswith("more follow") for line in told[2:-1]) and told[-1].endswith(" s")
+    served.programs.wait()
     before = served.programs.compilations
     assert served.engine.pending == 0 and served.engine.stats["prompts"] == 0
     for alone in (True, False):

@@ -108,7 +108,8 @@ class Engine:
         # A resting row writes at the slot after its last token, which is one beyond the capacity at most.
         room = _ALIGNED * -(-(capacity + 1) // _ALIGNED)
         self.chunk = min(max(_SMALLEST_CHUNK, prefill_chunk), room)
-        self._chunk_sizes = {min(_SMALLEST_CHUNK << doubled, self.chunk) for doubled in range(self.chunk.bit_length())}
+        sizes = {min(_SMALLEST_CHUNK << doubled, self.chunk) for doubled in range(self.chunk.bit_length())}
+        self._chunk_sizes = sorted(sizes)
         self.tokenizer = tokenizer
         self.jit_compile = model.generation_config.compiles if jit_compile is None else jit_compile
         if cache_implementation is None:
@@ -245,8 +246,8 @@ class Engine:
         """Compile programs before the first request, so that none waits for them later.
 
         Afterwards every request can be served: one program can do everything, and stands in for those that are not
-        compiled. On a CPU, programs that serve few rows or short texts faster are compiled in the background, which
-        slows the first answers down; `model.programs.wait()` waits for them.
+        compiled. On a CPU, programs that serve fewer kinds of settings, few rows or short texts faster are compiled in
+        the background, which slows the first answers down; `model.programs.wait()` waits for them.
 
         Args:
             kinds: of settings that have programs of their own; penalties and log-probabilities are
@@ -363,7 +364,7 @@ class Engine:
         row = self._rows[index]
         prompt = row.request.prompt
         end = min(row.run + self.chunk, len(prompt) - 1)
-        size = min(size for size in self._chunk_sizes if size >= end - row.run)
+        size = self.slots.chunk_size([size for size in self._chunk_sizes if size >= end - row.run])
         # A chunk is filled up to its size. One that would pass the room begins earlier and runs some tokens again.
         start = min(row.run, self.slots.room - size)
         self.slots.prefill(index, list(prompt[start:end]), start, size)

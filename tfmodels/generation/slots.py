@@ -121,6 +121,23 @@ class Slots:
                 return best
         return ready or largest
 
+    def chunk_size(self, sizes: Sequence[int]) -> int:
+        """The size of the program that runs a chunk of a prompt.
+
+        Where the best one is not there and nobody wants to wait for it, a larger one stands in.
+
+        Args:
+            sizes: that hold the chunk, the best first.
+        """
+        if self.waits:
+            return sizes[0]
+        places = [Size(1, columns) for columns in column_counts(self.room)]
+        able = (size for size in sizes if any(self._is_ready("prefill", (place, size)) for place in places))
+        ready = next(able, sizes[0])
+        if ready != sizes[0] and self._is_missed("chunk", self.whole, sizes[0]):
+            self._prepare_prefill(sizes[0], self.room)
+        return ready
+
     def prefill(self, row: int, tokens: list[int], start: int, size: int) -> None:
         """Run tokens of a prompt that stand at `start`.
 
@@ -233,29 +250,33 @@ class Slots:
     def warm_up(self, sizes: Iterable[int], kinds: Iterable[Kind], with_grammars: bool, *, wait: bool) -> None:
         """Compile programs by running them for rows that rest; row 0 is written to.
 
-        The programs of all rows and slots serve everything. The smaller ones are compiled in the background where
-        that is possible and nobody waits; elsewhere only those for short texts, as they are waited for. One that can
-        do everything is always compiled: it stands in where others are missing.
+        One that can do everything in all rows and slots, and two sizes of chunks, serve every request and come first.
+        The others follow in the background where that is possible and nobody waits; elsewhere, of the smaller ones,
+        only those for short texts, as they are waited for.
 
         Args:
             sizes: of the chunks of prompts.
             kinds: of settings.
             with_grammars: compile the programs of these kinds for limited tokens, too.
-            wait: compile the smaller ones here: in the background each takes the memory of a second cache meanwhile.
+            wait: compile the others here: in the background each takes the memory of a second cache meanwhile.
         """
         variants = [(kind, limited) for kind in kinds for limited in ([False, True] if with_grammars else [False])]
+        can_follow, sizes = starts_as_graph(self.jit_compile, self.lowering), sorted(sizes)
+        later = sizes[1:-1] if can_follow and not wait else []
         for size in sizes:
-            self._run_prefill(0, [0], 0, size, self.room)
+            if size not in later:
+                self._run_prefill(0, [0], 0, size, self.room)
         self.copy_row(0, 0)
-        for kind, limited in {*variants, (Kind.EVERYTHING, True)}:
-            self._run_resting(self.whole, kind, limited)
-        in_background, fewest = starts_as_graph(self.jit_compile, self.lowering), column_counts(self.room)[0]
-        for size in self.sizes[:-1]:
+        self._run_resting(self.whole, Kind.EVERYTHING, True)
+        fewest = column_counts(self.room)[0]
+        for size in self.sizes:
             for kind, limited in variants:
-                if in_background and not wait:
+                if can_follow and not wait:
                     self._prepare_decode(size, kind, limited)
-                elif in_background or size.columns == fewest:
+                elif can_follow or size.columns == fewest or size == self.whole:
                     self._run_resting(size, kind, limited)
+        for size in later:
+            self._prepare_prefill(size, self.room)
 
     def _run_resting(self, size: Size, kind: Kind, limited: bool) -> None:
         counts = np.zeros((4, size.rows), "int32")
