@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from tfmodels.runtime.background import Background, at_work
 from tfmodels.runtime.compile import ProgramCache
+from tfmodels.runtime.gc import pause_gc
 
 
 class Tracer:
@@ -64,6 +65,35 @@ def test_a_graph_serves_until_xla_has_compiled():
     programs.run("f", compiled, longer)
     programs.run_at_once("f", compiled, plain, longer)
     assert len(plain.threads) == 2
+
+
+def test_rare_calls_run_their_operations_one_by_one():
+    programs, compiled, plain = ProgramCache(), Tracer(), Tracer()
+    programs._background.submit = lambda job: None  # XLA is never ready
+    for _ in range(9):
+        np.testing.assert_array_equal(programs.run_at_once("f", compiled, plain, tf.ones(2), untraced=6), [3, 3])
+    assert len(plain.threads) == 7 and programs.compilations == 1
+
+
+def test_the_collector_rests_until_the_last_thread_has_traced():
+    begun, leave = threading.Event(), threading.Event()
+
+    def other():
+        with pause_gc():
+            begun.set()
+            leave.wait()
+
+    thread = threading.Thread(target=other)
+    assert gc.isenabled()
+    with pause_gc():
+        thread.start()
+        begun.wait()
+    try:
+        assert not gc.isenabled()
+    finally:
+        leave.set()
+        thread.join()
+    assert gc.isenabled()
 
 
 def test_what_ran_eagerly_is_not_ready():

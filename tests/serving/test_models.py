@@ -53,7 +53,7 @@ def test_an_adapter_is_a_model_of_its_own(tmp_path, stories_model):
 @pytest.mark.slow
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_warming_up_compiles_what_requests_need(jit_compile, monkeypatch):
-    """Prompts of all lengths, greedy and drawn tokens, one row and all: nothing is left once the background is done."""
+    """Prompts of all lengths, greedy and drawn tokens, one row and all: the background leaves nothing to compile."""
     monkeypatch.setattr(serving_models, "_SECONDS_BETWEEN_LINES", 0.2)
     options, told = EngineOptions(rows=2, capacity=48, jit_compile=jit_compile), []
     (served,) = load([Spec("stories", "stories260K")], options, told.append).values()

@@ -7,6 +7,7 @@ first `length` are filled: its shapes never change, as a compiled loop needs it.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -273,20 +274,23 @@ def put_part(
         active: bool (n,), rows that are written; the others stay as they are.
     """
     positions = ops.expand_dims(starts, 1) + ops.arange(count, dtype="int32")
+    of_part = ops.arange(rows.shape[0], dtype="int32")
 
-    def places(x: Any, of_rows: Any) -> Any:
+    @functools.cache  # once for all layers: plain graphs are smaller, and sooner ready
+    def places(heads: int, room: int, of_whole: bool) -> Any:
         """The positions' places in a tensor whose first three axes are one, int32 (n * heads * count,)."""
-        _, heads, room, _ = x.shape
-        of_heads = ops.expand_dims(of_rows * heads, 1) + ops.arange(heads, dtype="int32")
+        of_heads = ops.expand_dims((rows if of_whole else of_part) * heads, 1) + ops.arange(heads, dtype="int32")
         return ops.reshape(ops.expand_dims(of_heads * room, 2) + ops.expand_dims(positions, 1), (-1,))
 
+    @functools.cache
+    def written(heads: int) -> Any:
+        return ops.expand_dims(ops.repeat(active, heads * count), 1)
+
     def put(whole: Any, taken: Any) -> Any:
-        head_dim = whole.shape[3]
-        flat, targets = ops.reshape(whole, (-1, head_dim)), places(whole, rows)
-        sources = places(taken, ops.arange(taken.shape[0], dtype="int32"))
-        new = ops.take(ops.reshape(taken, (-1, head_dim)), sources, axis=0)
-        written = ops.expand_dims(ops.repeat(active, whole.shape[1] * count), 1)
-        new = ops.where(written, ops.cast(new, whole.dtype), ops.take(flat, targets, axis=0))
+        _, heads, room, head_dim = whole.shape
+        flat, targets = ops.reshape(whole, (-1, head_dim)), places(heads, room, True)
+        new = ops.take(ops.reshape(taken, (-1, head_dim)), places(heads, taken.shape[2], False), axis=0)
+        new = ops.where(written(heads), ops.cast(new, whole.dtype), ops.take(flat, targets, axis=0))
         return ops.reshape(ops.scatter_update(flat, ops.expand_dims(targets, 1), new), whole.shape)
 
     return keras.tree.map_structure(put, layers, part)

@@ -31,6 +31,8 @@ from tfmodels.runtime.lowering import Lowering
 
 # A plain graph is traced for a size that would have served so often.
 _LONGED_FOR = 8 * OFTEN
+# A prompt calls its program once: to trace a graph takes longer than the operations of several prompts, one by one.
+_UNTRACED = 2 * OFTEN
 
 
 class Slots:
@@ -88,7 +90,8 @@ class Slots:
         compiled, key = traced(functools.partial(function, self.lowering)), self._key(name, key)
         if self._starts_as_graph():
             plain = traced(functools.partial(function, lowering_for(False)))
-            return self.model.programs.run_at_once(key, compiled, plain, *arguments)
+            untraced = 1 if name == "decode" else _UNTRACED
+            return self.model.programs.run_at_once(key, compiled, plain, *arguments, untraced=untraced)
         variables = self.model.variables if keras.backend.backend() == "jax" else ()
         options = {"jit_compile": self.jit_compile, "variables": variables, "steady": True}
         return self.model.programs.run(key, compiled, *arguments, **options)

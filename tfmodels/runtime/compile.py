@@ -99,10 +99,12 @@ class ProgramCache:
             self._traces[full_key] = _Trace(program.get_concrete_function(*arguments), given)
         return result
 
-    def run_at_once(self, key: Hashable, function: Callable, plain: Callable, *arguments: Any) -> Any:
+    def run_at_once(
+        self, key: Hashable, function: Callable, plain: Callable, *arguments: Any, untraced: int = 1
+    ) -> Any:
         """Call the program of XLA where it is ready; until then a plain graph, which is compiled sooner.
 
-        The first call runs the operations one by one, as even tracing a graph takes a second. XLA compiles in the
+        First calls run the operations one by one, as even tracing a graph takes a second. XLA compiles in the
         background what has been called a few times. Where it fails, a warning says so, and plain graphs go on. On
         TensorFlow only.
 
@@ -111,6 +113,7 @@ class ProgramCache:
             function: what XLA compiles. It is run for arguments of zeros, of variables for others of the same shape,
                 and must end with them.
             plain: computes the same, as a graph.
+            untraced: calls that run the operations one by one.
 
         Returns:
             What the functions return.
@@ -121,9 +124,9 @@ class ProgramCache:
             return self.run(key, function, *arguments, steady=True)
         with self._lock:
             self._plain_runs[full_key] = runs = self._plain_runs.get(full_key, 0) + 1
-        if runs == 1:
-            return plain(*_opened(arguments))
-        result = self._program((*full_key[:1], False, *full_key[2:]), plain, False)(*_opened(arguments))
+        if runs > untraced:
+            plain = self._program((*full_key[:1], False, *full_key[2:]), plain, False)
+        result = plain(*_opened(arguments))
         if runs == OFTEN:
             self.prepare(key, function, *arguments)
         return result
