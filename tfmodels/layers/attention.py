@@ -11,6 +11,7 @@ from keras import ops
 
 from tfmodels.kernels import blockwise_attention, cudnn_attention, decoding, flash_attention
 from tfmodels.kernels.masks import AttentionMask
+from tfmodels.layers import shared_keys
 from tfmodels.runtime.lowering import PLAIN, Lowering
 from tfmodels.utils.text import quote
 
@@ -326,13 +327,13 @@ def _plain(
     rows = batch * key_value_heads
     grouped = ops.reshape(query, (rows, group * queries, head_dim))
     if mask.holders is not None:
-        grouped = _for_holders(grouped, mask.holders, key_value_heads)
+        grouped = shared_keys.for_holders(grouped, mask.holders, key_value_heads)
     key, value = ops.reshape(key, (rows, keys, head_dim)), ops.reshape(value, (rows, keys, head_dim))
     key = ops.cast(key, grouped.dtype)
     few = isinstance(queries, int) and grouped.shape[1] <= _FEW_QUERIES
     scores = decoding.scores(grouped, key, target) if few else ops.matmul(grouped, ops.transpose(key, (0, 2, 1)))
     if mask.holders is not None:
-        scores = _of_holders(scores, mask.holders, key_value_heads)
+        scores = shared_keys.of_holders(scores, mask.holders, key_value_heads)
     scores = ops.cast(scores, "float32") * scale
     scores = ops.reshape(scores, (batch, heads, queries, keys))
     for term in (bias, mask.bias):
@@ -351,56 +352,12 @@ def _plain(
         weights = weights * ops.cast(head_mask, weights.dtype)
     rows_of_weights = ops.reshape(weights, (rows, group * queries, keys))
     if mask.holders is not None:
-        rows_of_weights = _for_holders(rows_of_weights, mask.holders, key_value_heads, only_held=True)
+        rows_of_weights = shared_keys.for_holders(rows_of_weights, mask.holders, key_value_heads, only_held=True)
     output = decoding.weighted(rows_of_weights, value, target) if few else ops.matmul(rows_of_weights, value)
     if mask.holders is not None:
-        output = _sum_of_holders(output, mask.holders, key_value_heads)
+        output = shared_keys.sum_of_holders(output, mask.holders, key_value_heads)
     output = ops.reshape(output, (batch, heads, queries, head_dim))
     return output, weights
-
-
-def _for_holders(x: Any, holders: Any, key_value_heads: int, *, only_held: bool = False) -> Any:
-    """The rows that each holder of keys multiplies: the queries, or the weights, of all rows that share its keys.
-
-    Args:
-        x: (batch * key_value_heads, group, n), queries or weights of the keys.
-        holders: bool (batch, sharing, keys), as of `AttentionMask`.
-        key_value_heads: number of heads.
-        only_held: of weights: give each holder those of the keys that it holds, and zeros.
-
-    Returns:
-        (batch * key_value_heads, sharing * group, n).
-    """
-    sharing, (rows, group, size) = holders.shape[1], x.shape
-    x = ops.reshape(x, (-1, sharing, 1, key_value_heads, group, size))  # prompts, rows, holders, heads, group, n
-    if only_held:
-        held = ops.reshape(holders, (-1, sharing, sharing, 1, 1, size))
-        x = ops.where(held, x, ops.zeros((), x.dtype))
-    else:
-        x = ops.repeat(x, sharing, axis=2)
-    return ops.reshape(ops.transpose(x, (0, 2, 3, 1, 4, 5)), (rows, sharing * group, size))
-
-
-def _of_holders(scores: Any, holders: Any, key_value_heads: int) -> Any:
-    """Each row's own scores (batch * key_value_heads, group, keys) of all holders' (..., sharing * group, keys)."""
-    sharing, (rows, queries, keys) = holders.shape[1], scores.shape
-    scores = ops.reshape(scores, (-1, sharing, key_value_heads, sharing, queries // sharing, keys))
-    # Prompts, holders, heads, rows, group, keys.
-    held = ops.reshape(
-        ops.transpose(ops.reshape(holders, (-1, sharing, sharing, keys)), (0, 2, 1, 3)),
-        (-1, sharing, 1, sharing, 1, keys),
-    )
-    found = scores[:, 0]
-    for holder in range(1, sharing):
-        found = ops.where(held[:, holder], scores[:, holder], found)
-    return ops.reshape(ops.transpose(found, (0, 2, 1, 3, 4)), (rows, -1, keys))
-
-
-def _sum_of_holders(output: Any, holders: Any, key_value_heads: int) -> Any:
-    """Each row's output (batch * key_value_heads, group, head_dim), the sum of what holders gave for it."""
-    sharing, (rows, queries, size) = holders.shape[1], output.shape
-    summed = ops.sum(ops.reshape(output, (-1, sharing, key_value_heads, sharing, queries // sharing, size)), axis=1)
-    return ops.reshape(ops.transpose(summed, (0, 2, 1, 3, 4)), (rows, -1, size))
 
 
 def split_heads(x: Any, heads: int) -> Any:
