@@ -74,9 +74,12 @@ def _scaled(q: Any, parts: Tensors, scheme: Scheme) -> Any:
 
 def _unpack(weights: Any, scheme: Scheme) -> Any:
     """Stored integers as float32, in rows: values of q, or of float8 numbers."""
+    if scheme.values == "float8":
+        return _from_float8(weights)
     if scheme.bits == 8:
-        return _numbers(weights, scheme)[0]
-    both = ops.stack(_numbers(weights, scheme), axis=1)
+        return ops.cast(weights, "float32")
+    halves = [ops.bitwise_and(weights, 15), ops.right_shift(weights, 4)]
+    both = ops.stack([ops.cast(half, "float32") for half in halves], axis=1)
     return ops.reshape(both, (2 * weights.shape[0], weights.shape[1])) - 8.0
 
 
@@ -175,12 +178,11 @@ def _one_row(x: Any, parts: Tensors, scheme: Scheme, width: int) -> Any:
         spread = ops.broadcast_to(ops.expand_dims(part, 1), (groups, tiles // groups, units))
         return ops.reshape(spread, (tiles, units))
 
-    total = None
-    for index in range(tile // step):
-        for place, number in enumerate(_numbers(tiled[:, index], scheme)):
-            column = step * index + place
-            term = inputs[:, column : column + 1] * number
-            total = term if total is None else total + term
+    terms = [term for index in range(tile // step) for term in _terms(tiled[:, index], inputs, index, scheme)]
+    # Two sums, of every other term: an addition waits for the one before it in its own sum alone.
+    total = sum(terms[2::2], terms[0])
+    if len(terms) > 1:
+        total = total + sum(terms[3::2], terms[1])
     sums = ops.sum(inputs, axis=1, keepdims=True)
     scales = by_tile("scales")
     bias = 8.0 if scheme.bits == 4 else 0.0
@@ -197,13 +199,19 @@ def _one_row(x: Any, parts: Tensors, scheme: Scheme, width: int) -> Any:
     return ops.sum(total, axis=0)
 
 
-def _numbers(weights: Any, scheme: Scheme) -> list[Any]:
-    """The rows of numbers that one row of bytes holds, as float32; four-bit ones without their sign: q + 8."""
-    if scheme.values == "float8":
-        return [_from_float8(weights)]
+def _terms(row: Any, inputs: Any, index: int, scheme: Scheme) -> list[Any]:
+    """What a stored row of each tile adds to the product, four-bit numbers taken as q + 8.
+
+    Args:
+        row: (tiles, units), the one at `index` in each tile.
+        inputs: (tiles, inputs of a tile).
+    """
     if scheme.bits == 8:
-        return [ops.cast(weights, "float32")]
-    return [ops.cast(ops.bitwise_and(weights, 15), "float32"), ops.cast(ops.right_shift(weights, 4), "float32")]
+        return [inputs[:, index : index + 1] * _unpack(row, scheme)]
+    # A byte is low + 16 * high. Without a shift, a * low + b * high = (a - b / 16) * low + b / 16 * byte.
+    first, second = inputs[:, 2 * index : 2 * index + 1], inputs[:, 2 * index + 1 : 2 * index + 2] / 16.0
+    low = ops.cast(ops.bitwise_and(row, 15), "float32")
+    return [(first - second) * low, second * ops.cast(row, "float32")]
 
 
 def columns(parts: Tensors, scheme: Scheme, width: int, ids: Any, dtype: str) -> Any:
