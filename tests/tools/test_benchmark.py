@@ -8,6 +8,7 @@ import json
 
 import numpy as np
 import pytest
+import small_models as small
 
 from tfmodels.checkpoints.reader import open_checkpoint
 from tools.bench import before_after, cpu, processes, serving
@@ -84,6 +85,16 @@ def test_take_turns_alternates_and_times_the_first_call_apart(monkeypatch):
     assert timings["b"] == cpu.Timing(20, 3, 3, 3)
     assert calls == list("abab" + "ab" + "ba" + "ab")
     assert results == {"a": 9, "b": 10}
+
+
+def test_generate_takes_the_numbers_of_a_gguf_file(tmp_path, monkeypatch):
+    pytest.importorskip("gguf")
+    model = small.make("llama", "ForCausalLM", hidden_size=64, intermediate_size=96)
+    path = model.export(tmp_path / "model.gguf", "gguf", tokenizer=small.byte_pairs(), quantize="q4_1").path
+    made = []
+    monkeypatch.setattr(cpu, "decode", lambda sides, *_: made.append(list(sides)) or ())
+    main(["generate", "--model", str(path.parent), "--gguf-file", path.name, "--quantize", "gguf", "--batch", "1"])
+    assert made == [["tfmodels gguf"]]
 
 
 @pytest.mark.slow

@@ -47,7 +47,7 @@ class TFModelsSide:
         if quantize == "gguf":
             options["quantization_config"] = {"quant_method": "gguf"}
         self.model = TFAutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options)
-        if quantize in QUANTIZED:
+        if QUANTIZED.get(quantize):
             self.model.quantize(quantize, **QUANTIZED[quantize])
 
     def variants(self) -> dict[str, TFModelsSide]:
