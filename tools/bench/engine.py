@@ -147,17 +147,20 @@ class Bench:
         answer, turn, system = 24, 16, 48
         draw = np.random.default_rng(1)
         # The first conversation compiles what the second one needs.
+        engine = self.engine(system + 10 * (answer + turn) + 1)
         for timed_now in (False, True):
-            engine = self.engine(system + 10 * (answer + turn) + 1)
+            before = engine.stats
             prompt, waits = draw.integers(3, self.vocab, system).tolist(), []
             for _ in range(10):
                 prompt += draw.integers(3, self.vocab, turn).tolist()
                 (one,) = follow(engine, [(0.0, prompt)], answer)
                 waits.append(one["first"])
                 prompt = [*prompt, *one["tokens"]]
+            self.model.programs.wait()
+            engine.forget_prompts()
             if timed_now:
                 first = [1e3 * wait for wait in waits]
-                stats = engine.stats
+                stats = {name: count - before[name] for name, count in engine.stats.items()}
                 yield {
                     "what": "chat",
                     "first_token_ms_by_turn": first,
@@ -240,11 +243,10 @@ class Bench:
 
         answers(wanted[:8])
         answers(wanted[:8], [8] * 8)
-        start = time.perf_counter()
         found = answers(wanted)
-        limited = time.perf_counter() - start
         lengths = [len(answer.tokens) for answer in found]
-        plain = timed(lambda: answers(wanted, lengths))
+        actions = {"limited": lambda: answers(wanted), "plain": lambda: answers(wanted, lengths)}
+        limited, plain = in_turns(actions, self.options.rounds).values()
         good = sum(meets(answer.text, schema) for answer, schema in zip(found, wanted, strict=True))
         yield {
             "what": "schemas",
