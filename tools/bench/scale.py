@@ -8,6 +8,7 @@ By MirroredStrategy on TensorFlow, and by keras.distribution on JAX in the inter
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import itertools
 import json
@@ -110,8 +111,10 @@ def steps_of_fit(model: Any, ids: np.ndarray, rounds: int, epochs: int) -> tuple
     return history.history["loss"][-1], spans
 
 
-def fitted(make_model: Callable[[], Any], rounds: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """(step_once, time_steps) by `fit`."""
+def fitted(
+    make_model: Callable[[], Any], rounds: int, scope: Callable[[], Any] = contextlib.nullcontext
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """(step_once, time_steps) by `fit`, each inside a `scope`."""
     import keras
 
     def model_to_fit() -> Any:
@@ -120,13 +123,15 @@ def fitted(make_model: Callable[[], Any], rounds: int) -> tuple[Callable[..., An
         return model
 
     def step_once(ids: np.ndarray) -> Trained:
-        model = model_to_fit()
-        before = arrays_of(model)
-        loss, _ = steps_of_fit(model, ids, 1, 1)
-        return Trained(loss, before, arrays_of(model))
+        with scope():
+            model = model_to_fit()
+            before = arrays_of(model)
+            loss, _ = steps_of_fit(model, ids, 1, 1)
+            return Trained(loss, before, arrays_of(model))
 
     def time_steps(ids: np.ndarray) -> tuple[float, float]:
-        _, (first, *spans) = steps_of_fit(model_to_fit(), ids, rounds, 4)
+        with scope():
+            _, (first, *spans) = steps_of_fit(model_to_fit(), ids, rounds, 4)
         return first, statistics.median(spans) / rounds
 
     return step_once, time_steps
@@ -218,19 +223,7 @@ def tensorflow_scale(job: Measured) -> None:
         return step_once, time_steps
 
     def fit(strategy: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        def make() -> Any:
-            with strategy.scope():
-                return make_model()
-
-        def scoped(action: Callable[..., Any]) -> Callable[..., Any]:
-            def run(ids: np.ndarray) -> Any:
-                with strategy.scope():
-                    return action(ids)
-
-            return run
-
-        once, times = fitted(make, job["rounds"])
-        return scoped(once), scoped(times)
+        return fitted(make_model, job["rounds"], strategy.scope)
 
     ways = {"mirrored": loop, "mirrored-fit": fit}
     strategies = {1: tf.distribute.get_strategy(), job["devices"]: mirrored}
@@ -260,20 +253,7 @@ def jax_scale(job: Measured) -> None:
     config = make_model().config
 
     def spread(make: Callable[[], Any]) -> Callable[[], Any]:
-        def build() -> Any:
-            it = make()
-            once, times = fitted(make_model, job["rounds"])
-
-            def scoped(action: Callable[..., Any]) -> Callable[..., Any]:
-                def run(ids: np.ndarray) -> Any:
-                    with it.scope():
-                        return action(ids)
-
-                return run
-
-            return scoped(once), scoped(times)
-
-        return build
+        return lambda: fitted(make_model, job["rounds"], make().scope)
 
     several = {
         "jax-data": spread(lambda: distribution.data_parallel(names)),

@@ -113,38 +113,10 @@ def damage_pickle(rng: Random, data: bytes) -> bytes:
     starts = [position for _, _, position in pickletools.genops(data)] + [len(data)]
     parts = [data[start:stop] for start, stop in itertools.pairwise(starts)]
     extra = (
-        b"0",
-        b"2",
-        b"(",
-        b"1",
-        b"t",
-        b"l",
-        b"d",
-        b"]",
-        b"}",
-        b")",
-        b"R",
-        b"b",
-        b"Q",
-        b"a",
-        b"s",
-        b"u",
-        b"e",
-        b"N",
+        *(bytes([instruction]) for instruction in b"02(1tld]})RbQasueN.\x85\x86\x87\x93\x81"),
+        *(b"cos\nsystem\n", b"ctorch\nSize\n", b"I1\n", b"F1e999\n", b"Vx\n", b"\x8a\x02\xff\xff"),
+        *(b"q\x05", b"h\x05", b"h\x00", b"r\xff\xff\xff\x7f", b"\x8b\xff\xff\xff\x7f"),
     )
-    extra += (
-        b"cos\nsystem\n",
-        b"q\x05",
-        b"h\x05",
-        b"h\x00",
-        b"\x8a\x02\xff\xff",
-        b"Vx\n",
-        b"\x85",
-        b"\x86",
-        b"\x87",
-        b".",
-    )
-    extra += (b"ctorch\nSize\n", b"I1\n", b"F1e999\n", b"\x93", b"\x81", b"r\xff\xff\xff\x7f", b"\x8b\xff\xff\xff\x7f")
     for _ in range(rng.choice((1, 1, 2, 3, 6))):
         at = rng.randrange(len(parts))
         change = rng.randrange(5)
