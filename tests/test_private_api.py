@@ -46,6 +46,14 @@ def trees():
         yield file.relative_to(PACKAGE).as_posix(), ast.parse(file.read_text())
 
 
+def test_contributors_are_told_of_every_file():
+    guide = (PACKAGE.parent / "CONTRIBUTING.md").read_text()
+    for name, attributes in ATTRIBUTES.items():
+        assert all(f"`{attribute}`" in guide for attribute in attributes), name
+    for name, modules in MODULES.items():
+        assert all(module in guide for module in modules), name
+
+
 def test_no_other_module_is_imported():
     found = {}
     for name, tree in trees():
@@ -132,6 +140,18 @@ def test_an_optimizer_sums_gradients_over_replicas_by_this_method():
     optimizer._all_reduce_sum_gradients = lambda pairs: [(2 * gradient, own) for gradient, own in pairs]
     optimizer.apply([tf.ones(1)], [variable])
     assert variable.numpy() == [-2.0]
+
+
+def test_a_traced_function_takes_flat_tensors():
+    scale = tf.Variable(2.0)
+    own, other = tf.constant(3.0), tf.constant(4.0)
+    traced = tf.function(lambda pair: {"sum": scale * pair["own"] + pair["other"]}).get_concrete_function(
+        {"own": own, "other": other}
+    )
+    kind = traced.function_type
+    flat = kind.unpack_inputs(kind.bind({"own": own, "other": other}))
+    assert sorted(map(float, flat)) == [3.0, 4.0]
+    assert float(traced.inference_fn.call_preflattened([*flat, *traced.captured_inputs])["sum"]) == 10.0
 
 
 def test_the_doors_of_tensorflow_are_there():
