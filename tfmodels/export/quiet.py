@@ -15,9 +15,12 @@ def without_warnings() -> Iterator[None]:
     converts: per function, that it has no gradient.
     """
     logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+
+    def is_error(record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.ERROR
+
+    logger.addFilter(is_error)  # not by the logger's level, which others set meanwhile
     try:
         yield
     finally:
-        logger.setLevel(level)
+        logger.removeFilter(is_error)
