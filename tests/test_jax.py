@@ -118,6 +118,26 @@ def weights_after_training_are_saved(out, there):
         np.testing.assert_array_equal(np.asarray(slot.variable).astype("float32"), there[f"saved.{name}"])
 
 
+def test_an_engine_holds_its_cache_once():
+    pytest.importorskip("jax", reason="pip install -e '.[jax]'")
+    code = (
+        "import gc, jax, tfmodels\n"
+        "model = tfmodels.TFLlamaForCausalLM.from_pretrained('stories260K')\n"
+        "before = sum(array.nbytes for array in jax.live_arrays())\n"
+        "engine = tfmodels.Engine(model, rows=2, capacity=128)\n"
+        "engine.add([1, 403, 407], max_new_tokens=2)\n"
+        "engine.run()\n"
+        "gc.collect()\n"
+        "held = sum(array.nbytes for array in jax.live_arrays()) - before\n"
+        "print(held / engine.stats['cache_bytes'])\n"
+    )
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment, cwd=ROOT
+    )
+    assert 1 <= float(done.stdout) < 1.1
+
+
 def test_flash_attention_needs_a_gpu():
     pytest.importorskip("jax", reason="pip install -e '.[jax]'")
     code = (

@@ -53,7 +53,7 @@ OTHER_NAMES = {
     "TFSequenceSummary": "TFGPT2DoubleHeadsModel, which has one",
     "LearningRateSchedule": "keras.optimizers.schedules.LearningRateSchedule",
     "DynamicCache": "StaticCache",
-    "BitsAndBytesConfig": 'model.quantize("int8") after loading',
+    "BitsAndBytesConfig": 'from_pretrained(..., quantization_config="int8"), or transformers\' own object there',
 }
 _MODEL_NAME = re.compile(r"(TF|Flax|)(\w+?)(Model|PreTrainedModel|For\w+|LMHeadModel|DoubleHeadsModel|WithLMHead)")
 _MAIN_LAYER = re.compile(r"TF(\w+)MainLayer")

@@ -116,13 +116,18 @@ def test_beams_and_json(tmp_path, capsys):
             "12",
         ]
         assert cli.main(arguments) == 0
-        assert json.loads(capsys.readouterr().out.removeprefix("Is it? ")) in schema["enum"]
+        assert json.loads(capsys.readouterr().out) in schema["enum"]
     schema = {"type": "object", "properties": {"age": {"enum": [7]}}, "required": ["age"]}
     arguments[4] = json.dumps({**schema, "additionalProperties": False})
     assert cli.main(arguments) == 0
-    assert capsys.readouterr().out == 'Is it? {"age":7}\n'
-    assert cli.main(["generate", "stories260K", "x", "--json-schema", "[1]"]) == 2
-    assert "--json-schema: " in capsys.readouterr().err
+    assert capsys.readouterr().out == '{"age":7}\n'
+    for wrong, told in (
+        ("[1]", "is neither a file nor a JSON object"),
+        ("{1", "the argument is not valid JSON"),
+        ('{"type": "x"}', "Invalid type"),
+    ):
+        assert cli.main(["generate", "stories260K", "x", "--json-schema", wrong]) == 2
+        assert "error: --json-schema: " in (err := capsys.readouterr().err) and told in err
 
     from tfmodels import AutoTokenizer, TFLlamaForCausalLM
 

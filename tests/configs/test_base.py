@@ -148,7 +148,9 @@ def test_unknown_changes_name_close_fields():
 
 def test_names_near_a_field_bring_a_warning(tmp_path):
     config = LlamaConfig(hidden_size=64, num_attention_heads=4, intermediate_size=8)
+    (tmp_path / "config.json").write_text('{"model_type": "llama", "rope_tehta": 50}')
     for action, name, near in (
+        (lambda: AutoConfig.from_pretrained(tmp_path), "rope_tehta", "rope_theta"),
         (lambda: LlamaConfig(hiden_size=3), "hiden_size", "hidden_size"),
         (lambda: MptConfig(n_head=3), "n_head", "n_heads"),
         (lambda: BertConfig(num_lables=3), "num_lables", "num_labels"),
@@ -165,8 +167,9 @@ def test_names_near_a_field_bring_a_warning(tmp_path):
             self.hidden_sizes = list(hidden_sizes)
             super().__init__(**kwargs)
 
-    # Keys of files and of other configurations, common attributes, and names that are near to none.
-    (tmp_path / "config.json").write_text('{"model_type": "llama", "hidden_sizes": 3, "hidden_dropout_probs": 0.1}')
+    # Keys of other configurations, beside the field that they are near to, common attributes, and names near to none.
+    odd = {"hidden_size": 64, "hidden_sizes": 3, "hidden_dropout_probs": 0.1, "num_layers": 2}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", **odd}))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         LlamaConfig.from_pretrained(tmp_path).replace(num_labels=3).update({"vocab_size": 10})

@@ -67,6 +67,17 @@ def test_a_last_chunk_that_would_pass_the_room(model):
     assert engine.run()[id].tokens == alone(model, prompt, max_new_tokens=1)
 
 
+def test_short_prompts_run_in_short_chunks_after_a_long_one(model, monkeypatch):
+    engine = Engine(model, rows=1, capacity=120, **GRAPH)
+    sizes, run = [], engine.slots.prefill
+    monkeypatch.setattr(engine.slots, "prefill", lambda *given: (sizes.append(given[-1]), run(*given)))
+    for prompt in prompts_of(model, (100, 5, 6)):
+        engine.add(prompt, max_new_tokens=1)
+        while engine.pending:
+            engine.step()
+    assert sizes == [128, 16, 16]
+
+
 def test_every_row_has_its_own_settings(model):
     prompts = prompts_of(model, (6, 6, 6, 6))
     settings = [

@@ -135,6 +135,8 @@ def test_the_engine_answers_as_generate_does(stories):
         ({"response_format": {"type": "json_object"}, "tokenizer": None}, "needs tokenizer="),
         ({"response_format": {"type": "json_object"}, "eos_token_id": None}, "needs an eos_token_id"),
         ({"response_format": {"type": "regex", "regex": "(a"}}, "cannot be met"),
+        ({"response_format": {"type": "regex", "regex": r"[^\s\S]"}}, "cannot be met: no token can begin it"),
+        ({"response_format": {"type": "grammar", "grammar": "start: a\na: a"}}, "cannot be met: no token can"),
         (
             {
                 "response_format": {

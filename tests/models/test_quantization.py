@@ -77,6 +77,8 @@ def test_an_unknown_argument_is_named_with_the_nearest():
     for mistake in ({"max_length": 8}, {"group_size": 32, "tokenizer": print}):
         with pytest.raises(ValueError, match=f"quantize uses {[*mistake][-1]}= to read texts of calibration="):
             make().quantize("int8", **mistake)
+    with pytest.raises(TypeError, match="tokenizer='stories260K'; a tokenizer was expected"):
+        make().quantize("int8", calibration=["a text"], tokenizer="stories260K")
 
 
 def test_keras_refuses_int8_beside_float16():

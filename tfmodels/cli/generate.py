@@ -56,7 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=r"end at this text; \n is a new line; may be given several times",
     )
     parser.add_argument(
-        "--json-schema", metavar="FILE", help="write JSON of this schema, on one line; a file, or the schema itself"
+        "--json-schema",
+        metavar="FILE",
+        help="write JSON of this schema alone, on one line; a file, or the schema itself",
     )
     parser.add_argument("--dtype", choices=(*DTYPES, "auto"), default="float32", help="of the weights (%(default)s)")
     parser.add_argument("--no-jit", action="store_true", help="run as a plain graph instead of compiling with XLA")
@@ -97,19 +99,25 @@ def read_schema(given: str) -> dict[str, Any]:
     """The JSON schema of a file, or that an argument is.
 
     Raises:
-        CommandError: it is no JSON object, there is no such file, or `llguidance` is missing.
+        CommandError: it is no JSON schema, there is no such file, or `llguidance` is missing.
     """
     from tfmodels.utils.json_files import parse_object, read_object
 
     try:
         if given.lstrip().startswith("{"):
-            schema = parse_object(given.encode(), "--json-schema")
+            schema = parse_object(given.encode(), "the argument")
         else:
             schema = read_object(Path(given).expanduser())
+    except FileNotFoundError as error:
+        raise CommandError(f"--json-schema: {quote(given)} is neither a file nor a JSON object.") from error
     except (OSError, ValueError) as error:
         raise CommandError(f"--json-schema: {error}") from error
     if importlib.util.find_spec("llguidance") is None:
         raise CommandError("--json-schema needs llguidance: pip install 'tfmodels[structured]'.")
+    from llguidance import LLMatcher
+
+    if problem := LLMatcher.validate_grammar(LLMatcher.grammar_from_json_schema(schema)):
+        raise CommandError(f"--json-schema: {problem}")
     return {"x-guidance": {"whitespace_flexible": False}, **schema}  # on one line, as programs that read it expect
 
 
@@ -137,7 +145,7 @@ def load_model(place: Place, dtype: str = "float32") -> Any:
 
 
 def write_story(model: Any, tokenizer: Any, prompt: str, **settings: Any) -> str:
-    """Write a prompt and its continuation to standard output as tokens arrive. Returns a line of statistics."""
+    """Write a prompt and its continuation, or JSON alone, as tokens arrive. Returns a line of statistics."""
     import numpy as np
 
     from tfmodels.generation.streamers import TextStreamer, write_to_stdout
@@ -150,7 +158,7 @@ def write_story(model: Any, tokenizer: Any, prompt: str, **settings: Any) -> str
             self.arrivals: list[tuple[float, int]] = []
 
         def put(self, ids: Any) -> None:
-            if not self.arrivals:
+            if not self.arrivals and "response_format" not in settings:  # a program reads the JSON
                 write_to_stdout(prompt)
             self.arrivals.append((time.perf_counter(), np.shape(ids)[1]))
             super().put(ids)

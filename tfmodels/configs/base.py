@@ -84,9 +84,9 @@ class ModelConfig(ConfigPart, upload.PushToHub):
 
     def __init__(self, *args: Any, **kwargs: Any):
         named = self.by_name(args, kwargs)
-        if "model_type" not in named:
-            for name in named:
-                warn_if_near(type(self), name)
+        from_file = named if "model_type" in named else None
+        for name in named:
+            warn_if_near(type(self), name, from_file)
         kwargs = self.normalize(named)
         num_labels = kwargs.pop("num_labels", None)
         for name, part in self.parts.items():

@@ -6,6 +6,7 @@ or a script sets them, and change nothing that a model computes.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from tfmodels.utils.text import did_you_mean, quote
@@ -14,6 +15,8 @@ from tfmodels.utils.warn import warn
 _PACKAGE = __name__.partition(".")[0]
 # How close a name is to a field's where it is taken for a mistake.
 _CUTOFF = 0.8
+# In a file, which may hold the fields of other programs.
+_CUTOFF_IN_FILES = 0.88
 
 # Sampling and searching: transformers 4 kept these in config.json; `GenerationConfig` reads them from there.
 GENERATION: dict[str, Any] = {
@@ -73,7 +76,7 @@ COMMON: dict[str, Any] = {
 }
 
 
-def told_if_near(cls: Any, name: str) -> str:
+def told_if_near(cls: Any, name: str, given: Collection[str] | None = None) -> str:
     """A question after the field that was meant, where a configuration class does not know a name; else "".
 
     Classes of scripts have names of their own, so they are left alone, and so are ids of tokens, of which other
@@ -82,19 +85,23 @@ def told_if_near(cls: Any, name: str) -> str:
     Args:
         cls: a class of `ModelConfig`'s kind.
         name: an argument of its constructor, an attribute that is set, or a key of a file.
+        given: all keys of that file: a field that is among them is not the one that was meant.
     """
     if cls.__module__.partition(".")[0] != _PACKAGE or name in (known := cls.known_names()):
         return ""
     if name.endswith(("_token_id", "_token_ids")) or name == "max_seq_length":
         return ""
-    near = did_you_mean(name, known, cutoff=_CUTOFF)
+    if given is None:
+        near = did_you_mean(name, known, cutoff=_CUTOFF)
+    else:
+        near = did_you_mean(name, [field for field in known if field not in given], cutoff=_CUTOFF_IN_FILES)
     return near and f"{cls.__name__} has no field {quote(name)}{near}"
 
 
-def warn_if_near(cls: Any, name: str) -> None:
+def warn_if_near(cls: Any, name: str, given: Collection[str] | None = None) -> None:
     """Warn where a name is likely a misspelt field, as `told_if_near` says; arguments as there.
 
     Unknown names are kept as attributes, as in transformers, so a misspelt field would change nothing unseen.
     """
-    if told := told_if_near(cls, name):
+    if told := told_if_near(cls, name, given):
         warn(f"{told} It is kept as an attribute, but changes nothing that a model computes.")

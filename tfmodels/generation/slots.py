@@ -56,7 +56,8 @@ class Slots:
         # Whether calls wait for XLA; otherwise plain graphs serve until it is ready.
         self.waits = True
         self.layers = self._empty()
-        self._held = Held(self.layers)
+        # TensorFlow's variables stay the same; elsewhere every call gives new arrays.
+        self._held = Held(self.layers) if keras.backend.backend() == "tensorflow" else None
         self.sizes = decode_sizes(rows, room)
         self.whole = self.sizes[-1]
         self._programs = RowPrograms(model, self.whole)
@@ -127,12 +128,12 @@ class Slots:
     def chunk_size(self, sizes: Sequence[int]) -> int:
         """The size of the program that runs a chunk of a prompt.
 
-        Where the best one is not there and nobody wants to wait for it, a larger one stands in.
+        Where the best one is still compiled in the background, a larger one stands in.
 
         Args:
             sizes: that hold the chunk, the best first.
         """
-        if self.waits:
+        if not self._starts_as_graph():
             return sizes[0]
         places = [Size(1, columns) for columns in column_counts(self.room)]
         able = (size for size in sizes if any(self._is_ready("prefill", (place, size)) for place in places))

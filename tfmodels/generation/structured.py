@@ -63,7 +63,12 @@ class Grammar:
         grammar = _source(response_format, library)
         reader, closing = _reader_of(tokenizer, vocab_size, tuple(eos_token_ids))
         self._start = library.LLMatcher(reader, grammar)
-        if problem := self._start.get_error():
+        problem = self._start.get_error()
+        if not problem:
+            first = self._start.deep_copy()
+            first.compute_bitmask()  # only this tells whether any token can begin an answer
+            problem = first.get_error() and "no token can begin it"
+        if problem:
             raise ValueError(f"response_format={quote(response_format)} cannot be met: {problem[:300]}")
         self._vocab_size = vocab_size
         self._ends = _set_of(token for token in eos_token_ids if token < vocab_size)

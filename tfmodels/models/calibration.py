@@ -237,11 +237,14 @@ def to_batches(calibration: Any, tokenizer: Any, max_length: int) -> list[dict[s
 
     Raises:
         ValueError: there is nothing, or what there is are no such rows; texts without a tokenizer.
+        TypeError: a tokenizer that is none, such as its name.
 
     Example:
         >>> to_batches([[5, 6, 7], [8]], None, 2)[0]["input_ids"].tolist()
         [[5, 6], [8, 0]]
     """
+    if tokenizer is not None and not callable(tokenizer):
+        raise TypeError(f"tokenizer={quote(tokenizer)}; a tokenizer was expected: AutoTokenizer.from_pretrained(...).")
     rows: list[np.ndarray] = []
     given = [calibration] if isinstance(calibration, (str, Mapping)) else calibration
     if not isinstance(given, Iterable):

@@ -95,7 +95,7 @@ class QuantizedModel(keras.Model):
         }
         if unknown := sorted(options.keys() - _OF_KERAS):
             near = did_you_mean(unknown[0], (*given, *_OF_KERAS, "tokenizer", "max_length"))
-            raise TypeError(f"quantize got an unknown argument {quote(unknown[0])}{near}.")
+            raise TypeError(f"quantize got an unknown argument {quote(unknown[0])}{near}" + ("" if near else "."))
         for name, value in {"tokenizer": tokenizer, "max_length": max_length}.items():
             if value is not None and calibration is None:
                 raise ValueError(f"quantize uses {name}= to read texts of calibration=, which were not given.")

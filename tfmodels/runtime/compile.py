@@ -88,8 +88,11 @@ class ProgramCache:
         check_not_forked()
         any_shape = any_shape and keras.backend.backend() == "tensorflow"
         full_key = (key, jit_compile) if any_shape else _full_key(key, arguments, jit_compile)
-        if steady and full_key in self._traces and _runs_traces():
-            return self._traces[full_key](arguments)
+        if steady and (trace := self._traces.get(full_key)) is not None and _runs_traces():
+            with self._lock:
+                if full_key in self._programs:
+                    self._programs.move_to_end(full_key)
+            return trace(arguments)
         given, arguments = arguments, _opened(arguments)
         program = self._program(full_key, function, jit_compile, variables, arguments if any_shape else None)
         result = program(*arguments)
