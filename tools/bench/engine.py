@@ -85,32 +85,30 @@ class Bench:
         prompts, new = self.prompts(), self.options.new
         engine = self.engine(max(map(len, prompts)) + new)
         self.warm(engine, prompts)
-        seconds = timed(lambda: serve(engine, prompts, new))
-        yield self.speed("engine", seconds, len(prompts))
         ordered = sorted(prompts, key=len)
-        best = None
+        actions: dict[str, Callable[[], Any]] = {
+            "engine": lambda: (engine.forget_prompts(), serve(engine, prompts, new))
+        }
         for size in self.options.batch:
             batches = [padded(ordered[start : start + size]) for start in range(0, len(ordered), size)]
-            for ids, mask in {ids.shape: (ids, mask) for ids, mask in batches}.values():
-                self.model.generate(ids, attention_mask=mask, max_new_tokens=new)
-            static = timed(
-                lambda batches=batches: [
-                    np.asarray(self.model.generate(ids, attention_mask=mask, max_new_tokens=new))
-                    for ids, mask in batches
-                ]
-            )
-            best = min(static, best or static)
-            yield self.speed(f"static batches of {size}", static, len(prompts))
+            actions[f"static batches of {size}"] = lambda batches=batches: [
+                self.generated(*each, new) for each in batches
+            ]
         some = ordered[:: max(1, len(ordered) // self.options.singles)]
-        for prompt in some:
-            self.model.generate([prompt], max_new_tokens=new)
-        alone = timed(lambda: [np.asarray(self.model.generate([prompt], max_new_tokens=new)) for prompt in some])
-        alone *= len(prompts) / len(some)
-        yield self.speed(f"one after the other (from {len(some)})", alone, len(prompts))
-        ratio = {"what": "throughput", "how": "engine against one after the other", "ratio": alone / seconds}
-        if best:
-            ratio["ratio_to_best_static"] = best / seconds
-        yield ratio
+        alone = f"one after the other (from {len(some)})"
+        actions[alone] = lambda: [self.generated([prompt], None, new) for prompt in some]
+        for action in [*actions.values()][1:]:
+            action()
+        seconds = in_turns(actions, self.options.rounds)
+        seconds[alone] *= len(prompts) / len(some)
+        for how, taken in seconds.items():
+            yield self.speed(how, taken, len(prompts))
+        own, *static = (seconds[how] for how in seconds if how != alone)
+        ratio = {"what": "throughput", "how": "engine against one after the other", "ratio": seconds[alone] / own}
+        yield ratio | ({"ratio_to_best_static": min(static) / own} if static else {})
+
+    def generated(self, ids: Any, mask: Any, new: int) -> np.ndarray:
+        return np.asarray(self.model.generate(ids, attention_mask=mask, max_new_tokens=new))
 
     def speed(self, how: str, seconds: float, requests: int) -> Row:
         return {
