@@ -1,4 +1,4 @@
-"""What to use in place of a name that the package does not have: names of transformers, and names near ours."""
+"""Hints for names that the package does not have: names of transformers, and names near ours."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def _family_of_layer(name: str) -> Family | None:
 
 
 def name_hint(name: str, known: Collection[str]) -> str:
-    """What to use in place of a name that the package does not have; "" where nothing is close.
+    """A hint of the name to use for one that the package does not have; "" where nothing is close.
 
     Example:
         >>> from tfmodels.auto import public_names

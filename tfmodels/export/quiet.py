@@ -1,4 +1,4 @@
-"""What TensorFlow tells of an export that works, kept off the terminal."""
+"""Keep TensorFlow's warnings about an export that works off the terminal."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def without_warnings() -> Iterator[None]:
-    """Keep TensorFlow from telling what is as it should be.
+    """Drop TensorFlow's warnings, and keep its errors.
 
-    When it writes: per cache tensor, that dots in its name become underscores in Python. When it reads or
-    converts: per function, that it has no gradient.
+    An export that works brings two kinds. Writing warns for each cache tensor that dots in its name become underscores
+    in Python; reading and converting warn for each function that it has no gradient.
     """
     logger = logging.getLogger("absl")
 

@@ -98,7 +98,7 @@ class Matcher:
         self._ends = ends
         self._closing = closing
         self._closes = False
-        # What the grammar alone allows next, once it was asked.
+        # The tokens that the grammar alone allows next; None until they are computed.
         self._next: np.ndarray | None = None
         # Tokens that `upcoming` has told, and that `advance` has not been given yet.
         self._ahead: tuple[int, ...] = ()

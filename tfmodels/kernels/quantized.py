@@ -200,7 +200,7 @@ def _one_row(x: Any, parts: Tensors, scheme: Scheme, width: int) -> Any:
 
 
 def _terms(row: Any, inputs: Any, index: int, scheme: Scheme) -> list[Any]:
-    """What a stored row of each tile adds to the product, four-bit numbers taken as q + 8.
+    """The terms that one stored row of each tile adds to the product; four-bit numbers count as q + 8.
 
     Args:
         row: (tiles, units), the one at `index` in each tile.

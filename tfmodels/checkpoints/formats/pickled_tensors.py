@@ -1,6 +1,6 @@
-"""What a PyTorch file's pickle may name: storages, tensors and the few functions that describe them.
+"""The names that a PyTorch file's pickle may use: storages, tensors and the few functions that describe them.
 
-Nothing of torch or Python is imported or called on a file's behalf: `GLOBALS` holds what stands for each name here,
+Nothing of torch or Python is imported or called on a file's behalf: `GLOBALS` holds the stand-in for each name,
 and a name outside it is an error. `tensor_pickle` reads the pickle.
 
 Source: `torch/serialization.py` and `torch/_utils.py`.
