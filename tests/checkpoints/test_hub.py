@@ -263,10 +263,14 @@ def test_a_model_asks_once_for_each_file(hub, tmp_path, stories260k):
     """And config.json is parsed once."""
     hub.repositories["org/model"] = {path.name: path.read_bytes() for path in stories260k.iterdir() if path.is_file()}
     program = (
-        "import tfmodels.configs.base as base\n"
+        "import json\n"
         "from tfmodels import TFAutoModelForCausalLM\n"
-        "read, parsed = base.read_object, []\n"
-        "base.read_object = lambda path, **options: parsed.append(path) or read(path, **options)\n"
+        "parse, parsed = json.loads, []\n"
+        "def loads(text, **options):\n"
+        "    value = parse(text, **options)\n"
+        "    parsed.extend([value] if isinstance(value, dict) and 'model_type' in value else [])\n"
+        "    return value\n"
+        "json.loads = loads\n"
         "model = TFAutoModelForCausalLM.from_pretrained('org/model')\n"
         "print(len(parsed), model.count_params())"
     )
