@@ -22,8 +22,10 @@ from tfmodels.kernels import triton_decoding
 from tfmodels.kernels.triton_decoding import Heads, Packed
 from tfmodels.runtime.lowering import PLAIN, Lowering
 
-# On a CPU, larger batches give all cores enough to do in the plain form; on a GPU products are padded to so many rows.
+# On a GPU products are padded to so many rows.
 _ROWS = 8
+# On a CPU a table is read along its rows for up to so many rows of inputs; for more the plain form is as fast.
+_TABLE_ROWS = 32
 
 
 def for_xla(*, portable: bool = False, reuse: bool = True) -> Lowering:
@@ -272,7 +274,7 @@ def serves_table(x: Any, table: Any, target: str | None) -> bool:
         return False
     if target == "triton":
         return length == 1 and triton_decoding.serves_product(batch, backend.standardize_dtype(x.dtype), table)
-    return target == "cpu" and batch * length <= _ROWS and backend.standardize_dtype(table.dtype) != "int8"
+    return target == "cpu" and batch * length <= _TABLE_ROWS and backend.standardize_dtype(table.dtype) != "int8"
 
 
 def table_scores(x: Any, table: Any, scale: Any = None, *, target: str) -> Any:
