@@ -1,5 +1,7 @@
 """Every form of a product with packed weights gives what the dequantised weights give."""
 
+import re
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -43,6 +45,36 @@ def test_few_rows_of_many_outputs(scheme):
     compiled = tf.function(lambda x, parts: quantized.few_rows(x, parts, scheme), jit_compile=True, autograph=False)
     found = compiled(x, {name: tf.constant(part) for name, part in parts.items()})
     np.testing.assert_allclose(found, x @ dequantize(parts, scheme, 128), rtol=1e-4, atol=1e-3)
+
+
+def test_layers_are_unpacked_one_by_one():
+    """XLA's order of operations: a product of one layer comes before the unpacking of the next."""
+    scheme = Scheme(bits=4, group_size=32)
+    weights = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
+    parts = round_to_nearest(weights, scheme)
+    layers = [{name: tf.Variable(part) for name, part in parts.items()} for _ in range(3)]
+
+    @tf.function(jit_compile=True, autograph=False)
+    def loss_and_gradient(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = x
+            for layer in layers:
+                y = quantized.product(y, layer, scheme)
+            loss = tf.reduce_sum(y * y)
+        return loss, tape.gradient(loss, x)
+
+    text = loss_and_gradient.experimental_get_compiler_ir(tf.ones((16, 64)))(stage="optimized_hlo")
+    program = text[text.index("\nENTRY") :]
+    steps = re.findall(r" = f32\[(64,64|16,64)\]\S* (fusion|dot)\(", program)
+    order = "".join("p" if kind == "dot" else "u" if shape == "64,64" else "" for shape, kind in steps)
+    assert order == "up" * 6
+
+
+def test_no_rows_in_a_graph():
+    parts = round_to_nearest(np.ones((4, 3), np.float32), Scheme(bits=8))
+    graph = tf.function(lambda x: quantized.product(x, parts, Scheme(bits=8)), autograph=False)
+    assert graph(tf.ones((0, 2, 4))).shape == (0, 2, 3)
 
 
 def test_divided_and_ordered_inputs():

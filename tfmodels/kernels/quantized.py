@@ -125,13 +125,37 @@ def product(x: Any, parts: Tensors, scheme: Scheme) -> Any:
     x = ordered(x, parts, scheme)
     width, dtype = x.shape[-1], backend.standardize_dtype(x.dtype)
 
+    def unpacked(first: Any) -> Any:
+        return dequantize({**parts, "weights": _once_known(first, parts["weights"])}, scheme, width, dtype)
+
     def multiply(x: Any) -> tuple[Any, Callable[..., Any]]:
         def gradient(upstream: Any) -> tuple[Any]:
-            return (ops.matmul(upstream, ops.transpose(dequantize(parts, scheme, width, dtype))),)
+            return (ops.matmul(upstream, ops.transpose(unpacked(upstream))),)
 
-        return ops.matmul(x, dequantize(parts, scheme, width, dtype)), gradient
+        return ops.matmul(x, unpacked(x)), gradient
 
     return with_gradient(multiply, ops.convert_to_tensor(x))
+
+
+def _once_known(x: Any, integers: Any) -> Any:
+    """The same integers, made to depend on x.
+
+    Without that, XLA for a CPU unpacks the weights of all layers before the first product: it holds the floats of the
+    whole model at once, and a product finds its own in no cache.
+    """
+    first = ops.cast(ops.sum(ops.reshape(x, (-1,))[:1]), "float32")
+    if backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        if tf.executing_eagerly():
+            return integers
+        bits = tf.bitcast(first, tf.int32)
+    else:
+        import jax
+
+        bits = jax.lax.bitcast_convert_type(first, "int32")
+    zero = ops.equal(ops.bitwise_or(bits, 1), 0)  # always false, which XLA does not find out
+    return ops.bitwise_xor(integers, ops.cast(zero, integers.dtype))
 
 
 def serves_few_rows(x: Any, target: str | None) -> bool:
