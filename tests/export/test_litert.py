@@ -346,13 +346,14 @@ def test_foreign_files(tmp_path):
         litert.open(path)
 
 
-@pytest.mark.parametrize("embeddings", [None, "int8"])
-def test_packed_weights_keep_their_integers(tmp_path, embeddings):
+# Files of the larger vocabulary have their weights behind the flatbuffer.
+@pytest.mark.parametrize(("embeddings", "vocab_size"), [(None, 96), ("int8", 96), ("int8", 4096)])
+def test_packed_weights_keep_their_integers(tmp_path, embeddings, vocab_size):
     """The numbers of the file are those of `quantize`, not rounded again."""
     pytest.importorskip("ai_edge_quantizer")
     model = tfmodels.TFLlamaForCausalLM(
         tfmodels.LlamaConfig(
-            vocab_size=96, hidden_size=64, intermediate_size=128, num_hidden_layers=1, num_attention_heads=4
+            vocab_size=vocab_size, hidden_size=64, intermediate_size=128, num_hidden_layers=1, num_attention_heads=4
         )
     )
     rng = np.random.default_rng(0)
@@ -416,8 +417,15 @@ def dequantized_matrices(path):
     """The block-wise matrices of a file, as floats (out, in)."""
     from ai_edge_litert import schema_py_generated as schema
 
-    file = schema.Model.GetRootAs(path.read_bytes(), 0)
-    found = []
+    content = path.read_bytes()
+    file, found = schema.Model.GetRootAs(content, 0), []
+
+    def stored(tensor):
+        buffer = file.Buffers(tensor.Buffer())
+        if buffer.DataLength():
+            return buffer.DataAsNumpy()
+        return np.frombuffer(content[buffer.Offset() :][: buffer.Size()], np.uint8)
+
     for graph in (file.Subgraphs(index) for index in range(file.SubgraphsLength())):
         for tensor in (graph.Tensors(index) for index in range(graph.TensorsLength())):
             settings = tensor.Quantization()
@@ -425,10 +433,10 @@ def dequantized_matrices(path):
                 continue
             blocks = schema.BlockwiseQuantization()
             blocks.Init(settings.Details().Bytes, settings.Details().Pos)
-            packed = file.Buffers(tensor.Buffer()).DataAsNumpy()
+            packed = stored(tensor)
             low, high = packed & 15, packed >> 4
             q = np.stack([low, high], 1).reshape(tensor.ShapeAsNumpy()).astype("int8")
-            scales = file.Buffers(graph.Tensors(blocks.Scales()).Buffer()).DataAsNumpy().view("<f2").astype("f4")
+            scales = stored(graph.Tensors(blocks.Scales())).view("<f2").astype("f4")
             q = np.where(q > 7, q - 16, q).reshape(len(q), -1, blocks.BlockSize())
             found.append((q * scales.reshape(len(q), -1, 1)).reshape(len(q), -1))
     return found

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfmodels.export.extras import require
-from tfmodels.export.litert.packed import digest_of, lift_scales, put_numbers
+from tfmodels.export.litert.packed import bytes_of, digest_of, lift_scales, put_numbers
 from tfmodels.export.quiet import without_warnings
 from tfmodels.utils.text import quote
 
@@ -112,7 +112,7 @@ def _matrices(content: bytes, operator: str) -> Iterator[tuple[str, str, np.ndar
             if model.OperatorCodes(operation.OpcodeIndex()).BuiltinCode() != code:
                 continue
             tensor = graph.Tensors(operation.Inputs(1))
-            shape, stored = tensor.ShapeAsNumpy(), model.Buffers(tensor.Buffer())
-            is_float = tensor.Type() == schema.TensorType.FLOAT32 and stored.DataLength() == 4 * np.prod(shape)
-            matrix = stored.DataAsNumpy().view("<f4").reshape(shape) if is_float else np.zeros(shape, "int8")
+            shape, stored = tensor.ShapeAsNumpy(), bytes_of(content, model.Buffers(tensor.Buffer()))
+            is_float = tensor.Type() == schema.TensorType.FLOAT32 and len(stored) == 4 * np.prod(shape)
+            matrix = stored.view("<f4").reshape(shape) if is_float else np.zeros(shape, "int8")
             yield graph.Tensors(operation.Outputs(0)).Name().decode(), tensor.Name().decode(), matrix

@@ -93,7 +93,7 @@ def _tensors(content: bytearray) -> Iterator[tuple[str, np.ndarray, np.ndarray |
     file = schema.Model.GetRootAs(content, 0)
 
     def stored(tensor: Any) -> np.ndarray:
-        return file.Buffers(tensor.Buffer()).DataAsNumpy()
+        return bytes_of(content, file.Buffers(tensor.Buffer()))
 
     def scales_of(graph: Any, tensor: Any) -> np.ndarray | None:
         settings = tensor.Quantization()
@@ -108,6 +108,13 @@ def _tensors(content: bytearray) -> Iterator[tuple[str, np.ndarray, np.ndarray |
     for graph in (file.Subgraphs(index) for index in range(file.SubgraphsLength())):
         for tensor in (graph.Tensors(index) for index in range(graph.TensorsLength())):
             yield tensor.Name().decode(), stored(tensor), scales_of(graph, tensor)
+
+
+def bytes_of(content: bytes | bytearray, buffer: Any) -> np.ndarray:
+    """The bytes of a buffer where they lie in a file, uint8: in the flatbuffer or, of larger files, behind it."""
+    if buffer.Offset() > 1:  # 0 and 1 stand for none
+        return np.frombuffer(content, np.uint8, buffer.Size(), buffer.Offset())
+    return buffer.DataAsNumpy() if buffer.DataLength() else np.zeros(0, np.uint8)
 
 
 def put_numbers(content: bytearray, named: Mapping[str, Any]) -> None:
