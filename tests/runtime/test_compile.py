@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import os
 import pickle
 import subprocess
@@ -141,3 +142,24 @@ def test_a_second_generate_compiles_nothing_on_jax():
     assert result.returncode == 0, result.stderr
     # The code around the two programs (padding, slices of the result) is compiled once, too.
     assert "Compiling" not in result.stderr.split("AGAIN")[-1]
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="only glibc gives memory back on demand")
+def test_free_memory_is_given_back_after_a_compilation():
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype = ctypes.c_void_p
+    size, count = 10_000, 20_000
+    parts = [libc.malloc(ctypes.c_size_t(size)) for _ in range(count)]
+    for part in parts:
+        ctypes.memset(part, 1, size)
+    for part in parts[:-1]:  # the last one keeps glibc from giving back the others by itself
+        libc.free(ctypes.c_void_p(part))
+    programs, before = ProgramCache(), resident()
+    programs.run("double", lambda x: x * 2, tf.ones(3), jit_compile=False)
+    plain = resident()
+    programs.run("double", lambda x: x * 2, tf.ones(3))
+    libc.free(ctypes.c_void_p(parts[-1]))
+    assert before - plain < size * count / 4 < plain - resident()

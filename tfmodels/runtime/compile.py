@@ -14,6 +14,7 @@ import keras
 
 from tfmodels.runtime.background import Background, stand_ins
 from tfmodels.runtime.fork import check_not_forked
+from tfmodels.runtime.memory import trim_heap
 from tfmodels.runtime.xla_flags import warn_where_unsafe
 from tfmodels.utils.text import shorten
 from tfmodels.utils.warn import warn
@@ -163,13 +164,15 @@ class ProgramCache:
         self._note_ready(full_key)
 
     def _note_ready(self, full_key: Hashable) -> None:
-        """Note that a program has run, and drop the plain graph that did its work: each takes megabytes."""
+        """Note that a program has run; drop the plain graph that did its work, and memory that XLA has left free."""
         with self._lock:
             self._ready.add(full_key)
             plain = (full_key[0], False, *full_key[2:])
             if plain not in self._ready:
                 self._drop(plain)
             self._ready_keys = frozenset(full_key[0] for full_key in self._ready)
+        if full_key[1]:
+            trim_heap()
 
     def _drop(self, full_key: Hashable) -> None:
         self._dropped += _count(program) if (program := self._programs.pop(full_key, None)) is not None else 0
