@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -147,7 +147,8 @@ class GGUFSettings:
             CheckpointError: as of `number`.
         """
         tokens = self.metadata.get("tokenizer.ggml.tokens")
-        return self.number("vocab_size", len(tokens) if isinstance(tokens, list) else None)
+        is_array = isinstance(tokens, Sequence) and not isinstance(tokens, str)
+        return self.number("vocab_size", len(tokens) if is_array else None)
 
     def special_ids(self) -> dict[str, int | None]:
         """The special tokens of a decoder, by the fields of its configuration.

@@ -49,7 +49,7 @@ class GGUFFile(TensorFile):
         path: the file, or any of the several.
 
     Attributes:
-        metadata: the file's keys and values; arrays as lists.
+        metadata: the file's keys and values; arrays as lists, those of texts as `Texts`.
 
     Raises:
         ImportError: the `gguf` library is not installed.
