@@ -89,7 +89,7 @@ def test_scores_that_are_no_numbers_are_an_error(options, end):
         model.generate(PROMPT, **{"num_beams": 2, "max_new_tokens": 3, **options, "eos_token_id": end})
 
 
-@pytest.mark.parametrize(("size", "count"), [(4, 4), (33, 4), (1000, 4), (50, 40)])
+@pytest.mark.parametrize(("size", "count"), [(4, 4), (1024, 4), (1025, 4), (5000, 7), (1100, 40)])
 def test_the_highest_values_and_their_places(size, count):
     values = np.random.default_rng(size).integers(0, 9, (3, size)).astype("float32")
     values[1, 2:] = -np.inf

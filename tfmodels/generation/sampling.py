@@ -7,14 +7,8 @@ from keras import backend, ops
 
 from tfmodels.generation.logits_processors.arithmetic import Tensor, row_count
 
-# Up to so many places are found one after the other; beyond, one sort is the smaller program.
-_FEW = 32
-
-# More of them are taken in a loop, which is the smaller program; fewer without one, which is the faster one.
-_UNROLLED = 12
-
-# Below every score but -inf; TensorFlow's argmax does not tell the lowest float32 from -inf.
-_LOWEST = -1e38
+# Up to so many values are sorted as they are.
+_FEW = 1024
 
 
 def choose_tokens(scores: Tensor, *, do_sample: bool, seed: Tensor, step: Tensor) -> Tensor:
@@ -122,8 +116,8 @@ def gumbel_noise(shape: tuple[int, int], seed: Tensor, step: Tensor) -> Tensor:
 def highest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The highest values of each row and their places, the highest first; of equal ones the first.
 
-    A sort of a vocabulary is slow where XLA compiles it: this takes the maximum of every block once, and then `count`
-    times the best block.
+    A sort of a vocabulary is slow where XLA compiles it: only the `count` blocks with the highest maxima are sorted,
+    which hold the highest values.
 
     Args:
         values: float32 (batch, n) without NaN.
@@ -137,36 +131,20 @@ def highest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
         >>> scores.numpy().tolist(), places.numpy().tolist()
         ([[4.0, 4.0, 2.0]], [[1, 2, 3]])
     """
-    if count > _FEW:
-        scores, places = ops.top_k(values, count)
-        return scores, ops.cast(places, "int32")
     batch, size = values.shape
     block = 1 << max(0, (size.bit_length() - 1) // 2)
     blocks = -(-size // block)
-    # Scores may be -inf: what is left out or taken lies below every score.
-    grid = ops.maximum(values, _LOWEST)
-    grid = ops.pad(grid, ((0, 0), (0, blocks * block - size)), constant_values=-np.inf)
+    if size <= _FEW or count >= blocks:
+        return _sorted(values, count)
+    grid = ops.pad(values, ((0, 0), (0, blocks * block - size)), constant_values=-np.inf)
     grid = ops.reshape(grid, (batch, blocks, block))
-    best = ops.max(grid, axis=2)
-    columns = ops.expand_dims(ops.arange(block, dtype="int32"), 0)
-    numbers = ops.expand_dims(ops.arange(blocks, dtype="int32"), 0)
+    _, chosen = _sorted(ops.max(grid, axis=2), count)
+    chosen = ops.sort(chosen, axis=1)  # so that of equal values the first comes first
+    inside = ops.reshape(ops.take_along_axis(grid, ops.expand_dims(chosen, 2), axis=1), (batch, count * block))
+    scores, places = _sorted(inside, count)
+    return scores, ops.take_along_axis(chosen, places // block, axis=1) * block + places % block
 
-    def take(turn: Tensor, best: Tensor, places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Move the highest of what is left to `places`, int32 (batch, count)."""
-        chosen = ops.cast(ops.argmax(best, axis=1, keepdims=True), "int32")
-        inside = ops.squeeze(ops.take_along_axis(grid, ops.expand_dims(chosen, 2), axis=1), 1)
-        taken = ops.expand_dims(chosen * block + columns, 1) == ops.expand_dims(places, 2)
-        inside = ops.where(ops.any(taken, axis=1), -np.inf, inside)
-        column = ops.cast(ops.argmax(inside, axis=1, keepdims=True), "int32")
-        rest = ops.max(ops.where(columns == column, -np.inf, inside), axis=1, keepdims=True)
-        places = ops.slice_update(places, (0, turn), chosen * block + column)
-        return turn + 1, ops.where(numbers == chosen, rest, best), places
 
-    state = (ops.convert_to_tensor(0, "int32"), best, ops.full((batch, count), -1, "int32"))
-    if count <= _UNROLLED:
-        for _ in range(count):
-            state = take(*state)
-    else:
-        state = ops.while_loop(lambda turn, best, places: turn < count, take, state)
-    places = state[2]
-    return ops.take_along_axis(values, places, axis=1), places
+def _sorted(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    scores, places = ops.top_k(values, count)
+    return scores, ops.cast(places, "int32")
