@@ -7,9 +7,11 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
+from tfmodels.configs.rotary import RotaryConfig
 from tfmodels.kernels import decoding
 from tfmodels.layers.linear import embedding, linear, unembed
-from tfmodels.runtime.lowering import PLAIN
+from tfmodels.layers.rotary import RotaryEmbedding, rotate
+from tfmodels.runtime.lowering import PLAIN, Lowering
 
 ON_CPU = not tf.config.get_visible_devices("GPU")
 
@@ -85,3 +87,20 @@ def test_other_graphs_keep_plain_products():
     assert "XlaOptimizationBarrier" not in operations(tf.function(scores), x)
     # A layer compiled by its user's own function, and a trace after generation's.
     assert "XlaOptimizationBarrier" not in operations(tf.function(scores, jit_compile=True), x)
+
+
+@pytest.mark.skipif(not ON_CPU, reason="XLA's CPU compiler does so")
+def test_cosines_are_computed_once_for_all_that_read_them():
+    rotary = RotaryEmbedding(RotaryConfig(head_dim=8))
+
+    @tf.function(jit_compile=True)
+    def turned(x, positions):
+        angles = rotary(positions, Lowering("cpu"))
+        return ops.matmul(rotate(x, *angles), ops.transpose(rotate(x + 1, *angles), (0, 1, 3, 2)))
+
+    x, positions = tf.random.stateless_normal((2, 3, 4, 8), (1, 2)), tf.reshape(tf.range(8), (2, 4))
+    plain = rotary(positions)
+    expected = rotate(x, *plain) @ tf.linalg.matrix_transpose(rotate(x + 1, *plain))
+    np.testing.assert_allclose(turned(x, positions), expected, rtol=1e-4, atol=1e-5)
+    program = turned.experimental_get_compiler_ir(x, positions)(stage="optimized_hlo")
+    assert program.count(" cosine(") == 1

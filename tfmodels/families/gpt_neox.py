@@ -177,7 +177,7 @@ class GPTNeoXBackbone(DecoderBackbone):
         return self.dropout(super().embed(tokens, context), training=context.training)
 
     def position_context(self, context: BlockContext) -> BlockContext:
-        return dataclasses.replace(context, rotary=self.rotary(context.positions))
+        return dataclasses.replace(context, rotary=self.rotary(context.positions, context.lowering))
 
     def final_norm(self, hidden: Any) -> Any:
         return self.final_layer_norm(hidden)

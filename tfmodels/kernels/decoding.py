@@ -314,3 +314,16 @@ def barrier(*tensors: Any) -> list[Any]:
     for after, before in zip(kept, tensors, strict=True):
         after.set_shape(before.shape)
     return list(kept)
+
+
+def computed_once(x: Any) -> Any:
+    """The same numbers, which a program for a CPU computes before the operations that read them.
+
+    XLA's CPU compiler takes sines and cosines for cheap, and computes them anew for each head of each layer. It
+    computes quotients once; this one's divisor is 1 wherever `x` is a number.
+
+    Example:
+        >>> computed_once(ops.array([0.5, -2.0])).numpy().tolist()
+        [0.5, -2.0]
+    """
+    return x / ops.cast(ops.equal(x, x), x.dtype)

@@ -13,6 +13,8 @@ import numpy as np
 from keras import ops
 
 from tfmodels.configs.rotary import RotaryConfig
+from tfmodels.kernels import decoding
+from tfmodels.runtime.lowering import PLAIN, Lowering
 
 
 class RotaryEmbedding:
@@ -117,11 +119,12 @@ class RotaryEmbedding:
             return short * ops.power(growth, -ops.convert_to_tensor(self.exponents, "float32"))
         return short
 
-    def __call__(self, positions: Any) -> tuple[Any, Any]:
+    def __call__(self, positions: Any, lowering: Lowering = PLAIN) -> tuple[Any, Any]:
         """Cosine and sine for positions.
 
         Args:
             positions: int (batch or 1, length).
+            lowering: see `Lowering`.
 
         Returns:
             Two float32 tensors (batch or 1, 1, length, rotary_dim / 2).
@@ -129,7 +132,8 @@ class RotaryEmbedding:
         frequencies = self.inverse_frequencies(ops.max(positions) + 1)
         angles = ops.expand_dims(ops.cast(positions, "float32"), 2) * frequencies
         angles = ops.expand_dims(angles, 1)
-        return ops.cos(angles) * self.scale, ops.sin(angles) * self.scale
+        cos, sin = ops.cos(angles) * self.scale, ops.sin(angles) * self.scale
+        return (decoding.computed_once(cos), decoding.computed_once(sin)) if lowering.target == "cpu" else (cos, sin)
 
 
 def _yarn_scale(factor: float, weight: float) -> float:

@@ -152,7 +152,7 @@ class RotaryDecoderBackbone(MakesNorms, DecoderBackbone):
         return hidden if factor == 1 else hidden * factor
 
     def position_context(self, context: BlockContext) -> BlockContext:
-        rotaries = {kind: rotary(context.positions) for kind, rotary in self.rotary.items()}
+        rotaries = {kind: rotary(context.positions, context.lowering) for kind, rotary in self.rotary.items()}
         return dataclasses.replace(context, rotaries=rotaries)
 
     def block_context(self, context: BlockContext, index: int) -> BlockContext:
