@@ -15,6 +15,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tfmodels" / "kernels"))
 import triton_attention
+import triton_packed
 import triton_products
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -72,20 +73,24 @@ def product(name, rows, width, outs, *, bits=16, group=0, offsets="", bias=False
     act = acts[activation]
     wants = [act(wants[0]) * wants[1]] if gated else [act(want) for want in wants]
     want = torch.cat(wants, 1)
-    made = torch.full((parts, *want.shape), float("nan"), dtype=torch.float32 if parts > 1 else dtype)
+    made = torch.full((parts, *want.shape), float("nan"), dtype=torch.float32 if parts > 1 or bits < 16 else dtype)
     fill = 3 - len(outs)
     block_in, block_out = blocks
-    groups = block_in // group if 0 < group < block_in else 1
-    block_rows = max(16, (1 << (rows - 1).bit_length()) * groups)
+    block_rows = max(16, 1 << (rows - 1).bit_length()) if bits == 16 else 16
     if bits == 4:
         x = x.view(rows, width // 2, 2).permute(2, 0, 1).contiguous()
     columns = -(-outs[0] // block_out) if gated else sum(-(-out // block_out) for out in outs)
     share = -(-width // (parts * block_in)) * block_in
-    triton_products.product[(columns, parts)](
-        x, *stored, *stored[:1] * fill, *scales, *scales[:1] * fill, *extras, *extras[:1] * fill, *biases,
-        *biases[:1] * fill, made, rows, width, *outs, *[0] * fill, share, bits, group, offsets, bits < 16, bias,
-        activation, gated, block_rows, block_in, block_out,
-    )  # fmt: skip
+    tensors = [x, *stored, *stored[:1] * fill]
+    sizes = [rows, width, *outs, *[0] * fill, share]
+    kernel = triton_products.product
+    if bits < 16:
+        kernel = triton_packed.packed_product
+        tensors += [*scales, *scales[:1] * fill, *extras, *extras[:1] * fill]
+        sizes += [bits, group, offsets, True]
+    sizes += [bias, *([activation, gated] if bits == 16 else []), block_rows, block_in, block_out]
+    sizes += [] if bits == 16 else [False]
+    kernel[(columns, parts, -(-rows // block_rows))](*tensors, *biases, *biases[:1] * fill, made, *sizes)
     return error(made.float().sum(0), want)
 
 
@@ -99,7 +104,7 @@ def table_product(name, rows, width, out):
 
 
 def attention(name, batch, heads, kv_heads, head_dim, keys, *, layout="apart", pairs=0, per_row=False, bias=False,
-              chunk=32, parts=1):  # fmt: skip
+              chunk=32, share=1, parts=1):  # fmt: skip
     dtype = DTYPES[name]
     if layout == "apart":
         tensors = [torch.randn(batch, n * head_dim).to(dtype) for n in (heads, kv_heads, kv_heads)]
@@ -148,19 +153,21 @@ def attention(name, batch, heads, kv_heads, head_dim, keys, *, layout="apart", p
     scores = torch.einsum("bhd,bhkd->bhk", turned(query), wide[0]) * scale + (added if bias else 0)
     scores = scores.masked_fill(~allowed[:, None], -math.inf)
     want = torch.einsum("bhk,bhkd->bhd", scores.softmax(-1), wide[1])
-    splits = max(2, -(-keys // chunk))
+    splits = -(-keys // (share * chunk))
     rows, block_dim = batch * kv_heads, max(16, 1 << (head_dim - 1).bit_length())
     got = torch.full((batch, heads, head_dim), float("nan"), dtype=dtype)
-    partial = torch.full((rows, splits, group, head_dim), float("nan"))
+    partial = got if splits == 1 else torch.full((rows, splits, group, head_dim), float("nan"))
     softmax = torch.full((rows, splits, group, 2), float("nan"))
     triton_attention.attention[(rows, splits)](
         *tensors, cos, sin, slots, allowed.to(torch.int8), added, key_cache, value_cache, key_cache, value_cache,
         partial, softmax, group, kv_heads, keys, head_dim, *at[0], *at[1], *at[2], parts,
-        tensors[0][0].numel(), pairs,
-        pairs if per_row else 0, int(per_row), keys if per_row else 0, bias, 0, scale,splits,chunk,block_dim,
+        tensors[0][0].numel(), pairs, pairs if per_row else 0, int(per_row), keys if per_row else 0, bias, 0, scale,
+        splits, share * chunk, chunk, block_dim,
     )  # fmt: skip
-    block = 1 << (splits - 1).bit_length()
-    triton_attention.attention_total[(rows * group,)](partial, softmax, got, group, head_dim, splits, block, block_dim)
+    if splits > 1:
+        block = 1 << (splits - 1).bit_length()
+        total = triton_attention.attention_total
+        total[(rows * group,)](partial, softmax, got, group, head_dim, splits, block, block_dim)
     caches = [error(cache.view_as(w), w) for cache, w in zip((key_cache, value_cache), wants, strict=True)]
     return max(error(got, want), *caches)
 
@@ -178,7 +185,7 @@ def cases():
         for offsets in ("", "zeros", "minimums"):
             options = {"bits": bits, "group": 32, "offsets": offsets, "bias": True}
             yield product, (name, 3, 180, (40, 24)), {**options, "parts": 2}
-            yield product, (name, 1, 192, (40, 40)), {**options, "gated": True, "activation": "silu"}
+            yield product, (name, 20, 192, (40, 40, 24)), {**options, "blocks": (64, 64)}
     yield product, (name, 3, 256, (40,)), {"bits": 4, "group": 128}
     yield table_product, (name, 1, 200, 40), {}
     yield table_product, (name, 3, 200, 40), {}
@@ -187,6 +194,8 @@ def cases():
     yield attention, (name, 2, 4, 4, 24, 70), {"layout": "in turn", "per_row": True}
     yield attention, (name, 2, 8, 2, 16, 100), {"pairs": 8, "bias": True, "per_row": True}
     yield attention, (name, 2, 8, 2, 16, 100), {"pairs": 8, "parts": 3}
+    yield attention, (name, 2, 8, 2, 16, 100), {"pairs": 8, "share": 2, "bias": True, "per_row": True}
+    yield attention, (name, 2, 8, 2, 16, 100), {"pairs": 8, "share": 4, "per_row": True}
 
 
 def main():

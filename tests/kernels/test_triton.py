@@ -117,6 +117,15 @@ def test_which_products_are_served(x, kernel, served):
     assert kernels_in("float32") == {}
 
 
+@needs_triton
+@pytest.mark.parametrize(("batch", "keys", "shares"), [(1, 32, 1), (1, 4096, 64), (128, 4096, 1)])
+def test_the_keys_of_few_rows_are_shared_among_programs(batch, keys, shares):
+    """A second kernel adds up what they found."""
+    cache = tf.zeros((batch, 8, keys, 64), "bfloat16")
+    found = {"attention": 1} if shares == 1 else {"attention": 1, "attention_total": 1}
+    assert kernels_of(lambda x: decoding.attention(x, cache, cache, None, scale=1.0), cache[:, :, :1]) == found
+
+
 SMALL = {"vocab_size": 64, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 
 
@@ -133,21 +142,35 @@ SMALL = {"vocab_size": 64, "hidden_size": 64, "num_hidden_layers": 2, "num_atten
     ],
 )
 def test_every_decoder_decodes_by_kernels(cls, values, products, dtype):
-    """A token takes a kernel for the projections of each input, two for each attention; only an export has none."""
+    """A token takes a kernel for the projections of each input and one for each attention; only an export has none."""
     config = getattr(tfmodels, cls + "Config")(**values)
     model = getattr(tfmodels, f"TF{cls}ForCausalLM")(config, dtype=dtype)
+    tied = config.tie_word_embeddings
+    want = {"product": 2 * products + (not tied), "attention": 2}
+    assert kernels_of_decoding(model) == want | ({"table_product": 1} if tied else {})
+    assert kernels_of_decoding(model, on_any_device=True) == {}
+
+
+def kernels_of_decoding(model, rows=2, on_any_device=False):
+    """Those of a token of a model that goes on with some rows."""
     decoder = Decoder(model, Sampling(do_sample=False))
-    prompt = to_buckets(Prompts(np.array([[5, 6, 7], [8, 9, 3]], "int32"), np.ones((2, 3), bool), None), 4)
+    prompt = to_buckets(Prompts(np.full((rows, 3), 5, "int32"), np.ones((rows, 3), bool), None), 4)
     inputs = sampling_inputs(GenerationConfig(), (), 4)
     state = tf.function(decoder.prefill)(prompt, inputs)
+    if not on_any_device:
+        decoder = Decoder(model, Sampling(do_sample=False), lowering=ON_A_GPU)
+    return kernels_of(lambda state, inputs: decoder.loop(state, inputs, tf.constant(4)), state, inputs)
 
-    def loop(state, inputs):
-        return Decoder(model, Sampling(do_sample=False), lowering=ON_A_GPU).loop(state, inputs, tf.constant(4))
 
-    tied = config.tie_word_embeddings
-    want = {"product": 2 * products + (not tied), "attention": 2, "attention_total": 2}
-    assert kernels_of(loop, state, inputs) == want | ({"table_product": 1} if tied else {})
-    assert kernels_of(lambda state, inputs: decoder.loop(state, inputs, tf.constant(4)), state, inputs) == {}
+@needs_triton
+@pytest.mark.parametrize(("embeddings", "rows"), [(None, 1), ("int8", 100)])
+def test_packed_weights_have_a_kernel_of_their_own(embeddings, rows):
+    """The tied table among them, where it is packed."""
+    values = SMALL | {"intermediate_size": 128, "num_key_value_heads": 2, "tie_word_embeddings": True}
+    model = tfmodels.TFLlamaForCausalLM(tfmodels.LlamaConfig(**values), dtype="bfloat16")
+    model.quantize("int4", group_size=32, embeddings=embeddings)
+    packed = {"packed_product": 8, "table_product": 1} if embeddings is None else {"packed_product": 9}
+    assert kernels_of_decoding(model, rows) == packed | {"attention": 2}
 
 
 @pytest.mark.parametrize(("target", "name"), [("triton", "decode"), ("gpu", "eager"), ("cpu", "eager")])

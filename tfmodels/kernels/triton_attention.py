@@ -1,7 +1,8 @@
 """Attention of a token over a cache, in Triton: rotary positions and the write to the cache are a part of it.
 
 `triton_decoding` says what goes in and comes out. Every argument in capitals is known at compile time. All tensors are
-contiguous. This module needs Triton and is imported by `triton_compiler` alone.
+contiguous. No loop carries loaded numbers into its next turn: TensorFlow 2.21's XLA does not end compiling one that
+does. This module needs Triton and is imported by `triton_compiler` alone.
 
 Source:
     Dao et al., Flash-Decoding, https://crfm.stanford.edu/2023/10/12/flashdecoding.html.
@@ -75,17 +76,19 @@ def attention(
     BIAS_STRIDE: tl.constexpr,
     SCALE: tl.constexpr,
     SPLITS: tl.constexpr,
+    SHARE: tl.constexpr,
     CHUNK: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
 ):
-    """GROUP queries over CHUNK of the keys (batch * KV_HEADS, KEYS, HEAD_DIM) that they share.
+    """GROUP queries over SHARE of the keys (batch * KV_HEADS, KEYS, HEAD_DIM) that all of them read, CHUNK at a time.
 
     Number d of head h of row r of the queries is at r * QUERY_ROW + h * QUERY_HEAD + QUERY_FIRST + d, and so on: it is
     a sum of PARTS numbers, PART apart. The program that has the row's slot among its keys writes the new key, turned,
     and the new value there: `new_key_cache` and `new_value_cache` are the memory of `key_cache` and `value_cache`.
 
     What a program sums of the values, (batch * KV_HEADS, SPLITS, GROUP, HEAD_DIM), is not divided by the softmax's
-    sum yet: that and the largest score are in (batch * KV_HEADS, SPLITS, GROUP, 2).
+    sum yet: that and the largest score are in (batch * KV_HEADS, SPLITS, GROUP, 2). A program with all keys (SPLITS 1)
+    divides them and leaves `softmax` as it is.
     """
     BLOCK_HEADS: tl.constexpr = 16  # the fewest rows that tensor cores multiply
     row = tl.program_id(0)
@@ -95,14 +98,9 @@ def attention(
     numbers = tl.arange(0, BLOCK_DIM)
     present = numbers < HEAD_DIM
     here = row.to(tl.int64) * KEYS * HEAD_DIM
-    first = split * CHUNK
+    first = split * SHARE
     slot = tl.load(slots + batch * SLOTS_STRIDE)
-    # Asked for first: the token's own numbers are computed while these are on their way.
-    keys = first + tl.arange(0, CHUNK)
-    seen = (tl.load(allowed + batch * ALLOWED_STRIDE + keys, mask=keys < KEYS, other=0) != 0) & (keys != slot)
-    at = here + keys[:, None] * HEAD_DIM + numbers[None, :]
-    found = tl.load(key_cache + at, mask=seen[:, None] & present[None, :], other=0.0)
-    values = tl.load(value_cache + at, mask=seen[:, None] & present[None, :], other=0.0)
+    allowed += batch * ALLOWED_STRIDE
     cos += batch * ANGLES_STRIDE
     sin += batch * ANGLES_STRIDE
     cached = key_cache.dtype.element_ty
@@ -110,37 +108,50 @@ def attention(
     asks = (heads < GROUP) & present[None, :]
     place = batch * QUERY_ROW + (head * GROUP + heads) * QUERY_HEAD + QUERY_FIRST
     asked = _turned(query, place, asks, cos, sin, numbers[None, :], PAIRS, PARTS, PART)
-    most = tl.full((BLOCK_HEADS, 1), -1.0e30, tl.float32)
-    sums = tl.zeros((BLOCK_HEADS, 1), tl.float32)
+    most = tl.full((BLOCK_HEADS,), -1.0e30, tl.float32)
+    sums = tl.zeros((BLOCK_HEADS,), tl.float32)
     means = tl.zeros((BLOCK_HEADS, BLOCK_DIM), tl.float32)
-    if (slot >= first) & (slot < first + CHUNK) & (slot < KEYS):
+    if (slot >= first) & (slot < first + SHARE) & (slot < KEYS):
         key_at = batch * KEY_ROW + head * KEY_HEAD + KEY_FIRST
         new_key = _turned(key, key_at, present, cos, sin, numbers, PAIRS, PARTS, PART).to(cached)
         value_at = batch * VALUE_ROW + head * VALUE_HEAD + VALUE_FIRST + numbers
         new_value = _whole(value, value_at, present, PARTS, PART).to(cached)
         tl.store(new_key_cache + here + slot * HEAD_DIM + numbers, new_key, mask=present)
         tl.store(new_value_cache + here + slot * HEAD_DIM + numbers, new_value, mask=present)
-        if tl.load(allowed + batch * ALLOWED_STRIDE + slot) != 0:
-            most = tl.sum(asked.to(cached).to(tl.float32) * new_key[None, :].to(tl.float32), axis=1)[:, None] * SCALE
+        if tl.load(allowed + slot) != 0:
+            most = tl.sum(asked.to(cached).to(tl.float32) * new_key[None, :].to(tl.float32), axis=1) * SCALE
             if HAS_BIAS:
-                bias_at = batch * BIAS_STRIDE + (head * GROUP + heads) * KEYS + slot
-                most += tl.load(bias + bias_at, mask=heads < GROUP, other=0.0)
-            sums = tl.full((BLOCK_HEADS, 1), 1.0, tl.float32)
+                own = tl.arange(0, BLOCK_HEADS)
+                bias_at = batch * BIAS_STRIDE + (head * GROUP + own) * KEYS + slot
+                most += tl.load(bias + bias_at, mask=own < GROUP, other=0.0)
+            sums = tl.full((BLOCK_HEADS,), 1.0, tl.float32)
             means = tl.zeros((BLOCK_HEADS, BLOCK_DIM), tl.float32) + new_value[None, :].to(tl.float32)
-    scores = tl.dot(asked.to(cached), tl.trans(found)) * SCALE
-    if HAS_BIAS:
-        bias_at = batch * BIAS_STRIDE + (head * GROUP + heads) * KEYS
-        scores += tl.load(bias + bias_at + keys[None, :], mask=(heads < GROUP) & (keys < KEYS)[None, :], other=0.0)
-    scores = tl.where(seen[None, :], scores, -1.0e30)
-    higher = tl.maximum(most, tl.max(scores, axis=1)[:, None])
-    weights = tl.where(seen[None, :], tl.exp(scores - higher), 0.0)
-    kept = tl.exp(most - higher)
-    sums = sums * kept + tl.sum(weights, axis=1)[:, None]
-    means = means * kept + tl.dot(weights.to(cached), values)
+    for start in range(0, SHARE, CHUNK):
+        keys = first + start + tl.arange(0, CHUNK)
+        seen = (tl.load(allowed + keys, mask=keys < KEYS, other=0) != 0) & (keys != slot)
+        at = here + keys[:, None] * HEAD_DIM + numbers[None, :]
+        found = tl.load(key_cache + at, mask=seen[:, None] & present[None, :], other=0.0)
+        values = tl.load(value_cache + at, mask=seen[:, None] & present[None, :], other=0.0)
+        scores = tl.dot(asked.to(cached), tl.trans(found)) * SCALE
+        if HAS_BIAS:
+            bias_at = batch * BIAS_STRIDE + (head * GROUP + heads) * KEYS
+            reads = (heads < GROUP) & (keys < KEYS)[None, :]
+            scores += tl.load(bias + bias_at + keys[None, :], mask=reads, other=0.0)
+        scores = tl.where(seen[None, :], scores, -1.0e30)
+        higher = tl.maximum(most, tl.max(scores, axis=1))
+        weights = tl.where(seen[None, :], tl.exp(scores - higher[:, None]), 0.0)
+        kept = tl.exp(most - higher)
+        sums = sums * kept + tl.sum(weights, axis=1)
+        means = tl.dot(weights.to(cached), values, means * kept[:, None])
+        most = higher
     block = (row * SPLITS + split) * GROUP + heads
-    tl.store(partial + block * HEAD_DIM + numbers[None, :], means, mask=asks)
-    tl.store(softmax + block * 2, higher, mask=heads < GROUP)
-    tl.store(softmax + block * 2 + 1, sums, mask=heads < GROUP)
+    if SPLITS == 1:
+        means = means / tl.where(sums > 0, sums, 1.0)[:, None]
+        tl.store(partial + block * HEAD_DIM + numbers[None, :], means.to(partial.dtype.element_ty), mask=asks)
+    else:
+        tl.store(partial + block * HEAD_DIM + numbers[None, :], means, mask=asks)
+        tl.store(softmax + block * 2, most[:, None], mask=heads < GROUP)
+        tl.store(softmax + block * 2 + 1, sums[:, None], mask=heads < GROUP)
 
 
 @triton.jit

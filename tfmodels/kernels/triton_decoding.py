@@ -18,14 +18,15 @@ from tfmodels.kernels import triton_call
 
 DTYPES = ("float16", "bfloat16")
 MAX_ROWS = 128
-MAX_PACKED_ROWS = 8  # beyond these, weights that are unpacked once for all rows are faster
 MAX_MATRICES = 3
 ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "relu")
 _MULTIPLE = 8  # elements that are read at a time
-_PROGRAMS = 128  # enough to keep a GPU's processors busy; where numbers are unpacked, twice as many
-_MOST_PARTS = 8
+_PROGRAMS, _MOST_PARTS = 128, 8  # enough to keep a GPU's processors busy
+# Where they unpack numbers besides: parts of so many terms at least, and the columns, terms and rows of a program.
+_LEAST_PART, _PACKED_BLOCK, _PACKED_ROWS = 256, 128, 64
 _SHARED_BYTES = 165 * 2**10  # of a processor's memory, for what its programs have under way
-_CHUNK = 128  # keys that a program sees at a time
+_CHUNK_NUMBERS = 4096  # of the keys that a program sees at a time
+_ATTENTION_PROGRAMS = 512
 _MAX_GROUP = 16
 _MAX_HEAD_DIM = 256
 
@@ -103,7 +104,7 @@ def serves_packed(rows: int | None, dtype: str, width: int, *matrices: Packed) -
         and dtype in DTYPES
         and len(matrices) <= MAX_MATRICES
         and rows is not None
-        and rows <= MAX_PACKED_ROWS
+        and rows <= MAX_ROWS
         and width % _MULTIPLE == 0
         and all(matrix.weights.shape[1] % _MULTIPLE == 0 for matrix in matrices)
         and (not first.group or (first.group >= 32 and first.group & (first.group - 1) == 0))
@@ -125,55 +126,39 @@ def product(
         matrices: up to `MAX_MATRICES`, (in, out), multiples of 8, all in the dtype of `x` or all int8, which are not
             scaled; or all `Packed`, alike.
         biases: (out,) for each, added; or None.
-        activation: of the products, one of `ACTIVATIONS`, or "" for none.
+        activation: of the products with matrices in the dtype of `x`, one of `ACTIVATIONS`, or "" for none.
         gated: return the activation of the first of two products times the second.
 
     Returns:
         (parts, rows, out of all), whose sum over the parts is wanted: float32, or of the dtype of `x` where there
         is one part because of an activation or a gate.
     """
+    bits = _bits(matrices)
+    if bits < 16:
+        return _packed_product(x, matrices, biases, bits)
     rows, width = x.shape
-    packed = [matrix if isinstance(matrix, Packed) else None for matrix in matrices]
-    stored = [matrix if own is None else own.weights for matrix, own in zip(matrices, packed, strict=True)]
-    first = packed[0]
-    bits = first.bits if first else 8 if backend.standardize_dtype(stored[0].dtype) == "int8" else 16
-    group = first.group if first else 0
-    outs = [matrix.shape[1] for matrix in stored]
+    outs = [matrix.shape[1] for matrix in matrices]
     whole = bool(activation) or gated
-    block_in, block_out, groups = _blocks(rows, bits, group)
+    block_in, block_out = (128, 64) if rows <= 32 else (64, 64)
     if whole and outs[0] < _PROGRAMS * block_out:
         block_out //= 2
-    block_rows = max(16, _power_of_two(rows) * groups)
+    block_rows = max(16, _power_of_two(rows))
     columns = -(-outs[0] // block_out) if gated else sum(-(-out // block_out) for out in outs)
-    parts, enough = 1, _PROGRAMS if bits == 16 else 2 * _PROGRAMS
-    while not whole and columns * parts < enough and parts < _MOST_PARTS and width >= 2 * parts * block_in:
+    parts = 1
+    while not whole and columns * parts < _PROGRAMS and parts < _MOST_PARTS and width >= 2 * parts * block_in:
         parts *= 2
-    stages = _SHARED_BYTES // (block_in * (2 * block_rows + bits * block_out * (1 + gated) // 8))
-    missing = MAX_MATRICES - len(matrices)
-    scales = [x if own is None else own.scales for own in packed]
-    offsets = [x if own is None or own.offsets is None else own.offsets for own in packed]
-    added = [x] * len(stored) if biases is None else list(biases)
-    if bits == 4:  # the inputs of low halves, and those of high ones
-        x = ops.transpose(ops.reshape(x, (rows, width // 2, 2)), (2, 0, 1))
-    operands = [x]
-    for each in (stored, scales, offsets, added):  # those that are not there are not read
-        operands += [*each, *each[:1] * missing]
-    widths = {f"OUT_{index}": out for index, out in enumerate([*outs, *[0] * missing], start=1)}
+    stages = _SHARED_BYTES // (2 * block_in * (block_rows + block_out * (1 + gated)))
     (result,) = _launch(
         "product",
-        operands,
+        [x, *_filled(matrices), *_filled(biases or [x])],
         [((parts, rows, outs[0] if gated else sum(outs)), x.dtype if whole else "float32")],
         grid=(columns, parts),
         warps=4,
         stages=max(2, min(4, stages)),
         ROWS=rows,
         IN=width,
-        **widths,
+        **_widths(outs),
         SHARE=-(-width // (parts * block_in)) * block_in,
-        BITS=bits,
-        GROUP=group,
-        OFFSETS=first.kind if first else "",
-        SCALED=first is not None,
         HAS_BIAS=biases is not None,
         ACTIVATION=activation,
         GATED=gated,
@@ -184,14 +169,61 @@ def product(
     return result
 
 
-def _blocks(rows: int, bits: int, group: int) -> tuple[int, int, int]:
-    """Terms and columns that a program reads at a time, and the number of groups that so many terms are of."""
-    block_in, block_out = (128, 64) if rows <= 32 else (64, 64)
-    if 0 < group < 128:
-        block_in = 256
-    elif bits < 16 and rows <= MAX_PACKED_ROWS:
-        block_out = 128
-    return block_in, block_out, block_in // group if 0 < group < block_in else 1
+def _bits(matrices: Sequence[Any]) -> int:
+    first = matrices[0]
+    if isinstance(first, Packed):
+        return first.bits
+    return 8 if backend.standardize_dtype(first.dtype) == "int8" else 16
+
+
+def _filled(tensors: Sequence[Any]) -> list[Any]:
+    """Up to `MAX_MATRICES` operands, and the first in the place of those that are not there: it is not read."""
+    return [*tensors, *[tensors[0]] * (MAX_MATRICES - len(tensors))]
+
+
+def _widths(outs: Sequence[int]) -> dict[str, int]:
+    return {f"OUT_{index}": out for index, out in enumerate([*outs, *[0] * (MAX_MATRICES - len(outs))], start=1)}
+
+
+def _packed_product(x: Any, matrices: Sequence[Any], biases: Sequence[Any] | None, bits: int) -> Any:
+    """`product` for packed matrices, or for unscaled ones of int8."""
+    rows, width = x.shape
+    scaled = isinstance(matrices[0], Packed)
+    if not scaled:
+        matrices = [Packed(matrix, x, None, 8, 0, "") for matrix in matrices]
+    first = matrices[0]
+    outs = [matrix.weights.shape[1] for matrix in matrices]
+    block_rows = min(max(16, _power_of_two(rows)), _PACKED_ROWS)
+    columns, parts = sum(-(-out // _PACKED_BLOCK) for out in outs), 1
+    programs = 3 * _PROGRAMS if rows <= 16 else 3 * _PROGRAMS // 2  # parts of many rows take long to add up
+    while columns * parts < programs and width >= 2 * parts * _LEAST_PART and parts < 2 * _MOST_PARTS:
+        parts *= 2
+    if bits == 4:  # the inputs of low halves, and those of high ones
+        x = ops.transpose(ops.reshape(x, (rows, width // 2, 2)), (2, 0, 1))
+    operands = [x, *_filled([matrix.weights for matrix in matrices]), *_filled([matrix.scales for matrix in matrices])]
+    operands += _filled([x if matrix.offsets is None else matrix.offsets for matrix in matrices])
+    (result,) = _launch(
+        "packed_product",
+        [*operands, *_filled(biases or [x])],
+        [((parts, rows, sum(outs)), "float32")],
+        grid=(columns, parts, -(-rows // block_rows)),
+        warps=4,
+        stages=3,
+        ROWS=rows,
+        IN=width,
+        **_widths(outs),
+        SHARE=-(-width // (parts * _PACKED_BLOCK)) * _PACKED_BLOCK,
+        BITS=bits,
+        GROUP=first.group,
+        OFFSETS=first.kind,
+        SCALED=scaled,
+        HAS_BIAS=biases is not None,
+        BLOCK_ROWS=block_rows,
+        BLOCK_IN=_PACKED_BLOCK,
+        BLOCK_OUT=_PACKED_BLOCK,
+        ASM=True,
+    )
+    return result
 
 
 def table_product(x: Any, table: Any) -> Any:
@@ -287,9 +319,13 @@ def attention(
     slots = slots if writes else ops.full((1,), keys, "int32")
     cos, sin = (slots, slots) if rotary is None else rotary
     group, rows = heads // kv_heads, batch * kv_heads
-    chunk = _CHUNK if keys > _CHUNK else _CHUNK // 2
-    splits = max(2, -(-keys // chunk))
     block_dim = _power_of_two(max(head_dim, 16))
+    chunk = max(16, _CHUNK_NUMBERS // block_dim)
+    splits = max(1, min(_ATTENTION_PROGRAMS // rows, 2 * -(-keys // chunk)))
+    if keys <= splits * chunk // 2:
+        chunk = max(16, chunk // 2)
+    share = -(-keys // (splits * chunk)) * chunk
+    splits = -(-keys // share)
     places: dict[str, int] = {}
     for name, own in zip(("QUERY", "KEY", "VALUE"), projected, strict=True):
         places |= {f"{name}_ROW": own.parts.shape[2], f"{name}_HEAD": own.stride, f"{name}_FIRST": own.first}
@@ -303,13 +339,13 @@ def attention(
         ],
         [
             *((cache.shape if writes else (1,), cache.dtype) for cache in (key, value)),
-            ((rows, splits, group, head_dim), "float32"),
+            ((rows, splits, group, head_dim), "float32" if splits > 1 else key.dtype),
             ((rows, splits, group, 2), "float32"),
         ],
         in_place={8: 0, 9: 1} if writes else None,
         grid=(rows, splits),
-        warps=4,
-        stages=1,
+        warps=2,
+        stages=2,
         GROUP=group,
         KV_HEADS=kv_heads,
         KEYS=keys,
@@ -325,9 +361,12 @@ def attention(
         BIAS_STRIDE=heads * keys if bias is not None and bias.shape[0] > 1 else 0,
         SCALE=float(scale),
         SPLITS=splits,
+        SHARE=share,
         CHUNK=chunk,
         BLOCK_DIM=block_dim,
     )
+    if splits == 1:
+        return ops.reshape(partial, (batch, heads * head_dim)), new_key, new_value
     (output,) = _launch(
         "attention_total",
         [partial, softmax],

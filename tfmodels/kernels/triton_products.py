@@ -23,7 +23,7 @@ def _erf(x):
 
 
 @triton.jit
-def _activated(x, ACTIVATION: tl.constexpr):
+def activated(x, ACTIVATION: tl.constexpr):
     if ACTIVATION == "silu":
         x = x / (1.0 + tl.exp(-x))
     elif ACTIVATION == "gelu":
@@ -36,72 +36,11 @@ def _activated(x, ACTIVATION: tl.constexpr):
 
 
 @triton.jit
-def _four_bits(number, like):
-    """Integers from 0 to 15 less 8, in the floats of `like`: as the last bits of 2^23 they need no conversion."""
-    return ((number.to(tl.int32) | 0x4B000000).to(tl.float32, bitcast=True) - 8388616.0).to(like.dtype)
-
-
-@triton.jit
-def _terms(
-    total,
-    one,
-    two,
-    matrix,
-    scales,
-    offsets,
-    at,
-    known,
-    columns,
-    inside,
-    group,
-    in_group,
-    OUT: tl.constexpr,
-    BITS: tl.constexpr,
-    GROUP: tl.constexpr,
-    OFFSETS: tl.constexpr,
-):
-    """`total` and the terms of rows `at` of a matrix: `one` are the inputs there, `two` those of high halves."""
-    weights = tl.load(
-        matrix + at[:, None].to(tl.int64) * OUT + columns[None, :],
-        mask=known[:, None] & inside[None, :],
-        other=0,
-        eviction_policy="evict_first",
-    )
-    if BITS == 4:
-        found = tl.dot(one, _four_bits(weights & 15, one))
-        found = tl.dot(two, _four_bits(weights >> 4, one), found)
-        if GROUP == 0:
-            total += found
-    elif GROUP == 0:
-        total = tl.dot(one, weights.to(one.dtype), total)
-    else:
-        found = tl.dot(one, weights.to(one.dtype))
-    if GROUP != 0:
-        place = group[:, None] * OUT + columns[None, :]
-        both = in_group[:, None] & inside[None, :]
-        inputs = tl.sum(one.to(tl.float32), axis=1)[:, None]
-        if BITS == 4:
-            inputs += tl.sum(two.to(tl.float32), axis=1)[:, None]
-        if OFFSETS == "zeros":
-            found -= tl.load(offsets + place, mask=both, other=0).to(tl.float32) * inputs
-        if OFFSETS == "minimums":
-            found += (128.0 if BITS == 8 else 8.0) * inputs
-        total += found * tl.load(scales + place, mask=both, other=0.0).to(tl.float32)
-        if OFFSETS == "minimums":
-            total += tl.load(offsets + place, mask=both, other=0.0).to(tl.float32) * inputs
-    return total
-
-
-@triton.jit
 def _columns(
     x,
     matrix,
-    scales,
-    offsets,
     bias,
     gated_matrix,
-    gated_scales,
-    gated_offsets,
     gated_bias,
     out,
     block,
@@ -111,10 +50,6 @@ def _columns(
     FIRST: tl.constexpr,
     ALL: tl.constexpr,
     SHARE: tl.constexpr,
-    BITS: tl.constexpr,
-    GROUP: tl.constexpr,
-    OFFSETS: tl.constexpr,
-    SCALED: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     ACTIVATION: tl.constexpr,
     GATED: tl.constexpr,
@@ -122,60 +57,32 @@ def _columns(
     BLOCK_IN: tl.constexpr,
     BLOCK_OUT: tl.constexpr,
 ):
-    """SHARE terms of BLOCK_OUT columns of a product, which are `out`'s columns from FIRST on.
-
-    Where BLOCK_IN terms are of several groups, each has copies of the rows that are zero elsewhere: a sum for itself,
-    which its scale is multiplied with, out of one product.
-    """
-    STEP: tl.constexpr = 8 // BITS if BITS < 8 else 1  # rows of the matrix in a stored one
-    GROUPS: tl.constexpr = 1 if GROUP == 0 or GROUP > BLOCK_IN else BLOCK_IN // GROUP
-    EACH: tl.constexpr = BLOCK_ROWS // GROUPS
+    """SHARE terms of BLOCK_OUT columns of a product, which are `out`'s columns from FIRST on."""
     columns = block * BLOCK_OUT + tl.arange(0, BLOCK_OUT)
     inside = columns < OUT
     part = tl.program_id(1)
-    copies = tl.arange(0, BLOCK_ROWS)
-    row = copies % EACH
-    terms = tl.arange(0, BLOCK_IN // STEP)
-    present = (row < ROWS)[:, None]
-    if GROUPS > 1:
-        present = present & (copies[:, None] // EACH == terms[None, :] * STEP // GROUP)
+    rows = tl.arange(0, BLOCK_ROWS)[:, None]
+    present = rows < ROWS
+    terms = tl.arange(0, BLOCK_IN)
     total = tl.zeros((BLOCK_ROWS, BLOCK_OUT), tl.float32)
     gated = tl.zeros((BLOCK_ROWS, BLOCK_OUT), tl.float32)
     for start in range(0, SHARE, BLOCK_IN):
-        at = (part * SHARE + start) // STEP + terms
-        known = at < (IN + STEP - 1) // STEP
-        place = x + row[:, None] * (IN // STEP) + at[None, :]
-        one = tl.load(place, mask=present & known[None, :], other=0.0)
-        two = one
-        if STEP == 2:
-            two = tl.load(place + ROWS * (IN // 2), mask=present & known[None, :], other=0.0)
-        group = copies
-        in_group = row < ROWS
-        if GROUP != 0:
-            group = (part * SHARE + start) // GROUP + copies // EACH
-            in_group = in_group & (group * GROUP < IN)
-        # fmt: off
-        total = _terms(total, one, two, matrix, scales, offsets, at, known, columns, inside, group, in_group, OUT, BITS, GROUP, OFFSETS)  # noqa: E501
+        at = part * SHARE + start + terms
+        known = at < IN
+        inputs = tl.load(x + rows * IN + at[None, :], mask=present & known[None, :], other=0.0)
+        place = at[:, None].to(tl.int64) * OUT + columns[None, :]
+        reads = known[:, None] & inside[None, :]
+        weights = tl.load(matrix + place, mask=reads, other=0.0, eviction_policy="evict_first")
+        total = tl.dot(inputs, weights, total)
         if GATED:
-            gated = _terms(gated, one, two, gated_matrix, gated_scales, gated_offsets, at, known, columns, inside, group, in_group, OUT, BITS, GROUP, OFFSETS)  # noqa: E501
-        # fmt: on
-    rows = tl.arange(0, EACH)[:, None]
-    present = rows < ROWS
-    if GROUPS > 1:
-        total = tl.sum(tl.reshape(total, (GROUPS, EACH, BLOCK_OUT)), axis=0)
-        if GATED:
-            gated = tl.sum(tl.reshape(gated, (GROUPS, EACH, BLOCK_OUT)), axis=0)
-    inside = columns < OUT
-    if SCALED and GROUP == 0:
-        total *= tl.load(scales + columns, mask=inside, other=0.0).to(tl.float32)[None, :]
-        if GATED:
-            gated *= tl.load(gated_scales + columns, mask=inside, other=0.0).to(tl.float32)[None, :]
+            weights = tl.load(gated_matrix + place, mask=reads, other=0.0, eviction_policy="evict_first")
+            gated = tl.dot(inputs, weights, gated)
     if HAS_BIAS:
         adds = inside & (part == 0)
         total += tl.load(bias + columns, mask=adds, other=0.0).to(tl.float32)[None, :]
         if GATED:
             gated += tl.load(gated_bias + columns, mask=adds, other=0.0).to(tl.float32)[None, :]
-    total = _activated(total, ACTIVATION)
+    total = activated(total, ACTIVATION)
     if GATED:
         total *= gated
     place = (part * ROWS + rows) * ALL + FIRST + columns[None, :]
@@ -188,12 +95,6 @@ def product(
     matrix_1,
     matrix_2,
     matrix_3,
-    scales_1,
-    scales_2,
-    scales_3,
-    offsets_1,
-    offsets_2,
-    offsets_3,
     bias_1,
     bias_2,
     bias_3,
@@ -204,10 +105,6 @@ def product(
     OUT_2: tl.constexpr,
     OUT_3: tl.constexpr,
     SHARE: tl.constexpr,
-    BITS: tl.constexpr,
-    GROUP: tl.constexpr,
-    OFFSETS: tl.constexpr,
-    SCALED: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     ACTIVATION: tl.constexpr,
     GATED: tl.constexpr,
@@ -217,13 +114,9 @@ def product(
 ):
     """x (ROWS, IN) times up to three matrices (IN, OUT_n), side by side: (parts, ROWS, OUT_1 + OUT_2 + OUT_3).
 
-    A program sums SHARE terms, which are its part, for BLOCK_OUT columns; the first part has the bias. Matrices are
-    of the dtype of x (BITS 16), int8, or of four bits, rows 2i in the low and 2i + 1 in the high halves of row i: then
-    x is (2, ROWS, IN / 2), the inputs of the ones and those of the others. Where SCALED they have a scale for each
-    column, with GROUP one for so many terms of a column; GROUP divides BLOCK_IN or is a multiple of it. OFFSETS are
-    "zeros", "minimums" or "", see `tfmodels.checkpoints.quantized.scheme`. Matrices that are not there have OUT_n = 0.
-    An ACTIVATION is for one part; with GATED it is that of the first product and the result, (1, ROWS, OUT_1), is its
-    product with the second.
+    A program sums SHARE terms, which are its part, for BLOCK_OUT columns; the first part has the bias. Matrices are of
+    the dtype of x; those that are not there have OUT_n = 0. An ACTIVATION is for one part; with GATED it is that of
+    the first product and the result, (1, ROWS, OUT_1), is its product with the second.
     """
     BLOCKS_1: tl.constexpr = (OUT_1 + BLOCK_OUT - 1) // BLOCK_OUT
     BLOCKS_2: tl.constexpr = (OUT_2 + BLOCK_OUT - 1) // BLOCK_OUT
@@ -232,15 +125,15 @@ def product(
     block = tl.program_id(0)
     # fmt: off
     if OUT_2 == 0 or GATED:
-        _columns(x, matrix_1, scales_1, offsets_1, bias_1, matrix_2, scales_2, offsets_2, bias_2, out, block, ROWS, IN, OUT_1, 0, ALL, SHARE, BITS, GROUP, OFFSETS, SCALED, HAS_BIAS, ACTIVATION, GATED, BLOCK_ROWS, BLOCK_IN, BLOCK_OUT)  # noqa: E501
+        _columns(x, matrix_1, bias_1, matrix_2, bias_2, out, block, ROWS, IN, OUT_1, 0, ALL, SHARE, HAS_BIAS, ACTIVATION, GATED, BLOCK_ROWS, BLOCK_IN, BLOCK_OUT)  # noqa: E501
     elif block < BLOCKS_1:
-        _columns(x, matrix_1, scales_1, offsets_1, bias_1, matrix_1, scales_1, offsets_1, bias_1, out, block, ROWS, IN, OUT_1, 0, ALL, SHARE, BITS, GROUP, OFFSETS, SCALED, HAS_BIAS, ACTIVATION, False, BLOCK_ROWS, BLOCK_IN, BLOCK_OUT)  # noqa: E501
+        _columns(x, matrix_1, bias_1, matrix_1, bias_1, out, block, ROWS, IN, OUT_1, 0, ALL, SHARE, HAS_BIAS, ACTIVATION, False, BLOCK_ROWS, BLOCK_IN, BLOCK_OUT)  # noqa: E501
     elif OUT_3 == 0:  # noqa: SIM114
-        _columns(x, matrix_2, scales_2, offsets_2, bias_2, matrix_2, scales_2, offsets_2, bias_2, out, block - BLOCKS_1, ROWS, IN, OUT_2, OUT_1, ALL, SHARE, BITS, GROUP, OFFSETS, SCALED, HAS_BIAS, ACTIVATION, False, BLOCK_ROWS, BLOCK_IN, BLOCK_OUT)  # noqa: E501
+        _columns(x, matrix_2, bias_2, matrix_2, bias_2, out, block - BLOCKS_1, ROWS, IN, OUT_2, OUT_1, ALL, SHARE, HAS_BIAS, ACTIVATION, False, BLOCK_ROWS, BLOCK_IN, BLOCK_OUT)  # noqa: E501
     elif block < BLOCKS_1 + BLOCKS_2:
-        _columns(x, matrix_2, scales_2, offsets_2, bias_2, matrix_2, scales_2, offsets_2, bias_2, out, block - BLOCKS_1, ROWS, IN, OUT_2, OUT_1, ALL, SHARE, BITS, GROUP, OFFSETS, SCALED, HAS_BIAS, ACTIVATION, False, BLOCK_ROWS, BLOCK_IN, BLOCK_OUT)  # noqa: E501
+        _columns(x, matrix_2, bias_2, matrix_2, bias_2, out, block - BLOCKS_1, ROWS, IN, OUT_2, OUT_1, ALL, SHARE, HAS_BIAS, ACTIVATION, False, BLOCK_ROWS, BLOCK_IN, BLOCK_OUT)  # noqa: E501
     else:
-        _columns(x, matrix_3, scales_3, offsets_3, bias_3, matrix_3, scales_3, offsets_3, bias_3, out, block - BLOCKS_1 - BLOCKS_2, ROWS, IN, OUT_3, TWO, ALL, SHARE, BITS, GROUP, OFFSETS, SCALED, HAS_BIAS, ACTIVATION, False, BLOCK_ROWS, BLOCK_IN, BLOCK_OUT)  # noqa: E501
+        _columns(x, matrix_3, bias_3, matrix_3, bias_3, out, block - BLOCKS_1 - BLOCKS_2, ROWS, IN, OUT_3, TWO, ALL, SHARE, HAS_BIAS, ACTIVATION, False, BLOCK_ROWS, BLOCK_IN, BLOCK_OUT)  # noqa: E501
     # fmt: on
 
 

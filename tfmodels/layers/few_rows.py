@@ -35,12 +35,7 @@ def _matrix(layer: Any) -> Any:
         return None
     if layer.packed is None:
         return ops.cast(layer.kernel, layer.compute_dtype)
-    scheme, parts = layer.packed.scheme, layer.packed.parts
-    if scheme.ordered or scheme.divided or scheme.values != "int":
-        return None
-    weights, scales = (ops.convert_to_tensor(parts[name]) for name in ("weights", "scales"))
-    offsets = ops.convert_to_tensor(parts[scheme.offsets]) if scheme.offsets else None
-    return decoding.Packed(weights, scales, offsets, scheme.bits, scheme.group_size or 0, scheme.offsets or "")
+    return layer.packed.matrix()
 
 
 def biases_of(layers: Sequence[Any]) -> list[Any] | None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from tfmodels.checkpoints.quantized import scheme as packing
 from tfmodels.checkpoints.quantized.scheme import Scheme
-from tfmodels.kernels import quantized
+from tfmodels.kernels import decoding, quantized
 from tfmodels.layers.tracking import unlocked, untrack
 from tfmodels.runtime.lowering import PLAIN, Lowering
 
@@ -53,9 +53,22 @@ class PackedWeights(keras.layers.Layer):
 
     def product(self, inputs: Any, lowering: Lowering = PLAIN) -> Any:
         """inputs (..., width) times the matrix: (..., units) in the dtype of the inputs."""
+        matrix = self.matrix() if lowering.xla_target == "triton" else None
+        if matrix is not None and decoding.serves_products(inputs, matrix, target="triton"):
+            return keras.ops.cast(decoding.products(inputs, [matrix])[0], inputs.dtype)
         if quantized.serves_few_rows(inputs, lowering.xla_target):
             return quantized.few_rows(inputs, self._values(), self.scheme)
         return quantized.product(inputs, self._values(), self.scheme)
+
+    def matrix(self) -> decoding.Packed | None:
+        """What the kernels for a GPU multiply with, or None where they cannot."""
+        scheme = self.scheme
+        if scheme.ordered or scheme.divided or scheme.values != "int":
+            return None
+        values = self._values()
+        offsets = values[scheme.offsets] if scheme.offsets else None
+        group, kind = scheme.group_size or 0, scheme.offsets or ""
+        return decoding.Packed(values["weights"], values["scales"], offsets, scheme.bits, group, kind)
 
     def rows(self, ids: Any, dtype: str) -> Any:
         """Rows of a table by their number: (..., width)."""

@@ -165,7 +165,8 @@ def measure(arguments: list[str]) -> None:
     parser.add_argument("--length", type=numbers, metavar="N,...", help="(512,2048; to embed 128)")
     parser.add_argument("--rounds", type=int, default=20, metavar="N", help="(%(default)s)")
     parser.add_argument("--new", type=int, default=128, metavar="N", help="tokens to decode (%(default)s)")
-    parser.add_argument("--int8", action="store_true", help="tfmodels with int8 weights; not to train")
+    parser.add_argument("--quantize", choices=("int8", "int4"), help="tfmodels with packed weights; not to train")
+    parser.add_argument("--group", default="channel", metavar="N", help="inputs to a scale (%(default)s: all)")
     parser.add_argument("--peer", type=some_of(PEERS), default=[], metavar="NAME,...", help=", ".join(PEERS))
     parser.add_argument(
         "--compile-threads",
@@ -181,13 +182,14 @@ def measure(arguments: list[str]) -> None:
     for name, value in (EMBED_DEFAULTS if embeds else DEFAULTS).items():
         if getattr(options, name) is None:
             setattr(options, name, value)
-    if options.int8 and "train" in options.what:
-        parser.error("int8 weights are not trained")
+    if options.quantize and "train" in options.what:
+        parser.error("packed weights are not trained")
     causal = SHAPES[options.shape][1] == "ForCausalLM"
     if unfit := [what for what in options.what if what != "forward" and (what == "embed") == causal]:
         parser.error(f"{options.shape} is no model to {', '.join(unfit)}")
     job: Measured = {
-        name: getattr(options, name) for name in ("shape", "dtype", "int8", "new", "attn", "rounds", "device")
+        name: getattr(options, name)
+        for name in ("shape", "dtype", "quantize", "group", "new", "attn", "rounds", "device")
     }
     cells = itertools.product(options.length, options.batch, options.what)
     job["cells"] = [(what, batch, length) for length, batch, what in cells]

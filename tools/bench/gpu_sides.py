@@ -78,9 +78,9 @@ class TFModelsSide(Side):
         self.tf, self.out_of_memory = tf, tf.errors.ResourceExhaustedError
         cls, self.config = model_class(SHAPES[job["shape"]])
         self.model = cls(self.config, dtype=job["dtype"], attn_implementation=job["attn"])
-        if job["int8"]:
-            self.weight_item = 1
-            self.model.quantize("int8", config=keras.quantizers.Int8QuantizationConfig(activation_quantizer=None))
+        if job["quantize"]:
+            self.weight_item = 1  # the table's, of which a token reads a row
+            quantise_at_random(self.model, job["quantize"], job["group"])
         self.pool = Pooling(("mean",))
         about(self.name, self._device_name(), tensorflow=tf.__version__, keras=keras.__version__)
 
@@ -144,7 +144,27 @@ class TFModelsSide(Side):
         return sum(sizes)
 
     def describe(self) -> str:
-        return self.model.attention_report() + ("; int8 weights" if self.job["int8"] else "")
+        weights = f"; {self.job['quantize']} weights" if self.job["quantize"] else ""
+        return self.model.attention_report() + weights
+
+
+def quantise_at_random(model: Any, mode: str, group: int | str) -> None:
+    """Pack a model's layers as `quantize(mode, group_size=group, embeddings="int8")` does, with random integers."""
+    from tfmodels.layers.quantized import Scheme
+    from tfmodels.models.quantization import packable
+
+    inner, vocabulary = packable(model)
+    scheme = Scheme(bits=8 if mode == "int8" else 4, group_size=None if group == "channel" else int(group))
+    rng = np.random.default_rng(0)
+    for layers, own in ((inner, scheme), (vocabulary, Scheme(bits=8))):
+        for layer in layers.values():
+            whole = getattr(layer, layer.whole_name)
+            table = layer.whole_name == "_embeddings"
+            shapes = own.parts(*(whole.shape[::-1] if table else whole.shape))
+            (size, dtype), (groups, _) = shapes["weights"], shapes["scales"]
+            integers = np.frombuffer(rng.bytes(int(np.prod(size))), dtype).reshape(size)
+            step = 0.04 / (1 << own.bits)
+            layer.pack(own, {"weights": integers, "scales": np.full(groups, step, "float32")})
 
 
 class TorchSide(Side):

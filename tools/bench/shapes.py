@@ -21,6 +21,8 @@ _PYTHIA |= {"intermediate_size": 4096, "rotary_pct": 0.25, "max_position_embeddi
 _LLAMA = {"vocab_size": 128256, "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16}
 _LLAMA |= {"num_attention_heads": 32, "num_key_value_heads": 8, "max_position_embeddings": 8192}
 _LLAMA |= {"tie_word_embeddings": True, "rope_theta": 500000.0}
+_LLAMA_7B = {"vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32}
+_LLAMA_7B |= {"num_attention_heads": 32, "max_position_embeddings": 4096}
 _GPT_NEO = {"hidden_size": 768, "num_layers": 12, "num_heads": 12, "attention_types": [[["global", "local"], 6]]}
 _MPT = {"d_model": 2048, "n_heads": 16, "n_layers": 24, "vocab_size": 50368, "max_seq_len": 4096}
 _NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
@@ -31,6 +33,7 @@ _TINY |= {"num_attention_heads": 4}
 SHAPES: dict[str, Shape] = {
     "pythia-410m": ("gpt_neox", "ForCausalLM", _PYTHIA),
     "llama-3.2-1b": ("llama", "ForCausalLM", _LLAMA),
+    "llama-2-7b": ("llama", "ForCausalLM", _LLAMA_7B),
     "gpt-neo-125m": ("gpt_neo", "ForCausalLM", {**_GPT_NEO, "max_position_embeddings": 4096}),
     "mpt-1b": ("mpt", "ForCausalLM", _MPT),
     "mpnet-base": ("mpnet", "Model", _NO_DROPOUT),
