@@ -47,7 +47,6 @@ class _Kind(NamedTuple):
     learned: bool
 
 
-@functools.cache
 def unavailable() -> str | None:
     """The reason for which the kernels cannot run in this process, or None.
 

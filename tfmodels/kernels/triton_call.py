@@ -25,13 +25,17 @@ from tfmodels.utils.text import quote
 _TARGET = "__gpu$xla.gpu.triton"
 
 
-@functools.cache
 def missing() -> str | None:
     """The reason why this process cannot call Triton kernels, as a sentence; None where it can."""
     import keras
 
     if keras.backend.backend() != "tensorflow":
         return f"a Triton kernel needs Keras on TensorFlow, and this is {keras.backend.backend()}"
+    return _missing_here()
+
+
+@functools.cache
+def _missing_here() -> str | None:
     if util.find_spec("triton") is None:
         return "the package triton is not installed (pip install 'tfmodels[gpu]')"
     reason = nvidia.missing()
@@ -42,11 +46,14 @@ def tried(trial: Callable[[], str]) -> str | None:
     """The reason why this process cannot run some kernels, or None: `missing`, or what a trial of them shows.
 
     Args:
-        trial: runs the kernels in float16. Returns what is wrong with their numbers, or "". It is called outside of a
-            program that is being traced.
+        trial: runs the kernels in float16. Returns what is wrong with their numbers, or "". It is called once, outside
+            of a program that is being traced.
     """
-    if (reason := missing()) is not None:
-        return reason
+    return missing() or _found(trial)
+
+
+@functools.cache
+def _found(trial: Callable[[], str]) -> str | None:
     import tensorflow as tf
 
     with tf.init_scope():

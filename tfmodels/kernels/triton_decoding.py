@@ -8,7 +8,6 @@ biases and activations, rotary positions and the write to the cache.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -51,7 +50,6 @@ class Packed(NamedTuple):
     kind: str
 
 
-@functools.cache
 def unavailable() -> str | None:
     """The reason for which the kernels cannot run in this process, or None.
 
