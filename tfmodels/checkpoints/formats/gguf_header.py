@@ -143,8 +143,8 @@ class Texts(Sequence[str]):
 
     Example:
         >>> texts = Texts(["a", "", "bc"])
-        >>> len(texts), list(texts)
-        (3, ['a', '', 'bc'])
+        >>> len(texts), list(texts), texts[-1], texts[1:]
+        (3, ['a', '', 'bc'], 'bc', ['', 'bc'])
     """
 
     def __init__(self, texts: Sequence[str]) -> None:
@@ -155,9 +155,10 @@ class Texts(Sequence[str]):
         return len(self._starts) - 1
 
     def __getitem__(self, index: Any) -> Any:
-        if not 0 <= index < len(self):
-            raise IndexError(f"{index} of {len(self)} texts")
-        return self._joined[self._starts[index] : self._starts[index + 1]]
+        places = range(len(self))[index]
+        if isinstance(index, slice):
+            return [self[place] for place in places]
+        return self._joined[self._starts[places] : self._starts[places + 1]]
 
     def __repr__(self) -> str:
         return repr(list(self))
