@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,6 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 from tfmodels.checkpoints.files import CheckpointError
 from tfmodels.checkpoints.formats.gguf import read_header
-from tfmodels.checkpoints.formats.gguf_header import Texts
 from tfmodels.tokenization.conversions import sentencepiece
 from tfmodels.tokenization.conversions.byte_level import QWEN2_PATTERN
 from tfmodels.tokenization.conversions.tiktoken import LLAMA3_PATTERN
@@ -141,7 +141,7 @@ def _byte_level(
 
 def _list(path: Path, metadata: dict[str, Any], key: str, kind: type) -> list[Any]:
     values = metadata.get(_PREFIX + key)
-    values = list(values) if isinstance(values, Texts) else values
-    if not isinstance(values, list) or not all(isinstance(value, kind) for value in values):
+    is_array = isinstance(values, Sequence) and not isinstance(values, str)
+    if not is_array or not all(isinstance(value, kind) for value in values):
         raise CheckpointError(f"{path} has no {_PREFIX}{key}, an array of {kind.__name__}.")
-    return values
+    return list(values)
