@@ -71,3 +71,10 @@ def test_scores_depend_on_distance_only():
 
     assert score(9, 4) == pytest.approx(score(105, 100), abs=1e-4)
     assert score(9, 4) != pytest.approx(score(9, 5), abs=1e-2)
+
+
+@pytest.mark.parametrize("parameters", [{"rope_type": "default"}, {"rope_type": "dynamic", "factor": 2.0}])
+def test_rows_of_no_tokens_have_no_angles(parameters):
+    rotary = RotaryEmbedding(RotaryConfig(head_dim=8, rope_parameters=parameters))
+    cos, sin = rotary(np.zeros((2, 0), "int32"))
+    assert cos.shape == sin.shape == (2, 1, 0, 4)

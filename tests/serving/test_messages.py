@@ -50,6 +50,14 @@ def test_a_conversation_with_a_tool():
         ([{"role": "tool", "content": "a", "tool_call_id": 3}], "messages[0].tool_call_id"),
         ([{"role": "tool", "content": "a"}], "messages[0].tool_call_id"),
         ([{"role": "user", "content": []}], "messages[0].content"),
+        *(
+            (
+                [{"role": "assistant", "tool_calls": [{"function": {"name": "now", "arguments": arguments}}]}],
+                "messages[0].tool_calls[0].function.arguments",
+            )
+            for arguments in ("[" * 100_000, '{"a": ' * 100_000, '{"a": "\\ud800"}', '{"a": NaN}', "[]")
+        ),
+        ([{"role": "assistant", "refusal": {"a": 1}}], "messages[0].refusal"),
         ([{"role": "assistant", "tool_calls": [{**CALL, "id": 5}]}], "messages[0].tool_calls[0].id"),
         ([{"role": "assistant", "tool_calls": [{**CALL, "type": "web"}]}], "messages[0].tool_calls[0]"),
         ([{"role": "assistant", "content": "a", "function_call": CALL["function"]}], "messages[0].function_call"),

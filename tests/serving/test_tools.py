@@ -36,6 +36,16 @@ CASES = [
     # Text that is no call of a known tool stays text, whole.
     ('{"name": "then", "arguments": {}}', ['{"name": "then", "arguments": {}}']),
     ('{"answer": 3}', ['{"answer": 3}']),
+    *(
+        (tagged(call), [tagged(call)])
+        for call in (
+            '{"name": ["now"], "arguments": {}}',
+            '{"name": {"now": 1}}',
+            '{"name": "now", "arguments": {"zone": NaN}}',
+            '{"name": "now", "arguments": {"zone": 1e999}}',
+            '{"name": "now", "arguments": {"zone": "\\ud800"}}',
+        )
+    ),
     ("{ not JSON", ["{ not JSON"]),
     (tagged("{broken"), [tagged("{broken")]),
     ("<tool_call>{", ["<tool_call>{"]),

@@ -129,7 +129,7 @@ class RotaryEmbedding:
         Returns:
             Two float32 tensors (batch or 1, 1, length, rotary_dim / 2).
         """
-        frequencies = self.inverse_frequencies(ops.max(positions) + 1)
+        frequencies = self.inverse_frequencies(ops.max(positions, initial=0) + 1)  # rows of no tokens have no longest
         angles = ops.expand_dims(ops.cast(positions, "float32"), 2) * frequencies
         angles = ops.expand_dims(angles, 1)
         cos, sin = ops.cos(angles) * self.scale, ops.sin(angles) * self.scale

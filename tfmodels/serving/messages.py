@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tfmodels.serving.errors import BadRequest
+from tfmodels.utils.json_files import parse_value
 from tfmodels.utils.text import quote
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
@@ -52,11 +52,12 @@ def _message(value: Any, name: str) -> dict[str, Any]:
         raise BadRequest(f"{name}.content is missing; a text was expected.", f"{name}.content")
     else:
         message["content"] = value.get("refusal") or ""
-    for key in ("name", "tool_call_id", "reasoning_content", "reasoning"):
+    for key in ("name", "tool_call_id", "reasoning_content", "reasoning", "refusal"):
         if value.get(key) is not None:
             if not isinstance(value[key], str):
                 raise BadRequest(f"{name}.{key}={quote(value[key])}: a text was expected.", f"{name}.{key}")
-            message[key] = value[key]
+            if key != "refusal":  # which stands as the content, where there is no other
+                message[key] = value[key]
     if role == "tool" and "tool_call_id" not in message:
         raise BadRequest(
             f"{name}.tool_call_id is missing; the id of the call that it answers was expected.", f"{name}.tool_call_id"
@@ -103,7 +104,7 @@ def _call(call: Any, name: str) -> dict[str, Any]:
     arguments = function.get("arguments", "{}")
     try:
         # Templates write the arguments themselves.
-        arguments = json.loads(arguments or "{}") if isinstance(arguments, str) else arguments
+        arguments = parse_value((arguments or "{}").encode(), name) if isinstance(arguments, str) else arguments
     except ValueError:
         arguments = None
     if not isinstance(arguments, dict):

@@ -191,12 +191,14 @@ class CallReader:
         while text:
             try:
                 value, end = decoder.raw_decode(text)
+                # Python reads infinities and halves of characters, which no answer can hold.
+                json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
             except (ValueError, RecursionError):
                 return []
             for one in value if isinstance(value, list) else [value]:
                 name = one.get("name") if isinstance(one, dict) else None
                 arguments = next((one[key] for key in _ARGUMENTS if key in one), {}) if name else None
-                if name not in self._names or not isinstance(arguments, (dict, str)):
+                if not isinstance(name, str) or name not in self._names or not isinstance(arguments, (dict, str)):
                     return []
                 arguments = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
                 found.append(Call(name, arguments))
