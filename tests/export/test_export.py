@@ -69,6 +69,8 @@ def test_report_says_what_was_written(toy_format, tmp_path):
 def test_unknown_format(tmp_path):
     with pytest.raises(ValueError, match="format='tflite' is unknown; formats are saved_model, litert"):
         export(None, tmp_path / "x", "tflite")
+    with pytest.raises(ValueError, match=r"; did you mean gguf\?$"):
+        export(None, tmp_path / "x", "ggfu")
 
 
 def test_option_of_another_format(toy_format, tmp_path):

@@ -138,7 +138,7 @@ def format_named(name: str) -> str:
     if name in _ELSEWHERE:
         raise ValueError(f"format={quote(name)} is not written by tfmodels: {_ELSEWHERE[name]}.")
     raise ValueError(
-        f"format={quote(name)} is unknown; formats are {', '.join(FORMATS)}{did_you_mean(name, FORMATS)}."
+        f"format={quote(name)} is unknown; formats are {', '.join(FORMATS)}{did_you_mean(name, FORMATS) or '.'}"
     )
 
 

@@ -20,13 +20,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
+try:
+    import torch
+    from triton.runtime.errors import OutOfResources
+except ImportError as error:
+    sys.exit(f"{error}; PyTorch for CUDA and Triton are needed: pip install torch triton")
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tfmodels" / "kernels"))
 import triton_attention
 import triton_packed
 import triton_products
-from triton.runtime.errors import OutOfResources
 
 # Inputs, outputs of each matrix, whether the first gates the second.
 PRODUCTS = {
@@ -286,6 +289,13 @@ def main() -> None:
     add("--sample", type=int, metavar="N", help="try about so many forms of each")
     add("--compile-only", action="store_true", help="fill Triton's cache, for a run that follows")
     options = parser.parse_args()
+    if options.group and options.bits == 16:
+        parser.error(f"--group {options.group} is for packed weights: --bits 4 or 8")
+    widths = [width for width, *_ in PRODUCTS[options.shape].values()]
+    if options.group and any(width % options.group for width in widths):
+        parser.error(f"--group {options.group} does not divide the inputs of {options.shape}: {sorted(set(widths))}")
+    if options.what == "attention" and len(options.batch) != len(options.keys):
+        parser.error(f"--batch has {len(options.batch)} numbers and --keys {len(options.keys)}: one for each batch")
     dtype = getattr(torch, options.dtype)
     if options.what == "attention":
         for batch, keys in zip(options.batch, options.keys, strict=True):
