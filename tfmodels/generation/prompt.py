@@ -113,12 +113,13 @@ def array_of(values: Any, name: str) -> np.ndarray:
     if not known_later and _is_traced():
         raise TypeError(
             "generate was called inside of a tf.function, and its programs cannot be part of another one: call it "
-            "outside, or use model.export(folder), whose SavedModel generates in a graph."
+            "outside, where it compiles by itself, or use model.export(folder), whose SavedModel generates in a graph."
         )
     if known_later:
         raise TypeError(
             f"{name} is a symbolic tensor (of a tf.function, a functional model, or jax.jit), and generate looks at "
-            "its values: call generate outside, or use model.export(folder), whose SavedModel generates in a graph."
+            "its values: call generate outside, where it compiles by itself, or use model.export(folder), whose "
+            "SavedModel generates in a graph."
         )
     if ops.is_tensor(values):
         return np.asarray(ops.convert_to_numpy(values))
