@@ -167,6 +167,20 @@ def test_mistakes_are_one_line_and_code_2(arguments, expected, capsys, monkeypat
 
 
 @pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["embed", "m", "lines.txt", "--ouput", "v.npy"], "-o/--output; --ouput is no option; did you mean --output?"),
+        (["export", "m", "--to=onnx", "--outptu=x"], "-o/--output; --outptu is no option; did you mean --output?"),
+        (["embed", "m", "--batch", "2"], "FILE, -o/--output (tfmodels"),  # the start of an option stands for it
+    ],
+)
+def test_a_misspelt_option_that_is_required_is_named(arguments, told, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(arguments)
+    assert f"required: {told}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     "arguments", [[], ["nonsense"], ["inspect"], ["generate", "stories260K", "x", "--top-k", "many"]]
 )
 def test_wrong_usage_is_code_2(arguments, capsys):

@@ -50,10 +50,12 @@ class Parser(argparse.ArgumentParser):
 
     Attributes:
         flags: its options as the shell spells them, by the names of their values.
+        words: what it was last given to parse.
     """
 
     def __init__(self, **options: Any):
         self.flags: dict[str, str] = {}
+        self.words: list[str] = []
         super().__init__(**options)
 
     def add_argument(self, *names: str, **options: Any) -> argparse.Action:
@@ -62,10 +64,20 @@ class Parser(argparse.ArgumentParser):
             self.flags[action.dest] = action.option_strings[-1]
         return action
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self.words = list(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
         found = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
         if found:
             message += did_you_mean(found[1], re.findall(r"[\w-]+", found[2]))
+        if message.startswith("the following arguments are required"):  # perhaps given, but misspelt
+            options = [word.split("=")[0] for word in self.words if word.startswith("--")]
+            known = tuple(self.flags.values())
+            unknown = [option for option in options if not any(flag.startswith(option) for flag in known)]
+            if unknown:
+                message += f"; {unknown[0]} is no option{did_you_mean(unknown[0], known)}"
         # Python's own puts the usage before it, which takes ten lines where a command has many options.
         self.exit(_ERROR, f"{self.prog}: error: {message} ({self.prog} --help shows the usage)\n")
 
