@@ -5,8 +5,8 @@
 
 Needs PyTorch and Triton, and no TensorFlow. Every form is checked against plain float32 and timed as XLA runs it, in a
 CUDA graph; launches that follow each other read different weights, so that none are in the cache. Prints the fastest
-forms of each product or attention: microseconds, and GB/s of weights, or of keys and values. Triton compiles the forms
-in one thread after the other; with --compile-only, in a process for each product, its cache is filled before.
+forms of each product or attention: microseconds, and GB/s of weights, or of keys and values. One process compiles one
+form after the other; --compile-only fills Triton's cache beforehand, with several processes for different --rows.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ class Case(NamedTuple):
     """What is timed.
 
     Fields:
-        forms: to try.
-        prepare: of a form, returns a function of `launched` or `compiled` and the number of a copy, and what it fills.
+        forms: those to try.
+        prepare: takes a form; returns call(run, copy), where run is `launched` or `compiled`, and the tensor it fills.
         size: bytes of the weights, or of the keys and values.
-        copies: that there are of them.
+        copies: how many copies of them there are.
         want: the result, float32.
     """
 
