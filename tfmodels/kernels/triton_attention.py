@@ -107,10 +107,10 @@ def attention(
     heads = tl.arange(0, BLOCK_HEADS)[:, None]
     asks = (heads < GROUP) & present[None, :]
     place = batch * QUERY_ROW + (head * GROUP + heads) * QUERY_HEAD + QUERY_FIRST
-    asked = _turned(query, place, asks, cos, sin, numbers[None, :], PAIRS, PARTS, PART)
-    most = tl.full((BLOCK_HEADS,), -1.0e30, tl.float32)
-    sums = tl.zeros((BLOCK_HEADS,), tl.float32)
-    means = tl.zeros((BLOCK_HEADS, BLOCK_DIM), tl.float32)
+    queries = _turned(query, place, asks, cos, sin, numbers[None, :], PAIRS, PARTS, PART)
+    highest = tl.full((BLOCK_HEADS,), -1.0e30, tl.float32)
+    denominators = tl.zeros((BLOCK_HEADS,), tl.float32)
+    accumulated = tl.zeros((BLOCK_HEADS, BLOCK_DIM), tl.float32)
     if (slot >= first) & (slot < first + SHARE) & (slot < KEYS):
         key_at = batch * KEY_ROW + head * KEY_HEAD + KEY_FIRST
         new_key = _turned(key, key_at, present, cos, sin, numbers, PAIRS, PARTS, PART).to(cached)
@@ -119,39 +119,39 @@ def attention(
         tl.store(new_key_cache + here + slot * HEAD_DIM + numbers, new_key, mask=present)
         tl.store(new_value_cache + here + slot * HEAD_DIM + numbers, new_value, mask=present)
         if tl.load(allowed + slot) != 0:
-            most = tl.sum(asked.to(cached).to(tl.float32) * new_key[None, :].to(tl.float32), axis=1) * SCALE
+            highest = tl.sum(queries.to(cached).to(tl.float32) * new_key[None, :].to(tl.float32), axis=1) * SCALE
             if HAS_BIAS:
                 own = tl.arange(0, BLOCK_HEADS)
                 bias_at = batch * BIAS_STRIDE + (head * GROUP + own) * KEYS + slot
-                most += tl.load(bias + bias_at, mask=own < GROUP, other=0.0)
-            sums = tl.full((BLOCK_HEADS,), 1.0, tl.float32)
-            means = tl.zeros((BLOCK_HEADS, BLOCK_DIM), tl.float32) + new_value[None, :].to(tl.float32)
+                highest += tl.load(bias + bias_at, mask=own < GROUP, other=0.0)
+            denominators = tl.full((BLOCK_HEADS,), 1.0, tl.float32)
+            accumulated = tl.zeros((BLOCK_HEADS, BLOCK_DIM), tl.float32) + new_value[None, :].to(tl.float32)
     for start in range(0, SHARE, CHUNK):
         keys = first + start + tl.arange(0, CHUNK)
         seen = (tl.load(allowed + keys, mask=keys < KEYS, other=0) != 0) & (keys != slot)
         at = here + keys[:, None] * HEAD_DIM + numbers[None, :]
-        found = tl.load(key_cache + at, mask=seen[:, None] & present[None, :], other=0.0)
+        loaded_keys = tl.load(key_cache + at, mask=seen[:, None] & present[None, :], other=0.0)
         values = tl.load(value_cache + at, mask=seen[:, None] & present[None, :], other=0.0)
-        scores = tl.dot(asked.to(cached), tl.trans(found)) * SCALE
+        scores = tl.dot(queries.to(cached), tl.trans(loaded_keys)) * SCALE
         if HAS_BIAS:
             bias_at = batch * BIAS_STRIDE + (head * GROUP + heads) * KEYS
             reads = (heads < GROUP) & (keys < KEYS)[None, :]
             scores += tl.load(bias + bias_at + keys[None, :], mask=reads, other=0.0)
         scores = tl.where(seen[None, :], scores, -1.0e30)
-        higher = tl.maximum(most, tl.max(scores, axis=1))
-        weights = tl.where(seen[None, :], tl.exp(scores - higher[:, None]), 0.0)
-        kept = tl.exp(most - higher)
-        sums = sums * kept + tl.sum(weights, axis=1)
-        means = tl.dot(weights.to(cached), values, means * kept[:, None])
-        most = higher
+        new_highest = tl.maximum(highest, tl.max(scores, axis=1))
+        weights = tl.where(seen[None, :], tl.exp(scores - new_highest[:, None]), 0.0)
+        rescale = tl.exp(highest - new_highest)
+        denominators = denominators * rescale + tl.sum(weights, axis=1)
+        accumulated = tl.dot(weights.to(cached), values, accumulated * rescale[:, None])
+        highest = new_highest
     block = (row * SPLITS + split) * GROUP + heads
     if SPLITS == 1:
-        means = means / tl.where(sums > 0, sums, 1.0)[:, None]
-        tl.store(partial + block * HEAD_DIM + numbers[None, :], means.to(partial.dtype.element_ty), mask=asks)
+        accumulated = accumulated / tl.where(denominators > 0, denominators, 1.0)[:, None]
+        tl.store(partial + block * HEAD_DIM + numbers[None, :], accumulated.to(partial.dtype.element_ty), mask=asks)
     else:
-        tl.store(partial + block * HEAD_DIM + numbers[None, :], means, mask=asks)
-        tl.store(softmax + block * 2, most[:, None], mask=heads < GROUP)
-        tl.store(softmax + block * 2 + 1, sums[:, None], mask=heads < GROUP)
+        tl.store(partial + block * HEAD_DIM + numbers[None, :], accumulated, mask=asks)
+        tl.store(softmax + block * 2, highest[:, None], mask=heads < GROUP)
+        tl.store(softmax + block * 2 + 1, denominators[:, None], mask=heads < GROUP)
 
 
 @triton.jit
@@ -173,12 +173,12 @@ def attention_total(
     block = (row * SPLITS + splits) * GROUP + head % GROUP
     known = splits < SPLITS
     present = numbers < HEAD_DIM
-    means = tl.load(
+    accumulated = tl.load(
         partial + block[:, None] * HEAD_DIM + numbers[None, :], mask=known[:, None] & present[None, :], other=0.0
     )
-    most = tl.load(softmax + block * 2, mask=known, other=-1.0e30)
-    sums = tl.load(softmax + block * 2 + 1, mask=known, other=0.0)
-    kept = tl.exp(most - tl.max(most, axis=0))
-    total = tl.sum(sums * kept, axis=0)
-    mean = tl.sum(means * kept[:, None], axis=0) / tl.where(total > 0, total, 1.0)
-    tl.store(out + head * HEAD_DIM + numbers, mean.to(out.dtype.element_ty), mask=present)
+    highest = tl.load(softmax + block * 2, mask=known, other=-1.0e30)
+    denominators = tl.load(softmax + block * 2 + 1, mask=known, other=0.0)
+    rescale = tl.exp(highest - tl.max(highest, axis=0))
+    total = tl.sum(denominators * rescale, axis=0)
+    output = tl.sum(accumulated * rescale[:, None], axis=0) / tl.where(total > 0, total, 1.0)
+    tl.store(out + head * HEAD_DIM + numbers, output.to(out.dtype.element_ty), mask=present)
