@@ -404,6 +404,17 @@ class TestPrompts:
         with pytest.raises(ValueError, match="input_ids is missing"):
             model.generate({"attention_mask": mask})
 
+    def test_sparse_ids_are_named(self, model):
+        with pytest.raises(TypeError, match=r"the prompt is a sparse tensor.*to_dense"):
+            model.generate(tf.sparse.from_dense(PROMPT))
+
+    def test_a_prompt_of_a_batch_is_one_text(self, model):
+        want = model.generate_batch([PROMPT[1].tolist()], max_new_tokens=2, jit_compile=False)[0].tokens
+        assert model.generate_batch([PROMPT[1:]], max_new_tokens=2, jit_compile=False)[0].tokens == want
+        for prompts in (PROMPT[0].tolist(), [PROMPT], PROMPT[None]):  # ids of one text; two rows as one prompt
+            with pytest.raises(ValueError, match=r"prompt=.*the token ids of one text, of shape \(length,\)"):
+                model.generate_batch(prompts, max_new_tokens=2, jit_compile=False)
+
     def test_a_graph_of_the_users_is_told_what_to_do(self, model):
         with pytest.raises(TypeError, match=r"symbolic tensor.*model\.export"):
             tf.function(model.generate)(tf.constant(PROMPT))

@@ -84,6 +84,14 @@ def test_one_hot_labels_are_named(run_eagerly):
         compiled("ForTokenClassification").fit({"input_ids": IDS}, np.eye(3, dtype=int)[IDS % 3], verbose=0)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bool"])
+def test_labels_that_make_a_multi_label_problem_need_a_number_per_class(dtype):
+    with pytest.raises(
+        ValueError, match=rf"labels are {dtype} of shape .*\(batch, 3\) zeros and ones.*integers for one"
+    ):
+        compiled(jit_compile=False).fit({"input_ids": IDS}, CLASSES.astype(dtype), verbose=0)
+
+
 class TestWeights:
     def loss(self):
         return keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -21,7 +21,7 @@ from tfmodels.generation.combinations import check_combination, warn_of_unused
 from tfmodels.generation.config import FILE_NAME, GenerationConfig
 from tfmodels.generation.contrastive import Contrastive, ContrastiveDecoder
 from tfmodels.generation.engine import Engine
-from tfmodels.generation.prompt import Prompts, array_of, read_prompts, to_buckets, with_negatives
+from tfmodels.generation.prompt import Prompts, ids_of, read_prompts, to_buckets, with_negatives
 from tfmodels.generation.request import Completion
 from tfmodels.generation.results import result_of, transition_scores
 from tfmodels.generation.run import Run, sampling_inputs
@@ -274,7 +274,7 @@ class GenerationMixin:
             [(261, 378), (403, 407)]
         """
         config = self._settings(generation_config, kwargs)
-        prompts = [tuple(array_of(prompt, "the prompt").reshape(-1).tolist()) for prompt in prompts]
+        prompts = [ids_of(prompt) for prompt in prompts]
         if not prompts:
             return []
         if capacity is None:

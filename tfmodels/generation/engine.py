@@ -22,7 +22,7 @@ from tfmodels.generation import logits_processors as proc
 from tfmodels.generation.config import GenerationConfig
 from tfmodels.generation.pace import Pace
 from tfmodels.generation.prefix_cache import PrefixCache
-from tfmodels.generation.prompt import array_of
+from tfmodels.generation.prompt import ids_of
 from tfmodels.generation.request import MOST_LOGPROBS, Completion, EngineFull, Event, Request, check_supported
 from tfmodels.generation.row import Row, ending, token_logprobs
 from tfmodels.generation.row_inputs import RowInputs
@@ -143,7 +143,7 @@ class Engine:
         """Take a request.
 
         Args:
-            prompt: token ids.
+            prompt: token ids, (length,) or (1, length).
             generation_config: settings that go before the model's own.
             id: what events and the answer are called; default: a number.
             response_format: what the answer must look like, as in `generate`; needs the engine's tokenizer. A
@@ -169,7 +169,7 @@ class Engine:
         check_supported(config, self.jit_compile, self.slots.int8, self.model.generation_config)
         if logprobs is not None and (not isinstance(logprobs, int) or not 0 <= logprobs <= MOST_LOGPROBS):
             raise ValueError(f"logprobs={quote(logprobs)}: an integer from 0 to {MOST_LOGPROBS} was expected.")
-        ids = tuple(array_of(prompt, "the prompt").reshape(-1).tolist())
+        ids = ids_of(prompt)
         vocab_size = self.model.config.vocab_size
         if not ids or not all(isinstance(token, int) and 0 <= token < vocab_size for token in ids):
             raise ValueError(f"prompt={quote(prompt)}: a list of token ids from 0 to {vocab_size - 1} was expected.")

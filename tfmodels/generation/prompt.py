@@ -106,9 +106,11 @@ def array_of(values: Any, name: str) -> np.ndarray:
     """The values of a prompt as an array.
 
     Raises:
-        TypeError: they are not known yet, or the call is being traced by a `tf.function`.
+        TypeError: they are not known yet, the call is being traced by a `tf.function`, or a sparse tensor.
         ValueError: rows of different lengths, or text.
     """
+    if type(values).__name__ == "SparseTensor":
+        raise TypeError(f"{name} is a sparse tensor; give tf.sparse.to_dense of it.")
     known_later = isinstance(values, keras.KerasTensor) or (ops.is_tensor(values) and is_symbolic(values))
     if not known_later and _is_traced():
         raise TypeError(
@@ -132,6 +134,30 @@ def array_of(values: Any, name: str) -> np.ndarray:
             f"{name} has rows of different lengths; pad them on the left (tokenizer(..., padding=True)), or use "
             "model.generate_batch."
         ) from error
+
+
+def ids_of(prompt: Any) -> tuple[int, ...]:
+    """The token ids of one prompt.
+
+    Args:
+        prompt: (length,) or (1, length).
+
+    Raises:
+        TypeError: as `array_of`.
+        ValueError: a prompt of another shape: one id, or several rows; else as `array_of`.
+
+    Example:
+        >>> ids_of(np.array([[1, 403]]))
+        (1, 403)
+    """
+    ids = array_of(prompt, "the prompt")
+    if ids.ndim == 2 and len(ids) == 1:
+        ids = ids[0]
+    if ids.ndim != 1:
+        raise ValueError(
+            f"prompt={quote(prompt)}: the token ids of one text, of shape (length,) or (1, length), were expected."
+        )
+    return tuple(ids.tolist())
 
 
 def _is_traced() -> bool:

@@ -161,6 +161,11 @@ def sequence_classification_loss(logits: Any, labels: Any, problem_type: str) ->
     logits = ops.cast(logits, "float32")
     if logits.shape[-1] == 1:
         labels = ops.expand_dims(_one_per_row("labels", labels, logits), 1)
+    if problem_type == "multi_label_classification" and len(labels.shape) == 1:
+        raise ValueError(
+            f"labels are {backend.standardize_dtype(labels.dtype)} of shape {tuple(labels.shape)}; of several labels "
+            f"a row, (batch, {logits.shape[-1]}) zeros and ones were expected, or integers for one class a row."
+        )
     check_shape("labels", labels, logits.shape)
     labels = ops.cast(labels, "float32")
     if problem_type == "regression":
