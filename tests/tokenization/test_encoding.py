@@ -186,6 +186,8 @@ def test_model_max_length(mpnet, llama):
         ([b"bytes"], {}, ValueError, "got bytes"),
         ([["a", 3]], {}, ValueError, r"Texts must be strings.*number 1 is '3' \(int\)"),
         ([["a", None]], {}, ValueError, "number 1 is 'None'"),
+        (["\ud800"], {}, ValueError, "half of a surrogate pair"),
+        ([["a", "b\udcff"]], {}, ValueError, "half of a surrogate pair"),
         ([["a", "b"], ["c"]], {}, ValueError, "one text for each of the 2 of text, got 1 texts"),
         ([["a", "b"], "c"], {}, ValueError, "one text for each of the 2 of text, got one text"),
         (["a", ["b"]], {}, ValueError, "text is one text and text_pair is a list"),

@@ -292,4 +292,7 @@ def _wrong_input(inputs: list[Any], is_pretokenized: bool) -> str:
         if not is_text(value) and not pair:
             kind = type(value).__name__
             return f"Texts must be {wanted}, or pairs of them; number {row} is {quote(str(value)[:80])} ({kind})."
-    return f"Texts must be {wanted}."
+    return (
+        f"Texts must be {wanted} of whole characters; one holds half of a surrogate pair, as text that was read in "
+        "another encoding than its own does."
+    )
