@@ -221,6 +221,7 @@ def test_one_program_stands_in_for_those_that_are_not_compiled(stories260k):
             assert got[id].tokens == alone(model, prompt, max_new_tokens=6, **one)
 
 
+@pytest.mark.slow
 def test_a_few_programs_serve_everything_while_others_are_compiled(stories260k):
     """After a warm-up no request waits: neither for its kind of settings nor for its length of prompts."""
     model = TFLlamaForCausalLM.from_pretrained(stories260k)
@@ -442,6 +443,7 @@ def test_prompts_are_forgotten_on_demand_and_where_one_frozen_matrix_changed():
     assert [reused(), reused()] == [0, 30]
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("change", ["all", "adapters"])
 def test_other_weights_make_rows_forget_prompts(change):
     from tfmodels.training.lora import add_lora

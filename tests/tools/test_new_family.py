@@ -46,6 +46,7 @@ def checkout(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_what_it_writes_works_and_passes_its_own_test(checkout):
     for name, like in LIKE.items():
         main([name, "--like", like, "--root", str(checkout)])
