@@ -49,6 +49,29 @@ def test_it_says_why_it_cannot_run():
         assert "triton is not installed" in triton_decoding.unavailable() or "GPU" in triton_decoding.unavailable()
 
 
+def test_a_trial_has_gradients_wherever_it_is_asked_for(monkeypatch):
+    """While a program is traced, too, and once."""
+    monkeypatch.setattr(triton_call, "missing", lambda: None)
+    gradients = []
+
+    def trial():
+        x = tf.constant(3.0)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = x * x
+        gradients.append(float(tape.gradient(y, x)))
+        return "wrong numbers"
+
+    @tf.function
+    def traced():
+        assert triton_call.tried(trial) == "wrong numbers"
+        return tf.constant(1)
+
+    traced()
+    assert triton_call.tried(trial) == "wrong numbers"
+    assert gradients == [6.0]
+
+
 @needs_triton
 @pytest.mark.parametrize(("rows", "by_tensor_cores"), [(1, False), (4, True)])
 def test_ir_is_the_same_wherever_it_is_made(rows, by_tensor_cores):

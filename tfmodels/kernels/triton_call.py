@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib import util
 from pathlib import Path
 from typing import Any
@@ -54,11 +55,10 @@ def tried(trial: Callable[[], str]) -> str | None:
 
 @functools.cache
 def _found(trial: Callable[[], str]) -> str | None:
-    import tensorflow as tf
-
-    with tf.init_scope():
+    # In a thread of its own, where nothing is traced. `tf.init_scope` would stop the tapes of a trial with gradients.
+    with ThreadPoolExecutor(1) as pool:
         try:
-            return trial() or None
+            return pool.submit(trial).result() or None
         except Exception as error:  # Triton's and XLA's errors are of many classes
             return f"a Triton kernel could not be compiled: {type(error).__name__}: {str(error)[:300]}"
 
