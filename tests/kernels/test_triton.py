@@ -140,6 +140,13 @@ def test_which_products_are_served(x, kernel, served):
     assert kernels_in("float32") == {}
 
 
+def test_packed_products_have_no_activation():
+    matrices = [tf.zeros((64, 48), "int8")] * 2
+    for options in ({"activation": "silu"}, {"gated": True}):
+        with pytest.raises(ValueError, match="products of packed matrices have neither"):
+            triton_decoding.product(tf.zeros((1, 64), "float16"), matrices, **options)
+
+
 @needs_triton
 @pytest.mark.parametrize(("batch", "keys", "shares"), [(1, 32, 1), (1, 4096, 64), (128, 4096, 1)])
 def test_the_keys_of_few_rows_are_shared_among_programs(batch, keys, shares):

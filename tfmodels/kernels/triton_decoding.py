@@ -130,9 +130,14 @@ def product(
     Returns:
         (parts, rows, out of all), whose sum over the parts is wanted: float32, or of the dtype of `x` where there
         is one part because of an activation or a gate.
+
+    Raises:
+        ValueError: an activation or a gate is asked for with packed matrices.
     """
     bits = _bits(matrices)
     if bits < 16:
+        if activation or gated:
+            raise ValueError(f"activation={activation!r}, gated={gated}: products of packed matrices have neither.")
         return _packed_product(x, matrices, biases, bits)
     rows, width = x.shape
     outs = [matrix.shape[1] for matrix in matrices]

@@ -61,7 +61,7 @@ class PackedWeights(keras.layers.Layer):
         return quantized.product(inputs, self._values(), self.scheme)
 
     def matrix(self) -> decoding.Packed | None:
-        """What the kernels for a GPU multiply with, or None where they cannot."""
+        """The weights as the kernels for a GPU take them; None where these do not serve the scheme."""
         scheme = self.scheme
         if scheme.ordered or scheme.divided or scheme.values != "int":
             return None

@@ -54,7 +54,7 @@ Form = dict[str, Any]
 
 
 class Case(NamedTuple):
-    """What is timed.
+    """A product or an attention to be timed.
 
     Fields:
         forms: those to try.
