@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from keras import backend, ops
 
 from tfmodels.kernels import triton_call
+from tfmodels.utils.text import quote
 
 DTYPES = ("float16", "bfloat16")
 MAX_ROWS = 128
@@ -137,7 +138,9 @@ def product(
     bits = _bits(matrices)
     if bits < 16:
         if activation or gated:
-            raise ValueError(f"activation={activation!r}, gated={gated}: products of packed matrices have neither.")
+            raise ValueError(
+                f"activation={quote(activation)}, gated={gated}: products of packed matrices have neither."
+            )
         return _packed_product(x, matrices, biases, bits)
     rows, width = x.shape
     outs = [matrix.shape[1] for matrix in matrices]
