@@ -177,6 +177,8 @@ def test_the_gradient_is_that_of_the_dequantised_weights():
     "arguments, settings, message",
     [
         (["int3"], {"group_size": 8}, "(?i)mode|quantization"),
+        (["float8"], {}, "mode='float8'; 'int8' or 'int4' was expected"),
+        ([], {"config": keras.quantizers.AWQConfig(dataset=["a"], tokenizer=len)}, "calibration= rounds as GPTQ does"),
         (["int4"], {"group_size": 7}, "group_size=7; an even number"),
         (["int4"], {"group_size": 8, "symmetric": "no"}, "symmetric='no'; True or False"),
         (["int4"], {"group_size": 8, "embeddings": "int2"}, "embeddings='int2'; 'int8' or 'int4'"),

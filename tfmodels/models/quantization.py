@@ -103,6 +103,7 @@ class QuantizedModel(keras.Model):
             settings = {"tokenizer": tokenizer, "max_length": 512 if max_length is None else max_length, **given}
             _pack_model(self, _only_mode(arguments, options), options.pop("filters", None), **settings)
         else:
+            _check_keras_mode(arguments, options)
             with warnings.catch_warnings(), quick_collections():
                 # Keras warns of every norm and dropout, which have nothing to quantise.
                 warnings.filterwarnings("ignore", message=".*does not have a `quantize` method")
@@ -132,13 +133,31 @@ class QuantizedModel(keras.Model):
         return ", ".join(sorted(modes)) or None
 
 
+def _given(arguments: tuple[Any, ...], options: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of `keras.Model.quantize` by name."""
+    return {**dict(zip(("mode", "config", "filters"), arguments, strict=False)), **options}
+
+
+def _check_keras_mode(arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
+    """Refuse what Keras takes and these layers do not have: it would warn and quantise nothing.
+
+    Raises:
+        ValueError: the mode is not in `MODES`.
+    """
+    given = _given(arguments, options)
+    mode = getattr(given.get("config"), "mode", given.get("mode"))
+    if mode not in MODES:
+        hint = "; calibration= rounds as GPTQ does" if mode in ("gptq", "awq") else ""
+        raise ValueError(f"mode={quote(mode)}; {' or '.join(map(repr, MODES))} was expected{hint}.")
+
+
 def _only_mode(arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
     """The mode among arguments that are meant for packed weights.
 
     Raises:
         ValueError: an argument that packed weights do not take.
     """
-    given = {**dict(zip(("mode", "config", "filters"), arguments, strict=False)), **options}
+    given = _given(arguments, options)
     mode = given.get("mode")
     # Keras makes a configuration of every mode; one of the user's own is another.
     config = given.pop("config", None)
