@@ -26,7 +26,8 @@ def test_inspect_json(capsys):
     }
     assert report["parameters"]["total"] == 512 * 64 + 5 * layer + 64 == 260032
     assert report["parameters"]["head_is_tied"] is True
-    assert report["memory"] == {"float32": 4 * 260032, "bfloat16": 2 * 260032, "float16": 2 * 260032}
+    whole, half = 4 * 260032, 2 * 260032
+    assert report["memory"] == {"as stored": whole, "float32": whole, "bfloat16": half, "float16": half}
     assert report["files"] == [{"name": "model.safetensors", "bytes": 1044992, "tensors": 47, "dtypes": ["float32"]}]
     assert report["config"]["hidden_size"] == 64
 
@@ -57,6 +58,7 @@ def test_inspect_sharded_and_mixed_dtypes(tmp_path, capsys):
         "float32": {"tensors": 1, "parameters": 40, "bytes": 160},
         "float16": {"tensors": 2, "parameters": 72, "bytes": 144},
     }
+    assert report["memory"]["as stored"] == 160 + 144
     assert [(file["name"], file["tensors"]) for file in report["files"]] == [
         (name, len(t)) for name, t in parts.items()
     ]

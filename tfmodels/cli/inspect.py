@@ -35,9 +35,9 @@ def inspect_checkpoint(place: Place) -> dict[str, Any]:
 
     Returns:
         folder, architecture, model_type, config (its plain values), format, parameters {total, parts {part: count},
-        head_is_tied}, memory {dtype: bytes of all weights}, dtypes {dtype: {tensors, parameters, bytes}} as stored
-        (quantised ones of GGUF files under their own names, such as "Q4_1"),
-        files [{name, bytes, tensors, dtypes}].
+        head_is_tied}, memory {dtype, or "as stored": bytes of all weights},
+        dtypes {dtype: {tensors, parameters, bytes}} as stored (quantised ones of GGUF files under their own names,
+        such as "Q4_1"), files [{name, bytes, tensors, dtypes}].
     """
     from tfmodels.checkpoints import hub, reader
 
@@ -80,7 +80,12 @@ def inspect_checkpoint(place: Place) -> dict[str, Any]:
         "config": {key: value for key, value in config.items() if isinstance(value, (int, float, str, bool))},
         "format": form,
         "parameters": {"total": total, "parts": parts, "head_is_tied": tied},
-        "memory": {"float32": 4 * total, "bfloat16": 2 * total, "float16": 2 * total},
+        "memory": {
+            "as stored": sum(stored["bytes"] for stored in dtypes.values()),
+            "float32": 4 * total,
+            "bfloat16": 2 * total,
+            "float16": 2 * total,
+        },
         "dtypes": dtypes,
         "files": list(files.values()),
     }
