@@ -390,13 +390,13 @@ class GenerationConfig(Settings, upload.PushToHub):
         self._warn_about_lengths(given)
         if whole:
             given |= vars(self).keys() - self._from_file
+        known = {name: SETTINGS[name] for name in SETTINGS if name in given}
         for condition in (SAMPLING, GREEDY, BEAMS, LOOKUP, OUTPUT_OBJECT, QUANTIZED_CACHE, *((END,) if whole else ())):
             unused = [
                 name
-                for name, known in SETTINGS.items()
-                if known.only is condition
-                and name in given
-                and getattr(self, name) not in known.neutral
+                for name, setting in known.items()
+                if setting.only is condition
+                and getattr(self, name) not in setting.neutral
                 # The candidates of contrastive search are counted by it.
                 and not (name == "top_k" and self.penalty_alpha)
             ]

@@ -345,19 +345,12 @@ class Engine:
                 otherwise all, as rows without a prompt's end do nothing while others decode.
         """
         left = _CHUNKS * self.chunk if streaming else np.inf
-        while left > 0:
-            index = min(
-                (
-                    i
-                    for i, row in enumerate(self._rows)
-                    if row is not None and row.wants_prompt and not row.finish_reason
-                ),
-                key=lambda i: self.prefixes.rows[i].used,
-                default=None,
-            )
-            if index is None:
-                break
-            left -= self._run_chunk(index)
+        waiting = [
+            i for i, row in enumerate(self._rows) if row is not None and row.wants_prompt and not row.finish_reason
+        ]
+        for index in sorted(waiting, key=lambda i: self.prefixes.rows[i].used):
+            while left > 0 and self._rows[index].wants_prompt:
+                left -= self._run_chunk(index)
 
     def _run_chunk(self, index: int) -> int:
         """Run a chunk of a row's prompt. Returns the chunk's size."""
@@ -383,7 +376,7 @@ class Engine:
         active = [index for index in active if not self._rows[index].finish_reason]
         if not active:
             return
-        lefts = {i: self._rows[i].left if found[i] is None else len(found[i][0]) + 1 for i in active}
+        lefts = {i: self._rows[i].left if found[i] is None else len(found[i][0]) + 1 for i in active}  # by row
         steps = self._pace.steps(
             [self._rows[index] for index in active],
             list(lefts.values()),
@@ -400,26 +393,21 @@ class Engine:
         if size == self.slots.whole:
             places = list(range(len(self._rows)))
         else:  # with rows that rest, up to the program's number
-            resting = (index for index in range(len(self._rows)) if index not in active)
+            resting = (index for index in range(len(self._rows)) if index not in lefts)
             places = [*active, *itertools.islice(resting, size.rows - len(active))]
-        rows = [self._rows[index] if index in active else None for index in places]
+        rows = [self._rows[index] if index in lefts else None for index in places]
         limits = None
         if is_limited:
-            upcoming = [found.get(index) if index in active else None for index in places]
+            upcoming = [found[index] if index in lefts else None for index in places]
             limits = limits_of(upcoming, STEPS, self.model.config.vocab_size)
-        lefts = [min(lefts.get(index, 0), steps) for index in places]
-        counts = self._inputs.counts(rows, [lengths[index] for index in places], lefts)
-        before, started = {index: self._rows[index].last for index in active}, time.monotonic()
+        most = [min(lefts.get(index, 0), steps) for index in places]
+        counts = self._inputs.counts(rows, [lengths[index] for index in places], most)
+        started = time.monotonic()
         text = self._inputs.text(rows, STEPS) if kind is Kind.EVERYTHING else None
         settings = self._inputs.settings(rows, kind)
         decoded = self.slots.decode(np.asarray(places), counts, settings, size, kind, limits, text)
         self._pace.note(time.monotonic() - started, steps)
-        places_of = {index: places.index(index) for index in active}
-        for index, place in places_of.items():
-            # The last token has not been run yet.
-            made = decoded.tokens[place, : decoded.made[place]].tolist()
-            self.prefixes.rows[index].tokens += [before[index], *made[:-1]] if made else []
-        self._note(active, decoded, list(places_of.values()))
+        self._note({index: place for place, index in enumerate(places) if index in lefts}, decoded)
 
     def _upcoming(self, row: Row, most: int) -> tuple[Sequence[int], np.ndarray] | None:
         """The tokens that a row's grammar lets come next, as `Matcher.upcoming` returns them; None without one."""
@@ -431,11 +419,14 @@ class Engine:
             row.fail(error)
             return None
 
-    def _note(self, rows: Sequence[int], decoded: Decoded, places: Sequence[int]) -> None:
+    def _note(self, places: Mapping[int, int], decoded: Decoded) -> None:
         """Hand new tokens to their rows; `places` are the rows' in what was decoded."""
-        for index, place in zip(rows, places, strict=True):
+        made = decoded.made.tolist()
+        for index, place in places.items():
             row, logprobs = self._rows[index], ()
-            tokens = decoded.tokens[place, : decoded.made[place]].tolist()
+            tokens = decoded.tokens[place, : made[place]].tolist()
+            if tokens:  # the last one has not been run yet
+                self.prefixes.rows[index].tokens += [row.last, *tokens[:-1]]
             if row.request.logprobs is not None:
                 records = (records[place] for records in (decoded.logprobs, decoded.top_ids, decoded.top))
                 logprobs = token_logprobs(tokens, *records, row.request.logprobs)

@@ -81,7 +81,8 @@ class PrefixCache:
 
     def best(self, prompt: Sequence[int]) -> tuple[int | None, int]:
         """The row with the longest common beginning, and its length; all but the prompt's last token may count."""
-        lengths = [common_length(content.tokens, prompt[:-1]) for content in self.rows]
+        beginning = prompt[:-1]
+        lengths = [common_length(content.tokens, beginning) for content in self.rows]
         row = max(range(len(lengths)), key=lambda index: (lengths[index], self.rows[index].used))
         return (row, lengths[row]) if lengths[row] >= self.least else (None, 0)
 

@@ -42,6 +42,7 @@ class Row:
         self.finish_reason: str | None = None
         self.cancelled = False
         self.matcher = None if request.grammar is None else request.grammar.matcher()
+        self._ends = frozenset(config.eos_token_ids)
         self._deadline = None if config.max_time is None else time.monotonic() + config.max_time
         self._error: str | None = None
         self._logprobs: list[TokenLogprobs] = []
@@ -101,7 +102,7 @@ class Row:
             self.finish_reason, self._error = "error", "the model's scores are NaN"
             return
         self.new.append(token)
-        if token in self.request.config.eos_token_ids:
+        if token in self._ends:
             self.finish_reason = "stop"
         elif len(self.new) >= self.limit:
             self.finish_reason = "length"
