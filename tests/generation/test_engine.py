@@ -78,6 +78,54 @@ def test_short_prompts_run_in_short_chunks_after_a_long_one(model, monkeypatch):
     assert sizes == [128, 16, 16]
 
 
+def test_prompts_with_like_chunks_run_together(any_model, monkeypatch):
+    """Four at a time, others one by one; the same tokens come, also where a last chunk would pass the room."""
+    model = any_model
+    prompts = prompts_of(model, (20, 5, 23, 18, 30, 30, 9, 19, 30, 2, 30))
+    engine, calls = Engine(model, rows=11, capacity=31, prefill_chunk=20, **GRAPH), []
+    run, wanted = engine.slots.prefill, [alone(model, prompt, max_new_tokens=1) for prompt in prompts]
+    note = lambda rows, chunks, *where: (calls.append((len(rows), *where)), run(rows, chunks, *where))
+    monkeypatch.setattr(engine.slots, "prefill", note)
+
+    def answers():
+        engine.forget_prompts()
+        calls.clear()
+        ids = [engine.add(prompt, max_new_tokens=1) for prompt in prompts]
+        found = engine.run()
+        return [found[id].tokens for id in ids]
+
+    assert answers() == wanted
+    assert {rows for rows, *_ in calls} == {1}  # nobody waits for a program that few prompts would use
+    monkeypatch.setattr("tfmodels.generation.slots.OFTEN", 0)
+    assert answers() == wanted
+    # Eight begin with more than 16 tokens, three with fewer, and five go on.
+    assert calls == [(4, 0, 20), (1, 0, 16), (4, 0, 20), (1, 0, 16), (1, 0, 16), (4, 16, 16), (1, 16, 16)]
+
+
+def test_prompts_that_run_together_leave_the_others_their_turn(model, monkeypatch):
+    """Between two steps of others no more tokens of prompts are run than two whole chunks hold."""
+    monkeypatch.setattr("tfmodels.generation.slots.OFTEN", 0)
+    engine, calls = Engine(model, rows=9, capacity=80, prefill_chunk=32, **GRAPH), []
+    first, *prompts = prompts_of(model, (3, *[15] * 6, *[30] * 2))
+    run = engine.slots.prefill
+    monkeypatch.setattr(engine.slots, "prefill", lambda *given: (calls.append((len(given[0]), given[3])), run(*given)))
+    for prompt in (*prompts, *prompts):  # compiles what runs four together
+        engine.add(prompt, max_new_tokens=1)
+    engine.run()
+    engine.forget_prompts()
+    id = engine.add(first, max_new_tokens=40)
+    engine.step()
+    for prompt in prompts:
+        engine.add(prompt, max_new_tokens=1)
+    taken = []
+    while engine.pending:
+        calls.clear()
+        events = engine.step()
+        taken.append(list(calls))
+        assert any(event.id == id for event in events)
+    assert taken[:3] == [[(4, 16)], [(1, 16), (1, 16), (1, 32)], [(1, 32)]]
+
+
 def test_every_row_has_its_own_settings(model):
     prompts = prompts_of(model, (6, 6, 6, 6))
     settings = [
@@ -175,7 +223,7 @@ def test_many_requests_compile_nothing_new(model):
 def test_nothing_is_compiled_after_the_warm_up(stories260k):
     """Prompts of all lengths, settings of all kinds, beginnings that are copied, and answers with a grammar."""
     model, tokenizer = TFLlamaForCausalLM.from_pretrained(stories260k), AutoTokenizer.from_pretrained(stories260k)
-    engine = Engine(model, rows=3, capacity=90, prefill_chunk=40, tokenizer=tokenizer, **GRAPH)
+    engine = Engine(model, rows=5, capacity=90, prefill_chunk=40, tokenizer=tokenizer, **GRAPH)
     engine.warm_up()
     before = model.programs.compilations
     draw = np.random.default_rng(5)

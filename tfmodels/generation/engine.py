@@ -26,7 +26,7 @@ from tfmodels.generation.prompt import ids_of
 from tfmodels.generation.request import MOST_LOGPROBS, Completion, EngineFull, Event, Request, check_supported
 from tfmodels.generation.row import Row, ending, token_logprobs
 from tfmodels.generation.row_inputs import RowInputs
-from tfmodels.generation.row_programs import STEPS
+from tfmodels.generation.row_programs import STEPS, TOGETHER
 from tfmodels.generation.row_settings import Kind, kind_of, limits_of
 from tfmodels.generation.row_text import Decoded
 from tfmodels.generation.run import seed_of
@@ -345,25 +345,48 @@ class Engine:
                 otherwise all, as rows without a prompt's end do nothing while others decode.
         """
         left = _CHUNKS * self.chunk if streaming else np.inf
-        waiting = [
-            i for i, row in enumerate(self._rows) if row is not None and row.wants_prompt and not row.finish_reason
-        ]
-        for index in sorted(waiting, key=lambda i: self.prefixes.rows[i].used):
-            while left > 0 and self._rows[index].wants_prompt:
-                left -= self._run_chunk(index)
+        while left > 0:
+            waiting = [
+                i for i, row in enumerate(self._rows) if row is not None and row.wants_prompt and not row.finish_reason
+            ]
+            if not waiting:
+                break
+            # Where nobody waits for tokens all prompts begin before one goes on: more of them have like chunks then.
+            waiting.sort(key=lambda i: (0 if streaming else self._rows[i].run, self.prefixes.rows[i].used))
+            left -= self._run_next(waiting, left)
 
-    def _run_chunk(self, index: int) -> int:
-        """Run a chunk of a row's prompt. Returns the chunk's size."""
-        row = self._rows[index]
-        prompt = row.request.prompt
-        end = min(row.run + self.chunk, len(prompt) - 1)
-        size = self.slots.chunk_size([size for size in self._chunk_sizes if size >= end - row.run])
-        # A chunk is filled up to its size. One that would pass the room begins earlier and runs some tokens again.
-        start = min(row.run, self.slots.room - size)
-        self.slots.prefill(index, list(prompt[start:end]), start, size)
-        self.prefixes.rows[index].tokens += prompt[row.run : end]
-        row.run = end
-        return size
+    def _run_next(self, waiting: Sequence[int], most: float) -> int:
+        """Run the next chunk of the first prompt that waits, with those of others that are alike.
+
+        Args:
+            waiting: rows whose prompts are not run yet.
+            most: tokens that a call for several prompts may take.
+
+        Returns:
+            The tokens that the call took, those that fill chunks up among them.
+        """
+        chunks = [self._next_chunk(self._rows[index]) for index in waiting]
+        start, size = chunks[0]
+        rows = [index for index, chunk in zip(waiting, chunks, strict=True) if chunk == chunks[0]][:TOGETHER]
+        if len(rows) < TOGETHER or TOGETHER * size > most or not self.slots.runs_together(size):
+            rows, size = rows[:1], self.slots.chunk_size([one for one in self._chunk_sizes if one >= size])
+            start = min(start, self.slots.room - size)
+        prompts, end = {index: self._rows[index].request.prompt[:-1] for index in rows}, start + size
+        self.slots.prefill(rows, [prompt[start:end] for prompt in prompts.values()], start, size)
+        for index, prompt in prompts.items():
+            row = self._rows[index]
+            self.prefixes.rows[index].tokens += prompt[row.run : end]
+            row.run = min(end, len(prompt))
+        return len(rows) * size
+
+    def _next_chunk(self, row: Row) -> tuple[int, int]:
+        """The first slot of a prompt's next chunk, and the size that the chunk is filled up to.
+
+        A chunk that would pass the room begins earlier and runs some tokens again.
+        """
+        wanted = min(self.chunk, len(row.request.prompt) - 1 - row.run)
+        size = next(size for size in self._chunk_sizes if size >= wanted)
+        return min(row.run, self.slots.room - size), size
 
     # Tokens ----------------------------------------------------------------------------------------------------
 

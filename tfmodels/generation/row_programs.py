@@ -25,6 +25,9 @@ from tfmodels.runtime.lowering import Lowering
 STEPS = 8
 """Decoding steps at most in one call of the device, which share its overhead."""
 
+TOGETHER = 4
+"""Prompts whose chunks one call runs: a matrix is read once for all of them."""
+
 
 class Rows(NamedTuple):
     """The state of decoding.
@@ -62,21 +65,21 @@ class RowPrograms:
         self.model = model
         self.whole = whole
 
-    def prefill(
-        self, lowering: Lowering, layers: Any, ids: Any, row: Any, start: Any, *, columns: int
-    ) -> tuple[Any, None]:
-        """Run a chunk of a prompt in one row, within its first `columns` slots. Returns the layers.
+    def prefill(self, lowering: Lowering, layers: Any, chunks: Any, *, columns: int) -> tuple[Any, None]:
+        """Run a chunk of each of some rows' prompts, within the rows' first `columns` slots. Returns the layers.
 
         Args:
-            ids: int32 (1, size), the chunk.
-            row, start: int32 scalars, the row, and the chunk's first slot.
+            chunks: int32 (n, 2 + size), of each row its place, the first slot of its chunk, the same for all rows, and
+                the chunk.
         """
-        rows, size = ops.reshape(row, (1,)), ids.shape[1]
-        own = kv.take_part(layers, rows, columns)
+        places, start, ids = chunks[:, 0], chunks[0, 1], chunks[:, 2:]
+        size = ids.shape[1]
+        own = kv.take_part(layers, places, columns)
         positions = start + ops.expand_dims(ops.arange(size, dtype="int32"), 0)
         tokens = TokenInputs(ids, positions=positions)
         _, cache = self.model.backbone.step(tokens, kv.StaticCache(own, start), lowering=lowering)
-        return kv.put_part(layers, cache.layers, rows, ops.reshape(start, (1,)), size, ops.ones((1,), "bool")), None
+        written = ops.ones(places.shape, "bool")
+        return kv.put_part(layers, cache.layers, places, chunks[:, 1], size, written), None
 
     def copy(self, lowering: Lowering, layers: Any, source: Any, target: Any) -> tuple[Any, None]:
         """Copy a row's keys and values to another row."""

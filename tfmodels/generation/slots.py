@@ -20,7 +20,7 @@ import numpy as np
 from keras import ops
 
 from tfmodels.cache.int8 import rounded
-from tfmodels.generation.row_programs import STEPS, RowPrograms
+from tfmodels.generation.row_programs import STEPS, TOGETHER, RowPrograms
 from tfmodels.generation.row_settings import Kind, limits_of, row_settings
 from tfmodels.generation.row_text import Decoded, Text, decoded_of, start_text
 from tfmodels.generation.sizes import Size, column_counts, decode_sizes, fitting
@@ -139,37 +139,51 @@ class Slots:
         able = (size for size in sizes if any(self._is_ready("prefill", (place, size)) for place in places))
         ready = next(able, sizes[0])
         if ready != sizes[0] and self._is_missed("chunk", self.whole, sizes[0]):
-            self._prepare_prefill(sizes[0], self.room)
+            self._prepare_prefill(sizes[0], Size(1, self.room))
         return ready
 
-    def prefill(self, row: int, tokens: list[int], start: int, size: int) -> None:
-        """Run tokens of a prompt that stand at `start`.
+    def runs_together(self, size: int) -> bool:
+        """Whether chunks of so many tokens are run `TOGETHER` at a time; call it where there are as many.
+
+        Nobody waits for a program that few prompts would use: until it was missed often, they go one by one.
+        """
+        part = Size(TOGETHER, self.room)
+        if self._is_ready("prefill", (part, size)):
+            return True
+        if self._is_missed("together", part, size):
+            self._prepare_prefill(size, part)
+        return self.waits and self._wishes["together", part, size] > TOGETHER * OFTEN
+
+    def prefill(self, rows: Sequence[int], chunks: Sequence[Sequence[int]], start: int, size: int) -> None:
+        """Run chunks of prompts that stand at `start`.
 
         Args:
-            row: of the cache.
-            tokens: ids.
-            start: the first one's slot.
-            size: tokens that the program takes, at least as many; those beyond are written and not read.
+            rows: of the cache, one or `TOGETHER` different ones.
+            chunks: of each row the ids.
+            start: the slot of each chunk's first token.
+            size: tokens that the program takes of each, at least as many; those beyond are written and not read.
         """
-        columns = [Size(1, count) for count in column_counts(self.room) if count >= start + size]
-        chosen = self._chosen("prefill", columns, size, lambda part: self._prepare_prefill(size, part.columns))
-        self._run_prefill(row, tokens, start, size, chosen.columns)
+        parts = [Size(len(rows), count) for count in column_counts(self.room) if count >= start + size]
+        part = self._chosen("prefill", parts, size, lambda part: self._prepare_prefill(size, part))
+        self._run_prefill(rows, chunks, start, size, part)
 
-    def _prefill_of(self, size: int, columns: int) -> tuple[Callable, Any]:
-        """The program that runs so many tokens of a prompt within so many slots, and its key."""
-        return functools.partial(self._programs.prefill, columns=columns), (Size(1, columns), size)
+    def _prefill_of(self, size: int, part: Size) -> tuple[Callable, Any]:
+        """The program that runs so many tokens of some prompts within a part of the cache, and its key."""
+        return functools.partial(self._programs.prefill, columns=part.columns), (part, size)
 
-    def _run_prefill(self, row: int, tokens: list[int], start: int, size: int, columns: int) -> None:
-        ids = np.zeros((1, size), "int32")
-        ids[0, : len(tokens)] = tokens
-        scalars = [host_tensor(value, "int32") for value in (row, start)]
-        function, key = self._prefill_of(size, columns)
-        self._update("prefill", function, host_tensor(ids), *scalars, key=key)
+    def _run_prefill(
+        self, rows: Sequence[int], chunks: Sequence[Sequence[int]], start: int, size: int, part: Size
+    ) -> None:
+        numbers = np.zeros((len(rows), 2 + size), "int32")
+        numbers[:, 0], numbers[:, 1] = rows, start
+        for of_row, chunk in zip(numbers, chunks, strict=True):
+            of_row[2 : 2 + len(chunk)] = chunk
+        function, key = self._prefill_of(size, part)
+        self._update("prefill", function, host_tensor(numbers), key=key)
 
-    def _prepare_prefill(self, size: int, columns: int) -> None:
-        function, key = self._prefill_of(size, columns)
-        zero = host_tensor(0, "int32")
-        self._prepare("prefill", function, ops.zeros((1, size), "int32"), zero, zero, key=key)
+    def _prepare_prefill(self, size: int, part: Size) -> None:
+        function, key = self._prefill_of(size, part)
+        self._prepare("prefill", function, ops.zeros((part.rows, 2 + size), "int32"), key=key)
 
     def _prepare(self, name: str, function: Callable, *arguments: Any, key: Any) -> None:
         """Compile a program of `_update` in the background, on TensorFlow."""
@@ -252,7 +266,7 @@ class Slots:
         self._prepare("decode", function, numbers, *self._neutral(size.rows, kind, limited), key=key)
 
     def warm_up(self, sizes: Iterable[int], kinds: Iterable[Kind], with_grammars: bool, *, wait: bool) -> None:
-        """Compile programs by running them for rows that rest; row 0 is written to.
+        """Compile programs by running them for rows that rest; the first rows are written to.
 
         One that can do everything in all rows and slots, and two sizes of chunks, serve every request and come first.
         The others follow in the background where that is possible and nobody waits; elsewhere, of the smaller ones,
@@ -266,10 +280,10 @@ class Slots:
         """
         variants = [(kind, limited) for kind in kinds for limited in ([False, True] if with_grammars else [False])]
         can_follow, sizes = starts_as_graph(self.jit_compile, self.lowering), sorted(sizes)
-        later = sizes[1:-1] if can_follow and not wait else []
-        for size in sizes:
-            if size not in later:
-                self._run_prefill(0, [0], 0, size, self.room)
+        chunks = [(count, size) for count in (1, TOGETHER) if count <= self.rows for size in sizes]
+        first = [(1, sizes[0]), (1, sizes[-1])] if can_follow and not wait else chunks
+        for count, size in first:
+            self._run_prefill(range(count), [[0]] * count, 0, size, Size(count, self.room))
         self.copy_row(0, 0)
         self._run_resting(self.whole, Kind.EVERYTHING, True)
         fewest = column_counts(self.room)[0]
@@ -279,8 +293,9 @@ class Slots:
                     self._prepare_decode(size, kind, limited)
                 elif can_follow or size.columns == fewest or size == self.whole:
                     self._run_resting(size, kind, limited)
-        for size in later:
-            self._prepare_prefill(size, self.room)
+        for count, size in chunks:
+            if (count, size) not in first:
+                self._prepare_prefill(size, Size(count, self.room))
 
     def _run_resting(self, size: Size, kind: Kind, limited: bool) -> None:
         counts = np.zeros((4, size.rows), "int32")

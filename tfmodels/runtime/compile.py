@@ -19,7 +19,7 @@ from tfmodels.runtime.xla_flags import warn_where_unsafe
 from tfmodels.utils.text import shorten
 from tfmodels.utils.warn import warn
 
-DEFAULT_LIMIT = 64
+DEFAULT_LIMIT = 80
 
 OFTEN = 4
 """A plain graph that has run so often is worth being compiled by XLA."""

@@ -74,10 +74,11 @@ class Bench:
         return Engine(self.model, capacity=capacity, **options)
 
     def warm(self, engine: Any, prompts: Prompts, **settings: Any) -> None:
-        """Compile what requests of these lengths need, by serving some of them."""
-        for prompt in (*sorted(prompts, key=len)[:: max(1, len(prompts) // 8)], max(prompts, key=len)):
+        """Compile what requests of these lengths need, by serving them."""
+        for prompt in prompts:
             engine.add(prompt, max_new_tokens=2, **settings)
         engine.run()
+        engine.forget_prompts()
 
     # What is measured ------------------------------------------------------------------------------------------
 
