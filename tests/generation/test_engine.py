@@ -96,7 +96,7 @@ def test_prompts_with_like_chunks_run_together(any_model, monkeypatch):
 
     assert answers() == wanted
     assert {rows for rows, *_ in calls} == {1}  # nobody waits for a program that few prompts would use
-    monkeypatch.setattr("tfmodels.generation.slots.OFTEN", 0)
+    monkeypatch.setattr("tfmodels.generation.slots._LONGED_FOR", 0)
     assert answers() == wanted
     # Eight begin with more than 16 tokens, three with fewer, and five go on.
     assert calls == [(4, 0, 20), (1, 0, 16), (4, 0, 20), (1, 0, 16), (1, 0, 16), (4, 16, 16), (1, 16, 16)]
@@ -104,7 +104,7 @@ def test_prompts_with_like_chunks_run_together(any_model, monkeypatch):
 
 def test_prompts_that_run_together_leave_the_others_their_turn(model, monkeypatch):
     """Between two steps of others no more tokens of prompts are run than two whole chunks hold."""
-    monkeypatch.setattr("tfmodels.generation.slots.OFTEN", 0)
+    monkeypatch.setattr("tfmodels.generation.slots._LONGED_FOR", 0)
     engine, calls = Engine(model, rows=9, capacity=80, prefill_chunk=32, **GRAPH), []
     first, *prompts = prompts_of(model, (3, *[15] * 6, *[30] * 2))
     run = engine.slots.prefill

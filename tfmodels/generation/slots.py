@@ -29,7 +29,7 @@ from tfmodels.runtime.compile import OFTEN, Held
 from tfmodels.runtime.device import host_tensor
 from tfmodels.runtime.lowering import Lowering
 
-# A plain graph is traced for a size that would have served so often.
+# A plain graph is traced for a size, and a program for several prompts compiled, that would have served so often.
 _LONGED_FOR = 8 * OFTEN
 # A prompt calls its program once: to trace a graph takes longer than the operations of several prompts, one by one.
 _UNTRACED = 2 * OFTEN
@@ -145,14 +145,17 @@ class Slots:
     def runs_together(self, size: int) -> bool:
         """Whether chunks of so many tokens are run `TOGETHER` at a time; call it where there are as many.
 
-        Nobody waits for a program that few prompts would use: until it was missed often, they go one by one.
+        They go one by one until there is a program for it, by `warm_up`, or as it was missed so often that it is worth
+        its compilation.
         """
         part = Size(TOGETHER, self.room)
         if self._is_ready("prefill", (part, size)):
             return True
-        if self._is_missed("together", part, size):
+        self._wishes["together", part, size] += 1
+        missed = self._wishes["together", part, size] - TOGETHER * _LONGED_FOR
+        if missed == 0 and self._starts_as_graph():
             self._prepare_prefill(size, part)
-        return self.waits and self._wishes["together", part, size] > TOGETHER * OFTEN
+        return self.waits and missed > 0
 
     def prefill(self, rows: Sequence[int], chunks: Sequence[Sequence[int]], start: int, size: int) -> None:
         """Run chunks of prompts that stand at `start`.

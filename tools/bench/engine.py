@@ -68,24 +68,20 @@ class Bench:
         return [draw.integers(3, self.vocab, length).tolist() for length in lengths]
 
     def engine(self, capacity: int, **options: Any) -> Any:
+        """An engine with all programs that greedy requests need."""
         from tfmodels import Engine
+        from tfmodels.generation.row_settings import Kind
 
         options = {"rows": self.options.rows, "prefill_chunk": self.options.chunk, "jit_compile": True, **options}
-        return Engine(self.model, capacity=capacity, **options)
-
-    def warm(self, engine: Any, prompts: Prompts, **settings: Any) -> None:
-        """Compile what requests of these lengths need, by serving them."""
-        for prompt in prompts:
-            engine.add(prompt, max_new_tokens=2, **settings)
-        engine.run()
-        engine.forget_prompts()
+        engine = Engine(self.model, capacity=capacity, **options)
+        engine.warm_up([Kind.GREEDY], wait=True)
+        return engine
 
     # What is measured ------------------------------------------------------------------------------------------
 
     def throughput(self) -> Iterator[Row]:
         prompts, new = self.prompts(), self.options.new
         engine = self.engine(max(map(len, prompts)) + new)
-        self.warm(engine, prompts)
         ordered = sorted(prompts, key=len)
         actions: dict[str, Callable[[], Any]] = {
             "engine": lambda: (engine.forget_prompts(), serve(engine, prompts, new))
@@ -123,7 +119,6 @@ class Bench:
     def poisson(self) -> Iterator[Row]:
         prompts, new, long = self.prompts(), self.options.new, self.options.long
         engine = self.engine(max(*map(len, prompts), long) + new)
-        self.warm(engine, [*prompts, [3] * long] if long else prompts)
         capacity = len(prompts) / timed(lambda: serve(engine, prompts, new))
         rate = self.options.share * capacity
         draw = random.Random(0)
@@ -146,7 +141,6 @@ class Bench:
         answer, turn, system = 24, 16, 48
         draw = np.random.default_rng(1)
         engine = self.engine(system + 10 * (answer + turn) + 1)
-        engine.warm_up(wait=True)
         prompt, waits = draw.integers(3, self.vocab, system).tolist(), []
         for _ in range(10):
             prompt += draw.integers(3, self.vocab, turn).tolist()
