@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from tfmodels.cli import main as cli
 ROOT = Path(__file__).parents[2]
 
 
-def run(*arguments, python=("-m", "tfmodels.cli"), environment=None, **options):
+def run(*arguments, python=("-m", "tfmodels"), environment=None, **options):
     """Run the command in a process of its own, as a shell would."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})}
     environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
@@ -270,6 +271,7 @@ def test_near_names_are_suggested(arguments, message, capsys):
         ("max_new_tokens=-3: positive", "--max-new-tokens -3: positive"),
         ('dtype="int8"; no', "--dtype int8; no"),
         ("pass overwrite=True", "pass --overwrite"),
+        ("a exists already; overwrite=True replaces it", "a exists already; --overwrite replaces it"),
         ("the tokenizer's version=3", "the tokenizer's --model-version 3"),
         ("no_max_length=3 is another word", "no_max_length=3 is another word"),
     ],
@@ -278,6 +280,18 @@ def test_errors_are_written_in_shell_words(text, expected):
     flags = {"top_p": "--top-p", "max_new_tokens": "--max-new-tokens", "dtype": "--dtype", "overwrite": "--overwrite"}
     flags |= {"model_version": "--model-version", "max_length": "--max-length"}
     assert cli.in_shell_words(text, flags) == expected
+
+
+def test_a_warning_is_one_line_in_shell_words(capsys, monkeypatch):
+    def run(options):
+        for _ in range(2):  # settings are checked before the model is loaded, and by the model
+            warnings.warn("top_k: used with do_sample=True only", stacklevel=2)
+
+    monkeypatch.setitem(cli.COMMANDS, "generate", cli.COMMANDS["generate"]._replace(run=run))
+    assert cli.main(["generate", "stories260K", "x"]) == 0
+    assert capsys.readouterr().err == "tfmodels generate: warning: top_k: used with --do-sample only\n"
+    with pytest.warns(UserWarning, match="do_sample=True only"):  # Python's own, with the place in the code
+        cli.main(["generate", "stories260K", "x", "--debug"])
 
 
 @pytest.mark.slow

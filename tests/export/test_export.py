@@ -154,7 +154,7 @@ def test_artefacts_are_told_by_their_names(tmp_path):
 def test_existing_target_is_refused(toy_format, tmp_path):
     path = tmp_path / "a.toy"
     path.write_text("old")
-    with pytest.raises(FileExistsError, match="exists already; ask for overwriting"):
+    with pytest.raises(FileExistsError, match="exists already; overwrite=True replaces it"):
         export("new", path, "toy")
     assert path.read_text() == "old"
     export("new", path, "toy", overwrite=True)

@@ -11,7 +11,8 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, NoReturn
 
 from tfmodels import __version__
@@ -104,8 +105,10 @@ def main(arguments: list[str] | None = None) -> int:
     if unknown:
         near = did_you_mean(unknown[0].split("=")[0], own.flags.values())
         own.error(f"unrecognized arguments: {' '.join(unknown)}{near}")
+    debug = options.debug or os.environ.get("TFMODELS_DEBUG", "") not in ("", "0")
     try:
-        COMMANDS[options.command].run(options)
+        with contextlib.nullcontext() if debug else warnings_in_shell_words(own):
+            COMMANDS[options.command].run(options)
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader closed its end. Buffered text has nowhere to go, also at interpreter exit.
@@ -115,12 +118,28 @@ def main(arguments: list[str] | None = None) -> int:
         print(file=sys.stderr)
         return _INTERRUPTED
     except Exception as error:
-        if options.debug or os.environ.get("TFMODELS_DEBUG", "") not in ("", "0"):
+        if debug:
             raise
         text = in_shell_words(describe_error(error), own.flags)
         print(f"tfmodels {options.command}: error: {text}", file=sys.stderr)
         return _ERROR
     return 0
+
+
+@contextlib.contextmanager
+def warnings_in_shell_words(parser: Parser) -> Iterator[None]:
+    """Show warnings as errors are shown: one line with the shell's options, and each text once."""
+    shown = set()
+
+    def show(message: Warning | str, *place: Any, **options: Any) -> None:
+        text = in_shell_words(" ".join(str(message).split()), parser.flags)
+        if text not in shown:
+            shown.add(text)
+            print(f"{parser.prog}: warning: {text}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
 
 
 def leave() -> NoReturn:

@@ -143,9 +143,7 @@ def _check_replaceable(path: Path, overwrite: bool, marker: str | None) -> None:
     if not os.path.lexists(path):
         return
     if not overwrite:
-        raise FileExistsError(
-            f"{path} exists already; ask for overwriting (overwrite=True, --overwrite) to replace it."
-        )
+        raise FileExistsError(f"{path} exists already; overwrite=True replaces it.")
     if not ((path / marker).is_file() if marker else path.is_file()):
         expected = f"a folder with {marker}" if marker else "a file"
         raise FileExistsError(f"{path} exists and is not {expected}: it is not replaced by an export.")
