@@ -154,7 +154,7 @@ def test_shell(block, tmp_path):
     if "--json-schema" in block.code and importlib.util.find_spec("llguidance") is None:
         pytest.skip("pip install 'tfmodels[structured]'")
     command = tmp_path / "tfmodels"
-    command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m tfmodels.cli "$@"\n')
+    command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m tfmodels "$@"\n')
     command.chmod(0o755)
     path = os.pathsep.join([str(tmp_path), os.environ["PATH"]])
     environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}

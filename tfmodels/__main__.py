@@ -1,4 +1,4 @@
-"""`python -m tfmodels.cli`, the same as `tfmodels`."""
+"""`python -m tfmodels`, the same as `tfmodels`."""
 
 from tfmodels.cli.main import leave
 

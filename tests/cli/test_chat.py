@@ -283,7 +283,7 @@ def interrupts():
 def test_a_terminal(server, interrupts):
     ours, theirs = pty.openpty()
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "80", "LINES": "24"}
-    command = [sys.executable, "-m", "tfmodels.cli", "chat", server.url]
+    command = [sys.executable, "-m", "tfmodels", "chat", server.url]
     process = subprocess.Popen(
         command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, start_new_session=True
     )

@@ -38,10 +38,22 @@ def test_generate_from_standard_input_samples_again_with_the_same_seed(capsys, m
     assert all(text.startswith("Once upon a time") for text in texts)
 
 
+def test_generate_at_temperature_0_takes_the_likeliest_tokens(capsys):
+    case = EXPECTED["cases"][0]
+    arguments = ["generate", "stories260K", case["prompt"], "--max-new-tokens", "4", "--no-jit"]
+    assert cli.main([*arguments, "--temperature", "0"]) == 0
+    text = capsys.readouterr().out.removesuffix("\n")
+    assert case["text"].startswith(text) and len(text) > len(case["prompt"])
+    assert cli.main([*arguments, "--temperature", "0", "--do-sample"]) == 2
+    assert "--temperature 0 with --do-sample" in capsys.readouterr().err
+
+
 def test_describe_speed_of_few_tokens():
     assert describe_speed(0.0, []) == "0 tokens"
     assert "tokens/s" not in describe_speed(0.0, [(1.0, 1)])
     assert "tokens/s" not in describe_speed(0.0, [(1.0, 1), (2.0, 4)])
+    # Most tokens came in the chunk that waited for the loop's trace, which says nothing about the speed.
+    assert "tokens/s" not in describe_speed(0.0, [(0.28, 1), (0.34, 1), (0.97, 4), (0.98, 2)])
 
 
 def test_describe_speed_leaves_out_what_waits_for_programs():

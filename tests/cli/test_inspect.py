@@ -32,6 +32,14 @@ def test_inspect_json(capsys):
     assert report["config"]["hidden_size"] == 64
 
 
+def test_inspect_names_the_whole_path_of_a_folder(tmp_path, monkeypatch, capsys):
+    save_file({"lm_head.weight": np.zeros((2, 2), "float32")}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text('{"model_type": "x"}')
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["inspect", ".", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["folder"] == str(tmp_path)
+
+
 def test_inspect_sharded_and_mixed_dtypes(tmp_path, capsys):
     parts = {
         "model-00001-of-00002.safetensors": {"model.embed_tokens.weight": np.zeros((10, 4), "float32")},

@@ -78,7 +78,7 @@ class Server:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-        command = [sys.executable, "-m", "tfmodels.cli", "serve", *arguments, "--port", str(self.port)]
+        command = [sys.executable, "-m", "tfmodels", "serve", *arguments, "--port", str(self.port)]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "TFMODELS_API_KEY": ""}
         self.url = f"http://127.0.0.1:{self.port}"
         self.process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)

@@ -442,7 +442,7 @@ CHAT = {"messages": [{"role": "user", "content": "Hi"}]}
         ("/detokenize", {}, 400, "tokens", "tokens is missing"),
         ("/detokenize", {"tokens": [[1, 2]]}, 400, "tokens", "token ids was expected"),
         ("/detokenize", {"tokens": [1.5]}, 400, "tokens", "token ids was expected"),
-        ("/detokenize", {"tokens": [512]}, 400, "tokens", "token ids from 0 to 511"),
+        ("/detokenize", {"tokens": [1, 512]}, 400, "tokens", "holds 512: token ids from 0 to 511"),
         ("/v1/embeddings", {"input": ["a", ""]}, 400, "input", "empty"),
         ("/v1/embeddings", {"input": "a " * 400}, 400, "input", "maximum context length is 256"),
         ("/v1/embeddings", {"input": "a", "dimensions": 10**4}, 400, "dimensions", "vectors have 64"),

@@ -71,5 +71,7 @@ def read_lines(file: str) -> list[str]:
     lines = [line.rstrip("\r") for line in (lines[:-1] if lines[-1] == "" else lines)]
     empty = next((number for number, line in enumerate(lines, 1) if not line.strip()), None)
     if empty or not lines:
-        raise CommandError(f"{file}: " + (f"line {empty} is empty." if empty else "there is no text."))
+        raise CommandError(
+            f"{file}: {f'line {empty} is empty' if empty else 'there is no text'}; every line needs one."
+        )
     return lines

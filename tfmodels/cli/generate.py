@@ -40,7 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--do-sample", action="store_true", help="draw tokens at random instead of the likeliest")
     parser.add_argument(
-        "--temperature", type=float, metavar="T", help="below 1 safer, above 1 wilder; implies --do-sample"
+        "--temperature",
+        type=float,
+        metavar="T",
+        help="below 1 safer, above 1 wilder, 0 the likeliest; above 0 implies --do-sample",
     )
     parser.add_argument("--top-k", type=int, metavar="K", help="draw among the K likeliest; implies --do-sample")
     parser.add_argument(
@@ -69,7 +72,11 @@ def run(options: argparse.Namespace) -> None:
     from tfmodels.generation.config import GenerationConfig
 
     settings = {name: getattr(options, name) for name in _SETTINGS if getattr(options, name) is not None}
-    settings["do_sample"] = options.do_sample or not settings.keys().isdisjoint({"temperature", "top_k", "top_p"})
+    if settings.get("temperature") == 0 and not options.do_sample:  # the likeliest token, as in chat and in requests
+        del settings["temperature"]
+        settings["do_sample"] = False
+    else:
+        settings["do_sample"] = options.do_sample or not settings.keys().isdisjoint({"temperature", "top_k", "top_p"})
     GenerationConfig().update(**settings)
     if options.stop:
         settings["stop_strings"] = [
@@ -198,8 +205,9 @@ def describe_speed(start: float, arrivals: list[tuple[float, int]]) -> str:
         for (before, _), (now, count) in itertools.pairwise(arrivals)
         if count  # the end of a text may have none
     ]
-    if len(steps) < 2 or first == last:
-        return line  # the only step may have traced
+    counts = [count for _, count in steps]
+    if 2 * max(counts, default=0) >= sum(counts) or first == last:
+        return line  # the median would be the speed of one step, which may have traced
     each = sorted(seconds / count for seconds, count in steps for _ in range(count))
     typical = each[len(each) // 2]
     waited = sum(seconds - count * typical for seconds, count in steps if seconds > 0.1 + 2 * count * typical)

@@ -34,8 +34,8 @@ def inspect_checkpoint(place: Place) -> dict[str, Any]:
     """Collect a report from config.json and the headers of the weights, without TensorFlow.
 
     Returns:
-        folder, architecture, model_type, config (its plain values), format, parameters {total, parts {part: count},
-        head_is_tied}, memory {dtype, or "as stored": bytes of all weights},
+        folder (its absolute path), architecture, model_type, config (its plain values), format,
+        parameters {total, parts {part: count}, head_is_tied}, memory {dtype, or "as stored": bytes of all weights},
         dtypes {dtype: {tensors, parameters, bytes}} as stored (quantised ones of GGUF files under their own names,
         such as "Q4_1"), files [{name, bytes, tensors, dtypes}].
     """
@@ -74,7 +74,7 @@ def inspect_checkpoint(place: Place) -> dict[str, Any]:
     architectures = config.get("architectures") or ["?"]
     tied = "head" not in parts and bool(config.get("tie_word_embeddings"))
     return {
-        "folder": str(folder),
+        "folder": os.path.abspath(folder),
         "architecture": architectures[0],
         "model_type": config.get("model_type", "?"),
         "config": {key: value for key, value in config.items() if isinstance(value, (int, float, str, bool))},

@@ -26,8 +26,10 @@ class Input(NamedTuple):
             ids = model.tokenizer(self.value)["input_ids"]
         else:
             ids, size = self.value, len(model.tokenizer)
-            if any(token >= size for token in ids):
-                raise BadRequest(f"{self.name}: token ids from 0 to {size - 1} were expected.", self.name)
+            if max(ids, default=0) >= size:
+                raise BadRequest(
+                    f"{self.name} holds {max(ids)}: token ids from 0 to {size - 1} were expected.", self.name
+                )
         if not ids:
             raise BadRequest(f"{self.name} is empty.", self.name)
         return ids

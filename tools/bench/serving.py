@@ -161,7 +161,7 @@ def _server(options: argparse.Namespace) -> Iterator[tuple[str, subprocess.Popen
 
 
 def _command(options: argparse.Namespace, model: str) -> list[str]:
-    command = [sys.executable, "-m", "tfmodels.cli", "serve", model]
+    command = [sys.executable, "-m", "tfmodels", "serve", model]
     return [*command, "--rows", str(options.rows), "--max-waiting", str(options.max_waiting)]
 
 
