@@ -94,19 +94,33 @@ class Checkpoint:
             CheckpointError: there is no tensor of that name, or the checkpoint was closed.
         """
         file = self._holder(name)
-        if self._read_last is not None:
-            self._read_last.release()
-        self._read_last = file
+        self._turn_to(file)
         return file.read(name)
 
     def blocks(self, name: str) -> Blocks | None:
         """A quantised matrix of a GGUF file as it lies there, see `GGUFFile.blocks`; None for all other tensors.
 
+        Pages count as this process's memory as long as those of an array from `read` do.
+
         Raises:
             CheckpointError: there is no tensor of that name, or the checkpoint was closed.
         """
         file = self._holder(name)
-        return file.blocks(name) if isinstance(file, GGUFFile) else None
+        blocks = file.blocks(name) if isinstance(file, GGUFFile) else None
+        if blocks is None:
+            return None
+
+        def read() -> np.ndarray:
+            self._turn_to(file)
+            return blocks.read()
+
+        return blocks._replace(read=read)
+
+    def _turn_to(self, file: TensorFile) -> None:
+        """Let go of the pages of the tensor that was read last; the next one is of `file`."""
+        if self._read_last is not None:
+            self._read_last.release()
+        self._read_last = file
 
     def close(self) -> None:
         """Let go of the files. Closing twice does no harm."""

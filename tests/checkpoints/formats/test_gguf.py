@@ -4,6 +4,7 @@ import json
 import math
 import os
 import struct
+import subprocess
 import sys
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from tfmodels.tokenization.conversions.sentencepiece import read_sentencepiece
 
 gguf = pytest.importorskip("gguf", reason="reading GGUF files needs the gguf package")
 KINDS = gguf.GGMLQuantizationType
+ROOT = Path(__file__).resolve().parents[3]
 TINY = {"vocab_size": 64, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
 IDS = np.array([[1, 5, 60, 7, 33]])
 
@@ -96,6 +98,28 @@ def entry_size(info, kind):
     """Bytes that a tensor takes in a file whose matrices are quantised."""
     elements, size = gguf.GGML_QUANT_SIZES[kind] if len(info.shape) > 1 else (1, 4)
     return math.prod(info.shape) // elements * size
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="measures memory where Linux tells it")
+def test_reading_all_blocks_keeps_one_matrix_in_memory(tmp_path):
+    blocks = np.zeros((4096, 2048 // 32 * 34), np.uint8)  # 8.5 MiB, of which there are eight
+    names = [f"blk.{number}.ffn_up.weight" for number in range(8)]
+    write(tmp_path / "m.gguf", tiny(), raw=dict.fromkeys(names, (blocks, KINDS.Q8_0)), drop=names)
+    program = f"""
+from pathlib import Path
+from tfmodels.checkpoints import open_checkpoint
+def resident():
+    return max(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmRSS"))
+with open_checkpoint(Path({str(tmp_path)!r}), "m.gguf") as checkpoint:
+    before, peak, kept = resident(), 0, []
+    for number in range(8):
+        kept.append(checkpoint.blocks(f"model.layers.{{number}}.mlp.up_proj.weight").read())
+        assert kept[-1].sum() == 0
+        peak = max(peak, resident() - before)
+print(peak / 1024)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert float(done.stdout) < 2.5 * 8.5
 
 
 class TestModel:
