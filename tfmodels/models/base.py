@@ -35,6 +35,7 @@ from tfmodels.models.training import TaskModel
 from tfmodels.runtime.compile import ProgramCache
 from tfmodels.runtime.device import check_device_map
 from tfmodels.runtime.fork import check_not_forked
+from tfmodels.runtime.memory import trim_heap
 from tfmodels.utils.arguments import SAVING, errors_name_class, old_name, settle
 from tfmodels.utils.files import Staged, staged
 
@@ -431,6 +432,8 @@ class TFPreTrainedModel(ScriptMethods, CallingConvention, QuantizedModel, TaskMo
         quantization.finish_request(model, wanted)
         model.config.name_or_path = pretrained_model_name_or_path
         model.after_loading(folder)
+        del checkpoint  # holds the texts of a GGUF file's vocabulary
+        trim_heap()
         return (model, info) if output_loading_info else model
 
     def after_loading(self, folder: Path) -> None:

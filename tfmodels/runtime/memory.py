@@ -11,7 +11,8 @@ from typing import Any
 def trim_heap() -> None:
     """Give free memory back to the system, where the C library is glibc; elsewhere nothing is done.
 
-    Compilers take hundreds of megabytes for a while, in small parts. glibc keeps them, as what lies above is in use.
+    Compilers take hundreds of megabytes for a while, in small parts, and loading takes some. glibc keeps them, as what
+    lies above is in use.
     """
     if (trim := _malloc_trim()) is not None:
         trim(0)
