@@ -392,3 +392,28 @@ def test_arguments_of_existing_scripts(folders, tmp_path):
         GPT2Tokenizer.from_pretrained(source, pad_tokn="x")
     with pytest.raises(TypeError, match="unknown argument 'legacy_fromat'"):
         tokenizer.save_pretrained(tmp_path, legacy_fromat=True)
+
+
+def test_options_of_other_kinds_of_tokenizers_have_no_effect(folders):
+    for name, option in (("llama", "do_lower_case"), ("gpt2", "strip_accents"), ("mpnet", "add_prefix_space")):
+        with pytest.warns(UserWarning, match=rf"{option} without effect: \w+Tokenizer does not cut text that way"):
+            tokenizer = CLASSES[name].from_pretrained(folders / f"{name}_json", **{option: True})
+        assert tokenizer("Hello world")["input_ids"] == IDS_OF[name]
+        assert not hasattr(tokenizer, option) or getattr(tokenizer, option) is False
+    assert AutoTokenizer.from_pretrained(folders / "gpt2_json", do_lower_case=False).encode("a") == [64]
+
+
+def test_the_config_says_how_tokens_of_the_vocabulary_are_looked_for(folders, tmp_path):
+    """As in 4.57, where tokenizer.json and tokenizer_config.json disagree."""
+    token = {"content": "<mask>", "lstrip": False, "rstrip": True, "single_word": False, "normalized": False}
+    folder = with_config(folders / "mpnet_json", tmp_path, added_tokens_decoder={"30526": {**token, "special": True}})
+    assert AutoTokenizer.from_pretrained(folder).tokenize("a <mask> b") == ["a", "<mask> ", "b"]
+
+
+def test_bos_and_eos_that_are_given_go_around_texts(folders):
+    """The ids of 4.57: the caller's tokens take the place of those in tokenizer.json."""
+    for folder in (folders / "llama_json", folders / "llama_slow"):
+        tokenizer = LlamaTokenizer.from_pretrained(folder, bos_token="<B>", add_eos_token=True, eos_token="<E>")
+        assert tokenizer.encode("Hello") == [32000, 15043, 32001]
+        assert LlamaTokenizer.from_pretrained(folder, bos_token="<B>").encode("Hello") == [32000, 15043]
+        assert LlamaTokenizer.from_pretrained(folder, eos_token="<E>").encode("Hello") == [1, 15043]

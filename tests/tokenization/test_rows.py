@@ -6,6 +6,7 @@ import copy
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 LONG = "The quick brown fox jumps over the lazy dog"
 
@@ -19,7 +20,7 @@ def test_pad_a_list_of_encodings(mpnet):
 
 
 def test_pad_makes_masks_and_keeps_other_values(mpnet):
-    given_rows = {"input_ids": [np.array([5, 6, 7]), np.array([8])], "labels": [1, 0]}
+    given_rows = {"input_ids": [[5, 6, 7], (np.int64(8),)], "labels": [1, 0]}
     batch = mpnet.pad(given_rows, padding_side="left", pad_to_multiple_of=4)
     assert batch == {
         "input_ids": [[1, 5, 6, 7], [1, 1, 1, 8]],
@@ -30,6 +31,21 @@ def test_pad_makes_masks_and_keeps_other_values(mpnet):
     assert mpnet.pad({"input_ids": [[1, 2], [3]]}, padding=False)["attention_mask"] == [[1, 1], [1]]
     kept = mpnet.pad({"input_ids": [[1, 2], [3]], "attention_mask": [[0, 1], [1]]})["attention_mask"]
     assert kept == [[0, 1], [1, 0]]
+
+
+def test_pad_gives_what_it_got(mpnet):
+    rows = [{"input_ids": np.array([5, 6]), "label": 1}, {"input_ids": np.array([7]), "label": 0}]
+    batch = mpnet.pad(rows)
+    assert {name: (type(values), values.tolist()) for name, values in batch.items()} == {
+        "input_ids": (np.ndarray, [[5, 6], [7, 1]]),
+        "label": (np.ndarray, [1, 0]),
+        "attention_mask": (np.ndarray, [[1, 1], [1, 0]]),
+    }
+    batch = mpnet.pad({"input_ids": tf.constant([[5, 6]])}, padding="max_length", max_length=3)
+    assert tf.is_tensor(batch["attention_mask"])
+    assert batch["input_ids"].numpy().tolist() == [[5, 6, 1]]
+    kept = mpnet.pad([{"input_ids": [5], "spans": [(0, 1)]}, {"input_ids": [5, 6], "spans": [(0, 1), (2, 3)]}])
+    assert kept["spans"] == [[(0, 1)], [(0, 1), (2, 3)]]
 
 
 def test_pad_one_encoding(mpnet):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tokenizers import AddedToken
 
-from tfmodels.tokenization import LlamaTokenizer, PreTrainedTokenizerFast
+from tfmodels.tokenization import BertTokenizer, LlamaTokenizer, PreTrainedTokenizerFast
 from tfmodels.tokenization.vocabulary import SPECIAL_TOKEN_NAMES
 
 
@@ -154,3 +154,39 @@ def test_update_post_processor(tokenizer, mpnet):
     assert made.encode("hello") == [0, 7596, 2]
     made.update_post_processor()
     assert made.encode("hello") == [30526, 7596, 2]
+
+
+@pytest.mark.parametrize("role", ["mask_token", "additional_special_tokens"])
+def test_special_tokens_that_say_nothing_of_normalising_are_not_normalised(llama, mpnet, role):
+    """The tokens of 4.57: a special token takes the space beside it, and only its own capitals are it."""
+    for made, text, tokens in (
+        (llama, "hello <M> x", ["▁hello", " <M>", "▁x"]),
+        (mpnet, "hello <M> <m>", ["hello", " <M>", "<", "m", ">"]),
+    ):
+        for way in ("set", "added"):
+            tokenizer = type(made)(tokenizer_object=made.backend_tokenizer)
+            token = AddedToken("<M>", lstrip=True)
+            if way == "added":
+                tokenizer.add_tokens([token], special_tokens=True)
+            else:
+                tokenizer.add_special_tokens({role: token if role == "mask_token" else [token]})
+            assert tokenizer.tokenize(text) == tokens
+
+
+def test_a_new_mask_token_takes_the_space_before_it(mpnet):
+    tokenizer = type(mpnet)(tokenizer_object=mpnet.backend_tokenizer, mask_token="<M>", unk_token="<U>")
+    assert tokenizer.tokenize("hello <M> <U>") == ["hello", " <M>", "<U>"]
+
+
+def test_bos_and_eos_leave_tokens_of_other_kinds_around_texts():
+    tokenizer = BertTokenizer(vocab=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "play"], add_bos_token=False)
+    generic = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, eos_token="[SEP]")
+    for made in (tokenizer, generic):
+        made.add_bos_token = False
+        made.bos_token = "play"
+        made.update_post_processor()
+        assert made.encode("play", "play") == [2, 5, 3, 5, 3]
+        with pytest.raises(ValueError, match=r"cannot change this tokenizer, which puts \[CLS\] and \[SEP\] around"):
+            made.add_bos_token = True
+        made.eos_token = "[MASK]"
+        assert made.encode("play", "play") == [2, 5, 3, 5, 3]

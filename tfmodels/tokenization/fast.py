@@ -20,7 +20,7 @@ from tfmodels.tokenization.options import BPE_CLEAN_UP, PipelineOption, check_op
 from tfmodels.tokenization.retrain import retrained
 from tfmodels.tokenization.rows import NO_MAX_LENGTH, SIDES
 from tfmodels.tokenization.saving import NOT_SAVED, SavedTokenizer
-from tfmodels.tokenization.vocabulary import added_tokens, as_added_token, one_of
+from tfmodels.tokenization.vocabulary import added_tokens, as_added_token, named_special_tokens, one_of
 from tfmodels.utils.arguments import errors_name_class
 
 if TYPE_CHECKING:
@@ -241,6 +241,8 @@ class PreTrainedTokenizerFast(SavedTokenizer):
         if baked_padding:
             defaults.setdefault("pad_token", baked_padding["pad_token"])
         self._set_special_tokens(given, defaults)
+        former = {**defaults, **named_special_tokens(config)[0]}
+        self._replace_ends({name: former.get(name) for name in ("bos_token", "eos_token") if options.get(name)})
 
         self.model_max_length = given.get("model_max_length") or NO_MAX_LENGTH
         self.model_input_names = list(given.get("model_input_names") or type(self).model_input_names)

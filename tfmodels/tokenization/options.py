@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from tfmodels.tokenization import pipeline
 from tfmodels.tokenization.vocabulary import SPECIAL_TOKEN_NAMES
 from tfmodels.utils.arguments import MODELS_ALONE
-from tfmodels.utils.text import did_you_mean, quote, shorten
+from tfmodels.utils.text import did_you_mean, joined, quote, shorten
+from tfmodels.utils.warn import warn
 
 if TYPE_CHECKING:
     from tfmodels.tokenization.vocabulary import Vocabulary
@@ -77,9 +78,14 @@ def check_options(owner: str, given: Mapping[str, Any], more: Iterable[str]) -> 
 
     Raises:
         TypeError: an unknown option.
+
+    Options that say how tokenizers of other kinds cut text have no effect: scripts give them to every tokenizer.
     """
     known = {*OPTIONS, *more}
-    options = {name: value for name, value in given.items() if name not in WITHOUT_EFFECT}
+    others = {*pipeline.OPTIONS} - known
+    if idle := [name for name in given if name in others and given[name]]:
+        warn(f"{joined(idle)} without effect: {owner} does not cut text that way.")
+    options = {name: value for name, value in given.items() if name not in others and name not in WITHOUT_EFFECT}
     if unknown := sorted(options.keys() - known):
         raise TypeError(
             f"{owner} got unknown arguments {', '.join(map(shorten, unknown[:5]))}; it knows "

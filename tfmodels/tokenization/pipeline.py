@@ -14,6 +14,13 @@ SPACE = "▁"  # SentencePiece writes spaces as U+2581
 SPACE_RUN, LEADING_SPACES, TRAILING_SPACES = " {2,}", r"\A +", rf"[ {SPACE}]+\z"
 
 
+# What `configure` can change.
+OPTIONS = (
+    *("add_prefix_space", "legacy", "trim_offsets"),
+    *("do_lower_case", "strip_accents", "tokenize_chinese_chars"),
+)
+
+
 def configure(backend: Tokenizer, **options: Any) -> None:
     """Change how a backend prepares text, in place.
 

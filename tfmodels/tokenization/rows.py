@@ -61,7 +61,7 @@ class Rows(Vocabulary):
             pad_to_multiple_of: make the length a multiple of this.
             padding_side: "left" or "right"; default: the tokenizer's.
             return_attention_mask: make a mask where there is none; default: if in `model_input_names`.
-            return_tensors: "tf", "np" or None.
+            return_tensors: "tf", "np" or "jax"; default: what the ids are, which may be lists.
             verbose: warn if there is no length to pad to.
 
         Returns:
@@ -75,10 +75,14 @@ class Rows(Vocabulary):
             if any(set(row) != set(names) for row in encoded_inputs):
                 raise ValueError(f"All encodings to pad must have the same values; the first has {_shown(names)}.")
             encoded_inputs = {name: [row[name] for row in encoded_inputs] for name in names}
-        data = {name: to_list(values) for name, values in encoded_inputs.items()}
         main = self.model_input_names[0]
-        if main not in data:
-            raise ValueError(f"The encodings to pad have no {quote(main)}; they have {_shown(data) or 'nothing'}.")
+        if main not in encoded_inputs:
+            names = _shown(encoded_inputs) or "nothing"
+            raise ValueError(f"The encodings to pad have no {quote(main)}; they have {names}.")
+        kind = _tensor_type(encoded_inputs[main])
+        fill = {main: self.pad_token_id, "token_type_ids": self.pad_token_type_id}
+        fill |= {"attention_mask": 0, "special_tokens_mask": 1}
+        data = {name: to_list(values) if kind or name in fill else values for name, values in encoded_inputs.items()}
         is_batch = not data[main] or isinstance(data[main][0], list)
         if not is_batch:
             data = {name: [values] for name, values in data.items()}
@@ -91,8 +95,6 @@ class Rows(Vocabulary):
         if pad:
             length = max_length if pad == "max_length" else max(map(len, rows), default=0)
             length += -length % (pad_to_multiple_of or 1)
-            fill = {main: self.pad_token_id, "token_type_ids": self.pad_token_type_id}
-            fill |= {"attention_mask": 0, "special_tokens_mask": 1}
             side = one_of("padding_side", padding_side or self.padding_side, SIDES)
             for name in fill.keys() & data.keys():
                 gaps = [[fill[name]] * (length - len(row)) for row in data[name]]
@@ -100,7 +102,7 @@ class Rows(Vocabulary):
                 data[name] = [row + gap if side == "right" else gap + row for row, gap in both]
         if not is_batch:
             data = {name: values[0] for name, values in data.items()}
-        return BatchEncoding(data, tensor_type=return_tensors)
+        return BatchEncoding(data, tensor_type=return_tensors or kind)
 
     @property
     def max_len_single_sentence(self) -> int:
@@ -375,6 +377,14 @@ class Rows(Vocabulary):
 
 def _shown(names: Iterable[Any]) -> str:
     return ", ".join(shorten(name, 50) for name in [*names][:10])
+
+
+def _tensor_type(values: Any) -> str | None:
+    """The `return_tensors` that gives what ids are in, or lists of them; None for lists of numbers."""
+    while isinstance(values, (list, tuple)):
+        values = values[0] if values else 0
+    modules = {"numpy": "np", "tensorflow": "tf", "jaxlib": "jax"}
+    return modules.get(type(values).__module__.split(".")[0]) if np.ndim(values) else None
 
 
 def _is_key(value: Any, table: Mapping[Any, Any]) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 from tokenizers import AddedToken, Tokenizer
 
 from tfmodels.tokenization import pipeline
-from tfmodels.utils.text import quote
+from tfmodels.utils.text import joined, quote
 
 SPECIAL_TOKEN_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
@@ -134,8 +134,11 @@ class Vocabulary:
         return types
 
     def update_post_processor(self) -> None:
-        """Put the present bos and eos tokens around texts; setting one of them does so by itself."""
-        if pipeline.has_template(self._tokenizer):
+        """Put the present bos and eos tokens around texts; setting one of them does so by itself.
+
+        A tokenizer that puts other tokens around texts, as BERT's does, stays as it is.
+        """
+        if self._frames_by_ends():
             self._set_template(self.add_bos_token, self.add_eos_token)
 
     @property
@@ -145,7 +148,7 @@ class Vocabulary:
 
     @add_bos_token.setter
     def add_bos_token(self, value: bool) -> None:
-        self._set_template(value, self.add_eos_token)
+        self._set_ends(bool(value), self.add_eos_token)
 
     @property
     def add_eos_token(self) -> bool:
@@ -154,7 +157,23 @@ class Vocabulary:
 
     @add_eos_token.setter
     def add_eos_token(self, value: bool) -> None:
-        self._set_template(self.add_bos_token, value)
+        self._set_ends(self.add_bos_token, bool(value))
+
+    def _set_ends(self, bos: bool, eos: bool) -> None:
+        if not pipeline.has_template(self._tokenizer) or self._frames_by_ends():
+            self._set_template(bos, eos)
+        elif (bos, eos) != (self.add_bos_token, self.add_eos_token):
+            before, _, after = pipeline.special_frame(self._tokenizer, pair=False)
+            raise ValueError(
+                "add_bos_token and add_eos_token cannot change this tokenizer, which puts "
+                f"{joined(self.convert_ids_to_tokens(before + after))} around texts."
+            )
+
+    def _frames_by_ends(self) -> bool:
+        """Whether a template puts bos and eos tokens around texts, and no others."""
+        before, between, after = pipeline.special_frame(self._tokenizer, pair=True)
+        ends = {self.bos_token_id, self.eos_token_id}
+        return pipeline.has_template(self._tokenizer) and {*before, *between, *after} <= ends
 
     def _set_template(self, bos: bool, eos: bool) -> None:
         for wanted, name in ((bos, "bos_token"), (eos, "eos_token")):
@@ -222,21 +241,25 @@ class Vocabulary:
 
     def _set_special_tokens(self, given: Mapping[str, Any], defaults: Mapping[str, AddedToken | str]) -> None:
         """Take the special tokens that are given, and for other roles the defaults that are in the vocabulary."""
-        defaults = {name: token for name, token in defaults.items() if self._index(token) is not None}
+        present = {name: token for name, token in defaults.items() if self._index(token) is not None}
         named, self._additional = named_special_tokens(given)
         self._special = {}
         for name in dict.fromkeys((*SPECIAL_TOKEN_NAMES, *named)):
-            token = named[name] if name in named else defaults.get(name)
-            # A default also says how the token takes the space around it.
-            self._special[name] = defaults[name] if name in defaults and str(token) == str(defaults[name]) else token
+            token = named[name] if name in named else present.get(name)
+            default = defaults.get(name)
+            if isinstance(token, str) and isinstance(default, AddedToken):
+                # A default also says how the token takes the space around it.
+                token = AddedToken(**{**default.__getstate__(), "content": token})
+            self._special[name] = token
         self._add_missing([*self._special.values(), *self._additional])
 
     def _add_stored_tokens(self, stored: Mapping[int, AddedToken]) -> None:
-        """Add the tokens that files other than the vocabulary name, by id; those that exist are left as they are."""
-        missing = [token for _, token in sorted(stored.items()) if self._index(token) is None]
-        if missing:
+        """Add the tokens that files other than the vocabulary name, by id, and look for them as those say."""
+        known = {index: token.__getstate__() for index, token in self.added_tokens_decoder.items()}
+        new = [token for index, token in sorted(stored.items()) if known.get(index) != token.__getstate__()]
+        if new:
             # In one call: the library rebuilds its search for added tokens at every call.
-            self._tokenizer.add_tokens(missing)
+            self._tokenizer.add_tokens(new)
         for index, token in sorted(stored.items()):
             if self._index(token) != index:
                 raise ValueError(
@@ -249,7 +272,7 @@ class Vocabulary:
         known = {token.content for token in self._tokenizer.get_added_tokens_decoder().values()}
         missing = [token for token in tokens if token is not None and str(token) not in known]
         if missing:
-            self._tokenizer.add_special_tokens([as_added_token(token, special=True) for token in missing])
+            self._tokenizer.add_special_tokens(missing)
 
     def add_tokens(
         self, new_tokens: str | AddedToken | Sequence[str | AddedToken], special_tokens: bool = False
@@ -266,7 +289,7 @@ class Vocabulary:
         """
         new_tokens = [new_tokens] if isinstance(new_tokens, (str, AddedToken)) else list(new_tokens)
         if special_tokens:
-            return self._tokenizer.add_special_tokens([as_added_token(token, special=True) for token in new_tokens])
+            return self._tokenizer.add_special_tokens(new_tokens)
         normalized = not pipeline.prepends(self._tokenizer)
         return self._tokenizer.add_tokens([as_added_token(token, normalized=normalized) for token in new_tokens])
 
@@ -351,11 +374,18 @@ class Vocabulary:
     def _index(self, token: AddedToken | str) -> int | None:
         return self._tokenizer.token_to_id(str(token))
 
+    def _replace_ends(self, former: Mapping[str, str | AddedToken | None]) -> None:
+        """Put the present tokens of these roles around texts, in place of the former ones that a file put there."""
+        present = {name: self._special[name] for name in former}
+        self._special |= former
+        for name, token in present.items():
+            self._set_special(name, token)
+
     def _set_special(self, name: str, token: str | AddedToken | None) -> None:
         if token is not None:
             token = _checked(name, token)
         frame = None
-        if name in ("bos_token", "eos_token") and pipeline.has_template(self._tokenizer):
+        if name in ("bos_token", "eos_token") and self._frames_by_ends():
             frame = self.add_bos_token, self.add_eos_token
         self._special[name] = token
         if frame is not None and any(frame):
@@ -405,23 +435,21 @@ def _checked(name: str, value: Any) -> AddedToken | str:
     return value if isinstance(value, str) else as_added_token(value)
 
 
-def as_added_token(value: Any, special: bool | None = None, normalized: bool | None = None) -> AddedToken:
-    """An AddedToken of a string, of another AddedToken, or of the dict that files hold.
+def as_added_token(value: Any, normalized: bool | None = None) -> AddedToken:
+    """An AddedToken of a string or of the dict that files hold.
 
     Args:
-        value: what there is.
-        special: whether it is special; None leaves that to the value.
+        value: what there is. An AddedToken is returned as it is: whether its text is normalised may be left to what
+            it is added as, which a copy of it does not tell.
         normalized: whether it is looked for in the normalised text, where it is not special and the value does not
             say so.
     """
     if isinstance(value, AddedToken):
-        fields = value.__getstate__()
-    else:
-        fields = {"content": value} if isinstance(value, str) else dict(value)
-        fields.pop("__type", None)
-    special = fields.get("special", False) if special is None else special
-    fields.setdefault("normalized", not special and normalized is not False)
-    return AddedToken(**{**fields, "special": special})
+        return value
+    fields = {"content": value} if isinstance(value, str) else dict(value)
+    fields.pop("__type", None)
+    fields.setdefault("normalized", not fields.get("special", False) and normalized is not False)
+    return AddedToken(**fields)
 
 
 def to_list(values: Any) -> Any:
