@@ -238,6 +238,25 @@ def test_mistakes_of_token_labels(folder):
     assert [(one["start"], one["end"]) for one in moved] == [(3, 6), (0, 2)]
 
 
+@pytest.mark.parametrize(
+    ("former", "strategy"),
+    [
+        ({"grouped_entities": True}, "simple"),
+        ({"grouped_entities": True, "ignore_subwords": True}, "first"),
+        ({"grouped_entities": False}, "none"),
+        ({"ignore_subwords": True}, "none"),
+    ],
+)
+def test_former_names_of_aggregation(folder, former, strategy):
+    path, text = folder("mpnet_tokens"), "my unbelievable day"
+    expected = pipeline("ner", path, aggregation_strategy=strategy, ignore_labels=[])(text)
+    with pytest.warns(UserWarning, match=f"aggregation_strategy='{strategy}' says the same"):
+        pipe = pipeline("ner", path, ignore_labels=[], **former)
+    assert pipe(text) == expected
+    with pytest.warns(UserWarning, match="says the same"):
+        assert pipeline("ner", path, ignore_labels=[], aggregation_strategy="max")(text, **former) == expected
+
+
 def test_zero_shot_needs_labels(folder):
     pipe = pipeline("zero-shot-classification", folder("mpnet_classes"))
     for wrong in ({}, {"candidate_labels": []}, {"candidate_labels": " , "}):

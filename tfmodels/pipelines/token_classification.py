@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tfmodels.pipelines import entities
@@ -11,6 +11,7 @@ from tfmodels.pipelines.base import LIST, ONE, STREAM, Pipeline, Row, softmax
 from tfmodels.pipelines.forward import row_of
 from tfmodels.pipelines.settings import Settings, count
 from tfmodels.utils.text import did_you_mean, quote
+from tfmodels.utils.warn import warn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +44,17 @@ class TokenSettings(Settings):
                     "long text together."
                 )
 
+    def changed(self, given: Mapping[str, Any], owner: str) -> TokenSettings:
+        former = {name: given[name] for name in ("grouped_entities", "ignore_subwords") if given.get(name) is not None}
+        if former:
+            strategy = "none"
+            if former.get("grouped_entities"):
+                strategy = "first" if former.get("ignore_subwords") else "simple"
+            warn(f"{' and '.join(former)} are older names; aggregation_strategy={quote(strategy)} says the same.")
+            given = {**given, "aggregation_strategy": strategy}
+        rest = {name: value for name, value in given.items() if name not in ("grouped_entities", "ignore_subwords")}
+        return super().changed(rest, owner)
+
 
 class TokenClassificationPipeline(Pipeline):
     """Labels the tokens of texts, by a `...ForTokenClassification` model.
@@ -54,6 +66,7 @@ class TokenClassificationPipeline(Pipeline):
         aggregation_strategy: "none" (tokens), "simple" (neighbours with one tag are an entity; B- begins a new one),
             or the same with whole words: "first" (a word takes its first token's label), "average" (of the scores),
             "max" (the surest token's).
+        grouped_entities, ignore_subwords: the older way to ask for "simple", or, with both, for "first".
         ignore_labels: labels that are left out; default ["O"].
         stride: read the whole of long texts, in windows of `tokenizer.model_max_length` tokens that overlap by so
             many. Without it a long text is cut.
