@@ -100,6 +100,9 @@ def test_prompts_with_like_chunks_run_together(any_model, monkeypatch):
     assert answers() == wanted
     # Eight begin with more than 16 tokens, three with fewer, and five go on.
     assert calls == [(4, 0, 20), (1, 0, 16), (4, 0, 20), (1, 0, 16), (1, 0, 16), (4, 16, 16), (1, 16, 16)]
+    monkeypatch.setattr("tfmodels.generation.slots._LONGEST_TOGETHER", 16)  # long chunks are no faster together
+    assert answers() == wanted
+    assert [call for call in calls if call[0] > 1] == [(4, 16, 16)]
 
 
 def test_prompts_that_run_together_leave_the_others_their_turn(model, monkeypatch):

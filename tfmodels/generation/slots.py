@@ -31,6 +31,8 @@ from tfmodels.runtime.lowering import Lowering
 
 # A plain graph is traced for a size, and a program for several prompts compiled, that would have served so often.
 _LONGED_FOR = 8 * OFTEN
+# Longer chunks are no faster together, and the scores of their attention take four times the memory.
+_LONGEST_TOGETHER = 512
 # A prompt calls its program once: to trace a graph takes longer than the operations of several prompts, one by one.
 _UNTRACED = 2 * OFTEN
 
@@ -149,6 +151,8 @@ class Slots:
         its compilation.
         """
         part = Size(TOGETHER, self.room)
+        if size > _LONGEST_TOGETHER:
+            return False
         if self._is_ready("prefill", (part, size)):
             return True
         self._wishes["together", part, size] += 1
@@ -283,7 +287,9 @@ class Slots:
         """
         variants = [(kind, limited) for kind in kinds for limited in ([False, True] if with_grammars else [False])]
         can_follow, sizes = starts_as_graph(self.jit_compile, self.lowering), sorted(sizes)
-        chunks = [(count, size) for count in (1, TOGETHER) if count <= self.rows for size in sizes]
+        chunks = [(1, size) for size in sizes]
+        if self.rows >= TOGETHER:
+            chunks += [(TOGETHER, size) for size in sizes if size <= _LONGEST_TOGETHER]
         first = [(1, sizes[0]), (1, sizes[-1])] if can_follow and not wait else chunks
         for count, size in first:
             self._run_prefill(range(count), [[0]] * count, 0, size, Size(count, self.room))
