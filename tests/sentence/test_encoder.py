@@ -242,6 +242,19 @@ class TestEncode:
         got = encoder.encode(TEXTS, normalize=True)
         np.testing.assert_allclose(got, plain / np.linalg.norm(plain, axis=1, keepdims=True), rtol=1e-5)
 
+    def test_arguments_of_sentence_transformers(self, encoder):
+        want = encoder.encode(TEXTS, normalize=True)
+        got = encoder.encode(sentences=TEXTS, normalize_embeddings=True, show_progress_bar=False)
+        np.testing.assert_array_equal(got, want)
+        tensor = encoder.encode(TEXTS, normalize_embeddings=True, convert_to_tensor=True)
+        assert keras.ops.is_tensor(tensor)
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(tensor), want)
+        rows = encoder.encode(TEXTS, normalize=True, convert_to_numpy=False)
+        assert [row.shape for row in rows] == [want[0].shape] * len(TEXTS) and all(map(keras.ops.is_tensor, rows))
+        assert keras.ops.is_tensor(encoder.encode(TEXTS[0], convert_to_numpy=False))
+        with pytest.raises(TypeError, match="'normalize' twice: also as 'normalize_embeddings'"):
+            encoder.encode(TEXTS, normalize=True, normalize_embeddings=True)
+
     def test_nothing(self, encoder):
         assert encoder.encode([]).shape == (0, 16)
 

@@ -151,7 +151,8 @@ class Engine:
             logprobs: tell the log-probability of every new token, and of so many most probable ones, 0 to 20, of the
                 model's own distribution.
             skip_special_tokens: leave special tokens out of the text.
-            **settings: settings of `GenerationConfig` for this request.
+            **settings: settings of `GenerationConfig` for this request. An answer ends where prompt and answer fill
+                the capacity, whatever `max_new_tokens` is.
 
         Returns:
             The id.

@@ -42,6 +42,7 @@ from tfmodels.sentence.config import (
 from tfmodels.sentence.pooling import Pooling
 from tfmodels.sentence.similarity import SIMILARITIES, similarity
 from tfmodels.tokenization import AutoTokenizer
+from tfmodels.utils.arguments import old_name
 from tfmodels.utils.files import staged
 from tfmodels.utils.text import quote
 
@@ -200,6 +201,9 @@ class SentenceEncoder(CallingConvention, TrainedModel):
     # Texts -----------------------------------------------------------------------------------------------------------
 
     @in_turn
+    @old_name("sentences", "texts")
+    @old_name("normalize_embeddings", "normalize")
+    @old_name("show_progress_bar", "show_progress")
     def encode(
         self,
         texts: str | Iterable[str],
@@ -210,9 +214,14 @@ class SentenceEncoder(CallingConvention, TrainedModel):
         prompt_name: str | None = None,
         prompt: str | None = None,
         truncate_dim: int | None = None,
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
         jit_compile: bool | None = None,
-    ) -> np.ndarray:
+    ) -> Any:
         """Vectors of texts.
+
+        sentence-transformers' names of arguments are taken, too: `sentences`, `normalize_embeddings` and
+        `show_progress_bar`.
 
         Texts of similar length share a batch, the longest go first. By XLA, batches are padded to a few bucketed
         shapes, each compiled once; otherwise one graph serves every shape, and a batch is as long as its longest text.
@@ -225,6 +234,8 @@ class SentenceEncoder(CallingConvention, TrainedModel):
             prompt_name: one of the prompts, put in front of every text.
             prompt: a text to put in front instead.
             truncate_dim: return so many of the first values of each vector; default: the encoder's.
+            convert_to_numpy: return an array rather than a list of tensors.
+            convert_to_tensor: return one tensor.
             jit_compile: compile by XLA. Default: where there is a GPU.
 
         Returns:
@@ -259,7 +270,10 @@ class SentenceEncoder(CallingConvention, TrainedModel):
             vectors[own] = ops.convert_to_numpy(self._run(ids, mask, jit_compile))[: len(own), :width]
         if normalize:
             vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-        return vectors[0] if single else vectors
+        vectors = vectors[0] if single else vectors
+        if convert_to_tensor or (single and not convert_to_numpy):
+            return ops.convert_to_tensor(vectors)
+        return vectors if convert_to_numpy else [ops.convert_to_tensor(vector) for vector in vectors]
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> np.ndarray:
         """Compare every vector with every other, as `similarity_fn_name` says; float32 (rows 1, rows 2)."""
