@@ -112,10 +112,11 @@ class BeamSearch:
 
         totals = ops.reshape(scores, (batch, beams, vocab_size)) + ops.expand_dims(carry.scores, 2)
         totals = ops.reshape(totals, (batch, beams * vocab_size))
-        no_number = ops.any(ops.isnan(totals), axis=1, keepdims=True)
-        # No score is above 0: a prompt without numbers ends with beams of the token -1, which `generate` refuses.
-        totals = ops.where(no_number, 0.0, totals)
-        best, picked = self._candidates(totals, count, inputs.seed, tokens.step)
+        # A NaN counts as the highest score: the best candidates show it, and no other look at all scores is needed.
+        # A prompt without numbers ends with beams of the token -1, which `generate` refuses.
+        best, picked = self._candidates(ops.where(ops.isnan(totals), np.inf, totals), count, inputs.seed, tokens.step)
+        no_number = ops.any(ops.equal(best, np.inf), axis=1, keepdims=True)
+        best = ops.where(no_number, 0.0, best)
         parent, token = picked // vocab_size, ops.where(no_number, -1, picked % vocab_size)
         ends = ops.any(ops.equal(ops.expand_dims(token, 2), inputs.eos), axis=2)
         ends = ops.logical_or(ends, tokens.step + 1 >= inputs.limit)
