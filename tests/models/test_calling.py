@@ -11,6 +11,7 @@ import pytest
 import small_models as small
 import tensorflow as tf
 
+import tfmodels
 from tfmodels import (
     LlamaConfig,
     MPNetConfig,
@@ -143,6 +144,27 @@ def test_tuples_and_flags(model):
     graph = tf.function(lambda i: model(i, output_hidden_states=True, use_cache=False))(IDS)
     assert list(graph)[1:] == ["hidden_states"]
     assert "past_key_values" not in model(IDS, training=True)
+
+
+@pytest.mark.parametrize(
+    ("head", "labels", "names"),
+    [
+        ("ForCausalLM", {"labels": IDS}, ["loss", "logits"]),
+        ("ForSequenceClassification", {"labels": [0, 1]}, ["loss", "logits"]),
+        ("ForTokenClassification", {"labels": np.zeros_like(IDS)}, ["loss", "logits"]),
+        ("ForQuestionAnswering", {"start_positions": [0, 1], "end_positions": [1, 2]}, ["loss", "start_logits"]),
+    ],
+)
+def test_the_loss_comes_first(head, labels, names):
+    """The order of transformers: `loss, logits = model(ids, labels=labels, return_dict=False)[:2]`."""
+    model = getattr(tfmodels, f"TFLlama{head}")(CONFIG)
+    labels = {name: np.asarray(value) for name, value in labels.items()}
+    output = model(IDS, **labels)
+    assert list(output)[:2] == names
+    assert output[0] is output.loss and output.to_tuple()[0] is output.loss
+    assert model(IDS, **labels, return_dict=False)[0].shape == ()
+    graph = tf.function(lambda ids: model(ids, **labels, return_dict=False))(IDS)
+    assert graph[0].shape == () and graph[1].shape[0] == 2
 
 
 # The matrix: how arguments are passed, as what, in which mode, and which of them. Over any eight classes in a row

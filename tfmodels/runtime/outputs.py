@@ -77,9 +77,9 @@ def _is_shape(value: Any) -> bool:
 class ModelOutput(OrderedDict):
     """Base of all outputs.
 
-    Fields that are None are left out, so that tuples, graphs and exports hold only what was computed; reading such a
-    field as an attribute gives None. Every subclass is a pytree node: `tf.function`, `jax.jit`, the Functional API,
-    `predict` and export keep its type.
+    Fields stand in the order of `fields`: the loss, where there is one, comes first. Those that are None are left out,
+    so that tuples, graphs and exports hold only what was computed; reading such a field as an attribute gives None.
+    Every subclass is a pytree node: `tf.function`, `jax.jit`, the Functional API, `predict` and export keep its type.
 
     Example:
         >>> from tfmodels.models.outputs import CausalLMOutput
@@ -94,9 +94,10 @@ class ModelOutput(OrderedDict):
 
     def __init__(self, *pairs: Any, **values: Any):
         super().__init__()
-        for name, value in OrderedDict(*pairs, **values).items():
-            if value is not None:
-                self[name] = value
+        given = OrderedDict(*pairs, **values)
+        for name in dict.fromkeys((*self.fields, *given)):
+            if given.get(name) is not None:
+                self[name] = given[name]
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
