@@ -111,6 +111,11 @@ def test_a_pipe_needs_no_name_and_stop_strings_end_the_text(capsys, monkeypatch)
     assert capsys.readouterr().out == "Once upon a time, there\n"
 
 
+def test_an_empty_stop_string_is_told_before_anything_loads(capsys):
+    assert cli.main(["generate", "nowhere", "x", "--stop", ""]) == 2
+    assert capsys.readouterr().err == "tfmodels generate: error: --stop '': a text that is not empty was expected.\n"
+
+
 @pytest.mark.slow
 def test_beams_and_json(tmp_path, capsys):
     pytest.importorskip("llguidance")

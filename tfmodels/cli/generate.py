@@ -79,6 +79,8 @@ def run(options: argparse.Namespace) -> None:
         settings["do_sample"] = options.do_sample or not settings.keys().isdisjoint({"temperature", "top_k", "top_p"})
     GenerationConfig().update(**settings)
     if options.stop:
+        if "" in options.stop:
+            raise CommandError("--stop '': a text that is not empty was expected.")
         settings["stop_strings"] = [
             re.sub(r"\\.", lambda found: _ESCAPES.get(found[0], found[0]), stop) for stop in options.stop
         ]
