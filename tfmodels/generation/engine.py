@@ -56,7 +56,8 @@ class Engine:
         model: a causal language model.
         rows: requests that are worked on at a time.
         capacity: most tokens of a prompt and its continuation.
-        prefill_chunk: tokens of a prompt that are run between two decoding steps of the others.
+        prefill_chunk: most tokens of a prompt that one call runs; where tokens are streamed, twice as many of all
+            prompts are run between two decoding steps of the others.
         tokenizer: gives events and answers their text, and reads the text for `stop_strings`.
         max_waiting: requests at most that wait for a row; None for any number.
         jit_compile: whether programs are compiled by XLA; default: what the model's `generation_config` says.
@@ -281,7 +282,7 @@ class Engine:
         return answers
 
     def step(self) -> list[Event]:
-        """Give free rows to waiting requests, run one chunk of a prompt, and make a few tokens in every other row.
+        """Give free rows to waiting requests, run a few chunks of prompts, and make a few tokens in every other row.
 
         First tokens are told as soon as they are there. On a CPU nothing waits for XLA: plain graphs do the work while
         it compiles in the background.
