@@ -545,3 +545,12 @@ class TestDeclarations:
 
             class Lengths(ConfigPart):
                 width: int
+
+
+def test_num_labels_and_names_that_are_given_must_agree(tmp_path):
+    LlamaConfig(num_labels=5).save_pretrained(tmp_path)
+    names = {0: "ham", 1: "spam"}
+    assert AutoConfig.from_pretrained(tmp_path, num_labels=2, id2label=names).id2label == names
+    for load in (AutoConfig.from_pretrained, LlamaConfig.from_pretrained):
+        with pytest.raises(ValueError, match=r"num_labels=3 and id2label=\{.*spam.*contradict each other"):
+            load(tmp_path, num_labels=3, id2label=names)

@@ -126,7 +126,16 @@ class ModelConfig(ConfigPart, upload.PushToHub):
 
     @classmethod
     def merge(cls, values: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
-        """`values` with `overrides` put in their place."""
+        """`values` with `overrides` put in their place.
+
+        Raises:
+            ValueError: `overrides` names another number of classes than it has names for, or values of the wrong kind.
+        """
+        count, names = overrides.get("num_labels"), overrides.get("id2label")
+        if count is not None and isinstance(names, Mapping) and len(names) != count:
+            raise ValueError(
+                f"num_labels={quote(count)} and id2label={quote(names)} contradict each other; give one of them."
+            )
         values = cls.normalize(values)
         if overrides.get("num_labels") is not None:
             for name in ("id2label", "label2id"):
