@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from tokenizers import AddedToken, Tokenizer
 
 from tfmodels.checkpoints import hub
+from tfmodels.runtime.memory import trim_heap
 from tfmodels.tokenization import pipeline, tokenizer_files
 from tfmodels.tokenization.chat import checked_templates
 from tfmodels.tokenization.conversions.model_file import model_file_backend
@@ -164,6 +165,7 @@ class PreTrainedTokenizerFast(SavedTokenizer):
         tokenizer = cls.__new__(cls)
         tokenizer._setup(backend, {}, False, options, config)
         tokenizer.name_or_path = name
+        trim_heap()  # the file's texts were Python's objects for a while
         return tokenizer
 
     @classmethod
