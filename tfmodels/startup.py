@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-from tfmodels.runtime import xla_cache
+from tfmodels.runtime import vector_width, xla_cache
 
 # Set by people who want another amount of TensorFlow's log: "0" all, "1" no information, "2" errors, "3" nothing.
 LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
@@ -88,6 +88,7 @@ def install() -> None:
     if sys.modules.get("keras") is not None:  # None is how an import is forbidden
         register_with_keras()
     if sys.modules.get("tensorflow") is not None:
+        vector_width.widen()  # XLA reads it at the first program
         quiet_rest()
     sys.meta_path.insert(0, _Hooks({"tensorflow": around_tensorflow}, {"keras": register_with_keras}))
 
@@ -135,8 +136,9 @@ def register_with_keras() -> None:
 
 @contextlib.contextmanager
 def around_tensorflow() -> Iterator[None]:
-    """What the import of TensorFlow runs in: it starts quietly, and is told where compiled programs are kept."""
-    xla_cache.enable()
+    """What the import of TensorFlow runs in: it starts quietly, and is told how programs are compiled and kept."""
+    vector_width.widen()
+    xla_cache.enable()  # programs of different flags lie in different folders
     with quiet_start():
         yield
 

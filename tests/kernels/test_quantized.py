@@ -37,14 +37,14 @@ def test_products(scheme, width):
 
 
 @pytest.mark.parametrize("scheme", [Scheme(bits=8), Scheme(bits=4, group_size=32)], ids=str)
-def test_few_rows_of_many_outputs(scheme):
-    """A head over a vocabulary is summed in larger tiles."""
+def test_few_rows_of_many_inputs(scheme):
+    """With many inputs tiles are as large as they get."""
     rng = np.random.default_rng(0)
-    parts = round_to_nearest(rng.normal(size=(128, quantized._WIDE)).astype(np.float32), scheme)
-    x = rng.normal(size=(1, 1, 128)).astype(np.float32)
+    parts = round_to_nearest(rng.normal(size=(1024, 24)).astype(np.float32), scheme)
+    x = rng.normal(size=(1, 1, 1024)).astype(np.float32)
     compiled = tf.function(lambda x, parts: quantized.few_rows(x, parts, scheme), jit_compile=True, autograph=False)
     found = compiled(x, {name: tf.constant(part) for name, part in parts.items()})
-    np.testing.assert_allclose(found, x @ dequantize(parts, scheme, 128), rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(found, x @ dequantize(parts, scheme, 1024), rtol=1e-4, atol=1e-3)
 
 
 def test_layers_are_unpacked_one_by_one():

@@ -24,9 +24,8 @@ Tensors = Mapping[str, Any]
 # too small by this factor. Subnormal ones are multiples of the other number: processors take float32's own for zero.
 _FLOAT8_FACTOR, _FLOAT8_STEP = 2.0**120, 2.0**-9
 
-# Stored rows that `few_rows` reads side by side: with more, a processor does not load them ahead. Of so many outputs
-# on, the sums of tiles leave its cache, and larger tiles are better.
-_SIDE_BY_SIDE, _WIDE = 8, 16384
+# Inputs of a tile in `few_rows`: twice as many need more registers than there are, half as many make twice the sums.
+_TILE = 16
 # Tiles that XLA adds up in a loop of its own; with fewer it would multiply in that loop, number by number.
 _TILES = 32
 # Rows of x for which `few_rows` is faster: it reads the weights once for each.
@@ -187,8 +186,7 @@ def _one_row(x: Any, parts: Tensors, scheme: Scheme, width: int) -> Any:
     weights = parts["weights"]
     units, padded, groups = weights.shape[1], x.shape[0], scheme.groups(width)
     step = 8 // scheme.bits
-    # Twice as many inputs need more registers than there are.
-    tile = math.gcd(padded // groups, 2 * _SIDE_BY_SIDE if units >= _WIDE else step * _SIDE_BY_SIDE)
+    tile = math.gcd(padded // groups, _TILE)
     while padded // tile < _TILES and tile % (2 * step) == 0:
         tile //= 2
     tiles = padded // tile
@@ -213,7 +211,10 @@ def _one_row(x: Any, parts: Tensors, scheme: Scheme, width: int) -> Any:
     # A sum last, even of nothing: XLA leaves a loop that ends in one apart from the loop that adds up its results.
     if scheme.offsets == "minimums":
         lowest = float(1 << (scheme.bits - 1)) - bias
-        total = total * scales + (by_tile("minimums") + lowest * scales) * sums
+        minimums = by_tile("minimums")
+        # Not for a lowest number of 0, which XLA would multiply with.
+        minimums = minimums + lowest * scales if lowest else minimums
+        total = total * scales + minimums * sums
     elif scheme.offsets == "zeros":
         total = total * scales - (by_tile("zeros") + bias) * scales * sums
     elif scheme.group_size is None:
