@@ -99,7 +99,7 @@ def test_commands(talk, tmp_path):
         ("/set temperature=hot", "temperature='hot'; a number was expected"),
         ("/set top_p=3", "top_p=3"),
         ("/set max_new_tokens=1.5", "an integer was expected"),
-        ("/load nowhere.json", "nowhere.json"),
+        ("/load nowhere.json", "error: No such file or directory: 'nowhere.json'"),
         ("/save", "needs the name of a file"),
         ("/retry", "no question to answer again"),
     ],

@@ -140,7 +140,8 @@ class TestConstraints:
         for options, message in (
             ({"guidance_scale": 2.0, "num_beams": 2}, "guidance_scale with num_beams=2"),
             ({"output_attentions": True, "return_dict_in_generate": True, "num_beams": 2}, "output_attentions=True"),
-            ({"guidance_scale": 2.0, "negative_prompt_ids": [[99999]]}, "negative_prompt_ids have shape"),
+            ({"guidance_scale": 2.0, "negative_prompt_ids": [1, 2]}, r"have shape \(2,\)"),
+            ({"guidance_scale": 2.0, "negative_prompt_ids": [[99999]]}, "negative_prompt_ids hold ids from 99999 to"),
             ({"past_key_values": (), "use_cache": False}, "past_key_values need use_cache=True"),
         ):
             with pytest.raises(ValueError, match=message):

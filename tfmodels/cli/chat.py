@@ -14,6 +14,7 @@ from tfmodels.cli.common import (
     DTYPES,
     CommandError,
     add_model,
+    describe_error,
     load_backend,
     place_of,
     read_config,
@@ -139,7 +140,7 @@ def loop(conversation: talk.Conversation, writer: terminal.Writer, typed: bool) 
                 try:
                     told, text = conversation.run(text)
                 except (CommandError, ValueError, OSError) as error:
-                    tell(f"error: {error}")
+                    tell(f"error: {describe_error(error)}")
                     wrong += 1
                     continue
                 if told:
@@ -161,7 +162,7 @@ def loop(conversation: talk.Conversation, writer: terminal.Writer, typed: bool) 
         except (CommandError, ValueError, OSError) as error:
             if not typed:
                 raise
-            tell(f"error: {error}")
+            tell(f"error: {describe_error(error)}")
 
 
 def answer(conversation: talk.Conversation, text: str, writer: terminal.Writer) -> None:

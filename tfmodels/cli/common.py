@@ -20,6 +20,25 @@ class CommandError(Exception):
     """A user's mistake, told in one line."""
 
 
+def describe_error(error: Exception) -> str:
+    """One line for any error: its message where it was written for users, else its type too.
+
+    Example:
+        >>> describe_error(ValueError("no such\\n  thing"))
+        'no such thing'
+        >>> describe_error(KeyError("x"))
+        "KeyError: 'x' (--debug shows where)"
+        >>> describe_error(FileNotFoundError(2, "No such file or directory", "lines.txt"))
+        "No such file or directory: 'lines.txt'"
+    """
+    text = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.strerror and error.filename:  # of the system: leave its number out
+        return f"{error.strerror}: {quote(error.filename)}"
+    if text and isinstance(error, (CommandError, ValueError, TypeError, OSError, ImportError)):
+        return text
+    return f"{type(error).__name__}: {text} (--debug shows where)"
+
+
 # The backend ---------------------------------------------------------------------------------------------------------
 
 

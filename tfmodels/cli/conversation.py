@@ -166,12 +166,11 @@ def load(conversation: Conversation, file: str) -> None:
     """Take the messages of a file, which /save wrote, or which holds a list of messages.
 
     Raises:
-        CommandError: there is no such file, or it holds something else; the conversation stays as it was.
+        OSError: there is no such file.
+        ValueError: it is no JSON.
+        CommandError: it holds something else. The conversation stays as it was.
     """
-    try:
-        content = read_value(Path(file).expanduser())
-    except (OSError, ValueError) as error:
-        raise CommandError(str(error)) from error
+    content = read_value(Path(file).expanduser())
     found = content.get("messages") if isinstance(content, Mapping) else content
     wanted = (
         f"{file} holds no conversation: a list of messages with role ({', '.join(ROLES)}) and content is expected."

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple, NoReturn
 
 from tfmodels import __version__
 from tfmodels.cli import chat, demo, embed, export, generate, inspect, serve
-from tfmodels.cli.common import CommandError
-from tfmodels.utils.text import did_you_mean, quote
+from tfmodels.cli.common import describe_error
+from tfmodels.utils.text import did_you_mean
 
 # Exit codes of a shell: an error, an interrupt, and a reader that went away (128 + the signal's number).
 _ERROR, _INTERRUPTED, _BROKEN_PIPE = 2, 130, 141
@@ -155,25 +155,6 @@ def leave() -> NoReturn:
             sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
-
-
-def describe_error(error: Exception) -> str:
-    """One line for any error: its message where it was written for users, else its type too.
-
-    Example:
-        >>> describe_error(ValueError("no such\\n  thing"))
-        'no such thing'
-        >>> describe_error(KeyError("x"))
-        "KeyError: 'x' (--debug shows where)"
-        >>> describe_error(FileNotFoundError(2, "No such file or directory", "lines.txt"))
-        "No such file or directory: 'lines.txt'"
-    """
-    text = " ".join(str(error).split())
-    if isinstance(error, OSError) and error.strerror and error.filename:  # of the system: leave its number out
-        return f"{error.strerror}: {quote(error.filename)}"
-    if text and isinstance(error, (CommandError, ValueError, TypeError, OSError, ImportError)):
-        return text
-    return f"{type(error).__name__}: {text} (--debug shows where)"
 
 
 # Python's names of arguments that the shell spells in another way.

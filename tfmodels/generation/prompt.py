@@ -192,12 +192,17 @@ def with_negatives(prompts: Prompts, negative_ids: Any, negative_mask: Any, *, v
     ids = (
         prompts.ids[:, -1:] if negative_ids is None else array_of(negative_ids, "negative_prompt_ids").astype("int32")
     )
-    if ids.ndim != 2 or len(ids) not in (1, rows) or 0 in ids.shape or ids.min() < 0 or ids.max() >= vocab_size:
+    if ids.ndim != 2 or len(ids) not in (1, rows) or 0 in ids.shape:
+        expected = "(1, length)" if rows == 1 else f"(1 or {rows}, length)"
+        raise ValueError(f"negative_prompt_ids have shape {ids.shape}; {expected} was expected.")
+    if ids.min() < 0 or ids.max() >= vocab_size:
         raise ValueError(
-            f"negative_prompt_ids have shape {ids.shape}; ids below {vocab_size} of shape (1 or {rows}, length) were "
-            "expected."
+            f"negative_prompt_ids hold ids from {ids.min()} to {ids.max()}; the vocabulary has ids 0 to "
+            f"{vocab_size - 1}."
         )
-    mask = np.ones(ids.shape, bool) if negative_mask is None else array_of(negative_mask, "negative mask") != 0
+    mask = np.ones(ids.shape, bool)
+    if negative_mask is not None:
+        mask = array_of(negative_mask, "negative_prompt_attention_mask") != 0
     if mask.shape != ids.shape:
         raise ValueError(f"negative_prompt_attention_mask has shape {mask.shape}; {ids.shape} was expected.")
     ids, mask = np.broadcast_to(ids, (rows, ids.shape[1])), np.broadcast_to(mask, (rows, ids.shape[1]))

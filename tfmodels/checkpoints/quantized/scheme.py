@@ -211,5 +211,5 @@ def group_scales(weights: np.ndarray, scheme: Scheme) -> tuple[np.ndarray, np.nd
 
 
 def _above_zero(scales: np.ndarray) -> np.ndarray:
-    """Scales without zeros, and without numbers so small that float16 would make zeros of them."""
-    return np.where(scales > 1e-7, scales, np.float32(1e-7) if scales.size else scales)
+    """Raise scales to 1e-7 at least, so that none is zero, in float16 either."""
+    return np.where(scales > 1e-7, scales, np.float32(1e-7))
