@@ -100,7 +100,7 @@ def test_inspect_table(capsys):
         ("transformer.wte.weight", "embeddings"),
         ("embeddings.LayerNorm.weight", "embeddings"),
         ("transformer.ln_f.bias", "final norm"),
-        ("pooler.dense.weight", "other"),
+        ("bert.pooler.dense.weight", "pooler"),
     ],
 )
 def test_part_of(name, part):

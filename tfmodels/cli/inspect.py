@@ -92,7 +92,7 @@ def inspect_checkpoint(place: Place) -> dict[str, Any]:
 
 
 def part_of(name: str) -> str:
-    """Name the part of a model that a tensor belongs to: "embeddings", "layer 3", "head", "final norm".
+    """Name the part of a model that a tensor belongs to: "embeddings", "layer 3", "head", "pooler", "final norm".
 
     Example:
         >>> [part_of(f"{name}.weight") for name in ("model.embed_tokens", "model.layers.3.mlp.up_proj", "lm_head")]
@@ -103,6 +103,8 @@ def part_of(name: str) -> str:
         return f"layer {layer[1]}"
     if re.search(r"embed_out|lm_head|score|classifier|qa_outputs|(?:^|\.)head", name):
         return "head"
+    if "pooler" in name:
+        return "pooler"
     if re.search(r"embed|wte|wpe", name):
         return "embeddings"
     if re.search(r"norm|ln_f", name):
@@ -155,7 +157,8 @@ def group_equal_layers(parts: dict[str, int]) -> list[tuple[str, int, int]]:
         [('embeddings', 9, 1), ('layers 0-1', 5, 2), ('layer 2', 7, 1), ('head', 9, 1)]
     """
     groups: list[list[Any]] = []  # [first layer's number or None, name, count, times]
-    order = {"embeddings": -1, "final norm": sys.maxsize - 1, "head": sys.maxsize, "other": sys.maxsize - 2}
+    last = ("other", "final norm", "pooler", "head")
+    order = {"embeddings": -1} | {name: sys.maxsize - len(last) + place for place, name in enumerate(last)}
     for name, count in sorted(parts.items(), key=lambda item: order.get(item[0], number_of(item[0]))):
         number = number_of(name)
         last = groups[-1] if groups else None
