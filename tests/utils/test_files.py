@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +24,12 @@ from tfmodels.utils.files import MARKER_NAME, replacing_file, staged, sweep, wri
 from tfmodels.utils.json_files import read_object, write_object
 
 
-def save(folder: Path, number: int, limit: int) -> None:
-    """Save JSON files, generation settings and weights in shards of `limit` bytes, all marked with a number."""
+def save(folder: Path, number: int, limit: int, meanwhile: Callable[[], None] | None = None) -> None:
+    """Save JSON files, generation settings and weights in shards of `limit` bytes, all marked with a number.
+
+    Args:
+        meanwhile: called when all is written, before the files take their names.
+    """
     with staged(folder) as stage:
         for name in ("config.json", "adapter_config.json", "modules.json"):
             write_object(stage.folder / name, {"number": number})
@@ -32,6 +37,8 @@ def save(folder: Path, number: int, limit: int) -> None:
         spec = TensorSpec((10,), "float32")
         tensors = [(name, spec, lambda: np.full(10, number, "float32")) for name in "abcd"]
         write_checkpoint(stage, tensors, max_shard_size=limit)
+        if meanwhile is not None:
+            meanwhile()
 
 
 def save_and_be_killed(folder: Path, number: int, limit: int, call: str, left: int) -> bool:
@@ -128,6 +135,16 @@ def test_an_error_leaves_the_folder_as_it_was(tmp_path):
         file.write(b"half")
         raise RuntimeError
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("first, second", [(80, 80), (80, 10**6), (10**6, 80), (80, 40)])
+def test_the_last_save_to_take_its_names_is_there_alone(tmp_path, first, second):
+    """Another save came after this one had looked at the folder: its files go."""
+    save(tmp_path, 1, first, meanwhile=lambda: save(tmp_path, 2, second))
+    assert numbers(tmp_path) == {1}
+    left = {path.name for path in tmp_path.iterdir()}
+    save(tmp_path / "alone", 1, first)
+    assert left == {path.name for path in (tmp_path / "alone").iterdir()}
 
 
 def test_threads_that_save_into_one_folder_do_not_mix(tmp_path):

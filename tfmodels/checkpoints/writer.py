@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -125,17 +126,24 @@ def write_tensors(
 
 
 def _write_all(stage: Staged, shards: list[list[_Entry]]) -> list[Path]:
-    earlier = sorted(path.name for path in stage.target.iterdir() if _OURS.fullmatch(path.name))
-    names = [SINGLE_NAME] if len(shards) == 1 else _shard_names(len(shards), earlier)
+    names = [SINGLE_NAME] if len(shards) == 1 else _shard_names(len(shards), _earlier(stage.target))
     for name, entries in zip(names, shards, strict=True):
         _write_file(stage.folder / name, entries)
     if len(shards) > 1:
         names.append(INDEX_NAME)
         _write_index(stage.folder / INDEX_NAME, dict(zip(names, shards, strict=False)))
     stage.last.append(names[-1])
-    # What a reader looks for first goes first, or it would find an index whose shards are gone.
-    stage.obsolete += sorted(set(earlier) - set(names), key=lambda name: (name != SINGLE_NAME, name != INDEX_NAME))
+    stage.obsolete = functools.partial(_earlier, stage.target)
     return [stage.target / name for name in names]
+
+
+def _earlier(folder: Path) -> list[str]:
+    """Names of the weights in a folder, in the order in which they can be removed.
+
+    What a reader looks for first goes first, or it would find an index whose shards are gone.
+    """
+    names = sorted(path.name for path in folder.iterdir() if _OURS.fullmatch(path.name))
+    return sorted(names, key=lambda name: (name != SINGLE_NAME, name != INDEX_NAME))
 
 
 def _shard_names(count: int, earlier: list[str]) -> list[str]:

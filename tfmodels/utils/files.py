@@ -17,7 +17,7 @@ import shutil
 import stat
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -146,13 +146,14 @@ class Staged:
         target: the folder whose files are replaced.
         folder: an empty folder inside it, where to write.
         last: names of files that take their places after all others, such as an index.
-        obsolete: names of files of an earlier save, removed from the target once the new ones are there.
+        obsolete: gives the names of an earlier save's files in the order in which they go. It is asked when no other
+            save can add any; those that are not written again are removed once the new ones are there.
     """
 
     def __init__(self, target: Path, folder: Path) -> None:
         self.target, self.folder = target, folder
         self.last: list[str] = []
-        self.obsolete: list[str] = []
+        self.obsolete: Callable[[], list[str]] = list
 
 
 @contextlib.contextmanager
@@ -288,7 +289,8 @@ def _take_names(stage: Staged, names: Iterable[str]) -> None:
     marker = stage.target / MARKER_NAME
     # Nothing can be mixed up where there is nothing yet, nor by one file.
     names = list(names)
-    matters = len(names) + len(stage.obsolete) > 1
+    obsolete = [name for name in stage.obsolete() if name not in names]
+    matters = len(names) + len(obsolete) > 1
     if matters:
         with replacing_file(marker) as file:
             file.write(stage.folder.name.encode("utf-8"))
@@ -299,9 +301,8 @@ def _take_names(stage: Staged, names: Iterable[str]) -> None:
         os.replace(stage.folder / name, path)
     for folder in {(stage.target / name).parent for name in names}:
         sync_folder(folder)
-    for name in stage.obsolete:
-        if name not in names:
-            remove(stage.target / name)
+    for name in obsolete:
+        remove(stage.target / name)
     if matters:
         marker.unlink(missing_ok=True)
     sync_folder(stage.target)
