@@ -1,7 +1,7 @@
 """The width of the vectors that XLA's programs for a CPU compute with.
 
 XLA takes vectors of 256 bits unless a flag asks for wider ones, since early processors with 512 bits lowered their
-clock for them. Later ones do not, and unpack quantised weights in little more than half the time.
+clock for them. Later ones do not, and decode faster with them.
 """
 
 from __future__ import annotations
