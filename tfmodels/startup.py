@@ -136,7 +136,7 @@ def register_with_keras() -> None:
 
 @contextlib.contextmanager
 def around_tensorflow() -> Iterator[None]:
-    """What the import of TensorFlow runs in: it starts quietly, and is told how programs are compiled and kept."""
+    """Import TensorFlow quietly, after setting how XLA compiles programs and where they are kept."""
     vector_width.widen()
     xla_cache.enable()  # programs of different flags lie in different folders
     with quiet_start():

@@ -26,6 +26,13 @@ def run(*arguments, python=("-m", "tfmodels"), environment=None, **options):
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, **options)
 
 
+@pytest.mark.parametrize("module", ["tfmodels", "tfmodels.cli"])
+def test_the_command_is_a_module_too(module):
+    done = run("inspect", "stories260K", "--json", python=("-m", module))
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["model_type"] == "llama"
+
+
 # Start-up ------------------------------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""Sentence embeddings: texts to vectors."""
+"""Sentence embeddings: texts to vectors. The file is long because it is one class, `SentenceEncoder`."""
 
 from __future__ import annotations
 

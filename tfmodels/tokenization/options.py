@@ -71,6 +71,8 @@ class PipelineOption:
 def check_options(owner: str, given: Mapping[str, Any], more: Iterable[str]) -> dict[str, Any]:
     """The options that count.
 
+    Options for tokenizers that cut text in another way have no effect: scripts give them to every tokenizer.
+
     Args:
         owner: the class's name, for messages.
         given: keyword arguments.
@@ -78,8 +80,6 @@ def check_options(owner: str, given: Mapping[str, Any], more: Iterable[str]) -> 
 
     Raises:
         TypeError: an unknown option.
-
-    Options that say how tokenizers of other kinds cut text have no effect: scripts give them to every tokenizer.
     """
     known = {*OPTIONS, *more}
     others = {*pipeline.OPTIONS} - known

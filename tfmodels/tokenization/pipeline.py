@@ -14,7 +14,7 @@ SPACE = "▁"  # SentencePiece writes spaces as U+2581
 SPACE_RUN, LEADING_SPACES, TRAILING_SPACES = " {2,}", r"\A +", rf"[ {SPACE}]+\z"
 
 
-# What `configure` can change.
+# Names of the options that `configure` takes.
 OPTIONS = (
     *("add_prefix_space", "legacy", "trim_offsets"),
     *("do_lower_case", "strip_accents", "tokenize_chinese_chars"),

@@ -1,4 +1,4 @@
-"""The vocabulary of a tokenizer, with its special tokens."""
+"""The vocabulary of a tokenizer, with its special tokens. The file is long because it is one class, `Vocabulary`."""
 
 from __future__ import annotations
 
