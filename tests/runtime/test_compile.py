@@ -144,11 +144,55 @@ def test_a_second_generate_compiles_nothing_on_jax():
     assert "Compiling" not in result.stderr.split("AGAIN")[-1]
 
 
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def added(variables, x):
+    for variable in variables:
+        variable.assign_add(tf.fill(variable.shape, x), read_value=False)
+    return [variable.read_value()[0] for variable in variables]
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("steady", [False, True])
+def test_variables_of_a_call_are_told_apart(jit_compile, steady):
+    """A program for other variables of the same shapes is the same one; one for the same variable twice is another."""
+    programs = ProgramCache()
+    for twice in (False, True, False, True):
+        one, other = (tf.Variable(tf.fill(3, x), trainable=False) for x in (10.0, 20.0))
+        variables = [one, one if twice else other]
+        got = programs.run(("add", twice), added, variables, tf.constant(1.0), jit_compile=jit_compile, steady=steady)
+        want = [12.0, 12.0] if twice else [11.0, 21.0]
+        assert list(map(float, got)) == want and [float(x[0]) for x in variables] == want
+    assert programs.compilations == 2
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="reads the memory of a process from /proc")
+@pytest.mark.parametrize("way", ["run", "steady", "plain", "prepare"])
+def test_a_program_does_not_keep_the_variables_of_its_first_call(way):
+    size, kept = 1 << 26, []
+
+    def call():
+        programs, variable = ProgramCache(), tf.Variable(tf.zeros(size // 4), trainable=False)
+        arguments = ("add", added, [variable], tf.constant(2.0))
+        if way == "prepare":
+            programs.prepare(*arguments)
+            programs.wait()
+        else:
+            programs.run(*arguments, jit_compile=way != "plain", steady=way == "steady")
+        assert programs.compilations == 1
+        kept.append(programs)
+
+    call()
+    before = resident()
+    for _ in range(4):
+        call()
+    assert resident() - before < 2 * size
+
+
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="only glibc gives memory back on demand")
 def test_free_memory_is_given_back_after_a_compilation():
-    def resident():
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
     libc = ctypes.CDLL(None)
     libc.malloc.restype = ctypes.c_void_p
     size, count = 10_000, 20_000

@@ -96,7 +96,7 @@ class ProgramCache:
             return trace(arguments)
         given, arguments = arguments, _opened(arguments)
         program = self._program(full_key, function, jit_compile, variables, arguments if any_shape else None)
-        result = program(*arguments)
+        result = _called(program, arguments)
         if full_key not in self._ready and _count(program):  # none where functions run eagerly
             self._note_ready(full_key)
         if steady and not isinstance(program, _Jitted) and _runs_traces():
@@ -130,7 +130,9 @@ class ProgramCache:
             self._plain_runs[full_key] = runs = self._plain_runs.get(full_key, 0) + 1
         if runs > untraced:
             plain = self._program((*full_key[:1], False, *full_key[2:]), plain, False)
-        result = plain(*_opened(arguments))
+            result = _called(plain, _opened(arguments))
+        else:
+            result = plain(*_opened(arguments))
         if runs == OFTEN:
             self.prepare(key, function, *arguments)
         return result
@@ -157,7 +159,7 @@ class ProgramCache:
         if program is None:  # dropped meanwhile
             return
         try:
-            program(*make_arguments())
+            _called(program, make_arguments())
         except Exception as error:
             warn(f"XLA cannot compile a program, and a plain graph goes on: {type(error).__name__}: {shorten(error)}")
             return
@@ -329,6 +331,36 @@ def _make(
 
 def _call(function: Callable, *arguments: Any) -> Any:
     return function(*arguments)
+
+
+def _called(program: Callable, arguments: Sequence[Any]) -> Any:
+    """Call a program; its first call traces it for descriptions of its variables.
+
+    TensorFlow keeps the variables that a trace was made for, and their memory, until the process ends.
+    """
+    if not isinstance(program, _Jitted) and not _count(program) and _runs_traces():
+        described = _with_descriptions(arguments)
+        if described is not None:
+            program.get_concrete_function(*described)
+    return program(*arguments)
+
+
+def _with_descriptions(arguments: Sequence[Any]) -> Any:
+    """Arguments with TensorFlow's description in place of each variable; None where there is no variable."""
+    import tensorflow as tf
+
+    numbers: dict[int, int] = {}
+
+    def described(x: Any) -> Any:
+        if not isinstance(x, tf.Variable):
+            return x
+        spec = tf.type_spec_from_value(x)
+        # The same variable has the same number, as TensorFlow gives them to the variables of a call.
+        number = numbers.setdefault(id(x), len(numbers))
+        return type(spec)(spec.shape, spec.dtype, spec.trainable, alias_id=number)
+
+    result = keras.tree.map_structure(described, tuple(arguments))
+    return result if numbers else None
 
 
 def _runs_traces() -> bool:
