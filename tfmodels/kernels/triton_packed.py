@@ -198,36 +198,18 @@ def _columns(
                 own_odd = _with_offsets(own_odd, odd_scale, offsets, group + 1, reads, inputs, BITS, OFFSETS)
             even += own_even
             odd += own_odd
-    # fmt: off
-    _put(even, 2 * pairs, inside, scales, bias, out, ROWS, FIRST, ALL, SCALED and GROUP == 0, HAS_BIAS, BLOCK_ROWS)
-    _put(odd, 2 * pairs + 1, inside, scales, bias, out, ROWS, FIRST, ALL, SCALED and GROUP == 0, HAS_BIAS, BLOCK_ROWS)
-    # fmt: on
-
-
-@triton.jit
-def _put(
-    total,
-    columns,
-    inside,
-    scales,
-    bias,
-    out,
-    ROWS: tl.constexpr,
-    FIRST: tl.constexpr,
-    ALL: tl.constexpr,
-    SCALED: tl.constexpr,
-    HAS_BIAS: tl.constexpr,
-    BLOCK_ROWS: tl.constexpr,
-):
-    """Write sums of some columns: scaled where SCALED, and the first part with its bias."""
+    # A warp writes columns side by side: where it wrote rows, the stores took as long as all the rest.
+    total = tl.interleave(tl.trans(even), tl.trans(odd))
+    columns = block * BLOCK_OUT + tl.arange(0, BLOCK_OUT)
+    known = columns < OUT
     part = tl.program_id(1)
-    if SCALED:
-        total *= tl.load(scales + columns, mask=inside, other=0.0).to(tl.float32)[:, None]
+    if SCALED and GROUP == 0:
+        total *= tl.load(scales + columns, mask=known, other=0.0).to(tl.float32)[None, :]
     if HAS_BIAS:
-        total += tl.load(bias + columns, mask=inside & (part == 0), other=0.0).to(tl.float32)[:, None]
-    rows = tl.program_id(2) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[None, :]
-    place = (part * ROWS + rows) * ALL + FIRST + columns[:, None]
-    tl.store(out + place, total, mask=(rows < ROWS) & inside[:, None])
+        total += tl.load(bias + columns, mask=known & (part == 0), other=0.0).to(tl.float32)[None, :]
+    rows = tl.program_id(2) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[:, None]
+    place = (part * ROWS + rows) * ALL + FIRST + columns[None, :]
+    tl.store(out + place, total, mask=(rows < ROWS) & known[None, :])
 
 
 @triton.jit
