@@ -104,7 +104,7 @@ def table_product(name, rows, width, out):
 
 
 def attention(name, batch, heads, kv_heads, head_dim, keys, *, layout="apart", pairs=0, per_row=False, bias=False,
-              chunk=32, share=1, parts=1):  # fmt: skip
+              chunk=32, share=1, parts=1, hidden=0):  # fmt: skip
     dtype = DTYPES[name]
     if layout == "apart":
         tensors = [torch.randn(batch, n * head_dim).to(dtype) for n in (heads, kv_heads, kv_heads)]
@@ -142,6 +142,9 @@ def attention(name, batch, heads, kv_heads, head_dim, keys, *, layout="apart", p
 
     allowed = torch.rand(n, keys) < 0.7
     allowed[torch.arange(n), slots.long()] = True
+    allowed[:, :hidden] = allowed[:, keys - hidden :] = False
+    places = torch.arange(keys)
+    spans = torch.stack([torch.where(allowed, places, keys).amin(1), torch.where(allowed, places + 1, 0).amax(1)], 1)
     added = torch.randn(1, heads, keys)
     key_cache, value_cache = (torch.randn(batch * kv_heads, keys, head_dim).to(dtype) for _ in range(2))
     wants = [cache.clone().view(batch, kv_heads, keys, head_dim) for cache in (key_cache, value_cache)]
@@ -159,10 +162,10 @@ def attention(name, batch, heads, kv_heads, head_dim, keys, *, layout="apart", p
     partial = got if splits == 1 else torch.full((rows, splits, group, head_dim), float("nan"))
     softmax = torch.full((rows, splits, group, 2), float("nan"))
     triton_attention.attention[(rows, splits)](
-        *tensors, cos, sin, slots, allowed.to(torch.int8), added, key_cache, value_cache, key_cache, value_cache,
+        *tensors, cos, sin, slots, spans.to(torch.int32), allowed.to(torch.int8), added, key_cache, value_cache, key_cache, value_cache,
         partial, softmax, group, kv_heads, keys, head_dim, *at[0], *at[1], *at[2], parts,
         tensors[0][0].numel(), pairs, pairs if per_row else 0, int(per_row), keys if per_row else 0, bias, 0, scale,
-        splits, share * chunk, chunk, block_dim,
+        splits, share * chunk, chunk, 8 if group <= 8 else 16, block_dim,
     )  # fmt: skip
     if splits > 1:
         block = 1 << (splits - 1).bit_length()
@@ -194,6 +197,8 @@ def cases():
     yield attention, (name, 2, 4, 4, 24, 70), {"layout": "in turn", "per_row": True}
     yield attention, (name, 2, 8, 2, 16, 100), {"pairs": 8, "bias": True, "per_row": True}
     yield attention, (name, 2, 8, 2, 16, 100), {"pairs": 8, "parts": 3}
+    yield attention, (name, 2, 8, 2, 16, 100), {"pairs": 8, "per_row": True, "hidden": 40}
+    yield attention, (name, 1, 20, 2, 16, 100), {"share": 4, "hidden": 33}
     yield attention, (name, 2, 8, 2, 16, 100), {"pairs": 8, "share": 2, "bias": True, "per_row": True}
     yield attention, (name, 2, 8, 2, 16, 100), {"pairs": 8, "share": 4, "per_row": True}
 

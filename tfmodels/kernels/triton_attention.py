@@ -45,6 +45,7 @@ def attention(
     cos,
     sin,
     slots,
+    spans,
     allowed,
     bias,
     key_cache,
@@ -78,6 +79,7 @@ def attention(
     SPLITS: tl.constexpr,
     SHARE: tl.constexpr,
     CHUNK: tl.constexpr,
+    BLOCK_HEADS: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
 ):
     """GROUP queries over SHARE of the keys (batch * KV_HEADS, KEYS, HEAD_DIM) that all of them read, CHUNK at a time.
@@ -85,12 +87,14 @@ def attention(
     Number d of head h of row r of the queries is at r * QUERY_ROW + h * QUERY_HEAD + QUERY_FIRST + d, and so on: it is
     a sum of PARTS numbers, PART apart. The program that has the row's slot among its keys writes the new key, turned,
     and the new value there: `new_key_cache` and `new_value_cache` are the memory of `key_cache` and `value_cache`.
+    Of the chunks, only those are read that hold keys of the row's span, which begins with its first allowed key and
+    ends behind its last one.
 
     What a program sums of the values, (batch * KV_HEADS, SPLITS, GROUP, HEAD_DIM), is not divided by the softmax's
-    sum yet: that and the largest score are in (batch * KV_HEADS, SPLITS, GROUP, 2). A program with all keys (SPLITS 1)
-    divides them and leaves `softmax` as it is.
+    sum yet: that and the largest score, in powers of two, are in (batch * KV_HEADS, SPLITS, GROUP, 2). A program with
+    all keys (SPLITS 1) divides them and leaves `softmax` as it is.
     """
-    BLOCK_HEADS: tl.constexpr = 16  # the fewest rows that tensor cores multiply
+    POWERS: tl.constexpr = 1.4426950408889634  # 1 / ln 2: the softmax takes powers of two
     row = tl.program_id(0)
     split = tl.program_id(1)
     batch = row // KV_HEADS
@@ -100,17 +104,40 @@ def attention(
     here = row.to(tl.int64) * KEYS * HEAD_DIM
     first = split * SHARE
     slot = tl.load(slots + batch * SLOTS_STRIDE)
+    own = batch if ALLOWED_STRIDE > 0 else 0
+    begin = tl.load(spans + 2 * own)
+    end = tl.minimum(tl.load(spans + 2 * own + 1), first + SHARE)
     allowed += batch * ALLOWED_STRIDE
     cos += batch * ANGLES_STRIDE
     sin += batch * ANGLES_STRIDE
     cached = key_cache.dtype.element_ty
-    heads = tl.arange(0, BLOCK_HEADS)[:, None]
-    asks = (heads < GROUP) & present[None, :]
-    place = batch * QUERY_ROW + (head * GROUP + heads) * QUERY_HEAD + QUERY_FIRST
-    queries = _turned(query, place, asks, cos, sin, numbers[None, :], PAIRS, PARTS, PART)
+    # Keys are the rows of the products, heads the columns, of which tensor cores take as few as eight.
+    heads = tl.arange(0, BLOCK_HEADS)
+    asks = (heads < GROUP)[None, :] & present[:, None]
+    place = batch * QUERY_ROW + (head * GROUP + heads)[None, :] * QUERY_HEAD + QUERY_FIRST
+    queries = _turned(query, place, asks, cos, sin, numbers[:, None], PAIRS, PARTS, PART).to(cached)
+    bias_at = batch * BIAS_STRIDE + (head * GROUP + heads) * KEYS
     highest = tl.full((BLOCK_HEADS,), -1.0e30, tl.float32)
     denominators = tl.zeros((BLOCK_HEADS,), tl.float32)
-    accumulated = tl.zeros((BLOCK_HEADS, BLOCK_DIM), tl.float32)
+    accumulated = tl.zeros((BLOCK_DIM, BLOCK_HEADS), tl.float32)
+    skipped = tl.maximum(begin - first, 0) // CHUNK * CHUNK
+    for start in range(first + skipped, end, CHUNK):
+        keys = start + tl.arange(0, CHUNK)
+        seen = (tl.load(allowed + keys, mask=keys < end, other=0) != 0) & (keys != slot)
+        at = here + keys[:, None] * HEAD_DIM + numbers[None, :]
+        loaded_keys = tl.load(key_cache + at, mask=(keys < end)[:, None] & present[None, :], other=0.0)
+        values = tl.load(value_cache + at, mask=seen[:, None] & present[None, :], other=0.0)
+        scores = tl.dot(loaded_keys, queries) * (SCALE * POWERS)
+        if HAS_BIAS:
+            reads = (keys < end)[:, None] & (heads < GROUP)[None, :]
+            scores += tl.load(bias + bias_at[None, :] + keys[:, None], mask=reads, other=0.0) * POWERS
+        scores = tl.where(seen[:, None], scores, -1.0e30)
+        new_highest = tl.maximum(highest, tl.max(scores, axis=0))
+        weights = tl.where(seen[:, None], tl.exp2(scores - new_highest[None, :]), 0.0)
+        rescale = tl.exp2(highest - new_highest)
+        denominators = denominators * rescale + tl.sum(weights, axis=0)
+        accumulated = tl.dot(tl.trans(values), weights.to(cached), accumulated * rescale[None, :])
+        highest = new_highest
     if (slot >= first) & (slot < first + SHARE) & (slot < KEYS):
         key_at = batch * KEY_ROW + head * KEY_HEAD + KEY_FIRST
         new_key = _turned(key, key_at, present, cos, sin, numbers, PAIRS, PARTS, PART).to(cached)
@@ -119,39 +146,24 @@ def attention(
         tl.store(new_key_cache + here + slot * HEAD_DIM + numbers, new_key, mask=present)
         tl.store(new_value_cache + here + slot * HEAD_DIM + numbers, new_value, mask=present)
         if tl.load(allowed + slot) != 0:
-            highest = tl.sum(queries.to(cached).to(tl.float32) * new_key[None, :].to(tl.float32), axis=1) * SCALE
+            score = tl.sum(queries.to(tl.float32) * new_key[:, None].to(tl.float32), axis=0) * (SCALE * POWERS)
             if HAS_BIAS:
-                own = tl.arange(0, BLOCK_HEADS)
-                bias_at = batch * BIAS_STRIDE + (head * GROUP + own) * KEYS + slot
-                highest += tl.load(bias + bias_at, mask=own < GROUP, other=0.0)
-            denominators = tl.full((BLOCK_HEADS,), 1.0, tl.float32)
-            accumulated = tl.zeros((BLOCK_HEADS, BLOCK_DIM), tl.float32) + new_value[None, :].to(tl.float32)
-    for start in range(0, SHARE, CHUNK):
-        keys = first + start + tl.arange(0, CHUNK)
-        seen = (tl.load(allowed + keys, mask=keys < KEYS, other=0) != 0) & (keys != slot)
-        at = here + keys[:, None] * HEAD_DIM + numbers[None, :]
-        loaded_keys = tl.load(key_cache + at, mask=seen[:, None] & present[None, :], other=0.0)
-        values = tl.load(value_cache + at, mask=seen[:, None] & present[None, :], other=0.0)
-        scores = tl.dot(queries.to(cached), tl.trans(loaded_keys)) * SCALE
-        if HAS_BIAS:
-            bias_at = batch * BIAS_STRIDE + (head * GROUP + heads) * KEYS
-            reads = (heads < GROUP) & (keys < KEYS)[None, :]
-            scores += tl.load(bias + bias_at + keys[None, :], mask=reads, other=0.0)
-        scores = tl.where(seen[None, :], scores, -1.0e30)
-        new_highest = tl.maximum(highest, tl.max(scores, axis=1))
-        weights = tl.where(seen[None, :], tl.exp(scores - new_highest[:, None]), 0.0)
-        rescale = tl.exp(highest - new_highest)
-        denominators = denominators * rescale + tl.sum(weights, axis=1)
-        accumulated = tl.dot(weights.to(cached), values, accumulated * rescale[:, None])
-        highest = new_highest
+                score += tl.load(bias + bias_at + slot, mask=heads < GROUP, other=0.0) * POWERS
+            new_highest = tl.maximum(highest, score)
+            weight = tl.exp2(score - new_highest)
+            rescale = tl.exp2(highest - new_highest)
+            denominators = denominators * rescale + weight
+            accumulated = accumulated * rescale[None, :] + new_value[:, None].to(tl.float32) * weight[None, :]
+            highest = new_highest
     block = (row * SPLITS + split) * GROUP + heads
+    place = block[None, :] * HEAD_DIM + numbers[:, None]
     if SPLITS == 1:
-        accumulated = accumulated / tl.where(denominators > 0, denominators, 1.0)[:, None]
-        tl.store(partial + block * HEAD_DIM + numbers[None, :], accumulated.to(partial.dtype.element_ty), mask=asks)
+        accumulated = accumulated / tl.where(denominators > 0, denominators, 1.0)[None, :]
+        tl.store(partial + place, accumulated.to(partial.dtype.element_ty), mask=asks)
     else:
-        tl.store(partial + block * HEAD_DIM + numbers[None, :], accumulated, mask=asks)
-        tl.store(softmax + block * 2, highest[:, None], mask=heads < GROUP)
-        tl.store(softmax + block * 2 + 1, denominators[:, None], mask=heads < GROUP)
+        tl.store(partial + place, accumulated, mask=asks)
+        tl.store(softmax + block * 2, highest, mask=heads < GROUP)
+        tl.store(softmax + block * 2 + 1, denominators, mask=heads < GROUP)
 
 
 @triton.jit
@@ -178,7 +190,7 @@ def attention_total(
     )
     highest = tl.load(softmax + block * 2, mask=known, other=-1.0e30)
     denominators = tl.load(softmax + block * 2 + 1, mask=known, other=0.0)
-    rescale = tl.exp(highest - tl.max(highest, axis=0))
+    rescale = tl.exp2(highest - tl.max(highest, axis=0))
     total = tl.sum(denominators * rescale, axis=0)
     output = tl.sum(accumulated * rescale[:, None], axis=0) / tl.where(total > 0, total, 1.0)
     tl.store(out + head * HEAD_DIM + numbers, output.to(out.dtype.element_ty), mask=present)

@@ -27,6 +27,8 @@ _LEAST_PART, _PACKED_BLOCK, _PACKED_ROWS = 256, 128, 64
 _SHARED_BYTES = 165 * 2**10  # of a processor's memory, for what its programs have under way
 _CHUNK_NUMBERS = 4096  # of the keys that a program sees at a time
 _ATTENTION_PROGRAMS = 512
+# Rows times key/value heads: from some on twice as many programs, and from some on one warp for each of them.
+_MANY_PROGRAMS_FROM, _ONE_WARP_FROM = 256, 1024
 _MAX_GROUP = 16
 _MAX_HEAD_DIM = 256
 
@@ -327,7 +329,8 @@ def attention(
     group, rows = heads // kv_heads, batch * kv_heads
     block_dim = _power_of_two(max(head_dim, 16))
     chunk = max(16, _CHUNK_NUMBERS // block_dim)
-    splits = max(1, min(_ATTENTION_PROGRAMS // rows, 2 * -(-keys // chunk)))
+    programs = _ATTENTION_PROGRAMS if rows < _MANY_PROGRAMS_FROM else 2 * _ATTENTION_PROGRAMS
+    splits = max(1, min(programs // rows, 2 * -(-keys // chunk)))
     if keys <= splits * chunk // 2:
         chunk = max(16, chunk // 2)
     share = -(-keys // (splits * chunk)) * chunk
@@ -339,7 +342,7 @@ def attention(
         "attention",
         [
             *(own.parts for own in projected),
-            *(cos, sin, slots, allowed),
+            *(cos, sin, slots, _spans(allowed), allowed),
             slots if bias is None else bias,  # without a bias nothing is read there
             *(key, value),
         ],
@@ -348,9 +351,9 @@ def attention(
             ((rows, splits, group, head_dim), "float32" if splits > 1 else key.dtype),
             ((rows, splits, group, 2), "float32"),
         ],
-        in_place={8: 0, 9: 1} if writes else None,
+        in_place={9: 0, 10: 1} if writes else None,
         grid=(rows, splits),
-        warps=2,
+        warps=1 if rows >= _ONE_WARP_FROM else 2,
         stages=2,
         GROUP=group,
         KV_HEADS=kv_heads,
@@ -369,6 +372,7 @@ def attention(
         SPLITS=splits,
         SHARE=share,
         CHUNK=chunk,
+        BLOCK_HEADS=8 if group <= 8 else 16,
         BLOCK_DIM=block_dim,
     )
     if splits == 1:
@@ -385,6 +389,14 @@ def attention(
         BLOCK_DIM=block_dim,
     )
     return output, new_key, new_value
+
+
+def _spans(allowed: Any) -> Any:
+    """Of each row the first allowed key, and the one behind the last: int32 (batch or 1, 2), (keys, 0) without any."""
+    keys = allowed.shape[1]
+    places = ops.arange(keys, dtype="int32")
+    first = ops.min(ops.where(allowed, places, keys), axis=1)
+    return ops.stack([first, ops.max(ops.where(allowed, places + 1, 0), axis=1)], axis=1)
 
 
 def _power_of_two(size: int) -> int:

@@ -174,7 +174,7 @@ def product(
 
 
 def attention_forms(batch: int, keys: int) -> Iterator[Form]:
-    for chunk, warps, stages in itertools.product((32, 64, 128), (2, 4), (1, 2, 3)):
+    for chunk, warps, stages in itertools.product((32, 64, 128), (1, 2), (2, 3)):
         for chunks in (1, 2, 3, 4, 6, 8, 12, 18, 24, 36):
             share = chunk * chunks
             if (chunks == 1 or share < keys + chunk) and batch * 8 * -(-keys // share) >= 64:
@@ -192,6 +192,7 @@ def attention(dtype: torch.dtype, batch: int, keys: int, parts: int) -> Case:
     angles = torch.rand(batch, dim // 2, device="cuda") * 6
     cos, sin = angles.cos(), angles.sin()
     slots = torch.full((batch,), keys - 1, dtype=torch.int32, device="cuda")
+    spans = torch.tensor([[0, keys]], dtype=torch.int32, device="cuda").repeat(batch, 1)
     allowed = torch.ones(batch, keys, dtype=torch.int8, device="cuda")
     caches = [torch.randn(2, batch * kv_heads, keys, dim, device="cuda").to(dtype) for _ in range(copies)]
     whole = new.sum(0).view(batch, -1, dim)
@@ -216,13 +217,13 @@ def attention(dtype: torch.dtype, batch: int, keys: int, parts: int) -> Case:
         sizes = {"GROUP": group, "KV_HEADS": kv_heads, "KEYS": keys, "HEAD_DIM": dim, **places, "PARTS": parts}
         sizes |= {"PART": batch * width, "PAIRS": dim // 2, "ANGLES_STRIDE": dim // 2, "SLOTS_STRIDE": 1}
         sizes |= {"ALLOWED_STRIDE": keys, "HAS_BIAS": False, "BIAS_STRIDE": 0, "SCALE": dim**-0.5, "SPLITS": splits}
-        sizes |= {"SHARE": form["share"], "CHUNK": form["chunk"], "BLOCK_DIM": dim}
+        sizes |= {"SHARE": form["share"], "CHUNK": form["chunk"], "BLOCK_HEADS": 8, "BLOCK_DIM": dim}
         totals = {"GROUP": group, "HEAD_DIM": dim, "SPLITS": splits, "BLOCK_DIM": dim}
         totals["BLOCK_SPLITS"] = 1 << (splits - 1).bit_length()
 
         def call(run: Callable[..., Any], index: int) -> None:
             cache = caches[index]
-            tensors = (new, new, new, cos, sin, slots, allowed, cos, cache[0], cache[1], cache[0], cache[1])
+            tensors = (new, new, new, cos, sin, slots, spans, allowed, cos, cache[0], cache[1], cache[0], cache[1])
             options = {"num_warps": form["warps"], "num_stages": form["stages"], **sizes}
             run(triton_attention.attention, (*tensors, partial, softmax), (rows, splits), **options)
             if splits > 1:
