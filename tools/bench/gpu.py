@@ -92,6 +92,9 @@ def measure_cells(side: Side) -> None:
                 row = {"ms": statistics.median(timed(run) for _ in range(rounds))}
         except side.out_of_memory:
             return {"note": "out of memory"}
+        if job["profile"]:
+            steps = job["new"] if cell[0] == "decode" else 1
+            print_kernels(side.kernels((lambda: run(steps)) if cell[0] == "decode" else run), steps, job["profile"])
         peak = side.peak_memory()
         row["peak_mib"] = None if peak is None else peak / 2**20
         return row | ({"sentences_per_s": 1e3 * cell[1] / row["ms"]} if cell[0] == "embed" else {})
@@ -114,6 +117,15 @@ def measure_cells(side: Side) -> None:
             run = None
             row |= {"at_once": len(wave), "weights_bytes": side.weights_bytes()}
             print_row(side.name, job, cell, row)
+
+
+def print_kernels(kernels: list[tuple[str, int, float]], steps: int, most: int) -> None:
+    """Say what a call's longest kernels take of each of its steps."""
+    say(
+        f"{sum(n for _, n, _ in kernels) / steps:.1f} kernels and {sum(us for *_, us in kernels) / steps:.1f} us a step"
+    )
+    for name, launches, us in kernels[:most]:
+        say(f"{us / steps:9.1f} us a step  {launches / steps:6.1f} x {us / launches:8.2f} us  {name}")
 
 
 def print_row(side: str, job: Measured, cell: Cell, row: Measured) -> None:
@@ -167,6 +179,7 @@ def measure(arguments: list[str]) -> None:
     parser.add_argument("--new", type=int, default=128, metavar="N", help="tokens to decode (%(default)s)")
     parser.add_argument("--quantize", choices=("int8", "int4"), help="tfmodels with packed weights; not to train")
     parser.add_argument("--group", default="channel", metavar="N", help="inputs to a scale (%(default)s: all)")
+    parser.add_argument("--profile", type=int, default=0, metavar="N", help="also print tfmodels' N longest kernels")
     parser.add_argument("--peer", type=some_of(PEERS), default=[], metavar="NAME,...", help=", ".join(PEERS))
     parser.add_argument(
         "--compile-threads",
@@ -189,7 +202,7 @@ def measure(arguments: list[str]) -> None:
         parser.error(f"{options.shape} is no model to {', '.join(unfit)}")
     job: Measured = {
         name: getattr(options, name)
-        for name in ("shape", "dtype", "quantize", "group", "new", "attn", "rounds", "device")
+        for name in ("shape", "dtype", "quantize", "group", "new", "attn", "rounds", "device", "profile")
     }
     cells = itertools.product(options.length, options.batch, options.what)
     job["cells"] = [(what, batch, length) for length, batch, what in cells]
@@ -199,7 +212,8 @@ def measure(arguments: list[str]) -> None:
     for index, peer in enumerate(options.peer):
         left = (end - time.time()) / (len(options.peer) + 1 - index)
         python = shlex.split(options.torch_python)
-        report.run_side(python, "torch", {**job, "peer": peer, "compile_threads": 1, "deadline": time.time() + left})
+        theirs = {**job, "profile": 0, "peer": peer, "compile_threads": 1, "deadline": time.time() + left}
+        report.run_side(python, "torch", theirs)
     ours = {**job, "compile_threads": options.compile_threads, "deadline": end}
     report.run_side([sys.executable], "tfmodels", ours)
     if options.plot:
