@@ -109,14 +109,15 @@ class Engine:
         # A resting row writes at the slot after its last token, which is one beyond the capacity at most.
         room = _ALIGNED * -(-(capacity + 1) // _ALIGNED)
         self.chunk = min(max(_SMALLEST_CHUNK, prefill_chunk), room)
-        sizes = {min(_SMALLEST_CHUNK << doubled, self.chunk) for doubled in range(self.chunk.bit_length())}
-        self._chunk_sizes = sorted(sizes)
         self.tokenizer = tokenizer
         self.jit_compile = model.generation_config.compiles if jit_compile is None else jit_compile
         if cache_implementation is None:
             cache_implementation = model.generation_config.cache_implementation
         int8 = GenerationConfig(cache_implementation=cache_implementation).quantizes_cache
         self.slots = Slots(model, rows, room, self.jit_compile, int8=int8)
+        sizes = {min(_SMALLEST_CHUNK << doubled, self.chunk) for doubled in range(self.chunk.bit_length())}
+        # A GPU runs a short chunk about as fast as one four times as long, and each size takes seconds to compile.
+        self._chunk_sizes = sorted(sizes)[-3 if self.slots.lowering.target in ("gpu", "triton") else 0 :]
         self.prefixes = PrefixCache(rows)
         self.max_waiting = max_waiting
         self._rows: list[Row | None] = [None] * rows
