@@ -162,8 +162,8 @@ def attention(name, batch, heads, kv_heads, head_dim, keys, *, layout="apart", p
     partial = got if splits == 1 else torch.full((rows, splits, group, head_dim), float("nan"))
     softmax = torch.full((rows, splits, group, 2), float("nan"))
     triton_attention.attention[(rows, splits)](
-        *tensors, cos, sin, slots, spans.to(torch.int32), allowed.to(torch.int8), added, key_cache, value_cache, key_cache, value_cache,
-        partial, softmax, group, kv_heads, keys, head_dim, *at[0], *at[1], *at[2], parts,
+        *tensors, cos, sin, slots, spans.int(), allowed.to(torch.int8), added, *[key_cache, value_cache] * 2, partial,
+        softmax, group, kv_heads, keys, head_dim, *at[0], *at[1], *at[2], parts,
         tensors[0][0].numel(), pairs, pairs if per_row else 0, int(per_row), keys if per_row else 0, bias, 0, scale,
         splits, share * chunk, chunk, 8 if group <= 8 else 16, block_dim,
     )  # fmt: skip

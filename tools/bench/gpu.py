@@ -121,9 +121,8 @@ def measure_cells(side: Side) -> None:
 
 def print_kernels(kernels: list[tuple[str, int, float]], steps: int, most: int) -> None:
     """Say what a call's longest kernels take of each of its steps."""
-    say(
-        f"{sum(n for _, n, _ in kernels) / steps:.1f} kernels and {sum(us for *_, us in kernels) / steps:.1f} us a step"
-    )
+    launched, taken = sum(n for _, n, _ in kernels) / steps, sum(us for *_, us in kernels) / steps
+    say(f"{launched:.1f} kernels and {taken:.1f} us a step")
     for name, launches, us in kernels[:most]:
         say(f"{us / steps:9.1f} us a step  {launches / steps:6.1f} x {us / launches:8.2f} us  {name}")
 
