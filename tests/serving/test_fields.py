@@ -54,7 +54,11 @@ def test_every_field_of_openai_is_known():
         ({"temprature": 1}, "temprature", "did you mean temperature"),
         ({"x" * 5000: 1}, "x" * 100, "Unrecognized request argument"),
         ({"suffix": "a"}, "suffix", "suffix is not supported here"),
-        ({"stream_options": {"include_usages": True}}, "stream_options.include_usages", "stream_options.Unrec"),
+        (
+            {"stream_options": {"include_usages": True}},
+            "stream_options.include_usages",
+            "Unrecognized request argument: 'stream_options.include_usages'; did you mean include_usage",
+        ),
         ({"stream_options": {"include_usage": 1}}, "stream_options.include_usage", "stream_options.include_usage=1"),
         ({"stream_options": []}, "stream_options", "an object was expected"),
         ({"temperature": "x" * 5000}, "temperature", "a number from 0 to 2"),

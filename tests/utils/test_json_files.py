@@ -31,7 +31,7 @@ BAD = {
     "Unterminated string": b'{"a": "',
     "Invalid control character": b'{"a": "\n"}',
     "holds a JSON list": b"[]",
-    "holds a JSON NoneType": b"null",
+    "holds null; an object": b"null",
 }
 
 

@@ -196,8 +196,11 @@ class Matcher:
         """Tokens that end the answer from here; more than `_LONGEST_END` where there is no such end."""
         state, count = self._state.deep_copy(), 0
         while not state.is_stopped() and count <= _LONGEST_END:
-            state.consume_token(_lowest(self._soonest(state)))
-            count += 1
+            # A look at the allowed tokens takes a time by the length of the text that must come.
+            tokens = state.compute_ff_tokens() or [_lowest(self._soonest(state))]
+            count += len(tokens)
+            if count <= _LONGEST_END:
+                state.consume_tokens(tokens)
         return count
 
 

@@ -39,33 +39,34 @@ class Fields:
         self.ignored = dict(ignored or {})
         self.refused = dict(refused or {})
 
-    def read(self, body: Mapping[str, Any]) -> dict[str, Any]:
+    def read(self, body: Mapping[str, Any], where: str = "") -> dict[str, Any]:
         """The fields of a request that are given, checked; null stands for a field that is not given.
+
+        Args:
+            body: values by field.
+            where: what stands before the fields' names in messages.
 
         Raises:
             BadRequest: a field is unknown, not supported, or holds what it may not.
         """
         found = {}
         for name, value in body.items():
+            full = where + name
             if name in self.checks:
                 if value is not None:
-                    found[name] = self.checks[name](value, name)
+                    found[name] = self.checks[name](value, full)
             elif name in self.refused:
                 if value is not None:
-                    raise BadRequest(f"{name} is not supported here: {self.refused[name]}.", name)
+                    raise BadRequest(f"{full} is not supported here: {self.refused[name]}.", full)
             elif name in self.ignored:
                 if value is not None:
-                    self.ignored[name](value, name)
+                    self.ignored[name](value, full)
             else:
                 near = did_you_mean(name, [*self.checks, *self.ignored])
                 raise BadRequest(
-                    f"Unrecognized request argument: {quote(name)}{near}", _shown(name), "unknown_parameter"
+                    f"Unrecognized request argument: {quote(full)}{near}", full[:100], "unknown_parameter"
                 )
         return found
-
-
-def _shown(name: str) -> str:
-    return name[:100]
 
 
 def wrong(name: str, value: Any, expected: str) -> BadRequest:
@@ -163,12 +164,7 @@ def inner(fields: Fields) -> Check:
     """An object with fields of its own, named with a dot in messages."""
 
     def check(value: Any, name: str) -> dict[str, Any]:
-        try:
-            return fields.read(mapping(value, name))
-        except BadRequest as error:
-            if error.param == name:
-                raise
-            raise BadRequest(f"{name}.{error.message}", f"{name}.{error.param}", error.code) from None
+        return fields.read(mapping(value, name), f"{name}.")
 
     return check
 

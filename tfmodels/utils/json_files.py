@@ -130,7 +130,8 @@ def parse_object(text: bytes, what: str, *, nonfinite: bool = False) -> dict[str
     """Parse a JSON object; arguments and errors as in `parse_value`."""
     value = parse_value(text, what, nonfinite=nonfinite)
     if not isinstance(value, dict):
-        raise ValueError(f"{what} holds a JSON {type(value).__name__}; an object was expected.")
+        kind = "null" if value is None else f"a JSON {type(value).__name__}"
+        raise ValueError(f"{what} holds {kind}; an object was expected.")
     return value
 
 
