@@ -401,7 +401,7 @@ def parser() -> argparse.ArgumentParser:
     add("--singles", type=int, default=8, metavar="N", help="requests run one after the other (%(default)s)")
     add("--share", type=float, default=0.5, help="of the capacity, for poisson (%(default)s)")
     add("--long", type=int, default=0, metavar="N", help="tokens of one long prompt among the others, for poisson")
-    add("--drafts", type=int, default=5, metavar="N", help="tokens drafted at a time, for lookup (%(default)s)")
+    add("--drafts", type=int, default=7, metavar="N", help="tokens drafted at a time, for lookup (%(default)s)")
     add("--schemas", type=int, default=200, metavar="N", help="(%(default)s)")
     add("--peer", choices=("torch",), help="also measure this one, for beams")
     add("--rounds", type=int, default=5, metavar="N", help="(%(default)s)")
