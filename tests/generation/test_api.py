@@ -352,7 +352,7 @@ class TestStreaming:
     [
         ({"inputs": np.zeros((1, 0), int)}, ValueError, r"the prompt is empty \(shape \(1, 0\)\)"),
         ({"inputs": [1, 2]}, ValueError, r"the prompt has shape \(2,\); \(batch, length\)"),
-        ({"inputs": [[1.5]]}, ValueError, "integers are expected"),
+        ({"inputs": [[1.5]]}, ValueError, "input_ids hold float64 numbers; integers were expected"),
         ({"inputs": [[67]]}, ValueError, "ids from 67 to 67; the vocabulary has ids 0 to 66"),
         ({"inputs": [[-1]]}, ValueError, "the vocabulary has ids 0 to 66"),
         ({"inputs": [[1]], "attention_mask": [[1, 1]]}, ValueError, r"attention_mask has shape \(1, 2\)"),
@@ -403,6 +403,14 @@ class TestPrompts:
         np.testing.assert_array_equal(greedy(model, {**batch}, max_new_tokens=4), want)
         with pytest.raises(ValueError, match="input_ids is missing"):
             model.generate({"attention_mask": mask})
+
+    def test_token_types_change_nothing(self, model):
+        want = greedy(model, PROMPT, max_new_tokens=3)
+        again = TFLlamaForCausalLM(TINY)
+        again.set_weights(model.get_weights())
+        with pytest.warns(UserWarning, match="has no use for token_type_ids"):
+            got = greedy(again, PROMPT, token_type_ids=np.zeros_like(PROMPT), max_new_tokens=3)
+        np.testing.assert_array_equal(got, want)
 
     def test_sparse_ids_are_named(self, model):
         with pytest.raises(TypeError, match=r"the prompt is a sparse tensor.*to_dense"):

@@ -427,3 +427,60 @@ def test_token_types_by_name_are_dropped_with_one_warning():
 def test_text_is_told_to_be_tokenized(given):
     with pytest.raises(TypeError, match=r"got text as 'input_ids'; make numbers of it first, tokenizer\(texts"):
         small.make("llama", "Model")(given)
+
+
+@pytest.mark.parametrize("kind", ["float32", "float16", "bool"])
+@pytest.mark.parametrize("name", ["llama", "bert"])
+def test_ids_are_integers(name, kind):
+    model = small.make(name, "Model")
+    ids = np.array([[5, 9, 2], [7, 1, 3]])
+    wrong = ids.astype(kind)
+    message = f"{type(model).__name__} got {kind} numbers as 'input_ids'; integers were expected"
+    calls = [
+        lambda: model(wrong),
+        lambda: model(tf.constant(wrong)),
+        lambda: model(wrong.tolist()),
+        lambda: model([wrong, np.ones_like(ids)]),
+        lambda: model({"input_ids": wrong}),
+        lambda: model.predict(wrong, verbose=0),
+        lambda: model.predict(tf.data.Dataset.from_tensor_slices(wrong).batch(2), verbose=0),
+        lambda: tf.function(lambda x: model(x)[0])(tf.constant(wrong)),
+        lambda: model(keras.Input((3,), dtype=kind)),
+    ]
+    for call in calls[: 2 if kind == "float16" else None]:  # a list has no half precision
+        with pytest.raises(TypeError, match=message if call is not calls[2] else "numbers as 'input_ids'"):
+            call()
+    with pytest.raises(TypeError, match=f"got {kind} numbers as 'position_ids'"):
+        model(ids, position_ids=np.array([[0, 1, 1]], kind))
+    want = first(model(ids))
+    for whole in ("int8", "uint8", "uint16", "uint32", "uint64", "int64"):
+        np.testing.assert_array_equal(first(model(ids.astype(whole))), want)
+
+
+def test_the_message_says_what_to_do():
+    model = small.make("bert", "Model")
+    with pytest.raises(TypeError, match="embeddings are given as inputs_embeds"):
+        model(np.ones((2, 3, 4), "float32"))
+    with pytest.raises(TypeError, match=r"keras.Input\(shape, dtype=\"int32\", name='input_ids'\)"):
+        model(keras.Input((3,)))
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt_neox", "mpt", "mpnet"])
+def test_token_types_that_mean_nothing_are_told_once(name):
+    model = small.make(name, "Model")
+    ids = np.array([[5, 9, 2]])
+    want = first(model(ids))
+    with pytest.warns(UserWarning, match=f"{type(model).__name__} has no use for token_type_ids"):
+        np.testing.assert_array_equal(first(model(ids, token_type_ids=ids * 0)), want)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(first(model({"input_ids": ids, "token_type_ids": ids * 0})), want)
+
+
+def test_positions_in_a_list_of_a_decoder_bring_no_warning():
+    model = small.make("llama", "Model")
+    ids, positions = np.array([[5, 9, 2]]), np.array([[0, 1, 2]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        got = tf.function(lambda *inputs: model(list(inputs))[0])(ids, np.ones_like(ids), positions)
+    np.testing.assert_allclose(got, first(model(ids)), atol=1e-5)

@@ -183,12 +183,18 @@ class TestRagged:
         np.testing.assert_allclose(model.predict(ragged(), verbose=0).logits, want, atol=1e-5)
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "uint32", "int64", "float32"])
-def test_ids_of_any_dtype(dtype):
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "uint32", "int64"])
+def test_ids_of_any_integers(dtype):
     model = compiled()
     assert model.evaluate({"input_ids": IDS.astype(dtype)}, CLASSES, verbose=0) == pytest.approx(
         own_loss(input_ids=IDS, labels=CLASSES), rel=1e-5
     )
+
+
+def test_ids_of_floats_are_refused():
+    for features in ({"input_ids": IDS.astype("float32")}, {"input_ids": (IDS * 1.0).tolist()}):
+        with pytest.raises(TypeError, match="got float.. numbers as 'input_ids'; integers were expected"):
+            compiled().fit(features, CLASSES, verbose=0)
 
 
 def test_lists_and_what_tokenizers_return():

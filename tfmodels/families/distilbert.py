@@ -77,7 +77,6 @@ class TFDistilBertPreTrainedModel(TFPreTrainedModel):
     """Base of the DistilBERT models."""
 
     backbone_class = DistilBertBackbone
-    ignored_inputs = ("token_type_ids",)
     backbone_options: ClassVar[dict[str, Any]] = {"add_pooling_layer": False}
     base_model_prefix = "distilbert"
     weight_map = WeightMap(

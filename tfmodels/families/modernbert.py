@@ -141,7 +141,6 @@ class TFModernBertPreTrainedModel(TFPreTrainedModel):
     """Base of the ModernBERT models."""
 
     backbone_class = ModernBertBackbone
-    ignored_inputs = ("token_type_ids",)
     base_model_prefix = "model"
     weight_map = WeightMap(
         prefixes=("model",),

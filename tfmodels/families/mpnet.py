@@ -110,7 +110,6 @@ class TFMPNetPreTrainedModel(TFPreTrainedModel):
     """Base of the MPNet models."""
 
     backbone_class = MPNetBackbone
-    ignored_inputs = ("token_type_ids",)
     backbone_options: ClassVar[dict[str, Any]] = {"add_pooling_layer": False}
     base_model_prefix = "mpnet"
     weight_map = WeightMap(

@@ -142,6 +142,7 @@ class GenerationMixin:
             >>> model.generate([[1, 403, 407, 261, 378]], max_new_tokens=4).numpy().tolist()
             [[1, 403, 407, 261, 378, 432, 383, 286, 261]]
         """
+        kwargs = self._without_ignored(kwargs)
         if "input_ids" in kwargs:
             if inputs is not None:
                 raise TypeError("generate got the prompt twice: as `inputs` and as `input_ids`.")

@@ -65,7 +65,7 @@ def read_prompts(
             inputs = [[config.bos_token_id]]
         ids = array_of(inputs, "the prompt")
         if ids.ndim == 2 and ids.size and ids.dtype.kind not in "iu":
-            raise ValueError(f"the prompt's ids are {ids.dtype}; integers are expected.")
+            raise ValueError(f"input_ids hold {ids.dtype} numbers; integers were expected.")
         if ids.ndim != 2:
             raise ValueError(f"the prompt has shape {ids.shape}; (batch, length) of token ids is expected.")
     if 0 in ids.shape:

@@ -66,6 +66,8 @@ class TFPreTrainedModel(ScriptMethods, CallingConvention, QuantizedModel, TaskMo
     base_model_prefix: ClassVar[str]
     weight_map: ClassVar[WeightMap]
     sharding: ClassVar[Sharding]
+    # Tokenizers of every kind return token types to whoever asks for them.
+    ignored_inputs: ClassVar[tuple[str, ...]] = ("token_type_ids",)
     # Further arguments of the backbone's constructor.
     backbone_options: ClassVar[dict[str, Any]] = {}
     # Inputs of the head beside those of the backbone, labels included, in order.

@@ -24,6 +24,8 @@ from tfmodels.utils.warn import warn
 
 # A first argument of one of these types holds all inputs and is spread over the arguments.
 _CONTAINERS = (Mapping, list, tuple)
+# Inputs that number something: tokens, kinds of tokens, places.
+_NUMBERING = ("input_ids", "token_type_ids", "position_ids")
 
 
 def unpack(names: tuple[str, ...], args: tuple, kwargs: dict[str, Any], owner: str) -> dict[str, Any]:
@@ -87,10 +89,7 @@ def check_dense(names: tuple[str, ...], args: tuple, kwargs: Mapping[str, Any], 
         TypeError: one is a ragged or sparse tensor, or text; the message names it and says what to give.
         ValueError: the rank of one is not known while a graph is traced.
     """
-    first = args[0] if args else None
-    listed = (*first, *args[1:]) if isinstance(first, (list, tuple)) else args
-    given = dict(first) if isinstance(first, Mapping) else dict(zip(names, listed, strict=False))
-    for name, value in {**given, **kwargs}.items():
+    for name, value in _by_name(names, args, kwargs).items():
         kind = type(value).__name__
         if kind == "RaggedTensor":
             raise TypeError(
@@ -106,6 +105,33 @@ def check_dense(names: tuple[str, ...], args: tuple, kwargs: Mapping[str, Any], 
                 f"{owner} got a tensor of unknown rank as {quote(name)}; say its rank, as "
                 f"tf.ensure_shape({name}, (None, None)) does for two axes."
             )
+
+
+def check_integers(names: tuple[str, ...], args: tuple, kwargs: Mapping[str, Any], owner: str) -> None:
+    """Check that inputs that number something are integers.
+
+    Keras would cast floats to the dtype the model computes in, where half precision has not all numbers beyond 256.
+
+    Raises:
+        TypeError: one holds floats or booleans; the message names it.
+    """
+    for name, value in _by_name(names, args, kwargs).items():
+        dtype = getattr(value, "dtype", None) if name in _NUMBERING else None
+        if dtype is not None and "int" not in (kind := keras.backend.standardize_dtype(dtype)):
+            hint = ""
+            if keras.backend.is_keras_tensor(value):
+                hint = f': keras.Input(shape, dtype="int32", name={quote(name)})'
+            elif name == "input_ids" and "inputs_embeds" in names and "float" in kind:
+                hint = "; embeddings are given as inputs_embeds"
+            raise TypeError(f"{owner} got {kind} numbers as {quote(name)}; integers were expected{hint}.")
+
+
+def _by_name(names: tuple[str, ...], args: tuple, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a call by name, as far as they tell their names or come in order."""
+    first = args[0] if args else None
+    listed = (*first, *args[1:]) if isinstance(first, (list, tuple)) else args
+    given = dict(first) if isinstance(first, Mapping) else dict(zip(names, listed, strict=False))
+    return {**given, **kwargs}
 
 
 def _holds_objects(value: Any) -> bool:
@@ -148,7 +174,7 @@ class CallingConvention:
     # Those of `input_names` that existing scripts give and that mean nothing to the architecture: `forward` does not
     # get them.
     unused_inputs: ClassVar[tuple[str, ...]] = ()
-    # Names that are none of `input_names` and that existing scripts give: dropped with one warning per object.
+    # Names that existing scripts give: dropped with one warning per object, where they are none of `input_names`.
     ignored_inputs: ClassVar[tuple[str, ...]] = ()
     told_of_ignored: bool = False
 
@@ -195,6 +221,7 @@ class CallingConvention:
         for name in flags:
             if name in kwargs:
                 raise TypeError(f"{type(self).__name__} got {quote(name)} twice: by name and in what came before.")
+        check_integers(names, args, kwargs, type(self).__name__)
         if lowering is not PLAIN:
             kwargs["lowering"] = lowering
         return super().__call__(*args, **{**flags, **kwargs})
@@ -243,14 +270,15 @@ class CallingConvention:
 
     def _without_ignored(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments given by name, without `ignored_inputs`."""
-        left_out = [name for name in self.ignored_inputs if given.get(name) is not None]
+        ignored = {*self.ignored_inputs} - {*self.input_names}
+        left_out = sorted(name for name in ignored if given.get(name) is not None)
         if left_out and not self.told_of_ignored:
             self.told_of_ignored = True
             warn(f"{type(self).__name__} has no use for {', '.join(left_out)}, which change nothing.")
         return {
             name: value.pairs if isinstance(value, PastKeyValues) else value
             for name, value in given.items()
-            if name not in self.ignored_inputs
+            if name not in ignored
         }
 
     def without_token_types(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -261,7 +289,9 @@ class CallingConvention:
             return values
         third = values_of(typed_in(values[place]))
         if third is None:
-            if "token_type_ids" in self.ignored_inputs and not keras.backend.is_keras_tensor(values[place]):
+            # Decoders had no token types in lists.
+            typed = "token_type_ids" in self.ignored_inputs and "past_key_values" not in self.input_names
+            if typed and not keras.backend.is_keras_tensor(values[place]):
                 warn(
                     f"{type(self).__name__} reads the third entry of a list of inputs as position_ids; give "
                     f"token_type_ids by name."

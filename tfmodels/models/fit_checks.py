@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tfmodels.models.backbone.inputs import check_ids
-from tfmodels.models.calling import text_message, values_of
+from tfmodels.models.calling import check_integers, text_message, values_of
 from tfmodels.models.losses import IGNORED, check_classes
 from tfmodels.utils.text import holds_text
 
@@ -31,14 +31,15 @@ def check_data(model: Any, inputs: Mapping[str, Any], labels: Mapping[str, Any])
         inputs, labels: by name.
 
     Raises:
-        TypeError: text in place of numbers.
+        TypeError: text in place of numbers, or ids that are no integers.
         ValueError: ids beyond the vocabulary, or labels beyond the classes where the model computes its own loss.
     """
     for name, value in (*inputs.items(), *labels.items()):
         if holds_text(value):
             raise TypeError(text_message(type(model).__name__, name))
+    check_integers((), (), inputs, type(model).__name__)
     ids = values_of(inputs.get("input_ids"))
-    if ids is not None and ids.dtype.kind in "iu":
+    if ids is not None:
         check_ids(ids, model.config.vocab_size)
     given = values_of(labels.get("labels"))
     classes = model.label_classes(given) if given is not None and model.own_loss else None
