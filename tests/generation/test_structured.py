@@ -98,6 +98,18 @@ def test_tokens_that_must_come_are_taken_together(stories260k):
     assert again[0] == more and again[1].tolist() == words.tolist()
 
 
+def test_every_answer_of_a_grammar_begins_anew(stories260k):
+    tokenizer = AutoTokenizer.from_pretrained(stories260k)
+    options = {"tokenizer": tokenizer, "vocab_size": 512, "eos_token_ids": (2,)}
+    grammar = Grammar({"type": "regex", "regex": "[ab]"}, **options)
+    first = grammar.matcher()
+    begin = np.flatnonzero(first.allowed()).tolist()
+    assert {tokenizer.decode([token]).strip() for token in begin} == {"a", "b"}
+    first.advance(begin[0])
+    assert np.flatnonzero(first.allowed()).tolist() == [2]
+    assert np.flatnonzero(grammar.matcher().allowed()).tolist() == begin
+
+
 @pytest.mark.parametrize("vocab_size", [512, 515, 544])
 def test_words_of_any_vocabulary(stories260k, vocab_size):
     options = {

@@ -65,9 +65,9 @@ class Grammar:
         self._start = library.LLMatcher(reader, grammar)
         problem = self._start.get_error()
         if not problem:
-            first = self._start.deep_copy()
-            first.compute_bitmask()  # only this tells whether any token can begin an answer
-            problem = first.get_error() and "no token can begin it"
+            self._first = self._start.compute_bitmask()
+            # Only now it is known whether any token can begin an answer.
+            problem = self._start.get_error() and "no token can begin it"
         if problem:
             raise ValueError(f"response_format={quote(response_format)} cannot be met: {problem[:300]}")
         self._vocab_size = vocab_size
@@ -76,7 +76,7 @@ class Grammar:
 
     def matcher(self) -> Matcher:
         """The state of an answer without tokens."""
-        return Matcher(self._start.deep_copy(), self._vocab_size, self._ends, self._closing)
+        return Matcher(self._start.deep_copy(), self._first, self._vocab_size, self._ends, self._closing)
 
 
 class Matcher:
@@ -86,20 +86,21 @@ class Matcher:
 
     Args:
         state: llguidance's matcher.
+        first: its mask of the first token.
         vocab_size: number of tokens.
         ends: the tokens that end an answer.
         closing: the tokens that end parts of it, a set for each kind, those first that are to be taken first; empty
             where nothing is known of them.
     """
 
-    def __init__(self, state: Any, vocab_size: int, ends: int, closing: Sequence[int] = ()):
+    def __init__(self, state: Any, first: bytes, vocab_size: int, ends: int, closing: Sequence[int] = ()):
         self._state = state
         self._vocab_size = vocab_size
         self._ends = ends
         self._closing = closing
         self._closes = False
         # The tokens that the grammar alone allows next; None until they are computed.
-        self._next: np.ndarray | None = None
+        self._next: np.ndarray | None = self._read(first)
         # Tokens that `upcoming` has told, and that `advance` has not been given yet.
         self._ahead: tuple[int, ...] = ()
         # Tokens to the end when it was looked for first, and the tokens left at which it is looked for again.
@@ -159,12 +160,16 @@ class Matcher:
         if self._closes_with(left):
             return self._words(self._soonest(self._state))
         if self._next is None:
-            self._next = np.frombuffer(self._state.compute_bitmask(), np.int32, -(-self._vocab_size // 32))
+            self._next = self._read(self._state.compute_bitmask())
         return self._next
+
+    def _read(self, mask: bytes) -> np.ndarray:
+        """A mask of llguidance as `upcoming` returns it."""
+        return np.frombuffer(mask, np.int32, -(-self._vocab_size // 32))
 
     def _words(self, tokens: int) -> np.ndarray:
         """A set of tokens as `upcoming` returns it."""
-        return np.frombuffer(tokens.to_bytes(4 * -(-self._vocab_size // 32), "little"), np.int32)
+        return self._read(tokens.to_bytes(4 * -(-self._vocab_size // 32), "little"))
 
     def _closes_with(self, left: int | None) -> bool:
         """Whether the answer is led to its end, with so many tokens left."""
@@ -210,11 +215,11 @@ def _mask(state: Any) -> int:
 
 def _only(words: np.ndarray) -> int | None:
     """The token of a set of one, given as `Matcher.upcoming` returns it; None for a set of several or none."""
-    held = np.flatnonzero(words)
-    if len(held) != 1:
+    if np.count_nonzero(words) != 1:
         return None
-    word = int(words[held[0]]) & 0xFFFFFFFF
-    return None if word & (word - 1) else 32 * int(held[0]) + word.bit_length() - 1
+    place = int(words.nonzero()[0][0])
+    word = int(words[place]) & 0xFFFFFFFF
+    return None if word & (word - 1) else 32 * place + word.bit_length() - 1
 
 
 def _lowest(tokens: int) -> int:
