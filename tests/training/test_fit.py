@@ -1,10 +1,12 @@
 """`fit`, `evaluate` and `predict` as Keras users call them."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import textwrap
+import warnings
 from pathlib import Path
 
 import keras
@@ -339,6 +341,32 @@ class TestPrecision:
         assert output.loss.dtype == "float32" and float(output.loss) < 0.6 * before
         assert output.logits.dtype == dtype.removeprefix("mixed_")
         assert model.weights[0].dtype == ("float32" if dtype.startswith("mixed") else dtype)
+
+    @pytest.mark.parametrize(
+        "dtype, optimizer, message",
+        [
+            ("bfloat16", keras.optimizers.Adam, "Adam's beta_2=0.999 is 1 in bfloat16.* dtype='mixed_bfloat16'"),
+            (
+                "float16",
+                keras.optimizers.AdamW,
+                "AdamW's epsilon=1e-07 is too small for float16.* dtype='mixed_float16'",
+            ),
+            ("bfloat16", lambda: keras.optimizers.Adam(beta_2=0.95), None),
+            ("bfloat16", keras.optimizers.SGD, None),
+            ("bfloat16", keras.optimizers.Lion, None),
+            ("mixed_bfloat16", keras.optimizers.Adam, None),
+            ("mixed_float16", keras.optimizers.Adam, None),
+        ],
+    )
+    def test_adam_tells_that_it_cannot_train_weights_of_16_bits(self, dtype, optimizer, message):
+        model = small.make("llama", "ForTokenClassification", dtype=dtype)
+        model.compile(optimizer(), jit_compile=False)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for _ in range(2):
+                model.fit({**INPUTS, "labels": IDS % 3}, verbose=0)
+        told = [str(one.message) for one in caught if "16" in str(one.message)]
+        assert len(told) == (message is not None) and all(re.match(message, one) for one in told)
 
     def test_mixed_float16_scales_its_loss_by_itself(self):
         model = small.make("llama", "ForTokenClassification", dtype="mixed_float16")

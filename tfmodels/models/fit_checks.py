@@ -9,18 +9,38 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from keras import ops
 
 from tfmodels.models.backbone.inputs import check_ids
 from tfmodels.models.calling import check_integers, text_message, values_of
 from tfmodels.models.losses import IGNORED, check_classes
 from tfmodels.utils.text import holds_text
+from tfmodels.utils.warn import warn
 
 _BAD_LABEL = re.compile(r"Received a label value of (-?\d+) which is outside the valid range of \[0, (\d+)\)")
 _BAD_ID = re.compile(r"indices\[[\d,]+\] = (-?\d+) is not in \[0, (\d+)\)")
+
+
+def check_precision(optimizer: Any, variables: Iterable[Any]) -> None:
+    """Warn where Adam, or one of its kind, does not work in the dtype of the weights that it trains.
+
+    Keras computes its rates and moments in that dtype.
+    """
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    rate, epsilon = (getattr(optimizer, name, None) for name in ("beta_2", "epsilon"))
+    if rate is None or epsilon is None:
+        return
+    dtypes, name, problem = {variable.dtype for variable in variables}, type(optimizer).__name__, None
+    if "bfloat16" in dtypes and float(ops.cast(rate, "bfloat16")) == 1:
+        dtype, problem = "bfloat16", f"beta_2={rate:g} is 1 in bfloat16, so that no step changes a weight"
+    elif "float16" in dtypes and epsilon < np.finfo("float16").tiny:
+        dtype, problem = "float16", f"epsilon={epsilon:g} is too small for float16, in which weights become useless"
+    if problem:
+        warn(f"{name}'s {problem}; dtype='mixed_{dtype}' trains weights of float32 and computes in {dtype}.")
 
 
 def check_data(model: Any, inputs: Mapping[str, Any], labels: Mapping[str, Any]) -> None:

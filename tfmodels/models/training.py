@@ -61,6 +61,8 @@ class TrainedModel(keras.Model):
         if keras.backend.backend() == "tensorflow" and self.optimizer is not None and not self.optimizer.built:
             with self.distribute_strategy.scope():
                 self.optimizer.build(self.trainable_variables)
+        if self.optimizer is not None and (self.train_function is None or force):
+            fit_checks.check_precision(self.optimizer, self.trainable_variables)
         return self._make("train", super().make_train_function, force)
 
     def make_test_function(self, force: bool = False) -> Any:
