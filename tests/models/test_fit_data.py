@@ -191,6 +191,22 @@ def test_ids_of_any_integers(dtype):
     )
 
 
+@pytest.mark.parametrize("own", [True, False])
+def test_labels_of_one_axis_and_of_two_serve_one_compiled_model(own):
+    loss = None if own else keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model = compiled(loss=loss, run_eagerly=False, jit_compile=False)
+    want = pytest.approx(own_loss(input_ids=IDS, labels=CLASSES), rel=1e-5)
+    for labels in (CLASSES, CLASSES[:, None], CLASSES):
+        assert model.evaluate(IDS, labels, verbose=0) == want
+        assert model.test_on_batch(IDS, labels) == want
+        assert model.fit(IDS, labels, batch_size=len(IDS), verbose=0).history["loss"][0] == want
+        assert model.train_on_batch(IDS, labels) == want
+    logits = model(IDS).logits
+    for features in (IDS, {"input_ids": IDS, "attention_mask": np.ones_like(IDS)}):
+        np.testing.assert_allclose(model.predict(features, verbose=0).logits, logits, atol=1e-5)
+        np.testing.assert_allclose(model.predict_on_batch(features).logits, logits, atol=1e-5)
+
+
 def test_ids_of_floats_are_refused():
     for features in ({"input_ids": IDS.astype("float32")}, {"input_ids": (IDS * 1.0).tolist()}):
         with pytest.raises(TypeError, match="got float.. numbers as 'input_ids'; integers were expected"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -78,8 +79,16 @@ class TrainedModel(keras.Model):
             if keras.backend.backend() == "tensorflow" and not self.run_eagerly:
                 if self.jit_compile:
                     warn_where_unsafe()
-                step, of_keras = getattr(self, f"{kind}_step"), getattr(self, name)
+                step = getattr(self, f"{kind}_step")
                 if self.distribute_strategy.num_replicas_in_sync == 1:
+
+                    def of_keras() -> Callable[[Any], Any]:
+                        steps = getattr(self, name)
+                        make(force=True)
+                        made = getattr(self, name)
+                        setattr(self, name, steps)
+                        return made
+
                     setattr(self, name, _Steps(self, step, of_keras))
                 elif self.jit_compile and kind != "predict" and replicas.are_mirrored(self.distribute_strategy):
                     setattr(self, name, replicas.ReplicaSteps(self, step))
@@ -95,12 +104,14 @@ class _Steps:
     Args:
         model: the model.
         step: a method of it, from a batch to outputs.
-        of_keras: Keras's own function, which takes several steps in one program. It serves batches of known rank, and
-            with XLA batches of one known shape where several steps are taken at once.
+        of_keras: makes Keras's own function, which takes several steps in one program. It serves batches of known
+            rank, and with XLA batches of one known shape where several steps are taken at once. Batches of other ranks
+            get another: TensorFlow would trace one function for all of them, for tensors of unknown rank.
     """
 
-    def __init__(self, model: keras.Model, step: Callable[[Any], Any], of_keras: Callable[[Any], Any]):
-        self.model, self.of_keras, self.jit_compile = model, of_keras, model.jit_compile
+    def __init__(self, model: keras.Model, step: Callable[[Any], Any], of_keras: Callable[[], Callable[[Any], Any]]):
+        self.model, self.make_of_keras, self.jit_compile = model, of_keras, model.jit_compile
+        self.of_keras: dict[tuple[int | None, ...], Callable[[Any], Any]] = {}
         self.step = lambda batch: model.distribute_strategy.run(step, args=(batch,))
         self.programs = ProgramCache()
 
@@ -112,13 +123,21 @@ class _Steps:
             # Inside a program of XLA no label or id can be an error, so batches are looked at before, one by one.
             one_by_one = self.jit_compile and self.model.steps_per_execution == 1
             if not one_by_one and _is_known(batches.element_spec, sizes=self.jit_compile):
-                return self.of_keras(batches)
+                return self._for_ranks_of(batches.element_spec)(batches)
         elif not self.jit_compile:
-            return self.of_keras(batches)
+            first, batches = _first_of(batches)
+            return self._for_ranks_of(first)(batches)
         if isinstance(batches, list):
             first, *others = [self._take(batch) for batch in batches]
             return tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), first, *others) if others else first
         return replicas.last_of_steps(self._take, batches, self.model.steps_per_execution)
+
+    def _for_ranks_of(self, batch: Any) -> Callable[[Any], Any]:
+        """Keras's function for batches of the ranks that this one, or its spec, has."""
+        ranks = tuple(shape.rank for shape in _shapes(batch))
+        if ranks not in self.of_keras:
+            self.of_keras[ranks] = self.make_of_keras()
+        return self.of_keras[ranks]
 
     def _take(self, batch: Any) -> Any:
         import tensorflow as tf
@@ -132,10 +151,22 @@ class _Steps:
 
 def _is_known(spec: Any, *, sizes: bool) -> bool:
     """Whether a dataset tells the rank of all its tensors, and with `sizes` every size too."""
+    return all(shape.is_fully_defined() if sizes else shape.rank is not None for shape in _shapes(spec))
+
+
+def _shapes(batch: Any) -> list[Any]:
+    """The shapes of a batch's tensors, or of their specs."""
     import tensorflow as tf
 
-    shapes = [tf.TensorShape(getattr(part, "shape", None)) for part in tf.nest.flatten(spec)]
-    return all(shape.is_fully_defined() if sizes else shape.rank is not None for shape in shapes)
+    return [tf.TensorShape(getattr(part, "shape", None)) for part in tf.nest.flatten(batch)]
+
+
+def _first_of(batches: Any) -> tuple[Any, Any]:
+    """The first batch of a list or of a generator, and all of them."""
+    if isinstance(batches, list):
+        return batches[0], batches
+    first = next(batches)
+    return first, itertools.chain([first], batches)
 
 
 class TaskModel(TrainedModel):
