@@ -190,3 +190,14 @@ def test_bos_and_eos_leave_tokens_of_other_kinds_around_texts():
             made.add_bos_token = True
         made.eos_token = "[MASK]"
         assert made.encode("play", "play") == [2, 5, 3, 5, 3]
+
+
+@pytest.mark.parametrize("more", [{}, {"additional_special_tokens": ["<x>", "<y>"]}])
+def test_named_tokens_of_a_models_own_stand_beside_others(stories, more, tmp_path):
+    extra = {"image_token": "<img>"}
+    made = LlamaTokenizer(tokenizer_object=stories.backend_tokenizer, extra_special_tokens=extra, **more)
+    made.save_pretrained(tmp_path)
+    for tokenizer in (made, LlamaTokenizer.from_pretrained(tmp_path)):
+        assert tokenizer.image_token == "<img>" and tokenizer.additional_special_tokens == list(*more.values())
+        assert tokenizer.image_token_id in tokenizer("a <img>")["input_ids"]
+        assert len(tokenizer) == len(stories) + 1 + len(tokenizer.additional_special_tokens)

@@ -405,16 +405,19 @@ class Vocabulary:
 
 def named_special_tokens(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[Any]]:
     """The special tokens by name, and those without, of the contents of a tokenizer_config.json."""
-    extra = given.get("additional_special_tokens") or given.get("extra_special_tokens") or []
-    named = {**extra} if isinstance(extra, Mapping) else {}
+    named: dict[str, Any] = {}
+    others: list[Any] = []
+    for extra in (given.get("extra_special_tokens"), given.get("additional_special_tokens")):
+        if isinstance(extra, Mapping):
+            named |= extra
+        elif extra:
+            others = extra
     for name, value in given.items():
         is_token = isinstance(value, (str, AddedToken)) or (isinstance(value, Mapping) and "content" in value)
         if name in SPECIAL_TOKEN_NAMES or (name.endswith("_token") and is_token):
             named[name] = value
     named = {name: None if value is None else _checked(name, value) for name, value in named.items()}
-    return named, [] if isinstance(extra, Mapping) else [
-        _checked("additional_special_tokens", value) for value in extra
-    ]
+    return named, [_checked("additional_special_tokens", value) for value in others]
 
 
 def added_tokens(config: Mapping[str, Any], backend: Tokenizer | None = None) -> dict[int, AddedToken]:
