@@ -4,6 +4,7 @@ import copy
 import inspect
 import json
 import pickle
+import re
 import warnings
 from pathlib import Path
 
@@ -277,6 +278,9 @@ def test_other_spellings_of_values_are_read(given, read):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
+        ({"rms_norm_eps": -1e-6}, "rms_norm_eps=-1e-06 in LlamaConfig; a number of at least 0 was expected"),
+        ({"initializer_range": "-1"}, "initializer_range=-1.0 in LlamaConfig; a number of at least 0"),
+        ({"attention_dropout": 2}, "attention_dropout=2 in LlamaConfig; a share from 0 to 1 was expected"),
         ({"rms_norm_eps": "small"}, "rms_norm_eps='small' in LlamaConfig; a number was expected"),
         ({"rms_norm_eps": [1]}, r"rms_norm_eps=\[1\] in LlamaConfig; a number"),
         ({"attention_dropout": True}, "attention_dropout=True in LlamaConfig; a number"),
@@ -320,6 +324,31 @@ def test_values_of_the_wrong_kind_are_refused_in_words(given, message):
     with pytest.raises(ValueError, match=message) as caught:
         LlamaConfig(**given)
     assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_shares_and_epsilons_out_of_range_in_every_family(family):
+    config = FAMILIES[family].load(f"{FAMILIES[family].stem}Config")
+    names = [name for name in field_types(config) if re.search("drop|eps", name)]
+    assert names
+    for name in names:
+        with pytest.raises(ValueError, match=f"^{name}=-0.5 in {config.__name__}; .* was expected"):
+            config(**{name: -0.5})
+
+
+def test_a_rotary_base_that_changes_nothing_is_told(tmp_path):
+    """Files hold it twice, as both versions of transformers write it, and one may be edited."""
+    LlamaConfig().save_pretrained(tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**values, "rope_theta": 5e5}))
+    with pytest.warns(
+        UserWarning, match=r"rope_theta=500000.0 changes nothing beside rope_parameters\['rope_theta'\]="
+    ):
+        assert LlamaConfig.from_pretrained(tmp_path).rope_theta == 10000.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (tmp_path / "config.json").write_text(json.dumps(values))
+        assert LlamaConfig.from_pretrained(tmp_path, rope_theta=5e5).rope_theta == 5e5
 
 
 def test_parts_and_layer_lists_of_the_wrong_kind_are_refused_in_words():

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import functools
 import inspect
 import json
+import math
+import re
 import sys
 import types
 from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin
@@ -18,6 +21,15 @@ MAX_INTEGER = 2**63 - 1
 """The largest integer that a field takes: what tensors hold, and far more than any size."""
 
 _Class = TypeVar("_Class", bound=type)
+
+
+def _range_of(name: str) -> tuple[float, float, str]:
+    """The numbers that a field may hold, by what its name says it is, and the same in words."""
+    if re.search("dropout|_pdrop", name):
+        return 0, 1, "a share from 0 to 1"
+    if re.search("(_eps|_epsilon|initializer_range)$", name):
+        return 0, sys.float_info.max, "a number of at least 0"
+    return -math.inf, math.inf, "a number"
 
 
 def configuration(cls: _Class) -> _Class:
@@ -193,14 +205,15 @@ class ConfigPart:
         if wanted == "int":
             return cls.convert_integer(name, value)
         if isinstance(value, str):
-            try:
-                return float(value)
-            except ValueError:
-                pass
+            with contextlib.suppress(ValueError):
+                value = float(value)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise ValueError(f"{name}={quote(value)} in {cls.__name__}; a number was expected.")
         if isinstance(value, int) and abs(value) > sys.float_info.max:
             raise ValueError(f"{name}={quote(value)} in {cls.__name__}; a number that fits a float was expected.")
+        low, high, expected = _range_of(name)
+        if not low <= value <= high:
+            raise ValueError(f"{name}={quote(value)} in {cls.__name__}; {expected} was expected.")
         return value
 
     @classmethod

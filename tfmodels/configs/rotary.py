@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from tfmodels.configs.base import ModelConfig
 from tfmodels.utils.plain import plain
 from tfmodels.utils.text import quote
+from tfmodels.utils.warn import warn
 
 # Far beyond the share that makes sense, 1, which families judge by the sizes of their heads.
 MAX_SHARE = 1000
@@ -70,8 +71,11 @@ class RotaryConfig(ModelConfig):
         for names, key in ((cls.theta_names, "rope_theta"), (cls.partial_names, "partial_rotary_factor")):
             for name in names:
                 value = values.pop(name, None)
-                if value is not None:
-                    parameters.setdefault(key, _as_number(value))
+                if value is None:
+                    continue
+                counts = parameters.setdefault(key, _as_number(value))
+                if counts != _as_number(value):
+                    warn(f"{name}={quote(value)} changes nothing beside rope_parameters[{key!r}]={quote(counts)}.")
         values["rope_parameters"] = parameters
         return values
 
