@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tfmodels import Engine, TFLlamaForCausalLM
 from tfmodels.generation import GenerationConfig
 from tfmodels.generation.settings import FIELDS, SETTINGS, UNSUPPORTED, WITHOUT_EFFECT
 
@@ -508,3 +509,13 @@ def test_every_setting_is_documented_and_checked():
         assert name in GenerationConfig.__doc__, name
         with pytest.raises(ValueError, match=name):
             setattr(GenerationConfig(), name, object())
+
+
+@pytest.mark.parametrize("value", [20, {"max_new_tokens": 20}, "sampling"])
+def test_what_is_no_configuration_is_named(stories260k, value):
+    model = TFLlamaForCausalLM.from_pretrained(stories260k)
+    for call in (model.generate, Engine(model, rows=1, capacity=16).add):
+        with pytest.raises(
+            TypeError, match="^generation_config=.*: a GenerationConfig was expected; settings are given"
+        ):
+            call([1, 403], value)

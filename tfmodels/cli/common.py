@@ -30,8 +30,12 @@ def describe_error(error: Exception) -> str:
         "KeyError: 'x' (--debug shows where)"
         >>> describe_error(FileNotFoundError(2, "No such file or directory", "lines.txt"))
         "No such file or directory: 'lines.txt'"
+        >>> describe_error(MemoryError())
+        'there is not enough memory: ask for fewer tokens or rows, or a smaller dtype (--debug shows where)'
     """
     text = " ".join(str(error).split())
+    if type(error).__name__ in ("ResourceExhaustedError", "MemoryError"):  # of TensorFlow and Python
+        return "there is not enough memory: ask for fewer tokens or rows, or a smaller dtype (--debug shows where)"
     if isinstance(error, OSError) and error.strerror and error.filename:  # of the system: leave its number out
         return f"{error.strerror}: {quote(error.filename)}"
     if text and isinstance(error, (CommandError, ValueError, TypeError, OSError, ImportError)):

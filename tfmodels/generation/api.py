@@ -152,7 +152,7 @@ class GenerationMixin:
                 "assistant_tokenizer is for a draft model with another tokenizer, whose drafts would go through text: "
                 "give an assistant_model that shares this model's tokenizer, and leave assistant_tokenizer out."
             )
-        config = self._settings(generation_config, kwargs)
+        config = self.generation_config.for_call(generation_config, kwargs)
         if (config.is_contrastive or config.prefill_chunk_size is not None) and kwargs.get("use_cache") is not False:
             config = config.update(use_cache=True)
         guided = config.guidance_scale not in (None, 1.0)
@@ -274,7 +274,7 @@ class GenerationMixin:
             >>> [answer.tokens for answer in answers]
             [(261, 378), (403, 407)]
         """
-        config = self._settings(generation_config, kwargs)
+        config = self.generation_config.for_call(generation_config, kwargs)
         prompts = [ids_of(prompt) for prompt in prompts]
         if not prompts:
             return []
@@ -314,11 +314,6 @@ class GenerationMixin:
             TensorShape([1, 3])
         """
         return transition_scores(sequences, scores, beam_indices, normalize_logits)
-
-    def _settings(self, given: GenerationConfig | None, changes: Mapping[str, Any]) -> GenerationConfig:
-        """The settings of a call: `changes`, before those of the configuration given, before the model's own."""
-        config = self.generation_config if given is None else given.with_defaults(self.generation_config)
-        return config.update(**changes)
 
     def _speculation(
         self, config: GenerationConfig, prompts: Prompts, assistant: Any, may_cache: bool

@@ -239,6 +239,20 @@ class GenerationConfig(Settings, upload.PushToHub):
         changed._set(settings, whole=True)
         return changed
 
+    def for_call(self, given: GenerationConfig | None, changes: Mapping[str, Any]) -> GenerationConfig:
+        """The settings of a call: `changes`, before those of the configuration given, before these, the model's own.
+
+        Raises:
+            TypeError: `given` is no `GenerationConfig`, or a setting is unknown.
+            ValueError: a setting holds what it may not.
+        """
+        if given is not None and not isinstance(given, GenerationConfig):
+            raise TypeError(
+                f"generation_config={quote(given)}: a GenerationConfig was expected; settings are given by name, as "
+                "max_new_tokens=20."
+            )
+        return (self if given is None else given.with_defaults(self)).update(**changes)
+
     def with_defaults(self, defaults: GenerationConfig) -> GenerationConfig:
         """Return a copy in which settings that were not given here are taken from another configuration.
 

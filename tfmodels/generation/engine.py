@@ -165,10 +165,7 @@ class Engine:
             TypeError: an unknown setting.
             EngineFull: `max_waiting` requests wait already.
         """
-        config = self.model.generation_config
-        if generation_config is not None:
-            config = generation_config.with_defaults(config)
-        config = config.update(**settings)
+        config = self.model.generation_config.for_call(generation_config, settings)
         check_supported(config, self.jit_compile, self.slots.int8, self.model.generation_config)
         if logprobs is not None and (not isinstance(logprobs, int) or not 0 <= logprobs <= MOST_LOGPROBS):
             raise ValueError(f"logprobs={quote(logprobs)}: an integer from 0 to {MOST_LOGPROBS} was expected.")
