@@ -461,6 +461,8 @@ def test_the_message_says_what_to_do():
     model = small.make("bert", "Model")
     with pytest.raises(TypeError, match="embeddings are given as inputs_embeds"):
         model(np.ones((2, 3, 4), "float32"))
+    with pytest.raises(TypeError, match="got text as 'input_ids'; make numbers of it first"):
+        model(np.array([[3, "a"]], object))
     with pytest.raises(TypeError, match=r"keras.Input\(shape, dtype=\"int32\", name='input_ids'\)"):
         model(keras.Input((3,)))
 

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfmodels.dtypes import dtype_name
 from tfmodels.models.outputs import ModelOutput, PastKeyValues
 from tfmodels.runtime.fork import check_not_forked
 from tfmodels.runtime.lowering import PLAIN, Lowering
@@ -116,8 +117,8 @@ def check_integers(names: tuple[str, ...], args: tuple, kwargs: Mapping[str, Any
         TypeError: one holds floats or booleans; the message names it.
     """
     for name, value in _by_name(names, args, kwargs).items():
-        dtype = getattr(value, "dtype", None) if name in _NUMBERING else None
-        if dtype is not None and "int" not in (kind := keras.backend.standardize_dtype(dtype)):
+        kind = dtype_name(getattr(value, "dtype", None)) if name in _NUMBERING else ""
+        if kind.startswith(("float", "bfloat", "bool")):
             hint = ""
             if keras.backend.is_keras_tensor(value):
                 hint = f': keras.Input(shape, dtype="int32", name={quote(name)})'
