@@ -162,6 +162,10 @@ def test_keywords_that_say_nothing_of_a_model_are_refused_in_words():
     for thing in (model, model.config, model.generation_config):
         with pytest.raises(TypeError, match="save_directory=None; the path of a folder was expected"):
             thing.save_pretrained(None)
+        with pytest.raises(ValueError, match="save_directory is empty; the path of a folder was expected"):
+            thing.save_pretrained("")
+    with pytest.raises(ValueError, match="path is empty; where to write was expected"):
+        model.export("")
 
 
 def test_auto_classes_take_a_dict_as_configuration():

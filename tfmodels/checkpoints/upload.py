@@ -115,7 +115,8 @@ def wanted(options: dict[str, Any], save_directory: str | os.PathLike[str]) -> C
         save_directory: the folder; its name is the repository's unless `repo_id` is given.
 
     Raises:
-        TypeError: an argument is unknown.
+        TypeError: an argument is unknown, or `save_directory` is no path.
+        ValueError: `save_directory` is empty.
 
     Example:
         >>> wanted({}, "folder")()
@@ -127,6 +128,8 @@ def wanted(options: dict[str, Any], save_directory: str | os.PathLike[str]) -> C
     options = dict(options)
     if not isinstance(save_directory, (str, os.PathLike)):
         raise TypeError(f"save_directory={quote(save_directory)}; the path of a folder was expected.")
+    if not os.fspath(save_directory):  # Python takes it for the folder that it works in
+        raise ValueError("save_directory is empty; the path of a folder was expected.")
     asked = options.pop("push_to_hub", False)
     options.pop("max_shard_size", None)
     names = {name for name, fate in PUSHING.items() if fate.kind == "done"}

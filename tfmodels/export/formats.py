@@ -153,6 +153,8 @@ def check_request(path: str | os.PathLike, format: str, *, overwrite: bool = Fal
     format = format_named(format)
     found = FORMATS[format]
     settings = _options(format, found, options)
+    if not os.fspath(path):  # Python takes it for the folder that it works in
+        raise ValueError("path is empty; where to write was expected.")
     settings.path = _destination(Path(path), format, found, settings)
     check_place(settings.path, overwrite=overwrite, marker=found.marker)
     for module in found.needs:
