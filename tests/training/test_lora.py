@@ -215,6 +215,8 @@ class TestRefusals:
             add_lora(model, "query")
         with pytest.raises(ValueError, match="targets='model.layers.7' fits no layer"):
             add_lora(model, ["lm_head", "model.layers.7"])
+        with pytest.raises(ValueError, match=r"targets='\(' is no regular expression: missing \)"):
+            add_lora(model, "(")
         with pytest.raises(ValueError, match="train_fully='classifier' fits no layer"):
             add_lora(model, "q_proj", train_fully="classifier")
         with pytest.raises(ValueError, match="targets and train_fully both name lm_head"):

@@ -75,7 +75,9 @@ class RotaryConfig(ModelConfig):
                     continue
                 counts = parameters.setdefault(key, _as_number(value))
                 if counts != _as_number(value):
-                    warn(f"{name}={quote(value)} changes nothing beside rope_parameters[{key!r}]={quote(counts)}.")
+                    warn(
+                        f"{name}={quote(value)} changes nothing beside rope_parameters[{quote(key)}]={quote(counts)}."
+                    )
         values["rope_parameters"] = parameters
         return values
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ from tfmodels.layers.linear import Linear
 from tfmodels.layers.lora import LoraAdapter, LoraConfig
 from tfmodels.models.quantization import mode_of
 from tfmodels.runtime.sub_layers import all_layers
-from tfmodels.utils.text import some
+from tfmodels.utils.text import is_found, some
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,7 +208,7 @@ def _matching(
     argument: str, pattern: str | tuple[str, ...], layers: Mapping[str, keras.layers.Layer]
 ) -> dict[str, keras.layers.Layer]:
     if isinstance(pattern, str):
-        chosen = {name: layer for name, layer in layers.items() if re.search(pattern, name)}
+        chosen = {name: layer for name, layer in layers.items() if is_found(pattern, name, argument)}
         missing = [] if chosen else [pattern]
     else:
         chosen = {name: layers[name] for name in pattern if name in layers}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import re
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +19,7 @@ from tfmodels.models.quantization_requests import Request
 from tfmodels.runtime.fork import check_not_forked
 from tfmodels.runtime.gc import quick_collections
 from tfmodels.runtime.sub_layers import all_layers
-from tfmodels.utils.text import did_you_mean, quote
+from tfmodels.utils.text import did_you_mean, is_found, quote
 
 # Modes of packed weights -> the group size that is usual for each.
 MODES: dict[str, int | str] = {"int8": "channel", "int4": 32}
@@ -325,7 +324,7 @@ def _chosen(name: str, layer: keras.layers.Layer, filters: Any) -> bool:
     patterns = [filters] if isinstance(filters, str) else filters
     if not isinstance(patterns, (list, tuple)) or not all(isinstance(one, str) for one in patterns):
         raise ValueError(f"filters={quote(filters)}; a regular expression, a list of them or a function was expected.")
-    return any(re.search(pattern, name) for pattern in patterns)
+    return any(is_found(pattern, name, "filters") for pattern in patterns)
 
 
 def mode_of(layer: keras.layers.Layer) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import Any
 
@@ -128,6 +129,25 @@ def joined(names: Iterable[str]) -> str:
     """
     *first, last = names
     return f"{', '.join(first)} and {last}" if first else last
+
+
+def is_found(pattern: str, name: str, argument: str) -> bool:
+    """Whether a regular expression that a user gives is found in a name.
+
+    Raises:
+        ValueError: it is no regular expression; the message names `argument`.
+
+    Example:
+        >>> is_found("_proj$", "layers.0.q_proj", "targets")
+        True
+        >>> is_found("(", "layers.0.q_proj", "targets")
+        Traceback (most recent call last):
+        ValueError: targets='(' is no regular expression: missing ), unterminated subpattern at position 0.
+    """
+    try:
+        return re.search(pattern, name) is not None
+    except re.error as error:
+        raise ValueError(f"{argument}={quote(pattern)} is no regular expression: {shorten(error)}.") from None
 
 
 def did_you_mean(
