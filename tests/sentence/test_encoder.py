@@ -296,8 +296,9 @@ class TestEncode:
             encoder.encode(texts)
 
     def test_wrong_arguments(self, encoder):
-        with pytest.raises(ValueError, match="batch_size=0"):
-            encoder.encode(TEXTS, batch_size=0)
+        for wrong in (0, "x"):
+            with pytest.raises(ValueError, match=f"batch_size={wrong!r}"):
+                encoder.encode(TEXTS, batch_size=wrong)
         with pytest.raises(ValueError, match="no tokenizer"):
             SentenceEncoder(encoder.model).encode(TEXTS)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from numbers import Integral
 from typing import Any
 
 import keras
@@ -167,7 +168,7 @@ class CrossEncoder:
             TypeError: `inputs` holds something else than pairs of texts.
             ValueError: no tokenizer, an unknown prompt, a batch size below 1.
         """
-        if not isinstance(batch_size, int) or batch_size < 1:
+        if not isinstance(batch_size, Integral) or batch_size < 1:
             raise ValueError(f"batch_size={quote(batch_size)}; a positive number was expected.")
         pairs, single = _pairs_of(inputs)
         rows = self._tokenize(pairs, self._prompt(prompt_name, prompt))

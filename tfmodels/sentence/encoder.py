@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Iterable, Mapping
+from numbers import Integral
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -251,8 +252,8 @@ class SentenceEncoder(CallingConvention, TrainedModel):
             >>> SentenceEncoder(model, tokenizer).encode(["Once upon a time", "Hello"]).shape
             (2, 64)
         """
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size}; a positive number was expected.")
+        if not isinstance(batch_size, Integral) or batch_size < 1:
+            raise ValueError(f"batch_size={quote(batch_size)}; a positive number was expected.")
         single = isinstance(texts, str)
         rows = self._tokenize([texts] if single else _list_of(texts), self._prompt(prompt_name, prompt))
         order = sorted(range(len(rows)), key=lambda index: -len(rows[index]))

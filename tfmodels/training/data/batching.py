@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -60,8 +61,8 @@ def batches(
         [[5, 6, 7], [8, 0, 0]] [0, 1]
         [[9, 4]] [0]
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size}; at least 1 was expected.")
+    if not isinstance(batch_size, Integral) or batch_size < 1:
+        raise ValueError(f"batch_size={quote(batch_size)}; an integer of at least 1 was expected.")
     if transform is not None and seed is None:
         raise ValueError("transform draws at random: give it a seed.")
     tensors, lengths = _as_tensors(columns)
