@@ -154,6 +154,20 @@ def test_a_traced_function_takes_flat_tensors():
     assert float(traced.inference_fn.call_preflattened([*flat, *traced.captured_inputs])["sum"]) == 10.0
 
 
+def test_a_description_of_a_variable_says_which_others_are_the_same():
+    """A program traced for descriptions serves the variables; one that is traced for the same variable twice does not
+    serve two."""
+    one, other = tf.Variable([1.0]), tf.Variable([2.0])
+    spec = tf.type_spec_from_value(one)
+    first, second = (type(spec)(spec.shape, spec.dtype, spec.trainable, alias_id=number) for number in (0, 1))
+    program = tf.function(lambda x, y: x.assign(y + 1.0))
+    traced = program.get_concrete_function(first, second)
+    program(one, other)
+    assert one.numpy() == [3.0]
+    assert program.get_concrete_function(one, other) is traced
+    assert program.get_concrete_function(one, one) is not traced
+
+
 def test_the_doors_of_tensorflow_are_there():
     from tensorflow.compiler.tf2xla.python import xla
     from tensorflow.core.protobuf import saved_model_pb2

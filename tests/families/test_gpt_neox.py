@@ -143,9 +143,11 @@ class TestTokenTypes:
                 np.testing.assert_allclose(got, expected, atol=1e-6)
 
     @pytest.mark.parametrize("model_class", [TFGPTNeoXModel, TFGPTNeoXForCausalLM])
-    def test_refused_elsewhere(self, model_class):
-        with pytest.raises(TypeError, match="unknown argument 'token_type_ids'"):
-            model_class(GPTNeoXConfig(**TINY))(IDS, token_type_ids=IDS)
+    def test_ignored_with_a_warning_elsewhere(self, model_class):
+        model = model_class(GPTNeoXConfig(**TINY))
+        with pytest.warns(UserWarning, match="has no use for token_type_ids"):
+            output = model(IDS, token_type_ids=IDS)
+        np.testing.assert_array_equal(output[0], model(IDS)[0])
 
 
 class TestDropout:

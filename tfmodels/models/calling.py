@@ -112,18 +112,19 @@ def check_integers(names: tuple[str, ...], args: tuple, kwargs: Mapping[str, Any
     """Check that inputs that number something are integers.
 
     Keras would cast floats to the dtype the model computes in, where half precision has not all numbers beyond 256.
+    Keras's symbols pass, as it also asks for the shapes of outputs by floats: what they stand for is checked then.
 
     Raises:
         TypeError: one holds floats or booleans; the message names it.
     """
     for name, value in _by_name(names, args, kwargs).items():
-        kind = dtype_name(getattr(value, "dtype", None)) if name in _NUMBERING else ""
+        if name not in _NUMBERING or keras.backend.is_keras_tensor(value):
+            continue
+        kind = dtype_name(getattr(value, "dtype", None))
         if kind.startswith(("float", "bfloat", "bool")):
             hint = ""
-            if keras.backend.is_keras_tensor(value):
-                hint = f': keras.Input(shape, dtype="int32", name={quote(name)})'
-            elif name == "input_ids" and "inputs_embeds" in names and "float" in kind:
-                hint = "; embeddings are given as inputs_embeds"
+            if name == "input_ids" and "inputs_embeds" in names and "float" in kind:
+                hint = "; embeddings are given as inputs_embeds, and a keras.Input of ids has dtype='int32'"
             raise TypeError(f"{owner} got {kind} numbers as {quote(name)}; integers were expected{hint}.")
 
 
@@ -222,7 +223,8 @@ class CallingConvention:
         for name in flags:
             if name in kwargs:
                 raise TypeError(f"{type(self).__name__} got {quote(name)} twice: by name and in what came before.")
-        check_integers(names, args, kwargs, type(self).__name__)
+        if isinstance(self, keras.Model):  # what a backbone gets of its model are floats where Keras asks for shapes
+            check_integers(names, args, kwargs, type(self).__name__)
         if lowering is not PLAIN:
             kwargs["lowering"] = lowering
         return super().__call__(*args, **{**flags, **kwargs})
