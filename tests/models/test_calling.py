@@ -391,6 +391,7 @@ def test_token_types_in_a_list_are_not_read_as_positions(convert):
 
 @pytest.mark.parametrize("method", ["predict", "evaluate"])
 def test_token_types_in_a_list_of_data(method):
+    keras.utils.set_random_seed(0)  # some weights give a loss that hardly changes
     model = TFMPNetForSequenceClassification(MPNetConfig(**MPNET, intermediate_size=24))
     model.compile("sgd", run_eagerly=True)
     call = {"predict": lambda x: first(model.predict(x, verbose=0)), "evaluate": None}[method]

@@ -191,6 +191,7 @@ def test_ids_of_any_integers(dtype):
     )
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("own", [True, False])
 def test_labels_of_one_axis_and_of_two_serve_one_compiled_model(own):
     loss = None if own else keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -342,6 +342,7 @@ class TestPrecision:
         assert output.logits.dtype == dtype.removeprefix("mixed_")
         assert model.weights[0].dtype == ("float32" if dtype.startswith("mixed") else dtype)
 
+    @pytest.mark.quick(3)
     @pytest.mark.parametrize(
         "dtype, optimizer, message",
         [
