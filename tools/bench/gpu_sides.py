@@ -146,32 +146,28 @@ class TFModelsSide(Side):
         return sum(sizes)
 
     def kernels(self, run: Callable[[], None]) -> list[tuple[str, int, float]]:
-        return kernels(self.tf, run)
+        """Name, launches and microseconds together of every kernel of a call, the longest first, by CUPTI."""
+        from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
+        with tempfile.TemporaryDirectory() as folder:
+            with self.tf.profiler.experimental.Profile(folder):
+                run()
+            space = xplane_pb2.XSpace()
+            for file in Path(folder).rglob("*.xplane.pb"):
+                space.MergeFromString(file.read_bytes())
+        found: dict[str, tuple[int, float]] = {}
+        for plane in space.planes:
+            if not plane.name.startswith("/device:GPU"):
+                continue
+            for event in (event for line in plane.lines if line.name.startswith("Stream") for event in line.events):
+                name = plane.event_metadata[event.metadata_id].name
+                launches, us = found.get(name, (0, 0.0))
+                found[name] = launches + 1, us + event.duration_ps / 1e6
+        return sorted(((name, *counts) for name, counts in found.items()), key=lambda kernel: -kernel[2])
 
     def describe(self) -> str:
         weights = f"; {self.job['quantize']} weights" if self.job["quantize"] else ""
         return self.model.attention_report() + weights
-
-
-def kernels(tf: Any, run: Callable[[], Any]) -> list[tuple[str, int, float]]:
-    """Name, launches and microseconds together of every kernel of a call, the longest first, by CUPTI."""
-    from tensorflow.tsl.profiler.protobuf import xplane_pb2
-
-    with tempfile.TemporaryDirectory() as folder:
-        with tf.profiler.experimental.Profile(folder):
-            run()
-        space = xplane_pb2.XSpace()
-        for file in Path(folder).rglob("*.xplane.pb"):
-            space.MergeFromString(file.read_bytes())
-    found: dict[str, tuple[int, float]] = {}
-    for plane in space.planes:
-        if not plane.name.startswith("/device:GPU"):
-            continue
-        for event in (event for line in plane.lines if line.name.startswith("Stream") for event in line.events):
-            name = plane.event_metadata[event.metadata_id].name
-            launches, us = found.get(name, (0, 0.0))
-            found[name] = launches + 1, us + event.duration_ps / 1e6
-    return sorted(((name, *counts) for name, counts in found.items()), key=lambda kernel: -kernel[2])
 
 
 def quantise_at_random(model: Any, mode: str, group: int | str) -> None:
