@@ -51,6 +51,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker("slow")
 
 
+def pytest_collection_finish() -> None:
+    """Hide what is imported from the garbage collector, which else looks at all of TensorFlow's objects every time."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True, scope="module")
 def give_memory_back():
     """Return to the system what a module's models took: a process runs many modules."""
