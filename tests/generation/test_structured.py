@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tfmodels import AutoTokenizer, Engine, TFLlamaForCausalLM
-from tfmodels.generation.structured import Grammar
+from tfmodels.generation.structured import Grammar, compute_masks
 
 pytest.importorskip("llguidance", reason="pip install -e '.[structured]'")
 
@@ -123,6 +123,31 @@ def test_words_of_any_vocabulary(stories260k, vocab_size):
     bits = np.unpackbits(words.view(np.uint8), bitorder="little").astype(bool)
     np.testing.assert_array_equal(bits[:vocab_size], matcher.allowed())
     assert not bits[vocab_size:].any()
+
+
+@pytest.mark.parametrize("vocab_size", [512, 515, 544])
+def test_masks_of_several_answers(stories260k, vocab_size):
+    """Masks that one call computes are those that each answer computes for itself, whatever became of the others."""
+    tokenizer = AutoTokenizer.from_pretrained(stories260k)
+    options = {"tokenizer": tokenizer, "vocab_size": vocab_size, "eos_token_ids": (2,)}
+
+    def answers():
+        regex = Grammar({"type": "regex", "regex": "[ab]x*"}, **options).matcher()
+        schema, closing = (Grammar(SCHEMA, **options).matcher() for _ in range(2))
+        whole = Grammar({"type": "regex", "regex": "[ab]"}, **options).matcher()
+        broken = Grammar({"type": "regex", "regex": "[ab]+"}, **options).matcher()
+        forced = Grammar({"type": "regex", "regex": "[ab]<<<!!!([#]|[$])"}, **options).matcher()
+        for matcher in (regex, schema, closing, whole, forced):
+            matcher.advance(int(np.flatnonzero(matcher.allowed())[0]))
+        whole.advance(2)
+        broken.advance(int(np.flatnonzero(~broken.allowed())[-1]))
+        return [(regex, 100), (schema, 100), (closing, 8), (whole, 100), (broken, 100), (forced, 100)]
+
+    several, each = answers(), answers()
+    compute_masks(matcher for matcher, _ in several)
+    for (one, left), (other, _) in zip(several, each, strict=True):
+        (forced, words), (want, want_words) = one.upcoming(left, 7), other.upcoming(left, 7)
+        assert forced == want and words.tolist() == want_words.tolist()
 
 
 def test_the_engine_answers_as_generate_does(stories):

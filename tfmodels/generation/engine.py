@@ -32,7 +32,7 @@ from tfmodels.generation.row_text import Decoded
 from tfmodels.generation.run import seed_of
 from tfmodels.generation.slots import Slots
 from tfmodels.generation.stopping import StopStrings
-from tfmodels.generation.structured import Grammar, wants_grammar
+from tfmodels.generation.structured import Grammar, compute_masks, wants_grammar
 from tfmodels.runtime.device import in_turn
 from tfmodels.utils.progress import counting
 from tfmodels.utils.text import quote
@@ -395,6 +395,8 @@ class Engine:
         active = [
             i for i, row in enumerate(self._rows) if row is not None and not row.wants_prompt and not row.finish_reason
         ]
+        matchers = [self._rows[index].matcher for index in active]
+        compute_masks(matcher for matcher in matchers if matcher is not None)
         found = {index: self._upcoming(self._rows[index], STEPS - 1) for index in active}
         active = [index for index in active if not self._rows[index].finish_reason]
         if not active:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import functools
 import json
+import os
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -31,6 +32,8 @@ _LONGEST_END = 512
 _LOOK_EVERY, _SPARE = 4, 16
 # Tokens left at which the end is looked for first.
 _FIRST_LOOK = 320
+# Threads at most that compute masks.
+_MOST_THREADS = 8
 
 
 class Grammar:
@@ -157,11 +160,15 @@ class Matcher:
         """The tokens that may come next, as `upcoming` returns them, with `left` as of `allowed`."""
         if self._state.is_stopped():
             return self._words(self._ends)
-        if self._closes_with(left):
-            return self._words(self._soonest(self._state))
         if self._next is None:
             self._next = self._read(self._state.compute_bitmask())
+        if self._closes_with(left):
+            return self._words(self._soonest(int.from_bytes(self._next.tobytes(), "little")))
         return self._next
+
+    def _lacks_mask(self) -> bool:
+        """Whether `_allowed` would compute a mask."""
+        return self._next is None and not self._state.is_stopped()
 
     def _read(self, mask: bytes) -> np.ndarray:
         """A mask of llguidance as `upcoming` returns it."""
@@ -177,9 +184,8 @@ class Matcher:
             self._closes = self._must_close(left)
         return self._closes
 
-    def _soonest(self, state: Any) -> int:
-        """The allowed tokens that end the answer soonest."""
-        mask = _mask(state)
+    def _soonest(self, mask: int) -> int:
+        """Those of the allowed tokens that end the answer soonest."""
         return next((mask & tokens for tokens in (self._ends, *self._closing) if mask & tokens), mask)
 
     def _must_close(self, left: int) -> bool:
@@ -202,11 +208,33 @@ class Matcher:
         state, count = self._state.deep_copy(), 0
         while not state.is_stopped() and count <= _LONGEST_END:
             # A look at the allowed tokens takes a time by the length of the text that must come.
-            tokens = state.compute_ff_tokens() or [_lowest(self._soonest(state))]
+            tokens = state.compute_ff_tokens() or [_lowest(self._soonest(_mask(state)))]
             count += len(tokens)
             if count <= _LONGEST_END:
                 state.consume_tokens(tokens)
         return count
+
+
+def compute_masks(matchers: Iterable[Matcher]) -> None:
+    """Compute the next masks of several answers in one call, on several cores; each `upcoming` has its own then.
+
+    Args:
+        matchers: different ones, of one vocabulary.
+    """
+    lacking = [matcher for matcher in matchers if matcher._lacks_mask()]
+    if len(lacking) < 2:
+        return
+    masks = np.empty((len(lacking), -(-lacking[0]._vocab_size // 32)), np.int32)
+    states = [(matcher._state, place) for place, matcher in enumerate(lacking)]
+    _threads().unsafe_compute_mask_ptr(states, masks.ctypes.data, masks.strides[0], len(masks))
+    for matcher, mask in zip(lacking, masks, strict=True):
+        matcher._next = mask
+
+
+@functools.cache
+def _threads() -> Any:
+    """The threads that compute masks, of which a process needs only one set."""
+    return _library().LLExecutor(min(os.cpu_count() or 1, _MOST_THREADS))
 
 
 def _mask(state: Any) -> int:
