@@ -420,7 +420,7 @@ class TestPrompts:
         want = model.generate_batch([PROMPT[1].tolist()], max_new_tokens=2, jit_compile=False)[0].tokens
         assert model.generate_batch([PROMPT[1:]], max_new_tokens=2, jit_compile=False)[0].tokens == want
         for prompts in (PROMPT[0].tolist(), [PROMPT], PROMPT[None]):  # ids of one text; two rows as one prompt
-            with pytest.raises(ValueError, match=r"prompt=.*the token ids of one text, of shape \(length,\)"):
+            with pytest.raises(ValueError, match=r"prompts\[0\]=.*the token ids of one text, of shape \(length,\)"):
                 model.generate_batch(prompts, max_new_tokens=2, jit_compile=False)
 
     def test_a_graph_of_the_users_is_told_what_to_do(self, model):

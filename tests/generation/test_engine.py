@@ -328,9 +328,17 @@ def test_generate_batch(model):
     answers = model.generate_batch(prompts, max_new_tokens=5, rows=2, show_progress=True, **GRAPH)
     assert [answer.tokens for answer in answers] == [alone(model, prompt, max_new_tokens=5) for prompt in prompts]
     assert model.generate_batch([]) == []
-    for call in (model.generate_batch, model.generate):
-        with pytest.raises(ValueError, match=r"the prompt is text, .*Once.*tokenizer\(text\)"):
-            call(["Once"], max_new_tokens=2)
+    with pytest.raises(ValueError, match=r"the prompt is text, .*Once.*tokenizer\(text\)"):
+        model.generate(["Once"], max_new_tokens=2)
+    for wrong, message in (
+        ("Once", r"prompts\[1\] is text, 'Once'; token ids were expected"),
+        ([], r"prompts\[1\]=\[\]: a list of token ids from 0 to"),
+        ([10**6], r"prompts\[1\]=\[1000000\]: a list of token ids from 0 to"),
+        (5, r"prompts\[1\]=5: the token ids of one text"),
+        ([5] * 16, r"prompts\[1\] of 16 tokens leaves no room for a new one within capacity=16"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.generate_batch([[5], wrong], max_new_tokens=2, capacity=16, **GRAPH)
 
 
 def test_bad_requests_leave_the_engine_at_work(model):
@@ -343,6 +351,7 @@ def test_bad_requests_leave_the_engine_at_work(model):
         ((["Once upon"],), {}, ValueError, r"the prompt is text, \['Once upon'\]"),
         (([5] * 16,), {}, ValueError, "no room for a new one within capacity=16"),
         (([5],), {"id": "a"}, ValueError, "id='a' is in use"),
+        (([5],), {"id": [1]}, TypeError, r"id=\[1\]: a hashable value, such as a number or a text, was expected"),
         (([5],), {"num_beams": 2}, ValueError, "num_beams=2 is not a setting of the engine's rows"),
         (([5],), {"stop_strings": ["x"]}, ValueError, "tokenizer"),
         (([5],), {"temprature": 2.0}, TypeError, "did you mean temperature"),
@@ -352,6 +361,17 @@ def test_bad_requests_leave_the_engine_at_work(model):
     assert engine.run()[good].tokens == alone(model, [5, 6], max_new_tokens=3)
     with pytest.raises(ValueError, match="rows=0"):
         Engine(model, rows=0)
+
+
+@pytest.mark.parametrize("tokenizer", [5, "stories260K", {}])
+def test_what_is_no_tokenizer_is_refused(model, tokenizer):
+    for call in (
+        lambda: Engine(model, tokenizer=tokenizer),
+        lambda: model.generate_batch([[5]], tokenizer=tokenizer),
+        lambda: model.generate([[5]], tokenizer=tokenizer, stop_strings="a", max_new_tokens=1, **GRAPH),
+    ):
+        with pytest.raises(TypeError, match=f"tokenizer={re.escape(repr(tokenizer))}: a tokenizer was expected"):
+            call()
 
 
 def test_scores_that_are_no_numbers_end_a_row():

@@ -176,7 +176,12 @@ def test_the_gradient_is_that_of_the_dequantised_weights():
 @pytest.mark.parametrize(
     "arguments, settings, message",
     [
-        (["int3"], {"group_size": 8}, "(?i)mode|quantization"),
+        (["int3"], {"group_size": 8}, "mode='int3'; 'int8' or 'int4' was expected"),
+        (["int5"], {}, "mode='int5'; 'int8' or 'int4' was expected"),
+        ([], {"mode": 8}, "mode=8; 'int8' or 'int4' was expected"),
+        ([["int8"]], {}, r"mode=\['int8'\]; 'int8' or 'int4' was expected"),
+        (["gptq"], {}, "mode='gptq'; 'int8' or 'int4' was expected; calibration= rounds as GPTQ does"),
+        ([], {}, "mode=None; 'int8' or 'int4' was expected"),
         (["float8"], {}, "mode='float8'; 'int8' or 'int4' was expected"),
         ([], {"config": keras.quantizers.AWQConfig(dataset=["a"], tokenizer=len)}, "calibration= rounds as GPTQ does"),
         (["int4"], {"group_size": 7}, "group_size=7; an even number"),

@@ -97,6 +97,7 @@ def test_plot_of_stored_measurements(tmp_path):
         (["train", "--peer", "jax"], "jax: eager, sdpa"),
         (["train", "--shape", "mpnet-base"], "no model to train"),
         (["embed", "--shape", "tiny"], "no model to embed"),
+        (["forward", "--profile", "5", "--device", "cpu"], "--profile lists kernels of a GPU"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(arguments, message, capsys):

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 
 import keras
 import numpy as np
@@ -225,6 +226,16 @@ class TestRefusals:
             add_lora(model, "q_proj", rank=0)
         with pytest.raises(ValueError, match="dropout=1.0; a share from 0"):
             add_lora(model, "q_proj", dropout=1)
+        for wrong in (5, None, b"q_proj", [5], [["q_proj"]]):
+            with pytest.raises(TypeError, match=rf"targets={re.escape(repr(wrong))}; a regular expression"):
+                add_lora(model, wrong)
+        with pytest.raises(TypeError, match=r"train_fully=5; a regular expression"):
+            add_lora(model, "q_proj", train_fully=5)
+        for name in ("alpha", "dropout"):
+            with pytest.raises(TypeError, match=f"{name}='x'; a number was expected"):
+                add_lora(model, "q_proj", **{name: "x"})
+        with pytest.raises(TypeError, match="model='q_proj'; a model was expected"):
+            add_lora("q_proj", model)
         # None of that has changed it.
         assert model.lora_config is None and len(model.trainable_weights) == len(model.weights)
         add_lora(model, "q_proj")

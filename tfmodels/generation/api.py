@@ -21,7 +21,7 @@ from tfmodels.generation.combinations import check_combination, warn_of_unused
 from tfmodels.generation.config import FILE_NAME, GenerationConfig
 from tfmodels.generation.contrastive import Contrastive, ContrastiveDecoder
 from tfmodels.generation.engine import Engine
-from tfmodels.generation.prompt import Prompts, ids_of, read_prompts, to_buckets, with_negatives
+from tfmodels.generation.prompt import Prompts, check_room, ids_of, read_prompts, to_buckets, with_negatives
 from tfmodels.generation.request import Completion
 from tfmodels.generation.results import result_of, transition_scores
 from tfmodels.generation.run import Run, sampling_inputs
@@ -275,13 +275,16 @@ class GenerationMixin:
             [(261, 378), (403, 407)]
         """
         config = self.generation_config.for_call(generation_config, kwargs)
-        prompts = [ids_of(prompt) for prompt in prompts]
+        vocab_size = self.config.vocab_size
+        prompts = [ids_of(prompt, vocab_size, f"prompts[{place}]") for place, prompt in enumerate(prompts)]
         if not prompts:
             return []
         if capacity is None:
             limit = self.backbone.position_limit
             capacity = bucket_length(max(len(prompt) + config.new_tokens(len(prompt)) for prompt in prompts))
             capacity = capacity if limit is None else min(capacity, limit)
+        for place, prompt in enumerate(prompts):
+            check_room(len(prompt), capacity, f"prompts[{place}]")
         engine = Engine(
             self,
             rows=min(rows, bucket_batch(len(prompts))),

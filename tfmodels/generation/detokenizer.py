@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from tfmodels.utils.text import quote
+
 # What a decoder writes for bytes that are no character (yet).
 _UNDECODABLE = "\N{REPLACEMENT CHARACTER}"
 # A character has at most four bytes, a token at least one: longer tails are wrong bytes, no unfinished character.
@@ -35,6 +37,7 @@ class Detokenizer:
     """
 
     def __init__(self, tokenizer: Any, prompt_ids: Sequence[int] = (), *, skip_special_tokens: bool = True):
+        check_tokenizer(tokenizer)
         self.tokenizer = tokenizer
         self.skip_special_tokens = skip_special_tokens
         self._context = list(prompt_ids[-_CONTEXT:])
@@ -118,3 +121,11 @@ class StopCutter:
 
     def _begins(self, tail: str) -> bool:
         return any(stop.startswith(tail) for stop in self.strings)
+
+
+def check_tokenizer(tokenizer: Any) -> None:
+    """Raise TypeError for what cannot read a text: `tokenizer` is anything with `decode(ids)`."""
+    if not callable(getattr(tokenizer, "decode", None)):
+        raise TypeError(
+            f"tokenizer={quote(tokenizer)}: a tokenizer was expected, such as AutoTokenizer.from_pretrained gives."
+        )

@@ -20,9 +20,10 @@ import numpy as np
 
 from tfmodels.generation import logits_processors as proc
 from tfmodels.generation.config import GenerationConfig
+from tfmodels.generation.detokenizer import check_tokenizer
 from tfmodels.generation.pace import Pace
 from tfmodels.generation.prefix_cache import PrefixCache
-from tfmodels.generation.prompt import ids_of
+from tfmodels.generation.prompt import check_room, ids_of
 from tfmodels.generation.request import MOST_LOGPROBS, Completion, EngineFull, Event, Request, check_supported
 from tfmodels.generation.row import Row, ending, token_logprobs
 from tfmodels.generation.row_inputs import RowInputs
@@ -66,6 +67,7 @@ class Engine:
 
     Raises:
         ValueError: a size below 1, or a capacity beyond the model's positions.
+        TypeError: `tokenizer` is no tokenizer.
 
     Example:
         >>> from tfmodels import Engine, TFLlamaForCausalLM
@@ -104,6 +106,8 @@ class Engine:
             )
         if max_waiting is not None and (not isinstance(max_waiting, int) or max_waiting < 0):
             raise ValueError(f"max_waiting={quote(max_waiting)}: an integer of at least 0, or None, was expected.")
+        if tokenizer is not None:
+            check_tokenizer(tokenizer)
         self.model = model
         self.capacity = capacity
         # A resting row writes at the slot after its last token, which is one beyond the capacity at most.
@@ -147,7 +151,7 @@ class Engine:
         Args:
             prompt: token ids, (length,) or (1, length).
             generation_config: settings that go before the model's own.
-            id: what events and the answer are called; default: a number.
+            id: what events and the answer are called, a number, a text or another hashable value; default: a number.
             response_format: what the answer must look like, as in `generate`; needs the engine's tokenizer. A
                 `Grammar` where it was compiled before.
             logprobs: tell the log-probability of every new token, and of so many most probable ones, 0 to 20, of the
@@ -162,21 +166,16 @@ class Engine:
         Raises:
             ValueError: an empty prompt, ids outside the vocabulary, a prompt that leaves no room for a token, a
                 setting that the engine's rows do not have, stop strings without a tokenizer, an id that is in use.
-            TypeError: an unknown setting.
+            TypeError: an unknown setting, an id that is not hashable.
             EngineFull: `max_waiting` requests wait already.
         """
         config = self.model.generation_config.for_call(generation_config, settings)
         check_supported(config, self.jit_compile, self.slots.int8, self.model.generation_config)
         if logprobs is not None and (not isinstance(logprobs, int) or not 0 <= logprobs <= MOST_LOGPROBS):
             raise ValueError(f"logprobs={quote(logprobs)}: an integer from 0 to {MOST_LOGPROBS} was expected.")
-        ids = ids_of(prompt)
         vocab_size = self.model.config.vocab_size
-        if not ids or not all(isinstance(token, int) and 0 <= token < vocab_size for token in ids):
-            raise ValueError(f"prompt={quote(prompt)}: a list of token ids from 0 to {vocab_size - 1} was expected.")
-        if len(ids) >= self.capacity:
-            raise ValueError(
-                f"the prompt of {len(ids)} tokens leaves no room for a new one within capacity={self.capacity}."
-            )
+        ids = ids_of(prompt, vocab_size)
+        check_room(len(ids), self.capacity)
         new = min(config.new_tokens(len(ids), self.capacity), self.capacity - len(ids))
         processors = proc.build(config, vocab_size=vocab_size, max_new_tokens=new, eos_token_ids=config.eos_token_ids)
         if config.stop_strings is not None:
@@ -189,6 +188,10 @@ class Engine:
                 vocab_size=vocab_size,
                 eos_token_ids=config.eos_token_ids,
             )
+        try:
+            hash(id)
+        except TypeError:
+            raise TypeError(f"id={quote(id)}: a hashable value, such as a number or a text, was expected.") from None
         with self._lock:
             if id is None:
                 id, self._next_id = self._next_id, self._next_id + 1

@@ -136,28 +136,40 @@ def array_of(values: Any, name: str) -> np.ndarray:
         ) from error
 
 
-def ids_of(prompt: Any) -> tuple[int, ...]:
+def ids_of(prompt: Any, vocab_size: int, name: str = "prompt") -> tuple[int, ...]:
     """The token ids of one prompt.
 
     Args:
         prompt: (length,) or (1, length).
+        vocab_size: of the model.
+        name: what messages call the prompt.
 
     Raises:
         TypeError: as `array_of`.
-        ValueError: a prompt of another shape: one id, or several rows; else as `array_of`.
+        ValueError: a prompt of another shape: one id, or several rows; no ids, or ids outside the vocabulary; else as
+            `array_of`.
 
     Example:
-        >>> ids_of(np.array([[1, 403]]))
+        >>> ids_of(np.array([[1, 403]]), vocab_size=512)
         (1, 403)
     """
-    ids = array_of(prompt, "the prompt")
+    ids = array_of(prompt, "the prompt" if name == "prompt" else name)
     if ids.ndim == 2 and len(ids) == 1:
         ids = ids[0]
     if ids.ndim != 1:
         raise ValueError(
-            f"prompt={quote(prompt)}: the token ids of one text, of shape (length,) or (1, length), were expected."
+            f"{name}={quote(prompt)}: the token ids of one text, of shape (length,) or (1, length), were expected."
         )
-    return tuple(ids.tolist())
+    tokens = tuple(ids.tolist())
+    if not tokens or not all(isinstance(token, int) and 0 <= token < vocab_size for token in tokens):
+        raise ValueError(f"{name}={quote(prompt)}: a list of token ids from 0 to {vocab_size - 1} was expected.")
+    return tokens
+
+
+def check_room(length: int, capacity: int, name: str = "the prompt") -> None:
+    """Raise ValueError where a prompt of so many tokens leaves no room for a new one; the message calls it `name`."""
+    if length >= capacity:
+        raise ValueError(f"{name} of {length} tokens leaves no room for a new one within capacity={capacity}.")
 
 
 def _is_traced() -> bool:

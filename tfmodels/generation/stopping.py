@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from tfmodels.generation.detokenizer import check_tokenizer
 from tfmodels.runtime.device import out_of_turn
 from tfmodels.utils.text import quote
 
@@ -26,6 +27,7 @@ class StopStrings:
 
     Raises:
         ValueError: there is no tokenizer.
+        TypeError: `tokenizer` is no tokenizer.
 
     Example:
         >>> from tfmodels import AutoTokenizer
@@ -40,6 +42,7 @@ class StopStrings:
             raise ValueError(
                 f"stop_strings={quote(strings)} need generate(..., tokenizer=tokenizer) to read the text."
             )
+        check_tokenizer(tokenizer)
         self.tokenizer = tokenizer
         self.strings = [strings] if isinstance(strings, str) else list(strings)
         # A token has at least one byte.

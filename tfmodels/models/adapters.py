@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import numbers
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -15,7 +16,7 @@ from tfmodels.layers.linear import Linear
 from tfmodels.layers.lora import LoraAdapter, LoraConfig
 from tfmodels.models.quantization import mode_of
 from tfmodels.runtime.sub_layers import all_layers
-from tfmodels.utils.text import is_found, some
+from tfmodels.utils.text import is_found, quote, some
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +68,8 @@ def add_lora(
         What will be trained; prints as a line.
 
     Raises:
+        TypeError: `model` is no model, `targets` or `train_fully` neither a text nor a list of texts, or `alpha` or
+            `dropout` no number.
         ValueError: nothing fits, a setting is out of range, a layer to be trained whole is quantised, or the model has
             adapters already.
 
@@ -79,9 +82,15 @@ def add_lora(
         >>> print(add_lora(model, r"\\.(q|v)_proj$", rank=4))
         4,480 of 264,512 parameters are trained (1.69 %), in 10 adapted layers
     """
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"model={quote(model)}; a model was expected.")
     if getattr(model, "lora_config", None) is not None:
         raise ValueError(f"{model.name} has adapters already: {model.lora_config}.")
-    config = LoraConfig(_frozen(targets), rank, float(alpha), float(dropout), _frozen(train_fully))
+    for name, value in {"alpha": alpha, "dropout": dropout}.items():
+        if not isinstance(value, numbers.Real) or isinstance(value, bool):
+            raise TypeError(f"{name}={quote(value)}; a number was expected.")
+    fixed = None if train_fully is None else _fixed("train_fully", train_fully)
+    config = LoraConfig(_fixed("targets", targets), rank, float(alpha), float(dropout), fixed)
     chosen = _matching("targets", config.targets, linear_layers(model))
     fully = _matching("train_fully", config.train_fully, named_layers(model)) if config.train_fully else {}
     both = sorted(set(chosen) & set(fully))
@@ -233,5 +242,14 @@ def config_of(model: keras.Model) -> LoraConfig:
     return config
 
 
-def _frozen(names: str | Sequence[str] | None) -> str | tuple[str, ...] | None:
-    return names if names is None or isinstance(names, str) else tuple(names)
+def _fixed(argument: str, names: str | Sequence[str]) -> str | tuple[str, ...]:
+    """A pattern, or names that can no longer change."""
+    if isinstance(names, str):
+        return names
+    listed = tuple(names) if isinstance(names, Iterable) and not isinstance(names, bytes) else (None,)
+    if not all(isinstance(name, str) for name in listed):
+        raise TypeError(
+            f"{argument}={quote(names)}; a regular expression that is searched in the names of layers, or a list of "
+            "whole names, was expected."
+        )
+    return listed

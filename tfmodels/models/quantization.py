@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
@@ -29,6 +30,20 @@ _USUAL = {"int8": keras.quantizers.Int8QuantizationConfig, "int4": keras.quantiz
 
 class QuantizedModel(keras.Model):
     """A model whose weights `quantize` turns into int8 or int4."""
+
+    if not TYPE_CHECKING:  # type checkers would take a model for what `__new__` returns, as it is in Keras: anything
+
+        def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+            model = super().__new__(cls, *args, **kwargs)
+            of_keras = model.quantize  # makes a configuration of the mode, before `quantize` below sees either
+
+            @functools.wraps(of_keras)
+            def quantize(*arguments: Any, **options: Any) -> None:
+                _check_mode(arguments, options)
+                of_keras(*arguments, **options)
+
+            model.quantize = quantize
+            return model
 
     def quantize(
         self,
@@ -102,7 +117,6 @@ class QuantizedModel(keras.Model):
             settings = {"tokenizer": tokenizer, "max_length": 512 if max_length is None else max_length, **given}
             _pack_model(self, _only_mode(arguments, options), options.pop("filters", None), **settings)
         else:
-            _check_keras_mode(arguments, options)
             with warnings.catch_warnings(), quick_collections():
                 # Keras warns of every norm and dropout, which have nothing to quantise.
                 warnings.filterwarnings("ignore", message=".*does not have a `quantize` method")
@@ -137,15 +151,18 @@ def _given(arguments: tuple[Any, ...], options: dict[str, Any]) -> dict[str, Any
     return {**dict(zip(("mode", "config", "filters"), arguments, strict=False)), **options}
 
 
-def _check_keras_mode(arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
-    """Refuse what Keras takes and these layers do not have: it would warn and quantise nothing.
+def _check_mode(arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
+    """Refuse a mode that there is not, and those of Keras that these layers do not have: it would quantise nothing.
 
     Raises:
         ValueError: the mode is not in `MODES`.
     """
     given = _given(arguments, options)
-    mode = getattr(given.get("config"), "mode", given.get("mode"))
-    if mode not in MODES:
+    config = given.get("config")
+    if config is not None and not isinstance(config, str) and not hasattr(config, "mode"):
+        return  # Keras says what is wrong with it
+    mode = config if isinstance(config, str) else getattr(config, "mode", given.get("mode"))
+    if not isinstance(mode, str) or mode not in MODES:
         hint = "; calibration= rounds as GPTQ does" if mode in ("gptq", "awq") else ""
         raise ValueError(f"mode={quote(mode)}; {' or '.join(map(repr, MODES))} was expected{hint}.")
 

@@ -196,6 +196,8 @@ def measure(arguments: list[str]) -> None:
             setattr(options, name, value)
     if options.quantize and "train" in options.what:
         parser.error("packed weights are not trained")
+    if options.profile and options.device == "cpu":
+        parser.error("--profile lists kernels of a GPU: leave it out with --device cpu")
     causal = SHAPES[options.shape][1] == "ForCausalLM"
     if unfit := [what for what in options.what if what != "forward" and (what == "embed") == causal]:
         parser.error(f"{options.shape} is no model to {', '.join(unfit)}")
