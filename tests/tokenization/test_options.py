@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
+import warnings
 from pathlib import Path
 
 import pytest
@@ -401,6 +402,32 @@ def test_options_of_other_kinds_of_tokenizers_have_no_effect(folders):
         assert tokenizer("Hello world")["input_ids"] == IDS_OF[name]
         assert not hasattr(tokenizer, option) or getattr(tokenizer, option) is False
     assert AutoTokenizer.from_pretrained(folders / "gpt2_json", do_lower_case=False).encode("a") == [64]
+
+
+def test_options_that_cannot_change_an_id_have_no_effect():
+    """As in 4.57, which takes both and says nothing."""
+    words = Tokenizer(models.WordPiece({"[UNK]": 0, "a": 1, "b": 2}, unk_token="[UNK]"))
+    letters = Tokenizer(models.BPE({"a": 0, "b": 1, "Ġ": 2}, []))
+    letters.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    for cutter in (pre_tokenizers.BertPreTokenizer, pre_tokenizers.Whitespace, pre_tokenizers.WhitespaceSplit):
+        words.pre_tokenizer = cutter()
+        for cls, backend, option, ids in (
+            (PreTrainedTokenizerFast, words, "add_prefix_space", [1, 2]),
+            (GPTNeoXTokenizer, letters, "trim_offsets", [0, 2, 1]),
+        ):
+            with pytest.warns(UserWarning, match=f"{option} without effect: {cls.__name__} does not cut"):
+                assert cls(tokenizer_object=backend, **{option: True})("a b")["input_ids"] == ids
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                assert cls(tokenizer_object=backend, **{option: False})("a b")["input_ids"] == ids
+
+
+def test_an_option_that_would_change_ids_is_an_error():
+    backend = Tokenizer(models.WordLevel({"[UNK]": 0, "a": 1}, unk_token="[UNK]"))
+    for cutter in (pre_tokenizers.Punctuation(), pre_tokenizers.Split(" ", "merged_with_next")):
+        backend.pre_tokenizer = cutter
+        with pytest.raises(ValueError, match="add_prefix_space are for tokenizers in the style of SentencePiece"):
+            PreTrainedTokenizerFast(tokenizer_object=backend, add_prefix_space=True)
 
 
 def test_the_config_says_how_tokens_of_the_vocabulary_are_looked_for(folders, tmp_path):

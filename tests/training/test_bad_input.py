@@ -122,3 +122,45 @@ def test_unknown_names_in_a_dataset(loss):
     for call in (model.fit, model.evaluate, model.predict):
         with pytest.raises(TypeError, match="unknown argument 'token_mask'.*it accepts input_ids"):
             call(data, verbose=0)
+
+
+ROWS = tf.data.Dataset.from_tensor_slices({"input_ids": IDS, "labels": IDS})
+
+
+@pytest.mark.parametrize("call", ["fit", "evaluate", "predict"])
+@pytest.mark.parametrize(
+    "data, message",
+    [
+        ({"input_ids": IDS[:0], "labels": IDS[:0]}, r"x is empty \(shape \(0, 6\)\); at least one row was expected"),
+        ([], "x is empty; at least one row was expected"),
+        (ROWS.take(0).batch(2), "x is a dataset without a batch; at least one was expected"),
+        (ROWS.batch(8, drop_remainder=True), r"without a batch; .* drops all rows where they are fewer than a batch"),
+    ],
+)
+def test_data_without_a_row(call, data, message):
+    with pytest.raises(ValueError, match=message):
+        getattr(compiled("ForCausalLM", jit_compile=False), call)(data, verbose=0)
+
+
+@pytest.mark.parametrize(
+    "data, message",
+    [
+        (ROWS.take(0).batch(2), "validation_data is a dataset without a batch"),
+        (({"input_ids": IDS[:0]}, IDS[:0]), r"validation_data is empty \(shape \(0, 6\)\)"),
+    ],
+)
+def test_validation_data_without_a_row(data, message):
+    with pytest.raises(ValueError, match=message):
+        compiled("ForCausalLM", jit_compile=False).fit(ROWS.batch(2), validation_data=data, verbose=0)
+
+
+def test_a_generator_is_read_once():
+    """Nobody looks whether it is empty: its batches come once."""
+    model, given = compiled("ForCausalLM", jit_compile=False), []
+
+    def batches():
+        for rows in (IDS[:2], IDS[2:]):
+            given.append(len(rows))
+            yield {"input_ids": rows, "labels": rows}
+
+    assert np.isfinite(model.fit(batches(), verbose=0).history["loss"]).all() and given == [2, 2]

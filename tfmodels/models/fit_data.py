@@ -85,6 +85,30 @@ def prepared(model: Any, x: Any, y: Any, *, apart: bool = False) -> tuple[Any, A
     return x, y
 
 
+def check_not_empty(x: Any, name: str = "x") -> None:
+    """Refuse data without a row, as far as that is known without taking any: Keras would train on nothing silently.
+
+    Args:
+        x: as `prepared` returns it.
+        name: what the message calls it.
+
+    Raises:
+        ValueError: there are no rows in arrays, or no batches in a dataset that knows its length.
+    """
+    if is_dataset(x) or isinstance(x, keras.utils.PyDataset):
+        if (int(x.cardinality()) if is_dataset(x) else x.num_batches) == 0:
+            raise ValueError(
+                f"{name} is a dataset without a batch; at least one was expected. batch(..., drop_remainder=True) "
+                "drops all rows where they are fewer than a batch."
+            )
+    elif can_shuffle(x):
+        shapes = [tuple(part.shape) for part in keras.tree.flatten(x) if hasattr(part, "shape")]
+        empty = [shape for shape in shapes if shape[:1] == (0,)]
+        if empty or (not hasattr(x, "shape") and not len(x)):
+            shape = f" (shape {empty[0]})" if empty else ""
+            raise ValueError(f"{name} is empty{shape}; at least one row was expected.")
+
+
 def _features_and_labels(x: Any, y: Any) -> tuple[Any, Any]:
     """`({"input_ids": ...}, labels)` given as one argument, as a batch of a dataset is, as two."""
     first = x[0] if isinstance(x, (tuple, list)) and x else None

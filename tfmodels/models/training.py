@@ -256,6 +256,11 @@ class TaskModel(TrainedModel):
             raise TypeError(f"class_weight={quote(class_weight)}; a dict from class numbers to weights was expected.")
         weighted = class_weight is not None or sample_weight is not None
         x, y = fit_data.prepared(self, x, y, apart=weighted)
+        validation_data = fit_data.prepared_validation(self, validation_data)
+        fit_data.check_not_empty(x)
+        if validation_data is not None:
+            of_validation = validation_data[0] if isinstance(validation_data, tuple) else validation_data
+            fit_data.check_not_empty(of_validation, "validation_data")
         with fit_checks.errors_named(self):
             return super().fit(
                 x,
@@ -265,7 +270,7 @@ class TaskModel(TrainedModel):
                 verbose=verbose,
                 callbacks=callbacks,
                 validation_split=validation_split,
-                validation_data=fit_data.prepared_validation(self, validation_data),
+                validation_data=validation_data,
                 shuffle=shuffle,
                 class_weight=class_weight,
                 sample_weight=sample_weight,
@@ -276,12 +281,14 @@ class TaskModel(TrainedModel):
         """Loss and metrics on data; arguments as in `keras.Model.evaluate`, data as in `fit`."""
         weighted = kwargs.get("sample_weight") is not None or (len(args) > 2 and args[2] is not None)
         x, y = fit_data.prepared(self, x, y, apart=weighted)
+        fit_data.check_not_empty(x)
         with fit_checks.errors_named(self):
             return super().evaluate(x, y, *args, **kwargs)
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """Outputs for data; arguments as in `keras.Model.predict`, data as in `fit`, labels ignored."""
         x, _ = fit_data.prepared(self, x, None)
+        fit_data.check_not_empty(x)
         with fit_checks.errors_named(self):
             return super().predict(x, *args, **kwargs)
 

@@ -17,7 +17,7 @@ from tfmodels.tokenization.chat import checked_templates
 from tfmodels.tokenization.conversions.model_file import model_file_backend
 from tfmodels.tokenization.conversions.reading import check_ids, library_errors, read_text
 from tfmodels.tokenization.conversions.values import spaced_bpe_backend
-from tfmodels.tokenization.options import BPE_CLEAN_UP, PipelineOption, check_options, checked_errors
+from tfmodels.tokenization.options import BPE_CLEAN_UP, PipelineOption, check_options, checked_errors, warn_idle
 from tfmodels.tokenization.retrain import retrained
 from tfmodels.tokenization.rows import NO_MAX_LENGTH, SIDES
 from tfmodels.tokenization.saving import NOT_SAVED, SavedTokenizer
@@ -232,7 +232,9 @@ class PreTrainedTokenizerFast(SavedTokenizer):
             wanted = {name: value for name, value in wanted.items() if name in counting}
         wanted |= {name: options[name] for name in self.pipeline_options if options.get(name) is not None}
         changes = {name: value for name, value in wanted.items() if name not in now or now[name] != value}
-        if changes:
+        idle = {name for name in changes if pipeline.is_idle(backend, name)}
+        warn_idle(type(self).__name__, (name for name in idle if changes[name]))
+        if changes := {name: value for name, value in changes.items() if name not in idle}:
             pipeline.configure(backend, **changes)
         if wanted.get("legacy") is False:
             pipeline.keep_leading_spaces(backend)

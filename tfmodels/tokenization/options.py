@@ -83,8 +83,7 @@ def check_options(owner: str, given: Mapping[str, Any], more: Iterable[str]) -> 
     """
     known = {*OPTIONS, *more}
     others = {*pipeline.OPTIONS} - known
-    if idle := [name for name in given if name in others and given[name]]:
-        warn(f"{joined(idle)} without effect: {owner} does not cut text that way.")
+    warn_idle(owner, (name for name in given if name in others and given[name]))
     options = {name: value for name, value in given.items() if name not in others and name not in WITHOUT_EFFECT}
     if unknown := sorted(options.keys() - known):
         raise TypeError(
@@ -92,6 +91,12 @@ def check_options(owner: str, given: Mapping[str, Any], more: Iterable[str]) -> 
             f"{', '.join(sorted(known))}{did_you_mean(unknown[0], known) or '.'}"
         )
     return options
+
+
+def warn_idle(owner: str, names: Iterable[str]) -> None:
+    """Warn of options that change nothing about a tokenizer, if there are any."""
+    if idle := list(names):
+        warn(f"{joined(idle)} without effect: {owner} does not cut text that way.")
 
 
 def checked_errors(value: Any) -> str:

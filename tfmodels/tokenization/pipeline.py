@@ -14,6 +14,9 @@ SPACE = "▁"  # SentencePiece writes spaces as U+2581
 SPACE_RUN, LEADING_SPACES, TRAILING_SPACES = " {2,}", r"\A +", rf"[ {SPACE}]+\z"
 
 
+# Steps that cut text at spaces and leave them out.
+_WITHOUT_SPACES = ("BertPreTokenizer", "Whitespace", "WhitespaceSplit")
+
 # Names of the options that `configure` takes.
 OPTIONS = (
     *("add_prefix_space", "legacy", "trim_offsets"),
@@ -64,6 +67,20 @@ def options_of(backend: Tokenizer) -> dict[str, bool | None]:
     if (cutters or marks) and all(cutter["type"] == "Metaspace" for cutter in cutters):
         found |= _spaces(state)
     return found
+
+
+def is_idle(backend: Tokenizer, option: str) -> bool:
+    """Whether an option of `configure` would leave every id as it is, since the backend has nothing for it to change.
+
+    That is `trim_offsets` without a byte-level post-processor, and `add_prefix_space` where words are cut at spaces,
+    which are left out.
+    """
+    state = _pipeline(backend)
+    if option == "trim_offsets":
+        return not _parts_of_options(state)[option][0]
+    first = next(_walk(state["pre_tokenizer"]), {"type": None})
+    marked = any(step["type"] == "Prepend" or step.get("content") == SPACE for step in _walk(state["normalizer"]))
+    return option == "add_prefix_space" and first["type"] in _WITHOUT_SPACES and not marked
 
 
 def prepends(backend: Tokenizer) -> bool:
