@@ -28,7 +28,7 @@ from tfmodels.generation.request import MOST_LOGPROBS, Completion, EngineFull, E
 from tfmodels.generation.row import Row, ending, token_logprobs
 from tfmodels.generation.row_inputs import RowInputs
 from tfmodels.generation.row_programs import STEPS, TOGETHER
-from tfmodels.generation.row_settings import Kind, kind_of, limits_of
+from tfmodels.generation.row_settings import Kind, limits_of
 from tfmodels.generation.row_text import Decoded
 from tfmodels.generation.run import seed_of
 from tfmodels.generation.slots import Slots
@@ -412,7 +412,7 @@ class Engine:
             has_prompts=any(row is not None and row.wants_prompt for row in self._rows),
             has_waiting=bool(self._waiting),
         )
-        kind = kind_of([self._rows[index].request for index in active])
+        kind = max((self._rows[index].kind for index in active), key=lambda kind: kind.value)
         lengths = [len(content.tokens) for content in self.prefixes.rows]
         # A row that ends writes once more behind its last token.
         longest = max(lengths[index] for index in active) + steps + 1
@@ -433,7 +433,7 @@ class Engine:
         started = time.monotonic()
         text = self._inputs.text(rows, STEPS) if kind is Kind.EVERYTHING else None
         settings = self._inputs.settings(rows, kind)
-        decoded = self.slots.decode(np.asarray(places), counts, settings, size, kind, limits, text)
+        decoded = self.slots.decode(np.asarray(places, "int32"), counts, settings, size, kind, limits, text)
         self._pace.note(time.monotonic() - started, steps)
         self._note({index: place for place, index in enumerate(places) if index in lefts}, decoded)
 

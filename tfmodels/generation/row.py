@@ -10,6 +10,7 @@ import numpy as np
 
 from tfmodels.generation.detokenizer import Detokenizer, StopCutter
 from tfmodels.generation.request import Completion, Event, Request, TokenLogprobs
+from tfmodels.generation.row_settings import kind_of
 from tfmodels.generation.stopping import StopStrings
 from tfmodels.utils.text import shorten
 
@@ -30,6 +31,7 @@ class Row:
         finish_reason: why the row has ended, as in `Completion`; None while it has not.
         cancelled: whether the request was given up; set by other threads.
         matcher: how far the answer has come in its grammar, or None.
+        kind: the simplest kind of programs that serves the request.
     """
 
     def __init__(self, request: Request, *, seed: int, limit: int, reused: int, tokenizer: Any):
@@ -42,6 +44,7 @@ class Row:
         self.finish_reason: str | None = None
         self.cancelled = False
         self.matcher = None if request.grammar is None else request.grammar.matcher()
+        self.kind = kind_of(request)
         self._ends = frozenset(config.eos_token_ids)
         self._deadline = None if config.max_time is None else time.monotonic() + config.max_time
         self._error: str | None = None

@@ -43,12 +43,11 @@ class RowInputs:
             lengths: of what each has cached.
             lefts: tokens that each makes at most.
         """
-        counts = np.zeros((4, len(rows)), "int32")
-        counts[1] = lengths
-        for index, row in enumerate(rows):
-            if row is not None:
-                counts[:, index] = row.last, lengths[index], len(row.new), min(row.left, lefts[index])
-        return counts
+        counts = [
+            (0, length, 0, 0) if row is None else (row.last, length, len(row.new), min(row.left, left))
+            for row, length, left in zip(rows, lengths, lefts, strict=True)
+        ]
+        return np.array(counts, "int32").T
 
     def text(self, rows: Sequence[Row | None], steps: int) -> Text:
         """The tokens of rows so far, for programs of `Kind.EVERYTHING`."""

@@ -77,18 +77,12 @@ class RowSettings(NamedTuple):
     bias: Any = None
 
 
-def kind_of(requests: Sequence[Request | None]) -> Kind:
-    """The simplest kind of programs that serves some requests; None stands for a row that rests."""
-    kinds = [Kind.GREEDY]
+def kind_of(request: Request) -> Kind:
+    """The simplest kind of programs that serves a request."""
     simple = {type(processor) for processor in proc.WARPERS} | {proc.Renormalize}  # which changes no choice
-    for request in requests:
-        if request is None:
-            continue
-        if request.logprobs is not None or any(type(processor) not in simple for processor in request.processors):
-            return Kind.EVERYTHING
-        if request.config.do_sample:
-            kinds.append(Kind.SAMPLING)
-    return kinds[-1]
+    if request.logprobs is not None or any(type(processor) not in simple for processor in request.processors):
+        return Kind.EVERYTHING
+    return Kind.SAMPLING if request.config.do_sample else Kind.GREEDY
 
 
 def limits_of(found: Sequence[tuple[Sequence[int], np.ndarray] | None], steps: int, vocab_size: int) -> Any:

@@ -78,7 +78,7 @@ def recorded(text: Text, logits: Any, tokens: Any, columns: Any, step: Any) -> T
     )
 
 
-def decoded_of(tokens: Any, made: np.ndarray, text: Text | None) -> Decoded:
+def decoded_of(tokens: Any, made: Any, text: Text | None) -> Decoded:
     """The results of a call, once the device has them."""
     records = () if text is None else (text.logprobs, text.top_ids, text.top)
-    return Decoded(ops.convert_to_numpy(tokens), made, *map(ops.convert_to_numpy, records))
+    return Decoded(*map(np.asarray, (tokens, made, *records)))

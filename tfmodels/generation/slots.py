@@ -261,7 +261,7 @@ class Slots:
         function, key = self._decode_of(size, kind, limits is not None)
         numbers = host_tensor(np.concatenate([counts, places[None]]), "int32")
         output, made, text = self._update("decode", function, numbers, settings, limits, text, key=key)
-        return decoded_of(output, ops.convert_to_numpy(made), text)
+        return decoded_of(output, made, text)
 
     def _decode_of(self, size: Size, kind: Kind, limited: bool) -> tuple[Callable, Any]:
         """The program that decodes, and its key."""

@@ -304,11 +304,13 @@ def _described(arguments: Any) -> Hashable:
     """The shapes and dtypes of nested tensors, with their structure: names, order, and which parts are None."""
     if isinstance(arguments, Held):
         return arguments.description
-    if isinstance(arguments, Mapping):
-        return type(arguments), tuple((name, _described(part)) for name, part in arguments.items())
+    if hasattr(arguments, "shape"):
+        return tuple(arguments.shape), str(arguments.dtype)
     if isinstance(arguments, (list, tuple)):
         return type(arguments), tuple(map(_described, arguments))
-    return (tuple(arguments.shape), str(arguments.dtype)) if hasattr(arguments, "shape") else arguments
+    if isinstance(arguments, Mapping):
+        return type(arguments), tuple((name, _described(part)) for name, part in arguments.items())
+    return arguments
 
 
 def _make(
