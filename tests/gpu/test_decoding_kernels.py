@@ -100,7 +100,9 @@ def product(dtype: str, stored: str, rows: int, width: int, *outs: int) -> Found
     got = compiled(lambda x, *matrices: tf.reduce_sum(triton_decoding.product(x, matrices), 0), x, *matrices)
     table = compiled(triton_decoding.table_product, x, tf.transpose(matrices[0]))
     of_table = relative_error(table, want[0])
-    return Found(relative_error(got, tf.concat(want, 1)), of_table, (BOUNDS[dtype],) * 2)
+    rounded = compiled(lambda x, table: triton_decoding.table_product(x, table, dtype), x, tf.transpose(matrices[0]))
+    is_rounded = bool(tf.reduce_all(rounded == tf.cast(table, dtype)))
+    return Found(relative_error(got, tf.concat(want, 1)), of_table if is_rounded else np.inf, (BOUNDS[dtype],) * 2)
 
 
 def packed(

@@ -70,8 +70,8 @@ class TestKernelsOfOurOwn:
             whole = act(tf.concat(outputs, 1))
             return tf.cast(whole, x.dtype)[tf.newaxis] if activation else tf.stack([0.25 * whole, 0.75 * whole])
 
-        def table_product(x, table):
-            return tf.reduce_sum(product(x, [tf.transpose(table)]), 0)
+        def table_product(x, table, dtype="float32"):
+            return tf.cast(tf.reduce_sum(product(x, [tf.transpose(table)]), 0), dtype)
 
         monkeypatch.setattr(triton_decoding, "product", product)
         monkeypatch.setattr(triton_decoding, "table_product", table_product)

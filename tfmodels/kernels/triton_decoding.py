@@ -147,26 +147,31 @@ def product(
     rows, width = x.shape
     outs = [matrix.shape[1] for matrix in matrices]
     whole = bool(activation) or gated
-    block_in, block_out = (128, 64) if rows <= 32 else (64, 64)
+    block_in, block_out = (128, 64) if rows <= 16 else (64, 64)
     if whole and outs[0] < _PROGRAMS * block_out:
         block_out //= 2
     block_rows = max(16, _power_of_two(rows))
-    columns = -(-outs[0] // block_out) if gated else sum(-(-out // block_out) for out in outs)
-    parts = 1
+    columns, parts = _blocks(outs, block_out, gated), 1
     while not whole and columns * parts < _PROGRAMS and parts < _MOST_PARTS and width >= 2 * parts * block_in:
         parts *= 2
     stages = _SHARED_BYTES // (2 * block_in * (block_rows + block_out * (1 + gated)))
+    stages = min(stages, 4 if gated or block_in == 128 or columns * parts > _PROGRAMS else 6)
+    if not whole and rows <= 64 and _PROGRAMS < columns * parts < 2 * _PROGRAMS:
+        # Some processors would have two programs and others one; of more and smaller ones all have about as many.
+        block_in, block_out, stages = 64, 32, 5 if rows <= 32 else 3
+        columns = _blocks(outs, block_out, gated)
+    share = -(-width // (parts * block_in)) * block_in
     (result,) = _launch(
         "product",
         [x, *_filled(matrices), *_filled(biases or [x])],
         [((parts, rows, outs[0] if gated else sum(outs)), x.dtype if whole else "float32")],
         grid=(columns, parts),
         warps=4,
-        stages=max(2, min(4, stages)),
+        stages=max(2, min(stages, share // block_in)),
         ROWS=rows,
         IN=width,
         **_widths(outs),
-        SHARE=-(-width // (parts * block_in)) * block_in,
+        SHARE=share,
         HAS_BIAS=biases is not None,
         ACTIVATION=activation,
         GATED=gated,
@@ -175,6 +180,11 @@ def product(
         BLOCK_OUT=block_out,
     )
     return result
+
+
+def _blocks(outs: Sequence[int], block_out: int, gated: bool) -> int:
+    """Blocks of columns of matrices side by side; of two where one gates the other, each block has a part of both."""
+    return sum(-(-out // block_out) for out in (outs[:1] if gated else outs))
 
 
 def _bits(matrices: Sequence[Any]) -> int:
@@ -234,26 +244,27 @@ def _packed_product(x: Any, matrices: Sequence[Any], biases: Sequence[Any] | Non
     return result
 
 
-def table_product(x: Any, table: Any) -> Any:
-    """A few rows times every row of a table: (rows, in) and (out, in) to float32 (rows, out).
+def table_product(x: Any, table: Any, dtype: str = "float32") -> Any:
+    """A few rows times every row of a table: (rows, in) and (out, in) to (rows, out), summed in float32.
 
     Args:
         x, table: as for `product`.
+        dtype: of the result.
     """
     (rows, width), out = x.shape, table.shape[0]
     is_small = backend.standardize_dtype(table.dtype) == "int8"
     if rows == 1:
         block_rows, block_in, block_out, stages = 1, 512 if not is_small else 256, 32 if is_small else 16, 3
     elif rows <= 16:
-        block_rows, block_in, block_out, stages = 16, 256, 32 if is_small else 16, 3
+        block_rows, (block_in, block_out), stages = 16, (256, 32) if is_small else (128, 64), 3
     else:
-        block_rows, block_in, block_out, stages = _power_of_two(rows), 64, 128, 4
+        block_rows, block_in, block_out, stages = _power_of_two(rows), 128 if rows <= 32 else 64, 128, 3
     (result,) = _launch(
         "table_product",
         [x, table],
-        [((rows, out), "float32")],
+        [((rows, out), dtype)],
         grid=(-(-out // block_out),),
-        warps=4 if rows <= 32 else 8,
+        warps=4 if rows <= 64 else 8,
         stages=stages,
         ROWS=rows,
         IN=width,

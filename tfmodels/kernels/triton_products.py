@@ -175,6 +175,7 @@ def table_product(
             several = tl.load(x + rows[:, None] * IN + at[None, :], mask=present[:, None] & known[None, :], other=0.0)
             sums = tl.dot(several, tl.trans(weights.to(several.dtype)), sums)
     if BLOCK_ROWS == 1:
-        tl.store(out + columns, tl.sum(products, axis=1), mask=inside)
+        tl.store(out + columns, tl.sum(products, axis=1).to(out.dtype.element_ty), mask=inside)
     else:
-        tl.store(out + rows[:, None] * OUT + columns[None, :], sums, mask=present[:, None] & inside[None, :])
+        place = rows[:, None] * OUT + columns[None, :]
+        tl.store(out + place, sums.to(out.dtype.element_ty), mask=present[:, None] & inside[None, :])
