@@ -147,7 +147,7 @@ def product(
     rows, width = x.shape
     outs = [matrix.shape[1] for matrix in matrices]
     whole = bool(activation) or gated
-    block_in, block_out = (128, 64) if rows <= 16 else (64, 64)
+    block_in, block_out = (128, 64) if rows <= 32 else (64, 64)
     if whole and outs[0] < _PROGRAMS * block_out:
         block_out //= 2
     block_rows = max(16, _power_of_two(rows))
