@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -148,6 +152,31 @@ def test_masks_of_several_answers(stories260k, vocab_size):
     for (one, left), (other, _) in zip(several, each, strict=True):
         (forced, words), (want, want_words) = one.upcoming(left, 7), other.upcoming(left, 7)
         assert forced == want and words.tolist() == want_words.tolist()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+def test_masks_in_a_forked_process(stories260k):
+    program = """
+import os, sys
+from tfmodels import AutoTokenizer
+from tfmodels.generation.structured import Grammar, compute_masks
+options = {"tokenizer": AutoTokenizer.from_pretrained(sys.argv[1]), "vocab_size": 512, "eos_token_ids": (2,)}
+grammar = Grammar({"type": "regex", "regex": "[ab]x*"}, **options)
+def words():
+    matchers = [grammar.matcher() for _ in range(2)]
+    for matcher in matchers:
+        matcher.advance(int(matcher.allowed().argmax()))
+    compute_masks(matchers)
+    return [matcher.upcoming(9, 3)[1].tolist() for matcher in matchers]
+want = words()
+child = os.fork()
+if child == 0:
+    os._exit(0 if words() == want else 1)
+raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONWARNINGS": "ignore"}
+    command = [sys.executable, "-c", program, str(stories260k)]
+    assert subprocess.run(command, env=environment, timeout=60, check=False).returncode == 0
 
 
 def test_the_engine_answers_as_generate_does(stories):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tfmodels.checkpoints.files import DTYPES
+from tfmodels.utils.cores import available_cores
 from tfmodels.utils.text import quote
 
 if TYPE_CHECKING:
@@ -168,5 +169,4 @@ if hasattr(os, "register_at_fork"):
 
 
 def _thread_count() -> int:
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(available, _MAX_THREADS)
+    return min(available_cores(), _MAX_THREADS)

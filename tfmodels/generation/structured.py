@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from tfmodels.utils.cores import available_cores
 from tfmodels.utils.text import quote
 
 _TYPES = '"text", "json_object", "json_schema", "regex" or "grammar"'
@@ -234,7 +235,12 @@ def compute_masks(matchers: Iterable[Matcher]) -> None:
 @functools.cache
 def _threads() -> Any:
     """The threads that compute masks, of which a process needs only one set."""
-    return _library().LLExecutor(min(os.cpu_count() or 1, _MOST_THREADS))
+    return _library().LLExecutor(min(available_cores(), _MOST_THREADS))
+
+
+# A forked process inherits the object but none of its threads, and would wait for them forever.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_threads.cache_clear)
 
 
 def _mask(state: Any) -> int:
