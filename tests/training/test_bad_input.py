@@ -154,6 +154,28 @@ def test_validation_data_without_a_row(data, message):
         compiled("ForCausalLM", jit_compile=False).fit(ROWS.batch(2), validation_data=data, verbose=0)
 
 
+# Nothing but taking a batch tells that it has none.
+NONE_KEPT = ROWS.filter(lambda row: tf.reduce_all(row["labels"] < 0)).batch(2)
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("call", ["fit", "evaluate", "predict"])
+def test_a_dataset_that_turns_out_empty(call, jit_compile):
+    with pytest.raises(ValueError, match=r"x is a dataset without a batch; .* filter\(...\) those that it does not keep"):
+        getattr(compiled("ForCausalLM", jit_compile=jit_compile), call)(NONE_KEPT, verbose=0)
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+def test_validation_data_that_turns_out_empty():
+    model = compiled("ForCausalLM", jit_compile=False)
+    with pytest.warns(UserWarning, match="validation_data is a dataset without a batch"):
+        history = model.fit(ROWS.batch(2), validation_data=NONE_KEPT, verbose=0).history
+    assert set(history) == {"loss"}
+    # What was kept of the empty data is gone.
+    assert set(model.fit(ROWS.batch(2), validation_data=ROWS.batch(2), verbose=0).history) == {"loss", "val_loss"}
+
+
 def test_a_generator_is_read_once():
     """Nobody looks whether it is empty: its batches come once."""
     model, given = compiled("ForCausalLM", jit_compile=False), []

@@ -97,16 +97,21 @@ def check_not_empty(x: Any, name: str = "x") -> None:
     """
     if is_dataset(x) or isinstance(x, keras.utils.PyDataset):
         if (int(x.cardinality()) if is_dataset(x) else x.num_batches) == 0:
-            raise ValueError(
-                f"{name} is a dataset without a batch; at least one was expected. batch(..., drop_remainder=True) "
-                "drops all rows where they are fewer than a batch."
-            )
+            raise ValueError(without_batch(name))
     elif can_shuffle(x):
         shapes = [tuple(part.shape) for part in keras.tree.flatten(x) if hasattr(part, "shape")]
         empty = [shape for shape in shapes if shape[:1] == (0,)]
         if empty or (not hasattr(x, "shape") and not len(x)):
             shape = f" (shape {empty[0]})" if empty else ""
             raise ValueError(f"{name} is empty{shape}; at least one row was expected.")
+
+
+def without_batch(name: str = "x") -> str:
+    """The message where a dataset has no batch, which many show only when they are asked for one."""
+    return (
+        f"{name} is a dataset without a batch; at least one was expected. batch(..., drop_remainder=True) drops all rows "
+        "where they are fewer than a batch, and filter(...) those that it does not keep."
+    )
 
 
 def _features_and_labels(x: Any, y: Any) -> tuple[Any, Any]:

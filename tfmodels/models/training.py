@@ -17,6 +17,7 @@ from tfmodels.runtime.compile import ProgramCache
 from tfmodels.runtime.xla_flags import warn_where_unsafe
 from tfmodels.utils.files import staged
 from tfmodels.utils.text import quote
+from tfmodels.utils.warn import warn
 
 # Values of `compile(loss=...)` that older scripts use to ask for the model's own loss.
 _OWN_LOSS = ("auto", "auto_with_warning", "passthrough")
@@ -262,7 +263,7 @@ class TaskModel(TrainedModel):
             of_validation = validation_data[0] if isinstance(validation_data, tuple) else validation_data
             fit_data.check_not_empty(of_validation, "validation_data")
         with fit_checks.errors_named(self):
-            return super().fit(
+            history = super().fit(
                 x,
                 y,
                 batch_size=batch_size,
@@ -276,6 +277,9 @@ class TaskModel(TrainedModel):
                 sample_weight=sample_weight,
                 **options,
             )
+        if history.epoch and "loss" not in history.history:
+            raise ValueError(fit_data.without_batch())
+        return history
 
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Loss and metrics on data; arguments as in `keras.Model.evaluate`, data as in `fit`."""
@@ -283,14 +287,23 @@ class TaskModel(TrainedModel):
         x, y = fit_data.prepared(self, x, y, apart=weighted)
         fit_data.check_not_empty(x)
         with fit_checks.errors_named(self):
-            return super().evaluate(x, y, *args, **kwargs)
+            results = super().evaluate(x, y, *args, **kwargs)
+        if isinstance(results, (list, dict)) and not results:
+            # Keras's `fit` calls this too. An error would end the training, and what it keeps of its data would stay.
+            if not kwargs.get("_use_cached_eval_dataset"):
+                raise ValueError(fit_data.without_batch())
+            warn(fit_data.without_batch("validation_data"))
+        return results
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """Outputs for data; arguments as in `keras.Model.predict`, data as in `fit`, labels ignored."""
         x, _ = fit_data.prepared(self, x, None)
         fit_data.check_not_empty(x)
-        with fit_checks.errors_named(self):
-            return super().predict(x, *args, **kwargs)
+        try:
+            with fit_checks.errors_named(self):
+                return super().predict(x, *args, **kwargs)
+        except UnboundLocalError as error:  # what Keras does without a batch
+            raise ValueError(fit_data.without_batch()) from error
 
     def train_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, *args: Any, **kwargs: Any) -> Any:
         """One step; arguments as in `keras.Model.train_on_batch`, data as in `fit`."""

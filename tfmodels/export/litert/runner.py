@@ -11,6 +11,7 @@ import numpy as np
 
 from tfmodels.export.artifact import Runner, Signature, Tolerance, token_types
 from tfmodels.export.extras import require
+from tfmodels.utils.cores import available_cores
 from tfmodels.utils.text import quote
 
 # The file in the zip archive at a file's end.
@@ -77,7 +78,7 @@ class LiteRTRunner(Runner):
 
     Args:
         path: a file that this module wrote.
-        num_threads: of the interpreter; default: one per processor, at most 4.
+        num_threads: of the interpreter; default: one per core that this process may use, at most 4.
 
     Raises:
         ValueError: it is another kind of file.
@@ -90,7 +91,7 @@ class LiteRTRunner(Runner):
         self.eos_token_ids = tuple(properties["eos_token_ids"])
         self.tolerance = _TOLERANCES[properties["weights"]]
         self.exact_ids = properties["weights"] == "float32"
-        self.interpreter = _interpreter(path, num_threads or min(4, os.cpu_count() or 1))
+        self.interpreter = _interpreter(path, num_threads or min(4, available_cores()))
         self.sizes = sorted(_number(name) for name in self.interpreter.get_signature_list() if name != "decode")
 
     def check_length(self, tokens: int, what: str) -> None:
