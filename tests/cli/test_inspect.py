@@ -6,6 +6,8 @@ import json
 
 import numpy as np
 import pytest
+import quantized_files
+import small_models
 from safetensors.numpy import save_file
 
 from tfmodels.cli import main as cli
@@ -105,3 +107,48 @@ def test_inspect_table(capsys):
 )
 def test_part_of(name, part):
     assert part_of(name) == part
+
+
+def test_buffers_are_no_parameters(tmp_path, capsys):
+    """Old checkpoints hold position ids, causal masks and rotary frequencies beside the weights."""
+    tensors = {
+        "transformer.h.0.attn.c_attn.bias": np.zeros(12, "float32"),
+        "transformer.h.0.attn.bias": np.ones((1, 1, 8, 8), "float32"),
+        "transformer.h.0.attn.masked_bias": np.array(-1e4, "float32"),
+        "transformer.h.1.attn.bias": np.ones((1, 1, 8, 8), "bool"),
+        "embeddings.position_ids": np.arange(8)[None],
+        "model.layers.1.self_attn.rotary_emb.inv_freq": np.ones(4, "float32"),
+        "encoder.layers.1.attention.bias": np.ones(3, "float32"),
+    }
+    save_file(tensors, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text('{"model_type": "x"}')
+    assert cli.main(["inspect", str(tmp_path), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["parameters"]["parts"] == {"layer 0": 12, "layer 1": 3}
+    assert report["dtypes"]["int64"] == {"tensors": 1, "parameters": 0, "bytes": 64}
+    assert report["dtypes"]["float32"]["parameters"] == 15
+    assert report["memory"]["as stored"] == sum(tensor.nbytes for tensor in tensors.values())
+    assert report["memory"]["float32"] == 4 * 15
+
+
+@pytest.mark.parametrize(
+    ("settings", "writer"),
+    [
+        ({"quant_method": "gptq", "bits": 4, "group_size": 8}, quantized_files.gptq),
+        ({"quant_method": "awq", "bits": 4, "group_size": 8, "zero_point": True}, quantized_files.awq),
+    ],
+)
+def test_packed_layers_have_the_parameters_of_whole_ones(tmp_path, capsys, settings, writer):
+    def layer(tensors, name):
+        return writer(tensors, name, np.random.default_rng(0))
+
+    reports = []
+    for folder in quantized_files.write(small_models.make("llama", "ForCausalLM"), tmp_path, settings, layer):
+        assert cli.main(["inspect", str(folder), "--json"]) == 0
+        reports.append(json.loads(capsys.readouterr().out))
+    packed, whole = reports
+    assert packed["parameters"] == whole["parameters"]
+    assert packed["dtypes"]["int4"]["parameters"] + packed["dtypes"]["float32"]["parameters"] == sum(
+        whole["parameters"]["parts"].values()
+    )
+    assert {"int4", "float32"} == set(packed["dtypes"]) and packed["files"][0]["dtypes"] != ["int4"]

@@ -162,7 +162,9 @@ NONE_KEPT = ROWS.filter(lambda row: tf.reduce_all(row["labels"] < 0)).batch(2)
 @pytest.mark.parametrize("jit_compile", [False, True])
 @pytest.mark.parametrize("call", ["fit", "evaluate", "predict"])
 def test_a_dataset_that_turns_out_empty(call, jit_compile):
-    with pytest.raises(ValueError, match=r"x is a dataset without a batch; .* filter\(...\) those that it does not keep"):
+    with pytest.raises(
+        ValueError, match=r"x is a dataset without a batch; .* filter\(...\) those that it does not keep"
+    ):
         getattr(compiled("ForCausalLM", jit_compile=jit_compile), call)(NONE_KEPT, verbose=0)
 
 

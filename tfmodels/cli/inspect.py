@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import re
 import sys
+import types
 from typing import Any
 
 from tfmodels.cli.common import Place, add_model, place_of, read_config
@@ -37,9 +39,12 @@ def inspect_checkpoint(place: Place) -> dict[str, Any]:
         folder (its absolute path), architecture, model_type, config (its plain values), format,
         parameters {total, parts {part: count}, head_is_tied}, memory {dtype, or "as stored": bytes of all weights},
         dtypes {dtype: {tensors, parameters, bytes}} as stored (quantised ones of GGUF files under their own names,
-        such as "Q4_1"), files [{name, bytes, tensors, dtypes}].
+        such as "Q4_1", quantised layers of other files as one tensor each, such as "int4"), files [{name, bytes,
+        tensors, dtypes}]. Buffers of old checkpoints are no parameters.
     """
     from tfmodels.checkpoints import hub, reader
+    from tfmodels.checkpoints.quantized.methods import as_packed
+    from tfmodels.checkpoints.quantized_names import SETTINGS, method_in
 
     gguf_file = place.options.get("gguf_file")
     try:
@@ -54,21 +59,31 @@ def inspect_checkpoint(place: Place) -> dict[str, Any]:
     with reader.open_checkpoint(folder, gguf_file) as checkpoint:
         for path in checkpoint.files:
             files[path.name] = {"name": path.name, "bytes": path.stat().st_size, "tensors": 0, "dtypes": []}
+        stored_bytes = 0
         for name in checkpoint.names():
             tensor = checkpoint.info(name)
-            count = 1
-            for size in tensor.shape:
-                count *= size
-            parts[part_of(name)] = parts.get(part_of(name), 0) + count
+            dtype, nbytes = tensor.packed or (tensor.dtype, tensor.nbytes)
+            stored_bytes += nbytes
+            file = files[os.path.basename(tensor.file)]
+            file["tensors"] += 1
+            if dtype not in file["dtypes"]:
+                file["dtypes"].append(dtype)
+        settings = {name: config[name] for name in SETTINGS if name in config}
+        whole = as_packed(types.SimpleNamespace(**settings), checkpoint)
+        # Integers are weights only where a method packed them that is not read here.
+        unread = method_in(name for name in whole.names() if whole.packed(name) is None) is not None
+        for name in whole.names():
+            tensor = whole.info(name)
+            count = math.prod(tensor.shape)
+            if whole.packed(name) is None and is_buffer(name, tensor, integers=not unread):
+                count = 0
+            else:
+                parts[part_of(name)] = parts.get(part_of(name), 0) + count
             dtype, nbytes = tensor.packed or (tensor.dtype, tensor.nbytes)
             stored = dtypes.setdefault(dtype, {"tensors": 0, "parameters": 0, "bytes": 0})
             stored["tensors"] += 1
             stored["parameters"] += count
             stored["bytes"] += nbytes
-            file = files[os.path.basename(tensor.file)]
-            file["tensors"] += 1
-            if dtype not in file["dtypes"]:
-                file["dtypes"].append(dtype)
         form = checkpoint.format
     total = sum(parts.values())
     architectures = config.get("architectures") or ["?"]
@@ -81,7 +96,7 @@ def inspect_checkpoint(place: Place) -> dict[str, Any]:
         "format": form,
         "parameters": {"total": total, "parts": parts, "head_is_tied": tied},
         "memory": {
-            "as stored": sum(stored["bytes"] for stored in dtypes.values()),
+            "as stored": stored_bytes,
             "float32": 4 * total,
             "bfloat16": 2 * total,
             "float16": 2 * total,
@@ -89,6 +104,21 @@ def inspect_checkpoint(place: Place) -> dict[str, Any]:
         "dtypes": dtypes,
         "files": list(files.values()),
     }
+
+
+def is_buffer(name: str, tensor: Any, *, integers: bool = True) -> bool:
+    """Whether a tensor that is not packed is none of the model's parameters, but what PyTorch kept beside them.
+
+    Args:
+        name: in the file.
+        tensor: its `TensorInfo`.
+        integers: whether all integers and booleans are such, as position ids and causal masks are.
+    """
+    if re.search(r"\brotary_emb\.|\.masked_bias$", name):
+        return True
+    if re.search(r"\.(attn|attention)\.bias$", name) and len(tensor.shape) == 4:  # a causal mask, of floats too
+        return True
+    return integers and tensor.packed is None and re.match(r"u?int|bool", tensor.dtype) is not None
 
 
 def part_of(name: str) -> str:
