@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from tfmodels.tokenization import (
     LlamaTokenizerFast,
     MPNetTokenizer,
     MPNetTokenizerFast,
+    RobertaTokenizer,
 )
 
 VECTORS = Path(__file__).parents[1] / "data" / "tokenizers" / "vectors"
@@ -191,10 +193,44 @@ def test_gpt2_with_bos(vocabularies):
     assert (tokenizer.add_bos_token, tokenizer.add_eos_token) == (True, False)
 
 
+@pytest.mark.parametrize("trim_offsets", [None, True, False])
+@pytest.mark.parametrize("add_prefix_space", [False, True])
+def test_offsets_of_neox_hold_the_spaces(vocabularies, tmp_path, trim_offsets, add_prefix_space):
+    """4.57 and 5.24 put their own post-processor in the place of the file's, which trims."""
+    shutil.copy(vocabularies / "neox" / "tokenizer.json", tmp_path)
+    config = {"tokenizer_class": "GPTNeoXTokenizer", "add_prefix_space": add_prefix_space}
+    config |= {} if trim_offsets is None else {"trim_offsets": trim_offsets}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    encoding = tokenizer("  Hello  world, don't \n x ", return_offsets_mapping=True)
+    spans = [(0, 2), (2, 7), (7, 9), (9, 14), (14, 15), (15, 19), (19, 21), (21, 23), (23, 25), (25, 26)]
+    assert encoding["offset_mapping"] == spans
+    tokenizer.add_bos_token = True
+    encoding = tokenizer("Hello world", " a b", return_offsets_mapping=True)
+    assert encoding["offset_mapping"] == [(0, 0), (0, 5), (5, 11), (0, 0), (0, 2), (2, 4)]
+
+
+def test_words_need_spaces(vocabularies, tmp_path):
+    """As in 4.57: GPT-2's and RoBERTa's tokenizers would read words as one, so they refuse them."""
+    files = [vocabularies / "gpt2" / name for name in ("vocab.json", "merges.txt")]
+    words, message = ["Hello", "world"], r"join words without spaces.*{}.*add_prefix_space=True"
+    for call in ("__call__", "encode", "tokenize"):
+        with pytest.raises(ValueError, match=message.format("GPT2Tokenizer")):
+            getattr(GPT2Tokenizer(*files), call)(words, is_split_into_words=True)
+    vocab = {token: index for index, token in enumerate(["<s>", "<pad>", "</s>", "<unk>", "<mask>", "Ġ", "a", "Ġa"])}
+    roberta = {"vocab": vocab, "merges": [("Ġ", "a")]}
+    with pytest.raises(ValueError, match=message.format("RobertaTokenizer")):
+        RobertaTokenizer(**roberta)([["a"], ["a", "a"]], is_split_into_words=True)
+    spaced = RobertaTokenizer(**roberta, add_prefix_space=True)
+    assert spaced(["a", "a"], is_split_into_words=True)["input_ids"] == [0, 7, 7, 2]
+    neox = GPTNeoXTokenizer(tokenizer_file=vocabularies / "neox" / "tokenizer.json")
+    assert neox(words, is_split_into_words=True)["input_ids"] == [12092, 10186]
+
+
 def test_neox(neox):
     assert neox.encode("Hello world") == [12092, 1533]
     assert (neox.eos_token_id, neox.pad_token, neox.pad_token_id) == (0, "<|padding|>", 1)
-    assert neox("a b", return_offsets_mapping=True)["offset_mapping"] == [(0, 1), (2, 3)]
+    assert neox("a b", return_offsets_mapping=True)["offset_mapping"] == [(0, 1), (1, 3)]
     assert (neox.vocab_size, len(neox)) == (50254, 50277)
     assert GPTNeoXTokenizerFast is GPTNeoXTokenizer
 

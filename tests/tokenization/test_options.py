@@ -101,7 +101,7 @@ def test_options_count(folders, tmp_path, name, option, value, text, ids, layout
 def test_offsets_know_of_the_added_space(folders):
     for name, spans in (
         ("gpt2", [(0, 5), (5, 11)]),
-        ("neox", [(0, 5), (6, 11)]),
+        ("neox", [(0, 5), (5, 11)]),
         ("llama", [(0, 0), (0, 5), (5, 11)]),
     ):
         tokenizer = CLASSES[name].from_pretrained(folders / f"{name}_json", add_prefix_space=True)

@@ -74,6 +74,7 @@ def test_options_without_effect_are_refused(tmp_path):
 def test_template_keeps_byte_level_offsets(tmp_path):
     vocabulary = {letter: index for index, letter in enumerate(["a", "b", "Ġ", "Ġb", "<s>"])}
     backend = byte_level_backend(*byte_level_files(tmp_path, vocabulary, "Ġ b\n"), nfc=True)
+    backend.post_processor = processors.ByteLevel(trim_offsets=True, add_prefix_space=False)
     pipeline.set_template(backend, "<s>", None)
     encoding = backend.encode("a b", "b")
     assert encoding.tokens == ["<s>", "a", "Ġb", "<s>", "b"]

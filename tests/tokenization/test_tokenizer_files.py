@@ -182,6 +182,26 @@ def test_added_tokens_of_older_folders(stories260k, tmp_path):
         AutoTokenizer.from_pretrained(tmp_path)
 
 
+def test_additional_tokens_of_both_files(gpt2, tmp_path):
+    """As 4.57 reads folders without an added_tokens_decoder: the map's tokens come after the configuration's."""
+    gpt2.backend_tokenizer.save(str(tmp_path / "tokenizer.json"))
+    config = {"tokenizer_class": "GPT2Tokenizer", "additional_special_tokens": ["<x2>", "<x1>"]}
+    write(tmp_path / "tokenizer_config.json", config)
+    token = {"content": "<x1>", "lstrip": True, "rstrip": False, "normalized": False, "single_word": False}
+    write(tmp_path / "special_tokens_map.json", {"additional_special_tokens": [token, "world"]})
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    assert [str(token) for token in tokenizer.additional_special_tokens] == ["<x2>", "<x1>", "world"]
+    assert tokenizer.additional_special_tokens_ids == [50257, 50258, 6894]
+    assert tokenizer.encode("a <x1>b<x2>") == [64, 50258, 65, 50257]
+    write(tmp_path / "added_tokens.json", {"<x1>": 50257, "<x2>": 50258})
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    assert tokenizer.encode("a <x1>b<x2>") == [64, 50257, 65, 50258]
+    assert tokenizer.decode([64, 50257, 65, 50258], skip_special_tokens=True) == "ab"
+    (tmp_path / "added_tokens.json").unlink()
+    write(tmp_path / "special_tokens_map.json", {})
+    assert AutoTokenizer.from_pretrained(tmp_path).additional_special_tokens == ["<x2>", "<x1>"]
+
+
 def test_added_tokens_of_newer_folders(stories, tmp_path):
     stories.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "tokenizer_config.json").read_text())
@@ -191,8 +211,10 @@ def test_added_tokens_of_newer_folders(stories, tmp_path):
         "512": {"content": "plain words", "special": False, "normalized": True},
     }
     write(tmp_path / "tokenizer_config.json", {**config, "added_tokens_decoder": added, "pad_token": "<pad>"})
-    write(tmp_path / "special_tokens_map.json", {"pad_token": "<overruled>"})
+    others = {"pad_token": "<overruled>", "cls_token": "plain words", "additional_special_tokens": ["<other>"]}
+    write(tmp_path / "special_tokens_map.json", others)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    assert tokenizer.cls_token is None and not tokenizer.additional_special_tokens and len(tokenizer) == 514
     assert (tokenizer.pad_token_id, tokenizer.convert_tokens_to_ids("plain words")) == (513, 512)
     assert tokenizer.encode("<pad>", add_special_tokens=False) == [513]
 

@@ -109,8 +109,8 @@ def check_not_empty(x: Any, name: str = "x") -> None:
 def without_batch(name: str = "x") -> str:
     """The message where a dataset has no batch, which many show only when they are asked for one."""
     return (
-        f"{name} is a dataset without a batch; at least one was expected. batch(..., drop_remainder=True) drops all rows "
-        "where they are fewer than a batch, and filter(...) those that it does not keep."
+        f"{name} is a dataset without a batch; at least one was expected. batch(..., drop_remainder=True) drops all "
+        "rows where they are fewer than a batch, and filter(...) those that it does not keep."
     )
 
 

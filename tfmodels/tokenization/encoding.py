@@ -6,7 +6,7 @@ import contextlib
 import inspect
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from tokenizers import Encoding
 
@@ -24,6 +24,8 @@ class TextToIds(Rows):
 
     split_special_tokens: bool
     _lock: threading.Lock
+    # Whether words that are given one by one must get a space in front.
+    _words_need_spaces: ClassVar[bool] = False
 
     def __call__(
         self,
@@ -101,6 +103,11 @@ class TextToIds(Rows):
             raise ValueError("text_pair_target is the second text of a pair of targets; text_target is missing.")
         if isinstance(text, str) and is_split_into_words:
             raise ValueError("is_split_into_words=True wants a list of words, got one string.")
+        if is_split_into_words and self._words_need_spaces and not self.add_prefix_space:
+            raise ValueError(
+                "is_split_into_words=True would join words without spaces between them; load the "
+                f"{type(self).__name__} with add_prefix_space=True."
+            )
         is_batch = _is_batch(text, is_split_into_words)
         inputs = self._pair_up(text, text_pair, is_batch)
         is_pair = any(_is_pair(item, is_split_into_words) for item in inputs)

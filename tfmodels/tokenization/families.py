@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from tokenizers import AddedToken, Tokenizer, processors
 
+from tfmodels.tokenization import pipeline
 from tfmodels.tokenization.conversions.byte_level import QWEN2_PATTERN, byte_level_backend
 from tfmodels.tokenization.conversions.values import byte_level_values, word_piece_values
 from tfmodels.tokenization.conversions.word_piece import word_piece_backend
@@ -55,8 +56,8 @@ class LlamaTokenizer(PreTrainedTokenizerFast):
 class GPT2Tokenizer(PreTrainedTokenizerFast):
     """Byte-level BPE of GPT-2 and GPT-Neo, from a tokenizer.json or vocab.json and merges.txt (Radford et al. 2019).
 
-    There is no padding token; set one before padding. With `is_split_into_words=True` words are joined without spaces
-    unless `add_prefix_space=True`.
+    There is no padding token; set one before padding. `is_split_into_words=True` needs `add_prefix_space=True`:
+    without spaces words would be read as one.
 
     Args:
         vocab_file: a vocab.json.
@@ -76,6 +77,7 @@ class GPT2Tokenizer(PreTrainedTokenizerFast):
     pattern: ClassVar[str | None] = None
     config_defaults: ClassVar[dict[str, Any]] = {"add_prefix_space": False}
     _cleans_bpe = True
+    _words_need_spaces = True
     default_special_tokens: ClassVar[dict[str, str | AddedToken]] = {
         "bos_token": "<|endoftext|>",
         "eos_token": "<|endoftext|>",
@@ -96,10 +98,14 @@ class GPT2Tokenizer(PreTrainedTokenizerFast):
 class GPTNeoXTokenizer(GPT2Tokenizer):
     """Byte-level BPE of GPT-NeoX, Pythia and MPT (Black et al. 2022, https://arxiv.org/abs/2204.06745).
 
-    As GPT-2's, but characters are composed (NFC) first, offsets leave out the space before a word (`trim_offsets`),
+    As GPT-2's, but characters are composed (NFC) first, words of `is_split_into_words=True` may come without spaces,
     and <|padding|> is the padding token where the vocabulary has it. Whether texts get bos and eos tokens is what
-    tokenizer_config.json says, no if it is silent: a template of the tokenizer.json does not count.
+    tokenizer_config.json says, no if it is silent: a template of the tokenizer.json does not count. Offsets hold the
+    space before a word, whatever `trim_offsets` says.
     """
+
+    pipeline_options = ("add_prefix_space",)
+    _words_need_spaces = False
 
     default_special_tokens: ClassVar[dict[str, str | AddedToken]] = {
         **GPT2Tokenizer.default_special_tokens,
@@ -112,6 +118,11 @@ class GPTNeoXTokenizer(GPT2Tokenizer):
     }
     config_frames = True
     _nfc = True
+
+    def _setup(self, backend: Tokenizer, *others: Any) -> None:
+        if "trim_offsets" in pipeline.options_of(backend):
+            pipeline.configure(backend, trim_offsets=False)
+        super()._setup(backend, *others)
 
 
 class Qwen2Tokenizer(GPT2Tokenizer):
@@ -128,6 +139,7 @@ class Qwen2Tokenizer(GPT2Tokenizer):
     }
     pattern = QWEN2_PATTERN
     _nfc = True
+    _words_need_spaces = False
 
 
 class RobertaTokenizer(GPT2Tokenizer):

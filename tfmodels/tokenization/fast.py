@@ -230,6 +230,8 @@ class PreTrainedTokenizerFast(SavedTokenizer):
         if complete:
             counting = {*_CONFIG_COUNTS, *self.config_defaults} & now.keys()
             wanted = {name: value for name, value in wanted.items() if name in counting}
+        elif "trim_offsets" not in self.config_defaults:
+            wanted.pop("trim_offsets", None)  # as in transformers, where GPT-2's converter decides
         wanted |= {name: options[name] for name in self.pipeline_options if options.get(name) is not None}
         changes = {name: value for name, value in wanted.items() if name not in now or now[name] != value}
         idle = {name for name in changes if pipeline.is_idle(backend, name)}

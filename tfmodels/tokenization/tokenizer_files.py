@@ -61,13 +61,18 @@ def read_config(folder: Path) -> dict[str, Any]:
     for token, index in added.items():
         if type(index) is not int:
             raise ValueError(f"{folder / ADDED_TOKENS_FILE}: {quote(token)} has the id {quote(index)}, no integer.")
-    if "added_tokens_decoder" in config:  # such files are newer, and name all their tokens themselves
-        config = {**special, **config}
-    else:
+    if "added_tokens_decoder" not in config:  # files that have it are newer, and name all their tokens themselves
+        if isinstance(listed := special.get("additional_special_tokens"), list):
+            both = [*(config.get("additional_special_tokens") or ()), *listed]
+            # In the order of their first mention, with the flags of the last one.
+            by_text = {str(as_added_token(token)): token for token in both}
+            special = {**special, "additional_special_tokens": list(by_text.values())}
         config = {**config, **special}
-        names = {str(as_added_token(token)) for token in special.values() if not isinstance(token, list)}
+        named, listed = ({str(as_added_token(token)): token for token in tokens} for tokens in _special_tokens(config))
+        flags = {text: token for text, token in listed.items() if isinstance(token, dict)}
         config["added_tokens_decoder"] = {
-            index: {"content": token, "special": token in names} for token, index in added.items()
+            index: {"content": token, **flags.get(token, {}), "special": token in {*named, *listed}}
+            for token, index in added.items()
         }
     templates = {path.stem: read_text(path) for path in (folder / CHAT_TEMPLATE_FOLDER).glob("*.jinja")}
     if (folder / CHAT_TEMPLATE_FILE).is_file():
@@ -75,6 +80,13 @@ def read_config(folder: Path) -> dict[str, Any]:
     if templates:
         config["chat_template"] = templates["default"] if set(templates) == {"default"} else templates
     return config
+
+
+def _special_tokens(config: dict[str, Any]) -> tuple[list[Any], list[Any]]:
+    """The tokens with a role, and the additional ones."""
+    additional = config.get("additional_special_tokens")
+    named = [config[name] for name in SPECIAL_TOKEN_NAMES if config.get(name) is not None]
+    return named, additional if isinstance(additional, list) else []
 
 
 def _check_config(config: dict[str, Any], what: str) -> None:

@@ -69,7 +69,6 @@ def byte_level_steps(backend: Tokenizer, *, nfc: bool, pattern: str | None = Non
         backend.pre_tokenizer = pre_tokenizers.Sequence(
             [cut, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
         )
-    # GPT-NeoX's offsets leave out the space before a word; those of GPT-2 and Qwen hold it.
-    backend.post_processor = processors.ByteLevel(trim_offsets=nfc and pattern is None, add_prefix_space=False)
+    backend.post_processor = processors.ByteLevel(trim_offsets=False, add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     return backend
