@@ -141,6 +141,30 @@ def test_an_answer_that_was_stopped_counts(talk):
     assert talk.state.messages[1] == {"role": "assistant", "content": "2:"}
 
 
+@pytest.mark.parametrize(("told", "rate"), [(None, 100), (90, 300)])
+def test_the_speed_leaves_out_what_waits_for_programs(monkeypatch, told, rate):
+    """The first token of a conversation waits for one program, the second for another, one later on for a third."""
+    clock = [0.0]
+
+    class Slow(Speaker):
+        def answer(self, messages, settings):
+            self.tokens = 0
+            for wait in (4.0, 2.0, *[0.01] * 20, 3.0, *[0.01] * 7):
+                clock[0] += wait
+                self.tokens += 1
+                yield "x"
+            self.tokens = told or self.tokens  # a server may send several tokens in a piece, and count them at the end
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(chat.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    chat.answer(Conversation(Slow(), system=None), "hello", terminal.Writer(None))
+    assert sys.stderr.getvalue() == f"{told or 30} tokens, the first after 4.00 s, then {rate} tokens/s\n"
+
+
 # The terminal --------------------------------------------------------------------------------------------------------
 
 

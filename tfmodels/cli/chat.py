@@ -22,6 +22,7 @@ from tfmodels.cli.common import (
 )
 from tfmodels.cli.generate import check_model, load_model
 from tfmodels.cli.speakers import SETTINGS, LocalSpeaker, ServerSpeaker, Speaker
+from tfmodels.cli.speed import Arrivals, seconds_per_token
 from tfmodels.utils.text import quote
 
 HELP = "talk to a model, or to a server by its URL"
@@ -168,10 +169,12 @@ def loop(conversation: talk.Conversation, writer: terminal.Writer, typed: bool) 
 def answer(conversation: talk.Conversation, text: str, writer: terminal.Writer) -> None:
     """Send a message and write the answer; Ctrl-C ends it, and what came of it counts."""
     conversation.messages.append({"role": "user", "content": text})
-    start, first, pieces, stopped = time.perf_counter(), None, [], False
+    start, arrivals, pieces, stopped = time.perf_counter(), [], [], False
+    speaker, seen = conversation.speaker, 0
     try:
-        for piece in writer.write(conversation.speaker.answer(conversation.whole(), conversation.settings)):
-            first = time.perf_counter() if first is None else first
+        for piece in writer.write(speaker.answer(conversation.whole(), conversation.settings)):
+            arrivals.append((time.perf_counter(), speaker.tokens - seen))
+            seen = speaker.tokens
             pieces.append(piece)
     except KeyboardInterrupt:
         stopped = True
@@ -182,20 +185,28 @@ def answer(conversation: talk.Conversation, text: str, writer: terminal.Writer) 
     if writer.console is None:
         print()
     if sys.stderr.isatty():
-        tell(speed(conversation.speaker.tokens, start, first, time.perf_counter()) + (", stopped" if stopped else ""))
+        tell(speed(speaker.tokens, start, arrivals) + (", stopped" if stopped else ""))
 
 
-def speed(tokens: int, start: float, first: float | None, end: float) -> str:
-    """A line on how fast an answer came; times in seconds.
+def speed(tokens: int, start: float, arrivals: Arrivals) -> str:
+    """A line on how fast an answer came, without what it waited for programs.
+
+    Args:
+        tokens: in all; a server may tell of more than it sent pieces.
+        start: when it was asked for, in seconds.
+        arrivals: of its pieces.
 
     Example:
-        >>> speed(21, 0.0, 1.0, 3.0)
-        '21 tokens, the first after 1.00 s, then 10 tokens/s'
+        >>> speed(25, 0.0, [(1.0, 1), (3.0, 4), (3.1, 10), (3.2, 10)])
+        '25 tokens, the first after 1.00 s, then 100 tokens/s'
     """
-    if first is None or tokens == 0:
+    if not arrivals or tokens == 0:
         return f"{tokens} tokens"
-    line = f"{tokens} tokens, the first after {first - start:.2f} s"
-    return f"{line}, then {(tokens - 1) / (end - first):,.0f} tokens/s" if tokens > 1 and end > first else line
+    line, typical = f"{tokens} tokens, the first after {arrivals[0][0] - start:.2f} s", seconds_per_token(arrivals)
+    if typical is None:
+        return line
+    share = tokens / max(1, sum(count for _, count in arrivals))
+    return f"{line}, then {share / typical:,.0f} tokens/s"
 
 
 def tell(text: str) -> None:

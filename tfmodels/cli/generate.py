@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import itertools
 import re
 import sys
 import time
@@ -23,6 +22,7 @@ from tfmodels.cli.common import (
     read_config,
     read_text,
 )
+from tfmodels.cli.speed import seconds_per_token, steps_of
 from tfmodels.utils.text import quote
 
 HELP = "continue a text, printing it as it is written"
@@ -202,16 +202,10 @@ def describe_speed(start: float, arrivals: list[tuple[float, int]]) -> str:
         return "0 tokens"
     first, last = arrivals[0][0], arrivals[-1][0]
     line = f"{total} tokens in {last - start:.2f} s; first after {first - start:.2f} s (tracing included)"
-    steps = [
-        (now - before, count)
-        for (before, _), (now, count) in itertools.pairwise(arrivals)
-        if count  # the end of a text may have none
-    ]
-    counts = [count for _, count in steps]
-    if 2 * max(counts, default=0) >= sum(counts) or first == last:
-        return line  # the median would be the speed of one step, which may have traced
-    each = sorted(seconds / count for seconds, count in steps for _ in range(count))
-    typical = each[len(each) // 2]
+    typical = seconds_per_token(arrivals)
+    if typical is None or first == last:
+        return line
+    steps = steps_of(arrivals)
     waited = sum(seconds - count * typical for seconds, count in steps if seconds > 0.1 + 2 * count * typical)
-    line += f", then {1 / max(typical, 1e-6):,.0f} tokens/s"
+    line += f", then {1 / typical:,.0f} tokens/s"
     return f"{line}; later traces took {waited:.2f} s" if waited else line
