@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 
@@ -165,6 +166,21 @@ def test_families_of_one_type_have_two_inputs(name, options, tmp_path):
     model = small_models.make(name, "ForSequenceClassification", **options)
     (signature,) = export(model, tmp_path / "model.tflite", "litert", max_length=16).signatures
     assert set(signature.inputs) == {"input_ids", "attention_mask"}
+
+
+@pytest.mark.parametrize(("cores", "threads"), [({0}, 1), ({0, 3, 5}, 3), (set(range(64)), 4)])
+def test_no_more_threads_than_cores_that_the_process_may_use(stories_file, monkeypatch, cores, threads):
+    from ai_edge_litert import interpreter
+
+    given = []
+    made = interpreter.Interpreter
+    monkeypatch.setattr(
+        interpreter, "Interpreter", lambda num_threads, **options: given.append(num_threads) or made(**options)
+    )
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: cores, raising=False)
+    litert.Generator(stories_file.path)
+    litert.Generator(stories_file.path, num_threads=2)
+    assert given == [threads, 2]
 
 
 def test_greedy_tokens_of_a_trained_model(stories, stories_file):

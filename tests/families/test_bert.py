@@ -214,3 +214,17 @@ def test_sentence_encoder(tokenizer, tmp_path):
     hidden = np.asarray(model(**tokenizer("the cat", return_tensors="tf")).last_hidden_state)[0].mean(0)
     np.testing.assert_allclose(vectors[0], hidden / np.linalg.norm(hidden), atol=1e-5)
     assert type(TFAutoModel.from_config(model.config)) is TFBertModel and slots_of(model)["bert.pooler.bias"]
+
+
+def test_roberta_without_a_padding_token_needs_positions():
+    """As in 4.57, which fails without a reason where positions are not given."""
+    whole, bare = (small_models.make("roberta", "Model", pad_token_id=pad) for pad in (1, None))
+    bare.set_weights(whole.get_weights())
+    ids = np.array([[3, 4, 5, 6]])
+    positions = np.arange(2, 6)[None]
+    np.testing.assert_array_equal(bare(ids, position_ids=positions)[0], whole(ids)[0])
+    for inputs in ({"input_ids": ids}, {"inputs_embeds": np.zeros((1, 4, 16), "float32")}):
+        with pytest.raises(ValueError, match="position_ids are missing.*pad_token_id"):
+            bare(**inputs)
+    with pytest.raises(ValueError, match="pad_token_id=-1 in RobertaConfig; positions are counted from it"):
+        type(bare.config)(pad_token_id=-1)

@@ -29,6 +29,7 @@ class RobertaConfig(EncoderConfig):
     """Configuration of a RoBERTa model, an `EncoderConfig`; the defaults are those of transformers.
 
     Positions begin behind `pad_token_id`: the longest input has `max_position_embeddings - pad_token_id - 1` tokens.
+    With `pad_token_id=None` every call must give `position_ids`.
 
     Example:
         >>> from tfmodels import RobertaConfig
@@ -52,10 +53,10 @@ class RobertaConfig(EncoderConfig):
 
     def validate(self) -> None:
         super().validate()
-        if self.pad_token_id is None or not 0 <= self.pad_token_id < self.max_position_embeddings:
+        if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.max_position_embeddings:
             raise ValueError(
                 f"pad_token_id={quote(self.pad_token_id)} in RobertaConfig; positions are counted from it: a number "
-                f"below max_position_embeddings={self.max_position_embeddings} was expected."
+                f"below max_position_embeddings={self.max_position_embeddings} was expected, or None."
             )
 
 
@@ -67,6 +68,14 @@ class RobertaBackbone(PostNormEncoder):
 
     def __init__(self, config: RobertaConfig, **kwargs: Any):
         super().__init__(config, padding_id=config.pad_token_id, skipped_id=config.pad_token_id, **kwargs)
+
+    def positions(self, position_ids: Any, input_ids: Any, length: Any) -> tuple[Any, Any]:
+        if position_ids is None and self.skipped_id is None:
+            raise ValueError(
+                "position_ids are missing: RoBERTa counts them from pad_token_id, which is None here. "
+                "Set it before the model is made (1 in published checkpoints), or give position_ids."
+            )
+        return super().positions(position_ids, input_ids, length)
 
 
 class TFRobertaPreTrainedModel(TFPreTrainedModel):
