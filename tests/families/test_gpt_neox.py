@@ -87,6 +87,7 @@ class TestConfig:
         "changes, message",
         [
             ({"hidden_size": 15}, "hidden_size=15 is not divisible by num_attention_heads=2"),
+            ({"head_dim": ["x"]}, r"head_dim=\['x'\] in GPTNeoXConfig; a positive integer was expected"),
             ({"rotary_pct": 1.5}, "rotary_pct=1.5 turns 12 dimensions, in pairs; a head has 8"),
             ({"num_attention_heads": 0}, "num_attention_heads=0"),
             ({"rotary_pct": -1}, "'partial_rotary_factor'.=-1; a positive number"),

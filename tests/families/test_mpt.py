@@ -114,6 +114,7 @@ def test_options_mean_what_llm_foundry_means(options, tmp_path):
         ({"attn_config": {"prefix_lm": True}}, r"attn_config\.prefix_lm=True"),
         ({"attn_config": {"attn_uses_sequence_id": True}}, r"attn_config\.attn_uses_sequence_id=True"),
         ({"attn_config": {"attn_type": "linear"}}, r"attn_config\.attn_type='linear'.*'multiquery_attention'"),
+        ({"attn_config": {"attn_type": {"a": 1}}}, r"attn_config\.attn_type=\{'a': 1\}.*'multiquery_attention'"),
         ({"attn_config": {"rope": True}}, r"attn_config\.rope=True"),
         ({"attn_config": {"sliding_window_size": 64}}, r"attn_config\.sliding_window_size=64"),
         ({"ffn_config": {"ffn_type": "mptglu"}}, r"ffn_config\.ffn_type='mptglu'.*'mptmlp'"),

@@ -106,6 +106,8 @@ class RotaryConfig(ModelConfig):
 
     def validate(self) -> None:
         super().validate()
+        if getattr(self, "head_dim", None) is not None:
+            self.check_positive("head_dim")
         parameters = self.rope_parameters
         rope_type = parameters["rope_type"]
         if rope_type not in ROPE_TYPES:

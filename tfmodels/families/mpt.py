@@ -147,9 +147,9 @@ class MptConfig(ModelConfig):
     def validate(self) -> None:
         self.check_positive("vocab_size", "d_model", "n_heads", "n_layers", "max_seq_len", "intermediate_size")
         self.check_divisible("d_model", by="n_heads")
-        attention, heads = self.attn_config, self.num_key_value_heads
         for name, known in KNOWN.items():
             self.check_known(name, known)
+        attention, heads = self.attn_config, self.num_key_value_heads
         if not heads or self.n_heads % heads or attention.kv_n_heads not in (None, heads):
             raise ValueError(
                 f"attn_config.kv_n_heads={quote(attention.kv_n_heads)} does not fit "
