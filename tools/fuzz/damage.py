@@ -112,6 +112,15 @@ def damage_json(rng: Random, value: Any) -> bytes:
     return damage_bytes(rng, text.encode())
 
 
+def damage_safetensors(rng: Random, data: bytes) -> bytes:
+    """A damaged header before whole tensors, or changes of bytes anywhere."""
+    if rng.random() >= 0.7:
+        return damage_bytes(rng, data)
+    size = int.from_bytes(data[:8], "little")
+    header = damage_json(rng, json.loads(data[8 : 8 + size]))
+    return len(header).to_bytes(8, "little") + header + data[8 + size :]
+
+
 def _put(rng: Random, text: str, what: str, end: str) -> str:
     """Put something in the place of a value."""
     places = [at + 2 for at in range(len(text) - 2) if text[at : at + 2] == ": "] or [0]

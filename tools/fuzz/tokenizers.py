@@ -2,68 +2,49 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import struct
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+from tfmodels.tokenization import AutoTokenizer
 from tools.fuzz.damage import Random, damage_bytes, damage_json
 from tools.fuzz.kind import Kind
 
 
+@cache
 def _tokenizer_json() -> dict[str, Any]:
     letters = [chr(code) for code in range(97, 123)]
     vocabulary = {token: index for index, token in enumerate(["<unk>", "<s>", "</s>", *letters, "Ġ", "ab", "Ġa"])}
-    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-    token = {"id": 1, "content": "<s>", "single_word": False, "lstrip": False, "rstrip": False}
-    template = [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [{**token, "normalized": False, "special": True}],
-        "normalizer": {"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Lowercase"}]},
-        "pre_tokenizer": level,
-        "post_processor": {
-            "type": "TemplateProcessing",
-            "single": template,
-            "pair": [*template, {"Sequence": {"id": "B", "type_id": 1}}],
-            "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}},
-        },
-        "decoder": level,
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": "<unk>",
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "vocab": vocabulary,
-            "merges": [["a", "b"], ["Ġ", "a"]],
-        },
-    }
+    backend = Tokenizer(models.BPE(vocabulary, [("a", "b"), ("Ġ", "a")], unk_token="<unk>"))
+    backend.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.post_processor = processors.TemplateProcessing("<s> $A", "<s> $A $B:1", [("<s>", 1)])
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens(["<s>"])
+    return json.loads(backend.to_str())
 
 
-def _tokenizer_config() -> dict[str, Any]:
-    token = {"content": "<extra>", "lstrip": False, "normalized": False, "rstrip": False, "single_word": False}
-    return {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": "<s>",
-        "eos_token": {"content": "</s>", "lstrip": False, "normalized": False, "rstrip": False, "single_word": False},
-        "unk_token": "<unk>",
-        "pad_token": None,
-        "additional_special_tokens": ["<extra>"],
-        "added_tokens_decoder": {"32": {**token, "special": True}},
-        "model_max_length": 1000,
-        "model_input_names": ["input_ids", "attention_mask"],
-        "padding_side": "left",
-        "truncation_side": "right",
-        "clean_up_tokenization_spaces": False,
-        "split_special_tokens": False,
-        "add_prefix_space": False,
-        "chat_template": [{"name": "default", "template": "{{ messages }}"}],
-    }
+_PLAIN = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False}
+TOKENIZER_CONFIG: dict[str, Any] = {
+    "tokenizer_class": "PreTrainedTokenizerFast",
+    "bos_token": "<s>",
+    "eos_token": {"content": "</s>", **_PLAIN},
+    "unk_token": "<unk>",
+    "pad_token": None,
+    "additional_special_tokens": ["<extra>"],
+    "added_tokens_decoder": {"32": {"content": "<extra>", "special": True, **_PLAIN}},
+    "model_max_length": 1000,
+    "model_input_names": ["input_ids", "attention_mask"],
+    "padding_side": "left",
+    "truncation_side": "right",
+    **dict.fromkeys(("clean_up_tokenization_spaces", "split_special_tokens", "add_prefix_space"), False),
+    "chat_template": [{"name": "default", "template": "{{ messages }}"}],
+}
 
 
 def _varint(value: int) -> bytes:
@@ -98,8 +79,6 @@ def write_sentencepiece(rng: Random, folder: Path) -> None:
 
 
 def write_tiktoken(rng: Random, folder: Path) -> None:
-    import base64
-
     lines = [base64.b64encode(bytes([byte])) + b" %d" % byte for byte in range(256)]
     lines += [base64.b64encode(text) + b" %d" % (256 + n) for n, text in enumerate((b"ab", b"abc", b" a"))]
     (folder / "tokenizer.model").write_bytes(damage_bytes(rng, b"\n".join(lines) + b"\n"))
@@ -114,7 +93,7 @@ def write_tokenizer_config(rng: Random, folder: Path) -> None:
     (folder / "tokenizer.json").write_text(json.dumps(_tokenizer_json()))
     others = {"special_tokens_map.json": {"bos_token": "<s>", "pad_token": {"content": "<unk>"}}}
     others["added_tokens.json"] = {"<extra>": 32}
-    files = {"tokenizer_config.json": _tokenizer_config(), **(others if rng.random() < 0.5 else {})}
+    files = {"tokenizer_config.json": TOKENIZER_CONFIG, **(others if rng.random() < 0.5 else {})}
     damaged = rng.choice(list(files))
     for name, value in files.items():
         if name == damaged and rng.random() < 0.3:
@@ -140,8 +119,6 @@ def write_word_pieces(rng: Random, folder: Path) -> None:
 
 
 def read_tokenizer(folder: Path) -> None:
-    from tfmodels.tokenization import AutoTokenizer
-
     use(AutoTokenizer.from_pretrained(folder))
 
 
@@ -151,15 +128,11 @@ def use(tokenizer: Any) -> None:
     len(tokenizer)
 
 
-def _prepare_tokenizers() -> None:
-    import tfmodels.tokenization  # noqa: F401
-
-
 KINDS = {
-    "tokenizer.json": Kind(write_tokenizer_json, read_tokenizer, _prepare_tokenizers),
-    "tokenizer_config": Kind(write_tokenizer_config, read_tokenizer, _prepare_tokenizers),
-    "sentencepiece": Kind(write_sentencepiece, read_tokenizer, _prepare_tokenizers),
-    "tiktoken": Kind(write_tiktoken, read_tokenizer, _prepare_tokenizers),
-    "vocab.json": Kind(write_vocabulary, read_tokenizer, _prepare_tokenizers),
-    "vocab.txt": Kind(write_word_pieces, read_tokenizer, _prepare_tokenizers),
+    "tokenizer.json": Kind(write_tokenizer_json, read_tokenizer),
+    "tokenizer_config": Kind(write_tokenizer_config, read_tokenizer),
+    "sentencepiece": Kind(write_sentencepiece, read_tokenizer),
+    "tiktoken": Kind(write_tiktoken, read_tokenizer),
+    "vocab.json": Kind(write_vocabulary, read_tokenizer),
+    "vocab.txt": Kind(write_word_pieces, read_tokenizer),
 }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import itertools
 import json
-import pickle
 import pickletools
 import struct
 import tempfile
@@ -14,12 +13,19 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import numpy as np
 
 from tfmodels.checkpoints import TensorSpec, open_checkpoint, write_checkpoint
-from tools.fuzz.damage import Random, damage_bytes, damage_json, damage_tree
+from tfmodels.configs.files import read_config_file
+from tfmodels.tokenization import LlamaTokenizer
+from tools.fuzz.damage import Random, damage_bytes, damage_json, damage_safetensors, damage_tree
 from tools.fuzz.kind import Kind
 from tools.fuzz.tokenizers import use
+
+# A state dict of three tensors of ones as `torch.save` of PyTorch 2 writes it, and with
+# `_use_new_zipfile_serialization=False`.
+SAVED_BY_PYTORCH = Path(__file__).parents[2] / "tests" / "data" / "fuzz"
 
 
 def _tensors(count: int = 4) -> list[Any]:
@@ -46,64 +52,13 @@ def _safetensors(max_shard_size: str = "1GB") -> dict[str, bytes]:
 
 def write_safetensors(rng: Random, folder: Path) -> None:
     (data,) = _safetensors().values()
-    if rng.random() < 0.7:
-        size = int.from_bytes(data[:8], "little")
-        header = damage_json(rng, json.loads(data[8 : 8 + size]))
-        data = len(header).to_bytes(8, "little") + header + data[8 + size :]
-    else:
-        data = damage_bytes(rng, data)
-    (folder / "model.safetensors").write_bytes(data)
+    (folder / "model.safetensors").write_bytes(damage_safetensors(rng, data))
 
 
 def write_index(rng: Random, folder: Path) -> None:
     for name, data in _safetensors("100B").items():
         is_index = name.endswith(".json")
         (folder / name).write_bytes(damage_json(rng, json.loads(data)) if is_index else data)
-
-
-class _Storage:
-    """Stands for a storage while a state dict is pickled as PyTorch does it."""
-
-    def __init__(self, key: str, count: int) -> None:
-        self.identity = ("storage", _Named("torch", "FloatStorage"), key, "cpu", count)
-
-
-class _Named:
-    def __init__(self, module: str, name: str) -> None:
-        self.module, self.name = module, name
-
-
-class _Tensor:
-    def __init__(self, storage: _Storage, shape: tuple[int, ...]) -> None:
-        self.arguments = (storage, 0, shape, tuple(int(np.prod(shape[at + 1 :])) for at in range(len(shape))))
-
-
-def _pickle(value: Any, legacy: bool = False) -> bytes:
-    """Instructions that build a state dict; written out by hand, as there need be no PyTorch."""
-
-    def text(value: str) -> bytes:
-        return b"X" + struct.pack("<I", len(value)) + value.encode()
-
-    def number(value: int) -> bytes:
-        return b"K" + bytes([value])
-
-    def sequence(values: tuple[int, ...]) -> bytes:
-        return b"(" + b"".join(map(number, values)) + b"t"
-
-    out = b"\x80\x02ccollections\nOrderedDict\nq\x00)R("
-    for name, tensor in value.items():
-        storage, offset, shape, strides = tensor.arguments
-        _, kind, key, place, count = storage.identity
-        more = b"N" if legacy else b""
-        identity = b"(" + text("storage") + b"c" + f"{kind.module}\n{kind.name}\n".encode() + text(key) + text(place)
-        out += text(name) + b"ctorch._utils\n_rebuild_tensor_v2\n(" + identity + number(count) + more + b"tQ"
-        out += number(offset) + sequence(shape) + sequence(strides) + b"\x89ccollections\nOrderedDict\n)RtR"
-    return out + b"u}X\x09\x00\x00\x00_metadataNsb."
-
-
-def _state_dict() -> dict[str, _Tensor]:
-    shapes = {"a.weight": (4, 6), "a.bias": (6,), "b.weight": (2, 3, 4)}
-    return {name: _Tensor(_Storage(str(n), int(np.prod(s))), s) for n, (name, s) in enumerate(shapes.items())}
 
 
 def damage_pickle(rng: Random, data: bytes) -> bytes:
@@ -133,32 +88,30 @@ def damage_pickle(rng: Random, data: bytes) -> bytes:
 
 
 def write_zip(rng: Random, folder: Path) -> None:
-    data = _pickle(_state_dict())
-    inner = rng.random() < 0.7
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("archive/data.pkl", damage_pickle(rng, data) if inner else data)
-        archive.writestr("archive/byteorder", b"little")
-        for tensor in _state_dict().values():
-            _, _, key, _, count = tensor.arguments[0].identity
-            archive.writestr(f"archive/data/{key}", bytes(4 * count))
-    data = buffer.getvalue()
-    (folder / "pytorch_model.bin").write_bytes(data if inner else damage_bytes(rng, data))
+    data = (SAVED_BY_PYTORCH / "pytorch_zip.bin").read_bytes()
+    if rng.random() < 0.3:
+        data = damage_bytes(rng, data)
+    else:
+        whole, data = zipfile.ZipFile(io.BytesIO(data)), io.BytesIO()
+        with zipfile.ZipFile(data, "w") as archive:
+            for name in whole.namelist():
+                content = whole.read(name)
+                archive.writestr(name, damage_pickle(rng, content) if name.endswith("data.pkl") else content)
+        data = data.getvalue()
+    (folder / "pytorch_model.bin").write_bytes(data)
 
 
 def write_legacy(rng: Random, folder: Path) -> None:
-    state = _state_dict()
-    system = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}}
-    keys = [tensor.arguments[0].identity[2] for tensor in state.values()]
-    parts = [pickle.dumps(0x1950A86A20F9469CFC6C, 2), pickle.dumps(1001, 2), pickle.dumps(system, 2)]
-    parts += [_pickle(state, legacy=True), pickle.dumps(keys, 2)]
+    file = io.BytesIO((SAVED_BY_PYTORCH / "pytorch_legacy.bin").read_bytes())
+    parts = []
+    for _ in range(5):  # a magic number, a version, the system, the tensors, and the names of the storages behind
+        start = file.tell()
+        list(pickletools.genops(file))
+        parts.append(file.getvalue()[start : file.tell()])
     if rng.random() < 0.7:
         at = rng.randrange(len(parts))
         parts[at] = damage_pickle(rng, parts[at])
-    for tensor in state.values():
-        count = tensor.arguments[0].identity[4]
-        parts.append(struct.pack("<Q", count) + bytes(4 * count))
-    data = b"".join(parts)
+    data = b"".join([*parts, file.read()])
     (folder / "pytorch_model.bin").write_bytes(data if rng.random() < 0.7 else damage_bytes(rng, data))
 
 
@@ -183,26 +136,18 @@ def write_hdf5(rng: Random, folder: Path) -> None:
     (folder / "tf_model.h5").write_bytes(damage_bytes(rng, _hdf5()))
 
 
-def _msgpack(value: Any) -> bytes:
-    if isinstance(value, dict):
-        return bytes([0x80 + len(value)]) + b"".join(_msgpack(key) + _msgpack(item) for key, item in value.items())
-    if isinstance(value, str):
-        return b"\xd9" + bytes([len(value)]) + value.encode()
-    if isinstance(value, int):
-        return b"\xcd" + struct.pack(">H", value)
-    content = b"\x93" + bytes([0x90 + value.ndim]) + b"".join(map(_msgpack, value.shape))
-    content += _msgpack(value.dtype.name) + b"\xc5" + struct.pack(">H", value.nbytes) + value.tobytes()
-    return b"\xc8" + struct.pack(">H", len(content)) + b"\x01" + content
+def _flax_array(array: np.ndarray) -> msgpack.ExtType:
+    return msgpack.ExtType(1, msgpack.packb((array.shape, array.dtype.name, array.tobytes())))
 
 
 def write_flax(rng: Random, folder: Path) -> None:
     ones = np.ones((4, 6), "float32")
-    pieces = {"__msgpack_chunked_array__": 1, "shape": {"0": 4, "1": 6}, "chunks": {"0": ones.reshape(-1)}}
-    tree: dict[str, Any] = {"model": {"layers": {"0": {"kernel": ones, "bias": ones[0]}, "1": {"kernel": pieces}}}}
-    data = _msgpack(tree)
+    pieces = {"__msgpack_chunked_array__": True, "shape": {"0": 4, "1": 6}, "chunks": {"0": ones.reshape(-1)}}
+    tree = {"model": {"layers": {"0": {"kernel": ones, "bias": ones[0]}, "1": {"kernel": pieces}}}}
+    data = msgpack.packb(tree, default=_flax_array)
     for _ in range(rng.choice((1, 1, 2))):
-        if rng.random() < 0.2:  # an empty map, or maps within maps, where a value is
-            data = data.replace(b"\xc8", rng.choice((b"\x80\xc8", b"\x81\xd9\x01a" * 100 + b"\xc8")), 1)
+        if rng.random() < 0.2:  # an empty map, or maps within maps, where an array is
+            data = data.replace(b"\xc7", rng.choice((b"\x80\xc7", b"\x81\xa1a" * 100 + b"\xc7")), 1)
         data = damage_bytes(rng, data)
     (folder / "flax_model.msgpack").write_bytes(data)
 
@@ -286,9 +231,6 @@ def write_gguf(rng: Random, folder: Path) -> None:
 
 
 def read_gguf(folder: Path) -> None:
-    from tfmodels.configs.files import read_config_file
-    from tfmodels.tokenization import LlamaTokenizer
-
     read_config_file(folder, gguf_file="model.gguf")
     with open_checkpoint(folder, gguf_file="model.gguf") as checkpoint:
         for name in checkpoint.names():
@@ -297,11 +239,7 @@ def read_gguf(folder: Path) -> None:
 
 
 def _prepare_gguf() -> None:
-    import gguf.quants
-
-    import tfmodels.tokenization  # noqa: F401
-
-    assert gguf
+    import gguf.quants  # noqa: F401
 
 
 KINDS = {

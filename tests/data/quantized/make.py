@@ -1,4 +1,4 @@
-"""Record what the libraries of two methods pack, and dequantise it to: `tests/data/quantized/layouts.npz`.
+"""Record what the libraries of two methods pack, and dequantise it to: `layouts.npz`.
 
 Needs torch, compressed-tensors 0.20 and, on the path, `packing_utils.py` of AutoAWQ 0.2.9 (awq/utils).
 """
@@ -38,7 +38,7 @@ def main() -> None:
     scales = (torch.rand(WIDTH // GROUP, UNITS) / 16).half()
     found |= {"awq/qweight": qweight.numpy(), "awq/qzeros": qzeros.numpy(), "awq/scales": scales.numpy()}
     found["awq/whole"] = dequantize_gemm(qweight, qzeros, scales.float(), 4, GROUP).T.numpy()
-    np.savez_compressed(Path(__file__).parents[1] / "tests" / "data" / "quantized" / "layouts.npz", **found)
+    np.savez_compressed(Path(__file__).with_name("layouts.npz"), **found)
 
 
 if __name__ == "__main__":
