@@ -39,9 +39,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from tfmodels.utils.cores import available_cores
 from tools.bench import before_after, cpu, engine, gpu, processes, report, scale, serving
 from tools.bench.cpu import Row
-from tools.bench.sides import cores
 
 VERSIONS = ("tfmodels", "tensorflow", "keras", "numpy", "torch", "transformers")
 
@@ -140,7 +140,7 @@ def machine() -> dict[str, Any]:
     processor = platform.processor() or platform.machine()
     with contextlib.suppress(OSError, StopIteration), open("/proc/cpuinfo") as cpuinfo:
         processor = next(line.split(":")[1].strip() for line in cpuinfo if line.startswith("model name"))
-    found = {"processor": processor, "cores": cores(), "system": platform.platform()}
+    found = {"processor": processor, "cores": available_cores(), "system": platform.platform()}
     found["python"] = platform.python_version()
     with contextlib.suppress(OSError):
         found["load_average"] = round(os.getloadavg()[0], 1)

@@ -18,6 +18,7 @@ JSON; --json keeps them.
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import json
 import random
@@ -183,7 +184,8 @@ class Bench:
             "tfmodels": lambda: np.asarray(self.model.generate(ids, **settings)),
         }
         if self.options.peer:
-            from tools.bench.sides import TorchSide, cores
+            from tfmodels.utils.cores import available_cores
+            from tools.bench.sides import TorchSide
 
             TorchSide.prepare()
             side = TorchSide(self.folder, self.options.dtype)
@@ -195,7 +197,8 @@ class Bench:
                 with side.torch.inference_mode():
                     return side.model.generate(given, attention_mask=side.torch.ones_like(given), **peer).numpy()
 
-            actions |= {f"torch, {count}": lambda count=count: searched(count) for count in sorted({1, cores()})}
+            for count in sorted({1, available_cores()}):
+                actions[f"torch, {count}"] = functools.partial(searched, count)
         results = {name: action() for name, action in actions.items()}
         seconds = in_turns(actions, self.options.rounds)
         for name, value in seconds.items():

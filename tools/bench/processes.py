@@ -22,6 +22,7 @@ import numpy as np
 from tools.bench.cpu import Row, take_turns
 from tools.bench.shapes import DTYPES, TRAINED, llama_shape, random_ids, some_of, write_random
 from tools.bench.sides import SIDES, TRAINING_SIDES, TFModelsSide
+from tools.memory import peak_memory, reset_peak
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -113,26 +114,13 @@ def load_child(folder: str, side_name: str, dtype: str) -> None:
     """Load once and print seconds, and the peak of resident memory beyond what it was after the imports."""
     side = SIDES[side_name]
     side.prepare()
-    reset_peak()
-    before = memory_of("VmRSS")
+    before = reset_peak()
     start = time.perf_counter()
     model = side(folder, dtype)
     seconds = time.perf_counter() - start
-    peak = memory_of("VmHWM") - before
+    grown = peak_memory() - before
     del model
-    print(json.dumps({"seconds": seconds, "peak_bytes": peak}))
-
-
-def reset_peak() -> None:
-    """Set the process's peak of resident memory to what it holds now."""
-    with open("/proc/self/clear_refs", "w") as control:
-        control.write("5")
-
-
-def memory_of(field: str) -> int:
-    """A field of /proc/self/status, in bytes."""
-    with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) * 1024 for line in status if line.startswith(field + ":"))
+    print(json.dumps({"seconds": seconds, "peak_bytes": grown}))
 
 
 def add_train(parser: argparse.ArgumentParser) -> None:
@@ -225,8 +213,7 @@ def train_child(side_name: str, folder: str, compile_options: dict[str, Any]) ->
     """Print the loss before training; then take a step for each variant read, and print loss and peak memory."""
     side = TRAINING_SIDES[side_name]
     side.prepare()
-    reset_peak()
-    before = memory_of("VmRSS")
+    before = reset_peak()
     with np.load(Path(folder) / "batch.npz") as file:
         batch = dict(file)
     trained = side(folder, compile_options)
@@ -234,7 +221,7 @@ def train_child(side_name: str, folder: str, compile_options: dict[str, Any]) ->
     print(json.dumps({"variants": list(variants), "loss": trained.loss(batch)}), flush=True)
     for line in sys.stdin:
         loss = variants[line.rstrip("\n")].step(batch)
-        print(json.dumps({"loss": loss, "peak_bytes": memory_of("VmHWM") - before}), flush=True)
+        print(json.dumps({"loss": loss, "peak_bytes": peak_memory() - before}), flush=True)
 
 
 CHILDREN: dict[str, Callable[..., None]] = {"load": load_child, "train": train_child}

@@ -16,7 +16,6 @@ import argparse
 import asyncio
 import contextlib
 import json
-import os
 import shutil
 import socket
 import statistics
@@ -26,10 +25,10 @@ import tempfile
 import time
 import urllib.parse
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from tools.bench.cpu import Row
+from tools.memory import memory_of
 
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 _SECONDS_TO_START = 600
@@ -197,8 +196,7 @@ def _wait_for(url: str, process: subprocess.Popen) -> None:
 def _memory(process: subprocess.Popen | None) -> float | None:
     """Resident memory in MB, where /proc tells."""
     with contextlib.suppress(OSError, AttributeError):
-        pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+        return memory_of("VmRSS", process.pid) / 1e6
     return None
 
 

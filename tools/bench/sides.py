@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from tfmodels.utils.cores import available_cores
+
 LEARNING_RATE = 1e-4
 
 # --quantize -> arguments of `quantize` beside the mode; "gguf" keeps the numbers of a GGUF file.
@@ -21,10 +23,6 @@ QUANTIZED: dict[str, dict[str, Any]] = {
     "int4": {"group_size": 32, "embeddings": "int8"},
     "gguf": {},
 }
-
-
-def cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class TFModelsSide:
@@ -89,7 +87,7 @@ class TorchSide:
             import transformers
         except ImportError as error:
             sys.exit(f"benchmark: --peer torch: {error}; run pip install -e '.[bench]'")
-        torch.set_num_threads(cores())
+        torch.set_num_threads(available_cores())
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
 
@@ -105,7 +103,7 @@ class TorchSide:
 
     def variants(self) -> dict[str, TorchSide]:
         found = {}
-        for threads in sorted({1, cores()}):
+        for threads in sorted({1, available_cores()}):
             side = copy.copy(self)
             side.threads = threads
             found[f"{self.name}, {threads} thread{'s' if threads > 1 else ''}"] = side

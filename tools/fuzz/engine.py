@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import collections
-import contextlib
 import json
 import os
 import random
-import select
 import shutil
 import signal
 import tempfile
-import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from tools.fuzz.kinds import KINDS
+from tools.memory import memory_of, peak_memory, reset_peak
 
 SECONDS = 5.0
 FREE_MEMORY = 64 << 20
@@ -85,7 +83,8 @@ def run(kind: str, seed: int, numbers: Iterator[int]) -> tuple[collections.Count
     failures: list[Failure] = []
     waiting = collections.deque(numbers)
     while waiting:
-        for number, outcome in _work(kind, seed, waiting):
+        for outcome in _work(kind, seed, list(waiting)):
+            number = waiting.popleft()
             word, _, message = outcome.partition(": ")
             counts[word] += 1
             if word not in ("read", "refused"):
@@ -93,52 +92,26 @@ def run(kind: str, seed: int, numbers: Iterator[int]) -> tuple[collections.Count
     return counts, failures
 
 
-def _work(kind: str, seed: int, waiting: collections.deque[int]) -> Iterator[tuple[int, str]]:
-    """Let one process read files until it is done, hangs, or dies."""
+def _work(kind: str, seed: int, numbers: list[int]) -> Iterator[str]:
+    """The outcomes of files, one after the other, that one process reads until it is done, hangs, or dies."""
     reader, writer = os.pipe()
     process = os.fork()
     if process == 0:
         os.close(reader)
-        _read_all(kind, seed, list(waiting), writer)
+        _read_all(kind, seed, numbers, writer)
     os.close(writer)
-    with os.fdopen(reader, "rb", buffering=0) as results:
-        pending = b""
-        while waiting:
-            number = waiting.popleft()
-            # Of its own time: on a busy machine the clock on the wall says little, but a process may also just wait.
-            used, until = _seconds(process), time.monotonic() + 6 * SECONDS
-            while b"\n" not in pending:
-                ready, _, _ = select.select([results], [], [], SECONDS / 10)
-                waits = time.monotonic() >= until and not _runnable(process)
-                if not ready and not waits and _seconds(process) - used < SECONDS:
-                    continue
-                part = results.read(65536) if ready else b""
-                if not part:
-                    break
-                pending += part
-            line, newline, pending = pending.partition(b"\n")
-            if not newline:
-                os.kill(process, signal.SIGKILL)
-                status = os.waitpid(process, 0)[1]
-                yield number, "hang: more than 5 seconds" if not ready else f"died: signal {os.WTERMSIG(status)}"
-                return
-            yield number, line.decode("utf-8", "replace")
-    os.waitpid(process, 0)
+    told = 0
+    with os.fdopen(reader, "rb") as results:
+        for line in results:
+            told += 1
+            yield line.decode("utf-8", "replace").rstrip("\n")
+    code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    if told < len(numbers):
+        yield f"hang: more than {SECONDS:g} seconds" if -code in _ALARMS else f"died: exit code {code}"
 
 
-def _seconds(process: int) -> float:
-    """Processor time that a process has used."""
-    fields = _status(process)
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _runnable(process: int) -> bool:
-    """Whether a process runs, or would if it had a processor: it waits for nothing else."""
-    return _status(process)[0] == "R"
-
-
-def _status(process: int) -> list[str]:
-    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+# They end a process that has used its own time up, or that just waits.
+_ALARMS = (signal.SIGPROF, signal.SIGALRM)
 
 
 def _read_all(kind: str, seed: int, numbers: list[int], writer: int) -> None:
@@ -148,7 +121,7 @@ def _read_all(kind: str, seed: int, numbers: list[int], writer: int) -> None:
     devnull = os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, 2)  # the tokenizers library prints its panics
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    used = memory_of("VmSize")
     resource.setrlimit(resource.RLIMIT_AS, (used + FREE_ADDRESSES, resource.RLIM_INFINITY))
     folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
     try:
@@ -157,9 +130,12 @@ def _read_all(kind: str, seed: int, numbers: list[int], writer: int) -> None:
             target.mkdir()
             make(kind, seed, number, target)
             size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
-            before = _resident("VmRSS")
+            before = reset_peak()
+            # Of its own time: on a busy machine the clock on the wall says little.
+            signal.setitimer(signal.ITIMER_PROF, SECONDS)
+            signal.setitimer(signal.ITIMER_REAL, 6 * SECONDS)
             outcome = read(kind, target)
-            grown = _resident("VmHWM") - before
+            grown = peak_memory() - before
             if grown > FREE_MEMORY + 3 * size:
                 outcome = f"memory: {grown} bytes for a file of {size}; {outcome}"
             shutil.rmtree(target, ignore_errors=True)
@@ -167,12 +143,3 @@ def _read_all(kind: str, seed: int, numbers: list[int], writer: int) -> None:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         os._exit(0)
-
-
-def _resident(key: str) -> int:
-    """Bytes of memory of this process, now (VmRSS) or at most since the last question for now (VmHWM)."""
-    if key == "VmRSS":
-        with contextlib.suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5")
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))

@@ -1,6 +1,6 @@
 """Tensors that the libraries themselves packed stand for the numbers that they dequantise them to.
 
-`tools/make_quantized_layouts.py` recorded them.
+`make.py` beside them recorded them.
 """
 
 from pathlib import Path
