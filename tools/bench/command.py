@@ -52,6 +52,7 @@ class Benchmark:
 
     Fields:
         columns: "key=heading:format|..." ; the heading is the key where it is left out, as the format is for words.
+            Rows may lack keys.
         peer: whether --peer torch is possible.
     """
 
@@ -67,7 +68,7 @@ class Benchmark:
         for column in self.columns.split("|"):
             name, _, form = column.partition(":")
             key, _, heading = name.partition("=")
-            if any(row[key] is not None for row in rows):
+            if any(row.get(key) is not None for row in rows):
                 found.append((key, heading or key.replace("_", " "), form))
         return found
 
@@ -165,7 +166,7 @@ def show(benchmark: Benchmark, rows: list[Row]) -> None:
     for _, heading, form in columns:
         table.add_column(heading, justify="right" if form else "left")
     for row in rows:
-        table.add_row(*("" if row[key] is None else format(row[key], form) for key, _, form in columns))
+        table.add_row(*("" if row.get(key) is None else format(row[key], form) for key, _, form in columns))
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 

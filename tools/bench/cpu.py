@@ -63,11 +63,6 @@ def take_turns(actions: Actions, rounds: int) -> tuple[dict[str, Timing], dict[s
     return timings, results
 
 
-def compared(name: str, value: Callable[[], float]) -> float | None:
-    """A number that compares a side with the first one; None for the first one itself."""
-    return None if name in ("tfmodels", "in process") else value()
-
-
 def largest_difference(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.abs(one.astype("float32") - other.astype("float32")).max())
 
@@ -125,15 +120,19 @@ def add_embed(parser: argparse.ArgumentParser) -> None:
 
 
 def decode(generate: dict[str, Callable[..., Any]], ids: np.ndarray, new: int, rounds: int) -> Iterator[tuple]:
-    """Time one new token and `new` of them: (side, timing of one, of all, share of ids equal to the first side's)."""
+    """Time one new token and `new` of them.
+
+    Yields:
+        (side, timing of one, of all, {} for the first side and {"ids_equal": share of its ids} for others).
+    """
     actions: Actions = {}
     for name, action in generate.items():
         actions[f"{name} 1"] = functools.partial(action, ids, 1)
         actions[f"{name} all"] = functools.partial(action, ids, new)
     timings, results = take_turns(actions, rounds)
-    ours = results[f"{next(iter(generate))} all"]
+    first, *_ = generate
     for name in generate:
-        equal = compared(name, functools.partial(equal_ids, ours, results[f"{name} all"]))
+        equal = {"ids_equal": equal_ids(results[f"{first} all"], results[f"{name} all"])} if name != first else {}
         yield name, timings[f"{name} 1"], timings[f"{name} all"], equal
 
 
@@ -150,17 +149,11 @@ def run_generate(options: argparse.Namespace) -> Iterator[Row]:
             generate = {name: side.generate for name, side in sides.items()}
             for name, one, every, equal in decode(generate, ids, new, options.rounds):
                 speed[name], prefill[name] = batch * (new - 1) / (every.median - one.median), one.median
-                yield {
-                    "side": name,
-                    "batch": batch,
-                    "megabytes": sizes[name],
-                    "prefill_ms": 1e3 * one.median,
-                    "tokens_per_s": speed[name],
-                    **every.row("total_s"),
-                    "ids_equal": equal,
-                    "speed_ratio": compared(name, lambda name=name: speed[first] / speed[name]),
-                    "prefill_ratio": compared(name, lambda name=name: prefill[name] / prefill[first]),
-                }
+                row = {"side": name, "batch": batch, "megabytes": sizes[name], "prefill_ms": 1e3 * one.median}
+                row |= {"tokens_per_s": speed[name], **every.row("total_s"), **equal}
+                if name != first:
+                    row |= {"speed_ratio": speed[first] / speed[name], "prefill_ratio": prefill[name] / prefill[first]}
+                yield row
 
 
 # The exported artefacts: name -> format and options.
@@ -183,22 +176,18 @@ def run_export(options: argparse.Namespace) -> Iterator[Row]:
         side = TFModelsSide(folder, options.dtype)
         side.model.generation_config = GenerationConfig(pad_token_id=0)  # no token ends the text
         ids = random_ids(1, options.prompt_length, side.model.config.vocab_size).astype("int32")
-        generate, sizes = {"in process": side.generate}, {"in process": None}
+        generate, sizes = {"in process": side.generate}, {}
         for name, (form, choices) in EXPORTS.items():
             place = Path(exported) / (name.replace(" ", "-") + FORMATS[form].suffix)
             report = side.model.export(place, format=form, max_length=options.prompt_length + new, **choices)
             generate[name], sizes[name] = FORMATS[form].load().open(report.path).generate, report.bytes
         for name, one, every, equal in decode(generate, ids, new, options.rounds):
             per_token[name] = 1e3 * (every.median - one.median) / (new - 1)
-            yield {
-                "side": name,
-                "megabytes": sizes[name] and sizes[name] / 1e6,
-                "first_token_ms": 1e3 * one.median,
-                "ms_per_token": per_token[name],
-                "first_call_s": every.first,
-                "ids_equal": equal,
-                "time_ratio": compared(name, lambda name=name: per_token[name] / per_token["in process"]),
-            }
+            row = {"side": name, "first_token_ms": 1e3 * one.median, "ms_per_token": per_token[name]}
+            row |= {"first_call_s": every.first, **equal}
+            if name in sizes:
+                row |= {"megabytes": sizes[name] / 1e6, "time_ratio": per_token[name] / per_token["in process"]}
+            yield row
 
 
 def equal_ids(ours: np.ndarray, theirs: np.ndarray) -> float:
@@ -216,19 +205,20 @@ def run_forward(options: argparse.Namespace) -> Iterator[Row]:
             for length in options.length:
                 ids = random_ids(batch, length, vocab)
                 actions = {name: side.forward(ids) for name, side in sides.items()}
-                for name, timing, against in passes(actions, options.rounds):
+                for name, timing, _, against in passes(actions, options.rounds):
                     head = {"side": name, "batch": batch, "length": length}
                     yield {**head, **timing.row("ms", 1e3), **against}
 
 
-def passes(actions: Actions, rounds: int) -> Iterator[tuple[str, Timing, Row]]:
-    """Time each side: (side, timing, how it compares with this package)."""
+def passes(actions: Actions, rounds: int) -> Iterator[tuple[str, Timing, np.ndarray, Row]]:
+    """Time each side: (side, timing, result, how it compares with this package)."""
     timings, results = take_turns(actions, rounds)
     ours, own = timings["tfmodels"].median, results["tfmodels"]
     for name, timing in timings.items():
-        difference = compared(name, functools.partial(largest_difference, results[name], own))
-        ratio = None if difference is None else timing.median / ours
-        yield name, timing, {"max_difference": difference, "speed_ratio": ratio}
+        against = {}
+        if name != "tfmodels":
+            against = {"max_difference": largest_difference(results[name], own), "speed_ratio": timing.median / ours}
+        yield name, timing, results[name], against
 
 
 # English in which every tokenizer finds words; the speed does not depend on the meaning.
@@ -246,7 +236,7 @@ def some_texts(count: int) -> list[str]:
 
 
 def run_embed(options: argparse.Namespace) -> Iterator[Row]:
-    """Texts of mixed length from text to vectors, then single batches of equal length from ids to vectors."""
+    """Texts of mixed length from text to vectors, single batches of equal length from ids to vectors, and --pairs."""
     sides = open_sides(options, options.model, ENCODER_SIDES)
     texts = some_texts(options.texts)
     vocab = sides["tfmodels"].model.model.config.vocab_size
@@ -255,32 +245,28 @@ def run_embed(options: argparse.Namespace) -> Iterator[Row]:
     for length in options.length:
         ids = random_ids(options.batch, length, vocab)
         kinds[f"{length} ids each"] = options.batch, {name: side.forward(ids) for name, side in sides.items()}
-    for kind, (rows, actions) in kinds.items():
-        for name, timing, against in passes(actions, options.rounds):
-            head = {"side": name, "input": kind, "rows": rows, "rows_per_s": rows / timing.median}
-            yield {**head, **timing.row(), "spearman": None, **against}
     if options.pairs:
-        yield from run_pairs(options, sides)
+        with options.pairs.open(newline="", encoding="utf-8") as file:
+            first, second, scores = zip(*csv.reader(file), strict=True)
+        pairs = {
+            name: functools.partial(side.encode, [*first, *second], options.batch) for name, side in sides.items()
+        }
+        kinds["pairs"] = 2 * len(scores), pairs
+    for kind, (rows, actions) in kinds.items():
+        for name, timing, vectors, against in passes(actions, options.rounds):
+            row = {"side": name, "input": kind, "rows": rows, "rows_per_s": rows / timing.median}
+            row |= {**timing.row(), **against}
+            yield row | ({"spearman": correlation(vectors, scores)} if kind == "pairs" else {})
 
 
-def run_pairs(options: argparse.Namespace, sides: dict[str, Any]) -> Iterator[Row]:
-    """Rank correlation of the cosines of pairs of texts with the scores that people gave, and both sides' vectors."""
+def correlation(vectors: np.ndarray, scores: tuple[str, ...]) -> float:
+    """Rank correlation of the cosines of pairs of texts with the scores that people gave.
+
+    Args:
+        vectors: of all first texts, then of all second ones.
+        scores: of the pairs.
+    """
     from scipy.stats import spearmanr
 
-    with options.pairs.open(newline="", encoding="utf-8") as file:
-        first, second, scores = zip(*csv.reader(file), strict=True)
-    actions = {name: functools.partial(side.encode, [*first, *second], options.batch) for name, side in sides.items()}
-    timings, vectors = take_turns(actions, options.rounds)
-    ours = timings["tfmodels"].median
-    for name, found in vectors.items():
-        cosines = np.sum(unit_rows(found[: len(first)]) * unit_rows(found[len(first) :]), axis=1)
-        yield {
-            "side": name,
-            "input": "pairs",
-            "rows": len(found),
-            "rows_per_s": len(found) / timings[name].median,
-            **timings[name].row(),
-            "spearman": float(spearmanr(cosines, [float(score) for score in scores]).statistic),
-            "max_difference": None if name == "tfmodels" else largest_difference(found, vectors["tfmodels"]),
-            "speed_ratio": None if name == "tfmodels" else timings[name].median / ours,
-        }
+    first, second = np.split(unit_rows(vectors), 2)
+    return float(spearmanr(np.sum(first * second, axis=1), [float(score) for score in scores]).statistic)

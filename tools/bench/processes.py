@@ -154,18 +154,14 @@ def run_train(options: argparse.Namespace) -> Iterator[Row]:
             timings, _ = take_turns(actions, options.rounds)
             ours = trainers["tfmodels"]
             for name, timing in timings.items():
-                trainer, peer = trainers[name], name != "tfmodels"
-                yield {
-                    "side": name,
-                    "shape": shape,
-                    "batch": options.batch,
-                    "length": options.length,
-                    **timing.row("ms", 1e3),
-                    "peak_gb": trainer.peak_bytes / 1e9,
-                    "losses": trainer.losses,  # of all steps, those of its other variants included
-                    "loss_difference": abs(trainer.loss / ours.loss - 1) if peer else None,
-                    "speed_ratio": timing.median / timings["tfmodels"].median if peer else None,
-                }
+                trainer = trainers[name]
+                row = {"side": name, "shape": shape, "batch": options.batch, "length": options.length}
+                # The losses are of all steps, those of the trainer's other variants included.
+                row |= {**timing.row("ms", 1e3), "peak_gb": trainer.peak_bytes / 1e9, "losses": trainer.losses}
+                if trainer is not ours:
+                    row["loss_difference"] = abs(trainer.loss / ours.loss - 1)
+                    row["speed_ratio"] = timing.median / timings["tfmodels"].median
+                yield row
 
 
 def write_trained(folder: str, shape: str, batch: int, length: int) -> None:

@@ -32,10 +32,6 @@ from tools.memory import memory_of
 
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 _SECONDS_TO_START = 600
-EMPTY: Row = dict.fromkeys(
-    ("side", "clients", "requests", "refused", "failed", "tokens_per_s", "ratio", "first_token_ms")
-    + ("first_token_p95_ms", "recovery_s", "memory_mb", "memory_after_mb")
-)
 # Of the peer's cache: enough for 32 answers at a time; without a limit it takes most of the machine's memory.
 _PAGES = ("--cb-num-blocks", "128", "--cb-block-size", "32", "--cb-max-batch-tokens", "256")
 _PROMPT = "Once upon a time there was a little girl named Lily who had a"
@@ -67,20 +63,20 @@ def run(options: argparse.Namespace) -> Iterator[Row]:
     bare = None
     if options.url is None:
         bare = _bare(options)
-        yield {**EMPTY, "side": "engine", "requests": options.requests, "tokens_per_s": bare}
+        yield {"side": "engine", "requests": options.requests, "tokens_per_s": bare}
     elif urllib.parse.urlsplit(options.url).hostname not in _LOCAL:
         raise SystemExit(f"--url {options.url}: a server of this machine was expected.")
     with _server(options) as (url, process):
         asyncio.run(_load(url, options, 2, 4))  # what is compiled on the way
         # A server that has just started compiles its programs for few rows beside its answers.
         for side in ("server, started just now", "server"):
-            row = {**EMPTY, "side": side, "clients": options.clients, "memory_mb": _memory(process)}
+            row = {"side": side, "clients": options.clients, "memory_mb": _memory(process)}
             row |= asyncio.run(_load(url, options, options.clients, options.requests))
             row["memory_after_mb"] = _memory(process)
             row["ratio"] = row["tokens_per_s"] / bare if bare else None
             yield row
         if options.crowd:
-            row = {**EMPTY, "side": "server, crowd", "clients": options.crowd}
+            row = {"side": "server, crowd", "clients": options.crowd}
             row |= asyncio.run(_load(url, options, options.crowd, options.crowd))
             started = time.perf_counter()
             asyncio.run(_until_served(url, options))
@@ -138,7 +134,7 @@ def _beside_peer(options: argparse.Namespace) -> Iterator[Row]:
                 asyncio.run(_load(url, own, 2, 4))  # what is made on the way
                 for clients in dict.fromkeys((1, 4, options.clients)):
                     found = asyncio.run(_load(url, own, clients, max(8, 2 * clients)))
-                    yield {**EMPTY, "side": side, "clients": clients, "memory_after_mb": _memory(process), **found}
+                    yield {"side": side, "clients": clients, "memory_after_mb": _memory(process), **found}
 
 
 def save_copy(model: str, folder: str) -> None:

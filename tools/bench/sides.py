@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
+import importlib
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -79,14 +81,19 @@ class TorchSide:
     name = "torch"
     threads: int
 
-    @staticmethod
-    def prepare() -> None:
+    needs: ClassVar[tuple[str, ...]] = ("torch", "transformers")
+
+    @classmethod
+    def prepare(cls) -> None:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
         try:
-            import torch
-            import transformers
+            for library in cls.needs:  # imports belong to no measurement
+                importlib.import_module(library)
         except ImportError as error:
             sys.exit(f"benchmark: --peer torch: {error}; run pip install -e '.[bench]'")
+        import torch
+        import transformers
+
         torch.set_num_threads(available_cores())
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
@@ -109,11 +116,17 @@ class TorchSide:
             found[f"{self.name}, {threads} thread{'s' if threads > 1 else ''}"] = side
         return found
 
+    @contextlib.contextmanager
+    def at_work(self) -> Iterator[None]:
+        """With this side's threads, and without gradients."""
+        self.torch.set_num_threads(self.threads)
+        with self.torch.inference_mode():
+            yield
+
     def generate(self, ids: np.ndarray, new: int) -> np.ndarray:
         given = self.torch.from_numpy(ids)
         settings = {"max_new_tokens": new, "min_new_tokens": new, "do_sample": False, "pad_token_id": 0}
-        self.torch.set_num_threads(self.threads)
-        with self.torch.inference_mode():
+        with self.at_work():
             return self.model.generate(given, attention_mask=self.torch.ones_like(given), **settings).numpy()
 
     def forward(self, ids: np.ndarray) -> Callable[[], np.ndarray]:
@@ -121,8 +134,7 @@ class TorchSide:
         given = self.torch.from_numpy(ids)
 
         def run() -> np.ndarray:
-            self.torch.set_num_threads(self.threads)
-            with self.torch.inference_mode():
+            with self.at_work():
                 return self.model(given, use_cache=False).logits.float().numpy()
 
         return run
@@ -151,13 +163,7 @@ class TFModelsEncoderSide(TFModelsSide):
 class TorchEncoderSide(TorchSide):
     """sentence-transformers on PyTorch, with its defaults."""
 
-    @staticmethod
-    def prepare() -> None:
-        TorchSide.prepare()
-        try:
-            import sentence_transformers  # noqa: F401  # imports belong to no measurement
-        except ImportError as error:
-            sys.exit(f"benchmark: --peer torch: {error}; run pip install -e '.[bench]'")
+    needs = (*TorchSide.needs, "sentence_transformers")
 
     def __init__(self, folder: str, dtype: str):
         import torch
@@ -168,15 +174,14 @@ class TorchEncoderSide(TorchSide):
         self.model = SentenceTransformer(folder, device="cpu", model_kwargs=options).eval()
 
     def encode(self, texts: list[str], batch: int) -> np.ndarray:
-        self.torch.set_num_threads(self.threads)
-        return self.model.encode(texts, batch_size=batch, normalize_embeddings=True, show_progress_bar=False)
+        with self.at_work():
+            return self.model.encode(texts, batch_size=batch, normalize_embeddings=True, show_progress_bar=False)
 
     def forward(self, ids: np.ndarray) -> Callable[[], np.ndarray]:
         given = {"input_ids": self.torch.from_numpy(ids), "attention_mask": self.torch.ones(ids.shape, dtype=int)}
 
         def run() -> np.ndarray:
-            self.torch.set_num_threads(self.threads)
-            with self.torch.inference_mode():
+            with self.at_work():
                 return unit_rows(self.model(dict(given))["sentence_embedding"].float().numpy())
 
         return run
