@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tools.make_reference.draw import ALL_STATES, NO_CACHE, Call, Draw, positions
+from tools.make_reference.draw import ALL_STATES, NO_CACHE, Call, Draw, positions, uncached
 
 
 def plain(draw: Draw) -> Iterator[Call]:
@@ -18,17 +18,15 @@ def plain(draw: Draw) -> Iterator[Call]:
 
 
 def left_pad(draw: Draw) -> Iterator[Call]:
-    ids, mask = draw.padded("left")
-    yield Call("left_pad", inputs={"input_ids": ids, "attention_mask": mask}, kwargs=NO_CACHE, compare="unpadded")
+    yield uncached("left_pad", draw.masked("left"), compare="unpadded")
 
 
 def backbone_inputs(draw: Draw) -> Iterator[Call]:
     """Every way of giving a decoder its inputs."""
     yield from plain(draw)
-    ids, mask = draw.padded("right", (0, 3))
-    yield Call("right_pad", inputs={"input_ids": ids, "attention_mask": mask}, kwargs=NO_CACHE, compare="unpadded")
-    ids, mask = draw.padded("left")
-    padded = {"input_ids": ids, "attention_mask": mask}
+    yield uncached("right_pad", draw.masked("right", (0, 3)), compare="unpadded")
+    padded = draw.masked("left")
+    ids, mask = padded.values()
     yield Call(
         "left_pad",
         inputs=padded,
@@ -37,39 +35,23 @@ def backbone_inputs(draw: Draw) -> Iterator[Call]:
         compare="unpadded",
         notes="no position_ids; rows of padded query positions are implementation-defined",
     )
-    given = {**padded, "position_ids": positions(mask)}
-    yield Call("left_pad_posids", inputs=given, kwargs=NO_CACHE, compare="unpadded")
-    yield Call(
-        "posids_shared",
-        inputs={"input_ids": ids, "position_ids": np.arange(3, 12)[None]},
-        kwargs=NO_CACHE,
-        notes="position_ids of batch size 1, starting at 3, no attention_mask",
-    )
+    yield uncached("left_pad_posids", {**padded, "position_ids": positions(mask)}, compare="unpadded")
+    shared = {"input_ids": ids, "position_ids": np.arange(3, 12)[None]}
+    yield uncached("posids_shared", shared, "position_ids of batch size 1, starting at 3, no attention_mask")
     embeds = draw.embeds()
-    yield Call("embeds", inputs={"inputs_embeds": embeds}, kwargs=NO_CACHE)
-    embedded = {"inputs_embeds": embeds, "attention_mask": mask}
-    yield Call("embeds_mask", inputs=embedded, kwargs=NO_CACHE, compare="unpadded")
+    yield uncached("embeds", {"inputs_embeds": embeds})
+    yield uncached("embeds_mask", {"inputs_embeds": embeds, "attention_mask": mask}, compare="unpadded")
     holes = np.ones((2, 9), "int64")
     holes[0, 2], holes[1, 3:5] = 0, 0
-    yield Call("mask_holes", inputs={"input_ids": draw.ids(), "attention_mask": holes}, kwargs=NO_CACHE)
+    yield uncached("mask_holes", {"input_ids": draw.ids(), "attention_mask": holes})
     allowed = np.tril(draw.rng.random((2, 1, 9, 9)) < 0.7) | np.eye(9, dtype=bool)
     additive = np.where(allowed, 0.0, np.finfo("float32").min).astype("float32")
-    yield Call(
-        "mask4d",
-        inputs={"input_ids": draw.ids(), "attention_mask": additive},
-        kwargs=NO_CACHE,
-        notes="4D additive float mask is used as it is",
-    )
-    packed = {
-        "input_ids": draw.ids(),
-        "position_ids": np.array([[0, 1, 2, 3, 0, 1, 2, 3, 4], [0, 1, 2, 3, 0, 1, 2, 3, 4]]),
-    }
-    yield Call(
-        "packed_posids",
-        inputs=packed,
-        kwargs=NO_CACHE,
-        notes="no mask, no cache, position_ids restart: block-diagonal (packed) mask",
-    )
+    masked = {"input_ids": draw.ids(), "attention_mask": additive}
+    yield uncached("mask4d", masked, "4D additive float mask is used as it is")
+    restarting = np.array([[0, 1, 2, 3, 0, 1, 2, 3, 4], [0, 1, 2, 3, 0, 1, 2, 3, 4]])
+    packed = {"input_ids": draw.ids(), "position_ids": restarting}
+    notes = "no mask, no cache, position_ids restart: block-diagonal (packed) mask"
+    yield uncached("packed_posids", packed, notes)
     yield Call(
         "packed_posids_cache",
         inputs=packed,
@@ -84,15 +66,13 @@ def backbone_inputs(draw: Draw) -> Iterator[Call]:
 def language_model(draw: Draw) -> Iterator[Call]:
     """Losses, logits_to_keep and caches of a causal language model."""
     # Not on the left: there padding predicts each row's first token, from whatever an implementation lets it see.
-    ids, mask = draw.padded("right")
+    padded = draw.masked("right")
+    ids, mask = padded.values()
     labels = np.where(mask == 1, ids, -100)
-    with_mask = {"input_ids": ids, "attention_mask": mask, "labels": labels}
-    yield Call("loss", inputs=with_mask, kwargs=NO_CACHE, compare="unpadded")
-    yield Call("loss_nomask", inputs={"input_ids": ids, "labels": labels}, kwargs=NO_CACHE, keep=("loss",))
+    yield uncached("loss", {**padded, "labels": labels}, compare="unpadded")
+    yield uncached("loss_nomask", {"input_ids": ids, "labels": labels}, keep=("loss",))
     ignored = {"input_ids": ids, "labels": np.full_like(ids, -100)}
-    yield Call(
-        "loss_all_ignored", inputs=ignored, kwargs=NO_CACHE, keep=("loss",), notes="every label is -100: loss is NaN"
-    )
+    yield uncached("loss_all_ignored", ignored, "every label is -100: loss is NaN", keep=("loss",))
     ids = draw.ids()
     for count in (1, 3):
         kwargs = {"logits_to_keep": count, "use_cache": False}
@@ -102,7 +82,7 @@ def language_model(draw: Draw) -> Iterator[Call]:
         ("keep_tensor2d", np.array([[8, 1], [0, 5]]), "2-D index tensor: positions per row"),
         ("keep_bool2d", draw.rng.random(ids.shape) < 0.4, "2-D bool mask: output is flattened to (n_true, vocab)"),
     ):
-        yield Call(name, inputs={"input_ids": ids, "logits_to_keep": index}, kwargs=NO_CACHE, notes=notes)
+        yield uncached(name, {"input_ids": ids, "logits_to_keep": index}, notes)
     yield Call(
         "default_cache",
         inputs={"input_ids": draw.ids(1, 4)},
@@ -119,8 +99,7 @@ def language_model(draw: Draw) -> Iterator[Call]:
         "that are not stored are prefixes of the last one",
         steps=[Call("", inputs={"input_ids": ids[:, a:b]}, keep=k) for (a, b), k in zip(spans, kept, strict=True)],
     )
-    notes = "the same tokens in one pass; must agree with the flow `cache`"
-    yield Call("cache_full", inputs={"input_ids": ids}, kwargs=NO_CACHE, notes=notes)
+    yield uncached("cache_full", {"input_ids": ids}, "the same tokens in one pass; must agree with the flow `cache`")
     ids, mask = draw.padded("left", (2, 4), 11)
     place = positions(mask)
     for name, with_positions, notes in (
@@ -139,17 +118,13 @@ def language_model(draw: Draw) -> Iterator[Call]:
 def long_rotary(draw: Draw) -> Iterator[Call]:
     """Lengths around the switch at 12 of rotary scalings that depend on the length."""
     for name, length in (("exact", 12), ("long", 18)):
-        yield Call(name, inputs={"input_ids": draw.ids(2, length)}, kwargs=NO_CACHE)
-    yield Call(
-        "far_posids",
-        inputs={
-            "input_ids": draw.ids(2, 5),
-            "position_ids": np.array([[2, 3, 4, 5, 6], [16, 17, 18, 19, 20]]),
-            "attention_mask": np.ones((2, 5), "int64"),
-        },
-        kwargs=NO_CACHE,
-        notes="max(position_ids)+1, not the number of tokens, decides",
-    )
+        yield uncached(name, {"input_ids": draw.ids(2, length)})
+    far = {
+        "input_ids": draw.ids(2, 5),
+        "position_ids": np.array([[2, 3, 4, 5, 6], [16, 17, 18, 19, 20]]),
+        "attention_mask": np.ones((2, 5), "int64"),
+    }
+    yield uncached("far_posids", far, "max(position_ids)+1, not the number of tokens, decides")
     lengths = (8, 18, 15, 12, 7, 15, 13)
     kwargs = {"use_cache": False, "logits_to_keep": 2}
     yield Call(
@@ -170,9 +145,9 @@ def long_rotary(draw: Draw) -> Iterator[Call]:
 def rotary(draw: Draw) -> Iterator[Call]:
     kwargs = {"output_attentions": True, "use_cache": False}
     yield Call("plain", inputs={"input_ids": draw.ids()}, kwargs=kwargs, keep=("logits", "attentions.0"))
-    ids, mask = draw.padded("left")
-    inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions(mask)}
-    yield Call("left_pad_posids", inputs=inputs, kwargs=NO_CACHE, compare="unpadded")
+    inputs = draw.masked("left")
+    inputs["position_ids"] = positions(inputs["attention_mask"])
+    yield uncached("left_pad_posids", inputs, compare="unpadded")
 
 
 def sequence_labels(draw: Draw, rows: int) -> np.ndarray:
@@ -185,64 +160,53 @@ def sequence_labels(draw: Draw, rows: int) -> np.ndarray:
 
 def sequence_classification(draw: Draw) -> Iterator[Call]:
     for side in ("right", "left"):
-        ids, mask = draw.padded(side)
-        inputs = {"input_ids": ids, "attention_mask": mask, "labels": sequence_labels(draw, 2)}
-        yield Call(f"{side}_pad", inputs=inputs, kwargs=NO_CACHE)
-    yield Call("nolabels", inputs={"input_ids": draw.ids()}, kwargs=NO_CACHE)
+        yield uncached(f"{side}_pad", {**draw.masked(side), "labels": sequence_labels(draw, 2)})
+    yield uncached("nolabels", {"input_ids": draw.ids()})
 
 
 def single_label_extras(draw: Draw) -> Iterator[Call]:
     ids = draw.ids(3)
     ids[0, 3:5], ids[0, 7:], ids[2] = 0, 0, 0
-    yield Call(
-        "pad_inside",
-        inputs={"input_ids": ids, "labels": sequence_labels(draw, 3)},
-        kwargs=NO_CACHE,
-        notes="row 0: pad in the middle and at the end -> rightmost non-pad token; last row: only pads -> index 0. "
-        "attention_mask plays no role",
+    notes = (
+        "row 0: pad in the middle and at the end -> rightmost non-pad token; last row: only pads -> index 0. "
+        "attention_mask plays no role"
     )
-    inputs = {
-        "inputs_embeds": draw.embeds(),
-        "labels": sequence_labels(draw, 2),
-        "attention_mask": draw.padded("right")[1],
-    }
-    yield Call("embeds", inputs=inputs, kwargs=NO_CACHE, notes="inputs_embeds: always the last column")
+    yield uncached("pad_inside", {"input_ids": ids, "labels": sequence_labels(draw, 3)}, notes)
+    inputs = {"inputs_embeds": draw.embeds(), "labels": sequence_labels(draw, 2)}
+    inputs["attention_mask"] = draw.padded("right")[1]
+    yield uncached("embeds", inputs, "inputs_embeds: always the last column")
 
 
 def regression_extras(draw: Draw) -> Iterator[Call]:
-    inputs = {"input_ids": draw.ids(1), "labels": sequence_labels(draw, 1)}
-    yield Call("batch1", inputs=inputs, kwargs=NO_CACHE)
-    inputs = {"input_ids": draw.ids(), "labels": sequence_labels(draw, 2)[:, None]}
-    yield Call("labels_2d", inputs=inputs, kwargs=NO_CACHE)
+    yield uncached("batch1", {"input_ids": draw.ids(1), "labels": sequence_labels(draw, 1)})
+    yield uncached("labels_2d", {"input_ids": draw.ids(), "labels": sequence_labels(draw, 2)[:, None]})
 
 
 def multi_label(draw: Draw) -> Iterator[Call]:
     for side in ("right", "left"):
-        ids, mask = draw.padded(side)
+        inputs = draw.masked(side)
         labels = draw.rng.integers(0, 2, (2, draw.config.num_labels)).astype("float32")
-        inputs = {"input_ids": ids, "attention_mask": mask, "labels": labels}
-        yield Call(f"{side}_pad", inputs=inputs, kwargs=NO_CACHE)
-    yield Call("nolabels", inputs={"input_ids": draw.ids()}, kwargs=NO_CACHE)
+        yield uncached(f"{side}_pad", {**inputs, "labels": labels})
+    yield uncached("nolabels", {"input_ids": draw.ids()})
 
 
 def without_pad_id(draw: Draw) -> Iterator[Call]:
     inputs = {"input_ids": draw.ids(1), "labels": sequence_labels(draw, 1)}
-    yield Call("batch1", inputs=inputs, kwargs=NO_CACHE, notes="pad_token_id None and batch 1: last column")
+    yield uncached("batch1", inputs, "pad_token_id None and batch 1: last column")
     yield Call("batch2", kind="error", inputs={"input_ids": draw.ids()}, kwargs=NO_CACHE)
 
 
 def token_classification(draw: Draw) -> Iterator[Call]:
-    ids, mask = draw.padded("right", (0, 3))
-    labels = np.where(mask == 1, draw.rng.integers(0, draw.config.num_labels, ids.shape), -100)
-    inputs = {"input_ids": ids, "attention_mask": mask, "labels": labels}
-    yield Call("loss", inputs=inputs, kwargs=NO_CACHE, compare="unpadded")
-    inputs = {**inputs, "labels": np.full_like(labels, -100)}
-    yield Call("loss_all_ignored", inputs=inputs, kwargs=NO_CACHE, keep=("loss",), notes="NaN")
-    yield Call("embeds", inputs={"inputs_embeds": draw.embeds()}, kwargs=NO_CACHE)
+    inputs = draw.masked("right", (0, 3))
+    mask = inputs["attention_mask"]
+    labels = np.where(mask == 1, draw.rng.integers(0, draw.config.num_labels, mask.shape), -100)
+    yield uncached("loss", {**inputs, "labels": labels}, compare="unpadded")
+    yield uncached("loss_all_ignored", {**inputs, "labels": np.full_like(labels, -100)}, "NaN", keep=("loss",))
+    yield uncached("embeds", {"inputs_embeds": draw.embeds()})
 
 
 def question_answering(draw: Draw) -> Iterator[Call]:
-    ids, mask = draw.padded("right", (0, 3))
+    padded = draw.masked("right", (0, 3))
     for name, start, end, notes in (
         ("in_range", [2, 1], [4, 5], ""),
         ("out_of_range", [2, 12], [9, 3], "position >= length is clamped to length and ignored in the mean"),
@@ -250,12 +214,7 @@ def question_answering(draw: Draw) -> Iterator[Call]:
         ("all_out", [20, 30], [4, 5], "all starts ignored: NaN"),
         ("shape_b1", [[2], [1]], [[4], [5]], "positions of shape (B,1) are squeezed"),
     ):
-        inputs = {
-            "input_ids": ids,
-            "attention_mask": mask,
-            "start_positions": np.array(start),
-            "end_positions": np.array(end),
-        }
+        inputs = {**padded, "start_positions": np.array(start), "end_positions": np.array(end)}
         if name == "in_range":
             yield Call(name, inputs=inputs, compare="unpadded")
         else:
@@ -264,10 +223,8 @@ def question_answering(draw: Draw) -> Iterator[Call]:
 
 
 def stored_dtype(draw: Draw) -> Iterator[Call]:
-    ids, mask = draw.padded("left")
-    inputs = {"input_ids": ids, "attention_mask": mask}
     kwargs = {"output_hidden_states": True, "use_cache": False}
-    common = {"inputs": inputs, "kwargs": kwargs, "compare": "unpadded"}
+    common = {"inputs": draw.masked("left"), "kwargs": kwargs, "compare": "unpadded"}
     yield Call("as_float32", notes="weights cast to float32 at load", **common)
     stored = str(draw.config.dtype).removeprefix("torch.")
     notes = "computed in the stored dtype; outputs stored as float32"
@@ -276,8 +233,8 @@ def stored_dtype(draw: Draw) -> Iterator[Call]:
 
 def generation(draw: Draw) -> Iterator[Call]:
     """Greedy decoding, its processors, and beam search."""
-    ids, mask = draw.padded("left", (0, 2), 6)
-    inputs = {"input_ids": ids, "attention_mask": mask}
+    inputs = draw.masked("left", (0, 2), 6)
+    ids, mask = inputs.values()
     written = draw.greedy(inputs)
     base = {"max_new_tokens": 12, "do_sample": False, "pad_token_id": 0, "eos_token_id": 2}
 
@@ -325,10 +282,10 @@ def generation(draw: Draw) -> Iterator[Call]:
 
 def masked_language_model(draw: Draw) -> Iterator[Call]:
     """Losses of a masked language model."""
-    ids, mask = draw.padded("left")
+    inputs = draw.masked("left")
+    ids, mask = inputs.values()
     labels = np.where((mask == 1) & (draw.rng.random(ids.shape) < 0.5), ids, -100)
-    inputs = {"input_ids": ids, "attention_mask": mask, "labels": labels}
-    yield Call("loss", inputs=inputs, kwargs=ALL_STATES, compare="unpadded")
+    yield Call("loss", inputs={**inputs, "labels": labels}, kwargs=ALL_STATES, compare="unpadded")
     ignored = {"input_ids": ids, "labels": np.full_like(ids, -100)}
     yield Call("loss_all_ignored", inputs=ignored, keep=("loss",), notes="every label is -100: loss is NaN")
     yield Call("embeds", inputs={"inputs_embeds": draw.embeds()})
@@ -336,10 +293,13 @@ def masked_language_model(draw: Draw) -> Iterator[Call]:
 
 def multiple_choice(draw: Draw) -> Iterator[Call]:
     """Two rows of three choices."""
-    ids, mask = draw.padded("right", (0, 1, 3, 2, 0, 1))
-    shape = (2, 3, ids.shape[1])
-    inputs = {"input_ids": ids.reshape(shape), "attention_mask": mask.reshape(shape), "labels": np.array([2, 0])}
-    yield Call("loss", inputs=inputs)
+    inputs = in_rows(draw.masked("right", (0, 1, 3, 2, 0, 1)))
+    yield Call("loss", inputs={**inputs, "labels": np.array([2, 0])})
+
+
+def in_rows(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Inputs of choices as those of two rows of them: (2, choices, length)."""
+    return {name: value.reshape(2, -1, value.shape[-1]) for name, value in inputs.items()}
 
 
 def types_of(mask: np.ndarray) -> np.ndarray:
@@ -347,46 +307,44 @@ def types_of(mask: np.ndarray) -> np.ndarray:
     return (np.arange(mask.shape[-1]) > 3) * mask
 
 
+def typed(draw: Draw, *pads: int) -> dict[str, np.ndarray]:
+    """Inputs padded to the right, with token types."""
+    inputs = draw.masked("right", pads or (1, 3))
+    return {**inputs, "token_type_ids": types_of(inputs["attention_mask"])}
+
+
 def token_types(draw: Draw) -> Iterator[Call]:
-    ids, mask = draw.padded("right")
-    inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types_of(mask)}
+    inputs = typed(draw)
     yield Call("token_types", inputs=inputs, kwargs={"output_hidden_states": True})
-    embedded = {"inputs_embeds": draw.embeds(), "attention_mask": mask, "token_type_ids": types_of(mask)}
-    yield Call("token_types_embeds", inputs=embedded)
-    yield Call("token_types_beyond", kind="error", inputs={**inputs, "token_type_ids": types_of(mask) * 7})
+    others = {name: value for name, value in inputs.items() if name != "input_ids"}
+    yield Call("token_types_embeds", inputs={"inputs_embeds": draw.embeds(), **others})
+    beyond = {**inputs, "token_type_ids": inputs["token_type_ids"] * 7}
+    yield Call("token_types_beyond", kind="error", inputs=beyond)
 
 
 def pretraining(draw: Draw) -> Iterator[Call]:
-    ids, mask = draw.padded("right")
+    inputs = typed(draw)
+    ids, mask, _ = inputs.values()
     labels = np.where((mask == 1) & (draw.rng.random(ids.shape) < 0.5), ids, -100)
-    inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types_of(mask)}
     yield Call("loss", inputs={**inputs, "labels": labels, "next_sentence_label": np.array([1, 0])})
     yield Call("half_labels", inputs={**inputs, "labels": labels}, notes="no loss without both labels")
 
 
 def next_sentence(draw: Draw) -> Iterator[Call]:
-    ids, mask = draw.padded("right")
-    inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types_of(mask)}
-    yield Call("loss", inputs={**inputs, "labels": np.array([1, 0])})
+    yield Call("loss", inputs={**typed(draw), "labels": np.array([1, 0])})
 
 
 def double_heads(draw: Draw) -> Iterator[Call]:
     """Two rows of two choices, with both labels, with neither, and without the axis of choices."""
-    ids, mask = draw.padded("right", (0, 1, 3, 2))
-    inputs = {"input_ids": ids.reshape(2, 2, -1), "attention_mask": mask.reshape(2, 2, -1)}
-    labels = {
-        "labels": np.where(inputs["attention_mask"] == 1, inputs["input_ids"], -100),
-        "mc_labels": np.array([1, 0]),
-    }
-    yield Call("loss", inputs={**inputs, "mc_token_ids": np.array([[2, 5], [3, 4]]), **labels}, kwargs=NO_CACHE)
-    yield Call("last_token", inputs=inputs, kwargs=NO_CACHE)
+    inputs = in_rows(draw.masked("right", (0, 1, 3, 2)))
+    ids, mask = inputs.values()
+    labels = {"labels": np.where(mask == 1, ids, -100), "mc_labels": np.array([1, 0])}
+    yield uncached("loss", {**inputs, "mc_token_ids": np.array([[2, 5], [3, 4]]), **labels})
+    yield uncached("last_token", inputs)
 
 
 def typed_choices(draw: Draw) -> Iterator[Call]:
-    ids, mask = draw.padded("right", (0, 1, 3, 2))
-    values = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types_of(mask)}
-    inputs = {name: value.reshape(2, 2, -1) for name, value in values.items()}
-    yield Call("token_types", inputs={**inputs, "labels": np.array([1, 0])})
+    yield Call("token_types", inputs={**in_rows(typed(draw, 0, 1, 3, 2)), "labels": np.array([1, 0])})
 
 
 MakeCalls = Callable[[Draw], Iterator[Call]]

@@ -52,6 +52,18 @@ class Call:
         return entry | {"dtype": self.dtype}
 
 
+def uncached(
+    name: str,
+    inputs: dict[str, np.ndarray],
+    notes: str | None = None,
+    *,
+    keep: tuple[str, ...] = (),
+    compare: str | None = "all",
+) -> Call:
+    """A forward pass without a cache."""
+    return Call(name, inputs=inputs, kwargs=NO_CACHE, keep=keep, compare=compare, notes=notes)
+
+
 class Draw:
     """Random inputs of one case, the same for the same seed, and its model for calls that depend on what it writes."""
 
@@ -73,6 +85,11 @@ class Draw:
             columns = slice(0, count) if side == "left" else slice(length - count, length)
             ids[row, columns], mask[row, columns] = self.config.pad_token_id or 0, 0
         return ids, mask
+
+    def masked(self, *arguments: Any) -> dict[str, np.ndarray]:
+        """Ids and mask of `padded` as a model's inputs."""
+        ids, mask = self.padded(*arguments)
+        return {"input_ids": ids, "attention_mask": mask}
 
     def greedy(self, inputs: dict[str, np.ndarray], new: int = 12) -> np.ndarray:
         """New ids (rows, new) that the model writes greedily when nothing ends it."""

@@ -171,6 +171,25 @@ def case_without(case: Case, *names: str) -> Case:
 
 without_cache = calls.without("use_cache")
 
+
+def encoder_cases(**changed: Case) -> Iterator[Case]:
+    """The cases of encoders of BERT's kind; `changed` replaces some by name, and adds others."""
+    cases = {
+        "model": Case("model", (calls.backbone_inputs,), "Model"),
+        "token_cls": Case("token_cls", (calls.token_classification,), TOKEN, {"num_labels": 4}),
+        "qa": Case("qa", (calls.question_answering,), QA),
+        "seqcls_single": Case("seqcls_single", (calls.sequence_classification,), SEQUENCE, {"num_labels": 3}),
+        "masked_lm": Case("masked_lm", (calls.masked_language_model,), "ForMaskedLM"),
+        "multiple_choice": Case("multiple_choice", (calls.multiple_choice,), CHOICE),
+    }
+    for case in {**cases, **changed}.values():
+        yield case_without(case, "use_cache")
+
+
+def masked_lm(name: str, config: dict[str, Any]) -> Case:
+    return Case(name, (calls.masked_language_model,), "ForMaskedLM", config)
+
+
 SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 SIZES = {"vocab_size": 101, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4}
 LLAMA = {**SIZES, **SPECIAL, "intermediate_size": 32, "num_key_value_heads": 2, "max_position_embeddings": 48}
@@ -206,6 +225,9 @@ MODERN_ROTARY = {
         "sliding_attention": {"rope_type": "default", "rope_theta": 70.0},
     }
 }
+BERT_UNTIED = {"tie_word_embeddings": False, "hidden_act": "relu", "type_vocab_size": 3}
+TYPED_MODEL = Case("model", (calls.backbone_inputs, calls.token_types), "Model")
+REGRESSION = Case("seqcls_regression", (calls.sequence_classification,), SEQUENCE, {"num_labels": 1})
 UNTIED_RELU = {"tie_word_embeddings": False, "activation": "relu"}
 SMALL_ROTARY = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16, "tie_word_embeddings": True}
 
@@ -347,62 +369,36 @@ FAMILIES: dict[str, Family] = {
         "Bert",
         BERT,
         (
-            Case("model", (without_cache(calls.backbone_inputs), calls.token_types), "Model"),
-            Case("token_cls", (without_cache(calls.token_classification),), TOKEN, {"num_labels": 4}),
-            Case("qa", (without_cache(calls.question_answering),), QA),
-            Case("seqcls_single", (without_cache(calls.sequence_classification),), SEQUENCE, {"num_labels": 3}),
-            Case("seqcls_regression", (without_cache(calls.sequence_classification),), SEQUENCE, {"num_labels": 1}),
-            Case("masked_lm", (without_cache(calls.masked_language_model),), "ForMaskedLM"),
+            *encoder_cases(
+                model=TYPED_MODEL,
+                multiple_choice=Case("multiple_choice", (calls.multiple_choice, calls.typed_choices), CHOICE),
+                seqcls_regression=REGRESSION,
+                masked_lm_untied=masked_lm("masked_lm_untied", BERT_UNTIED),
+            ),
             Case("pretraining", (calls.pretraining,), "ForPreTraining"),
             Case("next_sentence", (calls.next_sentence,), "ForNextSentencePrediction"),
-            Case("multiple_choice", (calls.multiple_choice, calls.typed_choices), CHOICE),
-            Case(
-                "masked_lm_untied",
-                (without_cache(calls.masked_language_model),),
-                "ForMaskedLM",
-                {"tie_word_embeddings": False, "hidden_act": "relu", "type_vocab_size": 3},
-            ),
         ),
     ),
     "distilbert": Family(
         "DistilBert",
         {"vocab_size": 37, "dim": 8, "n_layers": 2, "n_heads": 2, "hidden_dim": 12, "max_position_embeddings": 16},
-        (
-            Case("model", (without_cache(calls.backbone_inputs),), "Model"),
-            Case("token_cls", (without_cache(calls.token_classification),), TOKEN, {"num_labels": 4}),
-            Case("qa", (without_cache(calls.question_answering),), QA),
-            Case("seqcls_single", (without_cache(calls.sequence_classification),), SEQUENCE, {"num_labels": 3}),
-            Case("masked_lm", (without_cache(calls.masked_language_model),), "ForMaskedLM"),
-            Case("masked_lm_untied", (without_cache(calls.masked_language_model),), "ForMaskedLM", UNTIED_RELU),
-            Case("multiple_choice", (calls.multiple_choice,), CHOICE),
-        ),
+        tuple(encoder_cases(masked_lm_untied=masked_lm("masked_lm_untied", UNTIED_RELU))),
     ),
     "roberta": Family(
         "Roberta",
         {**BERT, "pad_token_id": 1, "bos_token_id": 0},
-        (
-            Case("model", (without_cache(calls.backbone_inputs), calls.token_types), "Model"),
-            Case("token_cls", (without_cache(calls.token_classification),), TOKEN, {"num_labels": 4}),
-            Case("qa", (without_cache(calls.question_answering),), QA),
-            Case("seqcls_single", (without_cache(calls.sequence_classification),), SEQUENCE, {"num_labels": 3}),
-            Case("masked_lm", (without_cache(calls.masked_language_model),), "ForMaskedLM", {"hidden_act": "relu"}),
-            Case("multiple_choice", (calls.multiple_choice,), CHOICE),
-        ),
+        tuple(encoder_cases(model=TYPED_MODEL, masked_lm=masked_lm("masked_lm", {"hidden_act": "relu"}))),
     ),
     "modernbert": Family(
         "ModernBert",
         {**TINY, **SPECIAL, "num_hidden_layers": 3, "local_attention": 4, "global_attn_every_n_layers": 2}
         | {"cls_token_id": 1, "sep_token_id": 2, "max_position_embeddings": 32},
-        (
-            Case("model", (without_cache(calls.backbone_inputs),), "Model"),
-            Case("token_cls", (without_cache(calls.token_classification),), TOKEN, {"num_labels": 4}),
-            Case("qa", (without_cache(calls.question_answering),), QA),
-            Case("seqcls_single", (without_cache(calls.sequence_classification),), SEQUENCE, {"num_labels": 3}),
-            Case("seqcls_mean", (without_cache(calls.sequence_classification),), SEQUENCE, MEAN_POOLING),
-            Case("masked_lm", (without_cache(calls.masked_language_model),), "ForMaskedLM"),
-            Case("masked_lm_untied", (without_cache(calls.masked_language_model),), "ForMaskedLM", MODERN_UNTIED),
-            Case("multiple_choice", (calls.multiple_choice,), CHOICE),
-            Case("rotary_bases", (without_cache(calls.plain),), "Model", MODERN_ROTARY),
+        tuple(
+            encoder_cases(
+                seqcls_mean=Case("seqcls_mean", (calls.sequence_classification,), SEQUENCE, MEAN_POOLING),
+                masked_lm_untied=masked_lm("masked_lm_untied", MODERN_UNTIED),
+                rotary_bases=Case("rotary_bases", (calls.plain,), "Model", MODERN_ROTARY),
+            )
         ),
         # Windows in which every query sees a token: torch adds its mask to the scores, so that a query which sees none
         # has a gradient that its output, a mean whatever the scores, does not have.
@@ -412,13 +408,7 @@ FAMILIES: dict[str, Family] = {
         "MPNet",
         MPNET,
         (
-            *(case_without(case, "use_cache") for case in DECODER_CASES if case.head in ("Model", TOKEN, QA)),
-            *(
-                Case(f"seqcls_{name}", (without_cache(calls.sequence_classification),), SEQUENCE, {"num_labels": n})
-                for name, n in (("single", 3), ("regression", 1))
-            ),
-            Case("masked_lm", (without_cache(calls.masked_language_model),), "ForMaskedLM"),
-            Case("multiple_choice", (calls.multiple_choice,), CHOICE),
+            *encoder_cases(seqcls_regression=REGRESSION),
             *(
                 Case(f"act_{name}", (without_cache(calls.plain),), "Model", {"hidden_act": name})
                 for name in ("gelu_new", "relu")
