@@ -48,6 +48,8 @@ PACKED = (
 )
 # rows, in, out, activation, gated
 ACTIVATED = ((1, 1024, 4096, "gelu", False), (4, 2048, 8192, "silu", True), (64, 2048, 8192, "gelu_tanh", True))
+# rows, width, parts of what is added, norms, whether they are layer norms
+NORMS = ((1, 2048, (4,), 1, False), (3, 1000, (1,), 1, False), (128, 4096, (2,), 1, True), (4, 1024, (8, 3), 2, True))
 # batch, heads, key/value heads, numbers per head, bias
 CACHES = (
     (1, 16, 16, 64, False),
@@ -70,6 +72,7 @@ def checks(settings: Settings) -> list[Check]:
         made += [
             Check("activated", dtype, str(sizes), functools.partial(activated, dtype, *sizes)) for sizes in ACTIVATED
         ]
+        made += [Check("sum and norms", dtype, str(sizes), functools.partial(norms, dtype, *sizes)) for sizes in NORMS]
         for sizes, length in itertools.product(CACHES, settings.lengths):
             if sizes[0] * sizes[2] * length > 2**21:
                 continue
@@ -145,6 +148,27 @@ def activated(dtype: str, rows: int, width: int, out: int, activation: str, gate
         return triton_decoding.product(x, matrices, biases=biases, activation=activation, gated=gated)[0]
 
     return Found(relative_error(compiled(product, x), want), None, (BOUNDS[dtype],))
+
+
+def norms(dtype: str, rows: int, width: int, parts: tuple[int, ...], count: int, centered: bool) -> Found:
+    """The sum's error, and the largest of a norm of it."""
+    rng = np.random.default_rng(rows)
+    hidden = tf.cast(rng.standard_normal((rows, width), "float32") + 0.5, dtype)
+    added = [tf.constant(rng.standard_normal((n, rows, width), "float32")) for n in parts]
+    weights, biases = (tf.cast(rng.standard_normal((count, width), "float32"), dtype) for _ in range(2))
+    given = [
+        triton_decoding.Norm(weights[n], biases[n] if centered else None, 1e-5, is_centered=centered)
+        for n in range(count)
+    ]
+    assert triton_decoding.serves_norms(width, given)
+    total, *normed = compiled(lambda hidden: triton_decoding.added_norms(hidden, added, given), hidden)
+    want = tf.cast(hidden, "float32") + sum(tf.reduce_sum(one, 0) for one in added)
+    x = want - tf.reduce_mean(want, 1, keepdims=True) if centered else want
+    x = x * tf.math.rsqrt(tf.reduce_mean(x * x, 1, keepdims=True) + 1e-5)
+    weights, biases = tf.cast(weights, "float32"), tf.cast(biases, "float32") * float(centered)
+    wants = [x * weights[n] + biases[n] for n in range(count)]
+    of_norms = max(relative_error(*pair) for pair in zip(normed, wants, strict=True))
+    return Found(relative_error(total, want), of_norms, (BOUNDS[dtype],) * 2)
 
 
 def cached(dtype: str, length: int, batch: int, heads: int, kv_heads: int, head_dim: int) -> Found:

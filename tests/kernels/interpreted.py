@@ -15,6 +15,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tfmodels" / "kernels"))
 import triton_attention
+import triton_norms
 import triton_packed
 import triton_products
 
@@ -77,8 +78,6 @@ def product(name, rows, width, outs, *, bits=16, group=0, offsets="", bias=False
     fill = 3 - len(outs)
     block_in, block_out = blocks
     block_rows = max(16, 1 << (rows - 1).bit_length()) if bits == 16 else 16
-    if bits == 4:
-        x = x.view(rows, width // 2, 2).permute(2, 0, 1).contiguous()
     columns = -(-outs[0] // block_out) if gated else sum(-(-out // block_out) for out in outs)
     share = -(-width // (parts * block_in)) * block_in
     tensors = [x, *stored, *stored[:1] * fill]
@@ -165,7 +164,7 @@ def attention(name, batch, heads, kv_heads, head_dim, keys, *, layout="apart", p
         *tensors, cos, sin, slots, spans.int(), allowed.to(torch.int8), added, *[key_cache, value_cache] * 2, partial,
         softmax, group, kv_heads, keys, head_dim, *at[0], *at[1], *at[2], parts,
         tensors[0][0].numel(), pairs, pairs if per_row else 0, int(per_row), keys if per_row else 0, bias, 0, scale,
-        splits, share * chunk, chunk, 8 if group <= 8 else 16, block_dim,
+        splits, share * chunk, chunk, 1 if group == 1 else 8 if group <= 8 else 16, block_dim,
     )  # fmt: skip
     if splits > 1:
         block = 1 << (splits - 1).bit_length()
@@ -173,6 +172,26 @@ def attention(name, batch, heads, kv_heads, head_dim, keys, *, layout="apart", p
         total[(rows * group,)](partial, softmax, got, group, head_dim, splits, block, block_dim)
     caches = [error(cache.view_as(w), w) for cache, w in zip((key_cache, value_cache), wants, strict=True)]
     return max(error(got, want), *caches)
+
+
+def added_norms(name, rows, width, parts, *, norms=1, centered=False, bias=False, offset=0.0):
+    """The error of the sum, or of the norm that is furthest off."""
+    dtype = DTYPES[name]
+    hidden = torch.randn(rows, width).to(dtype) + 0.5
+    added = [torch.randn(n, rows, width) for n in parts]
+    weights, biases = ([torch.randn(width).to(dtype) for _ in range(2)] for _ in range(2))
+    want = hidden.float() + sum(one.sum(0) for one in added)
+    x = want - want.mean(1, keepdim=True) if centered else want
+    x = x * torch.rsqrt((x * x).mean(1, keepdim=True) + 1e-3)
+    wants = [x * (w.float() + offset) + (b.float() if bias else 0) for w, b in zip(weights, biases, strict=True)]
+    made = [torch.full((rows, width), float("nan"), dtype=dtype) for _ in range(3)]
+    counts = [*parts, 0][:2]
+    block = 1 << (width - 1).bit_length()
+    triton_norms.added_norms[(rows,)](
+        hidden, added[0], added[-1], *weights, *biases, *made, rows, width, *counts, centered, 1e-3, offset, bias,
+        norms, block,
+    )  # fmt: skip
+    return max(error(*pair) for pair in zip(made[: 1 + norms], [want, *wants], strict=False))
 
 
 def cases():
@@ -192,6 +211,9 @@ def cases():
     yield product, (name, 3, 256, (40,)), {"bits": 4, "group": 128}
     yield table_product, (name, 1, 200, 40), {}
     yield table_product, (name, 3, 200, 40), {}
+    yield added_norms, (name, 3, 200, (4,)), {}
+    yield added_norms, (name, 3, 200, (1,)), {"offset": 1.0}
+    yield added_norms, (name, 2, 128, (2, 3)), {"norms": 2, "centered": True, "bias": True}
     yield attention, (name, 2, 4, 4, 24, 70), {"pairs": 8, "per_row": True}
     yield attention, (name, 2, 4, 4, 24, 70), {"layout": "by head", "pairs": 4}
     yield attention, (name, 2, 4, 4, 24, 70), {"layout": "in turn", "per_row": True}

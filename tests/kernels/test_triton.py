@@ -163,20 +163,23 @@ SMALL = {"vocab_size": 64, "hidden_size": 64, "num_hidden_layers": 2, "num_atten
 @needs_triton
 @pytest.mark.parametrize("dtype", ["float16", "mixed_bfloat16"])
 @pytest.mark.parametrize(
-    ("cls", "values", "products"),
+    ("cls", "values", "norms"),
     [
-        ("GPTNeoX", SMALL | {"intermediate_size": 128}, 4),
-        ("Llama", SMALL | {"intermediate_size": 128, "num_key_value_heads": 2, "tie_word_embeddings": True}, 4),
-        ("GPTNeo", SMALL | {"attention_types": [[["global", "local"], 1]], "window_size": 16}, 4),
-        ("Mpt", SMALL, 4),
+        ("GPTNeoX", SMALL | {"intermediate_size": 128}, 1),
+        ("Llama", SMALL | {"intermediate_size": 128, "num_key_value_heads": 2, "tie_word_embeddings": True}, 3),
+        ("GPTNeo", SMALL | {"attention_types": [[["global", "local"], 1]], "window_size": 16}, 3),
+        ("Mpt", SMALL, 3),
     ],
 )
-def test_every_decoder_decodes_by_kernels(cls, values, products, dtype):
-    """A token takes a kernel for the projections of each input and one for each attention; only an export has none."""
+def test_every_decoder_decodes_by_kernels(cls, values, norms, dtype):
+    """A token takes a kernel for the projections of each input, each attention, and each sum with its norms.
+
+    The first norm has no sum before it. An export has no kernels.
+    """
     config = getattr(tfmodels, cls + "Config")(**values)
     model = getattr(tfmodels, f"TF{cls}ForCausalLM")(config, dtype=dtype)
     tied = config.tie_word_embeddings
-    want = {"product": 2 * products + (not tied), "attention": 2}
+    want = {"product": 8 + (not tied), "attention": 2, "added_norms": norms}
     assert kernels_of_decoding(model) == want | ({"table_product": 1} if tied else {})
     assert kernels_of_decoding(model, on_any_device=True) == {}
 
@@ -200,7 +203,7 @@ def test_packed_weights_have_a_kernel_of_their_own(embeddings, rows):
     model = tfmodels.TFLlamaForCausalLM(tfmodels.LlamaConfig(**values), dtype="bfloat16")
     model.quantize("int4", group_size=32, embeddings=embeddings)
     packed = {"packed_product": 8, "table_product": 1} if embeddings is None else {"packed_product": 9}
-    assert kernels_of_decoding(model, rows) == packed | {"attention": 2}
+    assert kernels_of_decoding(model, rows) == packed | {"attention": 2, "added_norms": 3}
 
 
 @pytest.mark.parametrize(("target", "name"), [("triton", "decode"), ("gpu", "eager"), ("cpu", "eager")])

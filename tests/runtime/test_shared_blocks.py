@@ -117,7 +117,8 @@ def test_xla_gets_the_same_program(name, target):
 
     together = operations(reuse=True)
     kernels = sum(count for (_, operation), count in together.items() if operation == "custom-call")
-    assert kernels == (2 * 4 if target == "triton" else 0)  # products; heads and the vocabulary are too small
+    # Products, and between the blocks a sum with its norms; heads and the vocabulary are too small.
+    assert kernels == (2 * 4 + 1 if target == "triton" else 0)
     assert operations(reuse=False) == together and sum(together.values()) > 300
 
 

@@ -14,6 +14,7 @@ from tfmodels.configs.decoder import LayerTypesConfig
 from tfmodels.configs.layer_types import FULL, SLIDING, split_rotary_kinds
 from tfmodels.generation.api import GenerationMixin
 from tfmodels.layers.linear import build_all
+from tfmodels.layers.residual import whole
 from tfmodels.models import heads
 from tfmodels.models.backbone import BlockContext
 from tfmodels.models.rotary_decoder import RotaryBlock, RotaryDecoderBackbone, RotaryDecoderModel
@@ -123,9 +124,9 @@ class Gemma3Block(RotaryBlock):
 
     def call(self, hidden: Any, *, context: BlockContext) -> tuple[Any, kv.LayerCache, Any]:
         attended, cache, weights = self.self_attn(self.input_layernorm(hidden), context=context)
-        hidden = hidden + self.post_attention_layernorm(attended)
+        hidden = hidden + self.post_attention_layernorm(whole(attended))
         mlp_output = self.mlp(self.pre_feedforward_layernorm(hidden), lowering=context.lowering)
-        return hidden + self.post_feedforward_layernorm(mlp_output), cache, weights
+        return hidden + self.post_feedforward_layernorm(whole(mlp_output)), cache, weights
 
 
 class Gemma3TextBackbone(RotaryDecoderBackbone):

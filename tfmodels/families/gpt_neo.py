@@ -20,6 +20,7 @@ from tfmodels.layers.attention import split_heads
 from tfmodels.layers.feed_forward import FeedForward
 from tfmodels.layers.linear import build_all, embedding, linear, project
 from tfmodels.layers.norms import layer_norm
+from tfmodels.layers.residual import add_and_norm, dropped, in_parts, plus
 from tfmodels.models.backbone import BlockContext, DecoderBackbone, TokenInputs
 from tfmodels.models.base import TFPreTrainedModel
 from tfmodels.models.heads import (
@@ -141,8 +142,8 @@ class GPTNeoAttention(keras.layers.Layer):
         )
         query = ops.cast(query, "float32")  # as the reference does: unscaled scores are large
         output, cache, weights = context.attend(query, key, value, scale=1.0, dropout=self.dropout)
-        output = self.out_proj(output, lowering=context.lowering)
-        return self.output_dropout(output, training=context.training), cache, weights
+        output = in_parts(self.out_proj, output, context.lowering)
+        return dropped(self.output_dropout, output, context.training), cache, weights
 
 
 class GPTNeoBlock(keras.layers.Layer):
@@ -171,10 +172,11 @@ class GPTNeoBlock(keras.layers.Layer):
         build_all(self.config.hidden_size, self.ln_1, self.attn, self.ln_2, self.mlp)
 
     def call(self, hidden: Any, *, context: BlockContext) -> tuple[Any, kv.LayerCache, Any]:
-        attended, cache, weights = self.attn(self.ln_1(hidden), context=context)
-        hidden = attended + hidden
-        options = {"training": context.training, "lowering": context.lowering}
-        return hidden + self.mlp(self.ln_2(hidden), **options), cache, weights
+        hidden, normed = add_and_norm(hidden, self.ln_1)
+        attended, cache, weights = self.attn(normed, context=context)
+        hidden, normed = add_and_norm(plus(hidden, attended), self.ln_2)
+        mlp_output = self.mlp(normed, training=context.training, lowering=context.lowering)
+        return plus(hidden, mlp_output), cache, weights
 
 
 class GPTNeoBackbone(DecoderBackbone):

@@ -19,6 +19,7 @@ from tfmodels.generation.api import GenerationMixin
 from tfmodels.layers.feed_forward import FeedForward
 from tfmodels.layers.linear import build_all, embedding, linear
 from tfmodels.layers.norms import layer_norm
+from tfmodels.layers.residual import add_and_norm, dropped, in_parts, plus
 from tfmodels.layers.rotary import RotaryEmbedding
 from tfmodels.models.backbone import BlockContext, DecoderBackbone, TokenInputs
 from tfmodels.models.base import TFPreTrainedModel
@@ -106,7 +107,7 @@ class GPTNeoXAttention(keras.layers.Layer):
             scale=head_dim**-0.5,
             dropout=self.dropout,
         )
-        return self.dense(output, lowering=context.lowering), cache, weights
+        return in_parts(self.dense, output, context.lowering), cache, weights
 
 
 class GPTNeoXBlock(keras.layers.Layer):
@@ -138,14 +139,17 @@ class GPTNeoXBlock(keras.layers.Layer):
         )
 
     def call(self, hidden: Any, *, context: BlockContext) -> tuple[Any, kv.LayerCache, Any]:
-        attended, cache, weights = self.attention(self.input_layernorm(hidden), context=context)
-        attended = self.dropout(attended, training=context.training)
         options = {"training": context.training, "lowering": context.lowering}
         if self.config.use_parallel_residual:
-            mlp_output = self.mlp(self.post_attention_layernorm(hidden), **options)
-            return mlp_output + attended + hidden, cache, weights
-        hidden = attended + hidden
-        return self.mlp(self.post_attention_layernorm(hidden), **options) + hidden, cache, weights
+            hidden, normed, other = add_and_norm(hidden, self.input_layernorm, self.post_attention_layernorm)
+            mlp_output = self.mlp(other, **options)
+            attended, cache, weights = self.attention(normed, context=context)
+            return plus(hidden, mlp_output, dropped(self.dropout, attended, context.training)), cache, weights
+        hidden, normed = add_and_norm(hidden, self.input_layernorm)
+        attended, cache, weights = self.attention(normed, context=context)
+        hidden = plus(hidden, dropped(self.dropout, attended, context.training))
+        hidden, normed = add_and_norm(hidden, self.post_attention_layernorm)
+        return plus(hidden, self.mlp(normed, **options)), cache, weights
 
 
 class GPTNeoXBackbone(DecoderBackbone):

@@ -22,6 +22,7 @@ from tfmodels.layers.attention import split_heads
 from tfmodels.layers.feed_forward import FeedForward
 from tfmodels.layers.linear import build_all, embedding, linear
 from tfmodels.layers.norms import RMSNorm, layer_norm
+from tfmodels.layers.residual import add_and_norm, dropped, in_parts, plus
 from tfmodels.models.backbone import BlockContext, DecoderBackbone, TokenInputs
 from tfmodels.models.base import TFPreTrainedModel
 from tfmodels.models.heads import (
@@ -208,7 +209,7 @@ class MptAttention(keras.layers.Layer):
             scale=config.head_dim**-0.5 if attention.softmax_scale is None else attention.softmax_scale,
             dropout=self.dropout,
         )
-        return self.out_proj(output, lowering=context.lowering), cache, weights
+        return in_parts(self.out_proj, output, context.lowering), cache, weights
 
 
 class MptBlock(keras.layers.Layer):
@@ -237,10 +238,12 @@ class MptBlock(keras.layers.Layer):
         build_all(self.config.d_model, self.norm_1, self.attn, self.dropout, self.norm_2, self.ffn)
 
     def call(self, hidden: Any, *, context: BlockContext) -> tuple[Any, kv.LayerCache, Any]:
-        attended, cache, weights = self.attn(self.norm_1(hidden), context=context)
-        hidden = hidden + self.dropout(attended, training=context.training)
-        options = {"training": context.training, "lowering": context.lowering}
-        return hidden + self.ffn(self.norm_2(hidden), **options), cache, weights
+        hidden, normed = add_and_norm(hidden, self.norm_1)
+        attended, cache, weights = self.attn(normed, context=context)
+        attended = dropped(self.dropout, attended, context.training)
+        hidden, normed = add_and_norm(plus(hidden, attended), self.norm_2)
+        ffn_output = self.ffn(normed, training=context.training, lowering=context.lowering)
+        return plus(hidden, ffn_output), cache, weights
 
 
 class MptBackbone(DecoderBackbone):

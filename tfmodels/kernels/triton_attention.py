@@ -111,7 +111,8 @@ def attention(
     cos += batch * ANGLES_STRIDE
     sin += batch * ANGLES_STRIDE
     cached = key_cache.dtype.element_ty
-    # Keys are the rows of the products, heads the columns, of which tensor cores take as few as eight.
+    # Keys are the rows of the products, heads the columns, of which tensor cores take as few as eight; one head by
+    # itself is multiplied without them.
     heads = tl.arange(0, BLOCK_HEADS)
     asks = (heads < GROUP)[None, :] & present[:, None]
     place = batch * QUERY_ROW + (head * GROUP + heads)[None, :] * QUERY_HEAD + QUERY_FIRST
@@ -127,7 +128,11 @@ def attention(
         at = here + keys[:, None] * HEAD_DIM + numbers[None, :]
         loaded_keys = tl.load(key_cache + at, mask=(keys < end)[:, None] & present[None, :], other=0.0)
         values = tl.load(value_cache + at, mask=seen[:, None] & present[None, :], other=0.0)
-        scores = tl.dot(loaded_keys, queries) * (SCALE * POWERS)
+        if BLOCK_HEADS == 1:
+            scores = tl.sum(loaded_keys.to(tl.float32) * tl.trans(queries).to(tl.float32), axis=1)[:, None]
+        else:
+            scores = tl.dot(loaded_keys, queries)
+        scores *= SCALE * POWERS
         if HAS_BIAS:
             reads = (keys < end)[:, None] & (heads < GROUP)[None, :]
             scores += tl.load(bias + bias_at[None, :] + keys[:, None], mask=reads, other=0.0) * POWERS
@@ -136,7 +141,11 @@ def attention(
         weights = tl.where(seen[:, None], tl.exp2(scores - new_highest[None, :]), 0.0)
         rescale = tl.exp2(highest - new_highest)
         denominators = denominators * rescale + tl.sum(weights, axis=0)
-        accumulated = tl.dot(tl.trans(values), weights.to(cached), accumulated * rescale[None, :])
+        accumulated *= rescale[None, :]
+        if BLOCK_HEADS == 1:
+            accumulated += tl.sum(values.to(tl.float32) * weights, axis=0)[:, None]
+        else:
+            accumulated = tl.dot(tl.trans(values), weights.to(cached), accumulated)
         highest = new_highest
     if (slot >= first) & (slot < first + SHARE) & (slot < KEYS):
         key_at = batch * KEY_ROW + head * KEY_HEAD + KEY_FIRST

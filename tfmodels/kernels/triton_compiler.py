@@ -14,6 +14,7 @@ from typing import Any
 
 import triton_attention  # beside this script
 import triton_flash
+import triton_norms
 import triton_packed
 import triton_products
 from triton._C.libtriton import ir
@@ -30,7 +31,7 @@ LOCATION = re.compile(r"^#loc.*\n| loc\((?:[^()]|\([^()]*\))*\)", re.MULTILINE)
 
 def triton_ir(kernel: str, dtypes: list[str], sizes: dict[str, Any], warps: int) -> str:
     """The arguments are those of `triton_call.triton_ir`."""
-    places = (triton_products, triton_packed, triton_attention, triton_flash)
+    places = (triton_products, triton_packed, triton_attention, triton_norms, triton_flash)
     function = getattr(next((place for place in places if hasattr(place, kernel)), places[-1]), kernel)
     tensors = [name for name in function.arg_names if name not in sizes]
     types = {name: TYPES[dtype] for name, dtype in zip(tensors, dtypes, strict=True)}

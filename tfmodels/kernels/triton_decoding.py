@@ -26,10 +26,11 @@ _PROGRAMS, _MOST_PARTS = 128, 8  # enough to keep a GPU's processors busy
 _LEAST_PART, _PACKED_BLOCK, _PACKED_ROWS = 256, 128, 64
 _SHARED_BYTES = 165 * 2**10  # of a processor's memory, for what its programs have under way
 _CHUNK_NUMBERS = 4096  # of the keys that a program sees at a time
-_ATTENTION_PROGRAMS = 512
+_ATTENTION_PROGRAMS, _PROGRAMS_OF_ONE_HEAD = 512, 768
 # Rows times key/value heads: from some on twice as many programs, and from some on one warp for each of them.
 _MANY_PROGRAMS_FROM, _ONE_WARP_FROM = 256, 1024
 _MAX_GROUP = 16
+_MAX_NORM_WIDTH = 2**14  # of a row, that one program holds
 _MAX_HEAD_DIM = 256
 
 
@@ -216,8 +217,6 @@ def _packed_product(x: Any, matrices: Sequence[Any], biases: Sequence[Any] | Non
     programs = 3 * _PROGRAMS if rows <= 16 else 3 * _PROGRAMS // 2  # parts of many rows take long to add up
     while columns * parts < programs and width >= 2 * parts * _LEAST_PART and parts < 2 * _MOST_PARTS:
         parts *= 2
-    if bits == 4:  # the inputs of low halves, and those of high ones
-        x = ops.transpose(ops.reshape(x, (rows, width // 2, 2)), (2, 0, 1))
     operands = [x, *_filled([matrix.weights for matrix in matrices]), *_filled([matrix.scales for matrix in matrices])]
     operands += _filled([x if matrix.offsets is None else matrix.offsets for matrix in matrices])
     (result,) = _launch(
@@ -274,6 +273,70 @@ def table_product(x: Any, table: Any, dtype: str = "float32") -> Any:
         BLOCK_OUT=block_out,
     )
     return result
+
+
+class Norm(NamedTuple):
+    """A normalisation over the last axis.
+
+    Fields:
+        weight: (width,), float.
+        bias: (width,), float, or None.
+        epsilon: added to the variance or the mean square.
+        offset: added to the weight.
+        is_centered: whether the mean is taken away first (layer normalisation).
+    """
+
+    weight: Any
+    bias: Any
+    epsilon: float
+    offset: float = 0.0
+    is_centered: bool = False
+
+
+def serves_norms(width: int, norms: Sequence[Norm]) -> bool:
+    """Whether `added_norms` can compute these norms of rows of so many numbers."""
+    alike = {(norm.bias is None, norm.epsilon, norm.offset, norm.is_centered) for norm in norms}
+    dtypes = {norm.weight.dtype for norm in norms} | {norm.bias.dtype for norm in norms if norm.bias is not None}
+    return width <= _MAX_NORM_WIDTH and len(norms) in (1, 2) and len(alike) == 1 and len(dtypes) == 1
+
+
+def added_norms(hidden: Any, added: Sequence[Any], norms: Sequence[Norm]) -> list[Any]:
+    """The sum of rows and of what products left for them, and its norms, by one kernel.
+
+    Args:
+        hidden: (rows, width).
+        added: one or two of (parts, rows, width); the sums over their parts are rounded to the dtype of `hidden`.
+        norms: one or two, which `serves_norms` takes.
+
+    Returns:
+        The sum and each norm of it, (rows, width) in the dtype of `hidden`.
+    """
+    rows, width = hidden.shape
+    first = norms[0]
+    counts = [parts.shape[0] for parts in added]
+    biases = [norm.weight if norm.bias is None else norm.bias for norm in norms]
+    ends = [0, -1]  # one for both where there is one
+    found = _launch(
+        "added_norms",
+        [hidden, *(added[end] for end in ends), *(norms[end].weight for end in ends), *(biases[end] for end in ends)],
+        [
+            *(((rows, width), hidden.dtype) for _ in range(2)),
+            ((rows, width) if len(norms) == 2 else (1,), hidden.dtype),
+        ],
+        grid=(rows,),
+        warps=8,
+        ROWS=rows,
+        WIDTH=width,
+        PARTS_1=counts[0],
+        PARTS_2=counts[1] if len(counts) == 2 else 0,
+        CENTERED=first.is_centered,
+        EPSILON=float(first.epsilon),
+        OFFSET=float(first.offset),
+        HAS_BIAS=first.bias is not None,
+        NORMS=len(norms),
+        BLOCK=_power_of_two(width),
+    )
+    return found[: 1 + len(norms)]
 
 
 class Heads(NamedTuple):
@@ -340,7 +403,8 @@ def attention(
     group, rows = heads // kv_heads, batch * kv_heads
     block_dim = _power_of_two(max(head_dim, 16))
     chunk = max(16, _CHUNK_NUMBERS // block_dim)
-    programs = _ATTENTION_PROGRAMS if rows < _MANY_PROGRAMS_FROM else 2 * _ATTENTION_PROGRAMS
+    programs = _PROGRAMS_OF_ONE_HEAD if group == 1 else _ATTENTION_PROGRAMS
+    programs = programs if rows < _MANY_PROGRAMS_FROM else 2 * _ATTENTION_PROGRAMS
     splits = max(1, min(programs // rows, 2 * -(-keys // chunk)))
     if keys <= splits * chunk // 2:
         chunk = max(16, chunk // 2)
@@ -383,7 +447,7 @@ def attention(
         SPLITS=splits,
         SHARE=share,
         CHUNK=chunk,
-        BLOCK_HEADS=8 if group <= 8 else 16,
+        BLOCK_HEADS=1 if group == 1 else 8 if group <= 8 else 16,
         BLOCK_DIM=block_dim,
     )
     if splits == 1:

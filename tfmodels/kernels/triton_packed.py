@@ -169,8 +169,14 @@ def _columns(
                 even_scale, odd_scale = _scales_of(scales, first, pairs, inside, IN, OUT, GROUP)
             at = first // STEP + tl.arange(0, EACH // STEP)
             known = at < (IN + STEP - 1) // STEP
-            place = x + rows * (IN // STEP) + at[:, None]
-            one = tl.load(place, mask=known[:, None] & present, other=0.0)
+            if BITS == 4:  # two inputs, those of the low and of the high half of a byte, are a word
+                place = x.to(tl.pointer_type(tl.int32)) + rows * (IN // 2) + at[:, None]
+                both = tl.load(place, mask=known[:, None] & present, other=0)
+                one = both.to(tl.int16).to(x.dtype.element_ty, bitcast=True)
+                two = (both >> 16).to(tl.int16).to(x.dtype.element_ty, bitcast=True)
+            else:
+                one = tl.load(x + rows * IN + at[:, None], mask=known[:, None] & present, other=0.0)
+                two = one
             found = tl.load(
                 words + at[None, :].to(tl.int64) * (OUT // 2),
                 mask=inside[:, None] & known[None, :],
@@ -178,12 +184,10 @@ def _columns(
                 eviction_policy="evict_first",
             )
             if BITS == 4:
-                two = tl.load(place + ROWS * (IN // 2), mask=known[:, None] & present, other=0.0)
                 even_low, even_high, odd_low, odd_high = _four_bits(found, one, ASM)
                 own_even = tl.dot(even_high, two, tl.dot(even_low, one))
                 own_odd = tl.dot(odd_high, two, tl.dot(odd_low, one))
             else:
-                two = one
                 evens, odds = _eight_bits(found, one, ASM)
                 own_even, own_odd = tl.dot(evens, one), tl.dot(odds, one)
             if GROUP != 0:
@@ -247,11 +251,11 @@ def packed_product(
     """x (ROWS, IN) times up to three matrices (IN, OUT_n), side by side: (parts, ROWS, OUT_1 + OUT_2 + OUT_3).
 
     A program sums SHARE terms, which are its part, for BLOCK_OUT columns of BLOCK_ROWS rows; the first part has the
-    bias. Matrices are int8, or of four bits: rows 2i in the low and 2i + 1 in the high halves of row i; then x is
-    (2, ROWS, IN / 2), the inputs of the ones and those of the others. Where SCALED they have a scale for each column,
-    with GROUP one for so many terms of a column; GROUP divides BLOCK_IN or is a multiple of it. OFFSETS are "zeros",
-    "minimums" or "", see `tfmodels.checkpoints.quantized.scheme`. Matrices that are not there have OUT_n = 0. ASM
-    unpacks by PTX; without it the same is computed by Triton, whose interpreter knows no PTX.
+    bias. Matrices are int8, or of four bits: rows 2i in the low and 2i + 1 in the high halves of row i. Where SCALED
+    they have a scale for each column, with GROUP one for so many terms of a column; GROUP divides BLOCK_IN or is a
+    multiple of it. OFFSETS are "zeros", "minimums" or "", see `tfmodels.checkpoints.quantized.scheme`. Matrices that
+    are not there have OUT_n = 0. ASM unpacks by PTX; without it the same is computed by Triton, whose interpreter
+    knows no PTX.
     """
     BLOCKS_1: tl.constexpr = (OUT_1 + BLOCK_OUT - 1) // BLOCK_OUT
     BLOCKS_2: tl.constexpr = (OUT_2 + BLOCK_OUT - 1) // BLOCK_OUT

@@ -10,6 +10,7 @@ from keras import ops
 from tfmodels.layers import few_rows
 from tfmodels.layers.activations import get_activation, kernel_name
 from tfmodels.layers.linear import build_all, linear, project
+from tfmodels.layers.residual import dropped, in_parts
 from tfmodels.runtime.lowering import PLAIN, Lowering
 
 
@@ -44,7 +45,7 @@ class GatedFeedForward(keras.layers.Layer):
         if inner is None:
             gate, up = project(inputs, *layers, lowering=lowering)
             inner = self.activation(gate) * up
-        return self.down_proj(inner, lowering=lowering)
+        return in_parts(self.down_proj, inner, lowering)
 
 
 class FusedGatedFeedForward(keras.layers.Layer):
@@ -147,4 +148,4 @@ class FeedForward(keras.layers.Layer):
         inner = few_rows.activated(inputs, [up], kernel_name(self.activation), lowering)
         if inner is None:
             inner = self.activation(up(inputs, lowering=lowering))
-        return self.dropout(down(inner, lowering=lowering), training=training)
+        return dropped(self.dropout, in_parts(down, inner, lowering), training)

@@ -19,6 +19,7 @@ from tfmodels.layers.attention import split_heads
 from tfmodels.layers.feed_forward import GatedFeedForward
 from tfmodels.layers.linear import build_all, embedding, linear, project
 from tfmodels.layers.norms import RMSNorm
+from tfmodels.layers.residual import add_and_norm, in_parts, plus, whole
 from tfmodels.layers.rotary import RotaryEmbedding, rotate
 from tfmodels.layers.tokens import TokenInputs
 from tfmodels.models.backbone import BlockContext, DecoderBackbone
@@ -67,7 +68,7 @@ class RotaryAttention(MakesNorms, keras.layers.Layer):
             output, cache, weights = context.project_and_attend(
                 hidden, projections, **heads, head_dim=config.head_dim, **options
             )
-            return self.o_proj(output, lowering=lowering), cache, weights
+            return in_parts(self.o_proj, output, lowering), cache, weights
         query, key, value = project(hidden, *projections, lowering=lowering)
         query = self.q_norm(split_heads(query, config.num_attention_heads))
         key = self.k_norm(split_heads(key, config.num_key_value_heads))
@@ -75,7 +76,7 @@ class RotaryAttention(MakesNorms, keras.layers.Layer):
         if context.rotary is not None:
             query, key = rotate(query, *context.rotary), rotate(key, *context.rotary)
         output, cache, weights = context.attend(query, key, value, **options)
-        return self.o_proj(output, lowering=lowering), cache, weights
+        return in_parts(self.o_proj, output, lowering), cache, weights
 
 
 class RotaryBlock(MakesNorms, keras.layers.Layer):
@@ -104,15 +105,15 @@ class RotaryBlock(MakesNorms, keras.layers.Layer):
         )
 
     def call(self, hidden: Any, *, context: BlockContext) -> tuple[Any, kv.LayerCache, Any]:
-        attended, cache, weights = self.self_attn(self.input_layernorm(hidden), context=context)
-        hidden = hidden + self.scaled(attended)
-        mlp_output = self.mlp(self.post_attention_layernorm(hidden), lowering=context.lowering)
-        return hidden + self.scaled(mlp_output), cache, weights
+        hidden, normed = add_and_norm(hidden, self.input_layernorm)
+        attended, cache, weights = self.self_attn(normed, context=context)
+        hidden, normed = add_and_norm(plus(hidden, self.scaled(attended)), self.post_attention_layernorm)
+        return plus(hidden, self.scaled(self.mlp(normed, lowering=context.lowering))), cache, weights
 
     def scaled(self, added: Any) -> Any:
         """The sum that a part of the block adds, times the configuration's factor."""
         factor = self.config.residual_multiplier
-        return added if factor == 1 else added * factor
+        return added if factor == 1 else whole(added) * factor
 
 
 class RotaryDecoderBackbone(MakesNorms, DecoderBackbone):

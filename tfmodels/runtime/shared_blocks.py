@@ -50,13 +50,13 @@ def call_block(
         traced: the functions of this pass so far; a new one is appended.
     """
     if not context.lowering.reuse or context.training or context.return_weights or not _has_one_dtype(block):
-        return block(hidden, context=context)
+        return block(hidden=hidden, context=context)
     if keras.backend.backend() != "tensorflow":
-        return block(hidden, context=context)
+        return block(hidden=hidden, context=context)
     import tensorflow as tf
 
     if tf.executing_eagerly():
-        return block(hidden, context=context)
+        return block(hidden=hidden, context=context)
     context.mask.make_whole()  # here, where every function can see the tensors
     own = {"past": context.past, "head_mask": context.head_mask}
     shared = {field.name: getattr(context, field.name) for field in dataclasses.fields(context)}
@@ -86,7 +86,7 @@ def _function(block: keras.layers.Layer, context: Any) -> tuple[Any, list[Any]]:
     @tf.function(autograph=False)
     def function(hidden: Any, own: dict[str, Any], weights: list[Any]) -> Any:
         with keras.StatelessScope(state_mapping=list(zip(block.variables, weights, strict=True))):
-            return block(hidden, context=dataclasses.replace(context, **own, record=record))
+            return block(hidden=hidden, context=dataclasses.replace(context, **own, record=record))
 
     return function, record
 

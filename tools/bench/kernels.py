@@ -40,6 +40,12 @@ PRODUCTS = {
         "down": (8192, (2048,), False),
         "head": (2048, (128256,), False),
     },
+    "pythia-410m": {
+        "query, key, value": (1024, (3072,), False),
+        "output": (1024, (1024,), False),
+        "up": (1024, (4096,), False),
+        "down": (4096, (1024,), False),
+    },
     "llama-2-7b": {
         "query, key, value": (4096, (4096, 4096, 4096), False),
         "output": (4096, (4096,), False),
@@ -47,6 +53,8 @@ PRODUCTS = {
         "down": (11008, (4096,), False),
     },
 }
+# Heads of queries, of keys and values, and their numbers.
+HEADS = {"llama-3.2-1b": (32, 8, 64), "llama-2-7b": (32, 32, 128), "pythia-410m": (16, 16, 64)}
 SPREAD = 400 * 2**20  # bytes of weights that launches go through
 LAUNCHES = 12
 
@@ -140,8 +148,6 @@ def product(
         scales.append(scale)
         wants.append(x.float() @ matrix.float())
     want = torch.nn.functional.silu(wants[0]) * wants[1] if gated else torch.cat(wants, 1)
-    if bits == 4:
-        x = x.view(rows, width // 2, 2).permute(2, 0, 1).contiguous()
     missing = 3 - len(outs)
     block_rows = rows_of_a_block(rows, bits)
 
@@ -173,17 +179,17 @@ def product(
     return Case(forms, prepare, size, copies, want)
 
 
-def attention_forms(batch: int, keys: int) -> Iterator[Form]:
+def attention_forms(rows: int, keys: int) -> Iterator[Form]:
     for chunk, warps, stages in itertools.product((32, 64, 128), (1, 2), (2, 3)):
         for chunks in (1, 2, 3, 4, 6, 8, 12, 18, 24, 36):
             share = chunk * chunks
-            if (chunks == 1 or share < keys + chunk) and batch * 8 * -(-keys // share) >= 64:
+            if (chunks == 1 or share < keys + chunk) and rows * -(-keys // share) >= 64:
                 yield {"chunk": chunk, "share": share, "warps": warps, "stages": stages}
 
 
-def attention(dtype: torch.dtype, batch: int, keys: int, parts: int) -> Case:
-    """Attention of a token of Llama-3.2-1B, whose cache is full."""
-    heads, kv_heads, dim = 32, 8, 64
+def attention(dtype: torch.dtype, shape: str, batch: int, keys: int, parts: int) -> Case:
+    """Attention of a token over a full cache."""
+    heads, kv_heads, dim = HEADS[shape]
     group, width = heads // kv_heads, (heads + 2 * kv_heads) * dim
     size = 2 * batch * kv_heads * keys * dim * 2
     copies = max(1, min(LAUNCHES, -(-SPREAD // size)))
@@ -217,7 +223,12 @@ def attention(dtype: torch.dtype, batch: int, keys: int, parts: int) -> Case:
         sizes = {"GROUP": group, "KV_HEADS": kv_heads, "KEYS": keys, "HEAD_DIM": dim, **places, "PARTS": parts}
         sizes |= {"PART": batch * width, "PAIRS": dim // 2, "ANGLES_STRIDE": dim // 2, "SLOTS_STRIDE": 1}
         sizes |= {"ALLOWED_STRIDE": keys, "HAS_BIAS": False, "BIAS_STRIDE": 0, "SCALE": dim**-0.5, "SPLITS": splits}
-        sizes |= {"SHARE": form["share"], "CHUNK": form["chunk"], "BLOCK_HEADS": 8, "BLOCK_DIM": dim}
+        sizes |= {
+            "SHARE": form["share"],
+            "CHUNK": form["chunk"],
+            "BLOCK_HEADS": 1 if group == 1 else 8,
+            "BLOCK_DIM": dim,
+        }
         totals = {"GROUP": group, "HEAD_DIM": dim, "SPLITS": splits, "BLOCK_DIM": dim}
         totals["BLOCK_SPLITS"] = 1 << (splits - 1).bit_length()
 
@@ -231,7 +242,7 @@ def attention(dtype: torch.dtype, batch: int, keys: int, parts: int) -> Case:
 
         return call, made
 
-    return Case(list(attention_forms(batch, keys)), prepare, size, copies, want)
+    return Case(list(attention_forms(batch * kv_heads, keys)), prepare, size, copies, want)
 
 
 def launched(kernel: Any, tensors: tuple[Any, ...], grid: tuple[int, ...], **sizes: Any) -> None:
@@ -300,7 +311,11 @@ def main() -> None:
     dtype = getattr(torch, options.dtype)
     if options.what == "attention":
         for batch, keys in zip(options.batch, options.keys, strict=True):
-            report(f"attention {batch} x {keys}", attention(dtype, batch, keys, options.parts), options)
+            report(
+                f"{options.shape}, attention {batch} x {keys}",
+                attention(dtype, options.shape, batch, keys, options.parts),
+                options,
+            )
         return
     for rows, (name, (width, outs, gated)) in itertools.product(options.rows, PRODUCTS[options.shape].items()):
         gated = gated and options.bits == 16  # packed matrices stay apart

@@ -14,6 +14,7 @@ from tfmodels.cache import kv
 from tfmodels.configs.base import ModelConfig
 from tfmodels.kernels.recompute import recompute
 from tfmodels.layers.attention import resolve_implementation
+from tfmodels.layers.residual import whole
 from tfmodels.layers.tokens import TokenInputs
 from tfmodels.layers.tracking import ListsTracked
 from tfmodels.models.backbone.context import AttentionLog, BlockContext, Pass
@@ -83,7 +84,7 @@ class Backbone(CallingConvention, ListsTracked):
         traced: list[TracedBlock] = []
         for index, block in enumerate(self.layers):
             if output_hidden_states:
-                states.append(hidden)
+                states.append(whole(hidden))
             own = dataclasses.replace(
                 self.block_context(context, index),
                 head_mask=None if head_mask is None else head_mask[index],
@@ -98,7 +99,7 @@ class Backbone(CallingConvention, ListsTracked):
             caches.append(new_cache)
             weights.append(block_weights)
         self.attention_log.note(context.record, training=context.training)
-        return Pass(hidden, tuple(caches), tuple(states), tuple(weights) if context.return_weights else None)
+        return Pass(whole(hidden), tuple(caches), tuple(states), tuple(weights) if context.return_weights else None)
 
     def embed(self, tokens: TokenInputs, context: BlockContext) -> Any:
         """Hidden states that enter the first block, (batch, length, hidden_size)."""
