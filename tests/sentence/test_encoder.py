@@ -360,6 +360,17 @@ class TestKerasModel:
         encoder.fit({"input_ids": self.IDS, "attention_mask": self.MASK}, np.zeros((2, 3)), epochs=2, verbose=0)
         assert len(steps) == 1
 
+    @pytest.mark.filterwarnings("ignore:Your input ran out of data")
+    @pytest.mark.parametrize("call", ["fit", "evaluate", "predict"])
+    def test_data_without_a_row(self, encoder, call):
+        encoder.compile(optimizer="sgd", loss="mse")
+        data = tf.data.Dataset.from_tensors(({"input_ids": self.IDS, "attention_mask": self.MASK}, np.zeros((2, 3))))
+        for empty in (data.take(0), data.filter(lambda x, y: tf.reduce_any(y > 0))):
+            with pytest.raises(ValueError, match="x is a dataset without a batch"):
+                getattr(encoder, call)(empty, verbose=0)
+        with pytest.raises(ValueError, match="x is empty"):
+            getattr(encoder, call)({"input_ids": self.IDS[:0], "attention_mask": self.MASK[:0]}, verbose=0)
+
     @pytest.mark.slow
     def test_learns(self, encoder):
         target = np.array([[1, 0, 0], [0, 1, 0]], "float32")

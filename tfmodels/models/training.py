@@ -59,6 +59,40 @@ class TrainedModel(keras.Model):
             iterator = None
         super()._maybe_symbolic_build(iterator, data_batch)
 
+    def fit(self, x: Any = None, *args: Any, **options: Any) -> Any:
+        """Train; arguments as in `keras.Model.fit`, which trains on nothing silently.
+
+        Raises:
+            ValueError: the data have no row, or a dataset turned out to have no batch.
+        """
+        fit_data.check_not_empty(x)
+        if (validation := options.get("validation_data")) is not None:
+            validation = validation[0] if isinstance(validation, tuple) else validation
+            fit_data.check_not_empty(validation, "validation_data")
+        history = super().fit(x, *args, **options)
+        if history.epoch and "loss" not in history.history:
+            raise ValueError(fit_data.without_batch())
+        return history
+
+    def evaluate(self, x: Any = None, *args: Any, **options: Any) -> Any:
+        """Loss and metrics on data; arguments as in `keras.Model.evaluate`, errors as in `fit`."""
+        fit_data.check_not_empty(x)
+        results = super().evaluate(x, *args, **options)
+        if isinstance(results, (list, dict)) and not results:
+            # Keras's `fit` calls this too. An error would end the training, and what it keeps of its data would stay.
+            if not options.get("_use_cached_eval_dataset"):
+                raise ValueError(fit_data.without_batch())
+            warn(fit_data.without_batch("validation_data"))
+        return results
+
+    def predict(self, x: Any, *args: Any, **options: Any) -> Any:
+        """Outputs for data; arguments as in `keras.Model.predict`, errors as in `fit`."""
+        fit_data.check_not_empty(x)
+        try:
+            return super().predict(x, *args, **options)
+        except UnboundLocalError as error:  # what Keras raises without a batch
+            raise ValueError(fit_data.without_batch()) from error
+
     def make_train_function(self, force: bool = False) -> Any:
         if keras.backend.backend() == "tensorflow" and self.optimizer is not None and not self.optimizer.built:
             with self.distribute_strategy.scope():
@@ -258,12 +292,8 @@ class TaskModel(TrainedModel):
         weighted = class_weight is not None or sample_weight is not None
         x, y = fit_data.prepared(self, x, y, apart=weighted)
         validation_data = fit_data.prepared_validation(self, validation_data)
-        fit_data.check_not_empty(x)
-        if validation_data is not None:
-            of_validation = validation_data[0] if isinstance(validation_data, tuple) else validation_data
-            fit_data.check_not_empty(of_validation, "validation_data")
         with fit_checks.errors_named(self):
-            history = super().fit(
+            return super().fit(
                 x,
                 y,
                 batch_size=batch_size,
@@ -277,33 +307,19 @@ class TaskModel(TrainedModel):
                 sample_weight=sample_weight,
                 **options,
             )
-        if history.epoch and "loss" not in history.history:
-            raise ValueError(fit_data.without_batch())
-        return history
 
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Loss and metrics on data; arguments as in `keras.Model.evaluate`, data as in `fit`."""
         weighted = kwargs.get("sample_weight") is not None or (len(args) > 2 and args[2] is not None)
         x, y = fit_data.prepared(self, x, y, apart=weighted)
-        fit_data.check_not_empty(x)
         with fit_checks.errors_named(self):
-            results = super().evaluate(x, y, *args, **kwargs)
-        if isinstance(results, (list, dict)) and not results:
-            # Keras's `fit` calls this too. An error would end the training, and what it keeps of its data would stay.
-            if not kwargs.get("_use_cached_eval_dataset"):
-                raise ValueError(fit_data.without_batch())
-            warn(fit_data.without_batch("validation_data"))
-        return results
+            return super().evaluate(x, y, *args, **kwargs)
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """Outputs for data; arguments as in `keras.Model.predict`, data as in `fit`, labels ignored."""
         x, _ = fit_data.prepared(self, x, None)
-        fit_data.check_not_empty(x)
-        try:
-            with fit_checks.errors_named(self):
-                return super().predict(x, *args, **kwargs)
-        except UnboundLocalError as error:  # what Keras does without a batch
-            raise ValueError(fit_data.without_batch()) from error
+        with fit_checks.errors_named(self):
+            return super().predict(x, *args, **kwargs)
 
     def train_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, *args: Any, **kwargs: Any) -> Any:
         """One step; arguments as in `keras.Model.train_on_batch`, data as in `fit`."""
