@@ -210,7 +210,7 @@ def test_a_server_and_its_peer_answer_the_same_load(monkeypatch):
 
     monkeypatch.setattr(serving, "_started", started)
     monkeypatch.setattr(serving, "_load", load)
-    monkeypatch.setattr(serving.subprocess, "run", lambda command, check: None)
+    monkeypatch.setattr(serving, "run_child", lambda *arguments: None)
     parser = argparse.ArgumentParser()
     serving.add_arguments(parser)
     rows = list(serving.run(parser.parse_args(["--peer", "transformers", "--clients", "8"])))

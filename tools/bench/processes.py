@@ -94,11 +94,16 @@ def measure_load(file: Path, side: str, dtype: str, cold: bool) -> dict[str, flo
     """Seconds and peak memory of loading a file's folder in a fresh process."""
     if cold:
         drop_from_cache(file)
-    command = child_command("load", str(file.parent), side, dtype)
+    return json.loads(run_child("load", str(file.parent), side, dtype))
+
+
+def run_child(benchmark: str, *arguments: Any) -> str:
+    """The last line that a benchmark's part prints in a process of its own, or nothing."""
+    command = child_command(benchmark, *arguments)
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=child_environment())
     if done.returncode:
-        sys.exit(f"benchmark: loading with {side} as {dtype} failed")
-    return json.loads(done.stdout.splitlines()[-1])
+        sys.exit(f"benchmark: {shlex.join(command)} ended with status {done.returncode}")
+    return done.stdout.rstrip("\n").rpartition("\n")[2]
 
 
 def child_command(benchmark: str, *arguments: Any) -> list[str]:

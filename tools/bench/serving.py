@@ -28,6 +28,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tools.bench.cpu import Row
+from tools.bench.processes import run_child
 from tools.memory import memory_of
 
 _LOCAL = ("127.0.0.1", "localhost", "::1")
@@ -89,14 +90,12 @@ def run(options: argparse.Namespace) -> Iterator[Row]:
 
 def _bare(options: argparse.Namespace) -> float:
     """Tokens a second of the engine alone, in a process of its own."""
-    job = ["engine", options.model, options.rows, options.requests, options.max_new_tokens, options.temperature]
-    command = [sys.executable, "-m", "tools.bench", "serve", "--child", json.dumps(job)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return float(done.stdout.strip().splitlines()[-1])
+    sizes = options.rows, options.requests, options.max_new_tokens
+    return float(run_child("serve", "engine", options.model, *sizes, options.temperature))
 
 
 def work(what: str, *arguments: Any) -> None:
-    """Do what `--child` asks for, in a process of its own."""
+    """Do what `run_child` asks for, in a process of its own."""
     {"engine": measure_engine, "copy": save_copy}[what](*arguments)
 
 
@@ -120,8 +119,7 @@ def measure_engine(model: str, rows: int, requests: int, new: int, temperature: 
 def _beside_peer(options: argparse.Namespace) -> Iterator[Row]:
     """Rows: this server and the peer's two ways to serve, each for one client, a few and many."""
     with tempfile.TemporaryDirectory() as folder:
-        job = json.dumps(["copy", options.model, folder])
-        subprocess.run([sys.executable, "-m", "tools.bench", "serve", "--child", job], check=True)
+        run_child("serve", "copy", options.model, folder)
         theirs = ["transformers", "serve", folder]
         sides = {
             "tfmodels": (_command(options, folder), None),
