@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import re
+import shlex
 
 import numpy as np
 import pytest
 import small_models as small
 
 from tfmodels.checkpoints.reader import open_checkpoint
-from tools.bench import before_after, cpu, processes, serving
+from tools.bench import before_after, command, cpu, engine, processes, report, serving
 from tools.bench.command import main
 from tools.bench.shapes import llama_shape, write_random
 
@@ -58,6 +60,30 @@ def test_arguments_go_where_they_belong(arguments, message, capsys):
     with pytest.raises(SystemExit):
         main(arguments)
     assert message in capsys.readouterr().err
+
+
+def quoted_commands() -> list[str]:
+    """The commands of tools/bench that BENCHMARKS.md quotes, without those of modules by themselves."""
+    text = (before_after.ROOT / "BENCHMARKS.md").read_text().replace("\\\n", "")
+    return re.findall(r"python (?:tools/benchmark\.py|-m tools\.bench) ([^`#\n]*)", text)
+
+
+def test_the_commands_of_the_documents_are_understood(monkeypatch):
+    """Each gets to where it would measure."""
+    begun = []
+    for owner, name in (
+        (report.Report, "run_side"),
+        (engine, "Bench"),
+        (before_after, "run"),
+        (command, "machine"),
+    ):
+        monkeypatch.setattr(owner, name, lambda *arguments, name=name: begun.append(name) or 1 / 0)
+    quoted = quoted_commands()
+    assert len(quoted) > 15
+    for arguments in quoted:
+        with pytest.raises(ZeroDivisionError):
+            main(shlex.split(arguments.replace("OLDER", str(before_after.ROOT))))
+    assert len(begun) == len(quoted) and set(begun) == {"run_side", "Bench", "run", "machine"}
 
 
 def test_equal_ids_counts_up_to_the_first_difference():
