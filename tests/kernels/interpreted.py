@@ -143,7 +143,7 @@ def attention(name, batch, heads, kv_heads, head_dim, keys, *, layout="apart", p
     allowed[torch.arange(n), slots.long()] = True
     allowed[:, :hidden] = allowed[:, keys - hidden :] = False
     places = torch.arange(keys)
-    spans = torch.stack([torch.where(allowed, places, keys).amin(1), torch.where(allowed, places + 1, 0).amax(1)], 1)
+    span = torch.where(allowed, places, keys).amin(1), torch.where(allowed, places + 1, 0).amax(1)
     added = torch.randn(1, heads, keys)
     key_cache, value_cache = (torch.randn(batch * kv_heads, keys, head_dim).to(dtype) for _ in range(2))
     wants = [cache.clone().view(batch, kv_heads, keys, head_dim) for cache in (key_cache, value_cache)]
@@ -161,8 +161,9 @@ def attention(name, batch, heads, kv_heads, head_dim, keys, *, layout="apart", p
     partial = got if splits == 1 else torch.full((rows, splits, group, head_dim), float("nan"))
     softmax = torch.full((rows, splits, group, 2), float("nan"))
     triton_attention.attention[(rows, splits)](
-        *tensors, cos, sin, slots, spans.int(), allowed.to(torch.int8), added, *[key_cache, value_cache] * 2, partial,
-        softmax, group, kv_heads, keys, head_dim, *at[0], *at[1], *at[2], parts,
+        *tensors, cos, sin, slots, *(end.int() for end in span), allowed.to(torch.int8), added,
+        *[key_cache, value_cache] * 2, partial, softmax,
+        group, kv_heads, keys, head_dim, *at[0], *at[1], *at[2], parts,
         tensors[0][0].numel(), pairs, pairs if per_row else 0, int(per_row), keys if per_row else 0, bias, 0, scale,
         splits, share * chunk, chunk, 1 if group == 1 else 8 if group <= 8 else 16, block_dim,
     )  # fmt: skip

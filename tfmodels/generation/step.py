@@ -278,7 +278,7 @@ class Decoder:
 
 def wants_more(state: State, until: Any) -> Any:
     """Whether fewer than `until` tokens were generated and a row has not ended, bool scalar."""
-    return ops.logical_and(state.step < until, ops.logical_not(ops.all(state.finished)))
+    return ops.any(ops.logical_and(state.step < until, ops.logical_not(state.finished)))
 
 
 def run_prompt(

@@ -45,7 +45,8 @@ def attention(
     cos,
     sin,
     slots,
-    spans,
+    begins,
+    ends,
     allowed,
     bias,
     key_cache,
@@ -87,8 +88,8 @@ def attention(
     Number d of head h of row r of the queries is at r * QUERY_ROW + h * QUERY_HEAD + QUERY_FIRST + d, and so on: it is
     a sum of PARTS numbers, PART apart. The program that has the row's slot among its keys writes the new key, turned,
     and the new value there: `new_key_cache` and `new_value_cache` are the memory of `key_cache` and `value_cache`.
-    Of the chunks, only those are read that hold keys of the row's span, which begins with its first allowed key and
-    ends behind its last one.
+    Of the chunks, only those are read that hold keys of the row's span: `begins` has its first allowed key, `ends` the
+    one behind its last.
 
     What a program sums of the values, (batch * KV_HEADS, SPLITS, GROUP, HEAD_DIM), is not divided by the softmax's
     sum yet: that and the largest score, in powers of two, are in (batch * KV_HEADS, SPLITS, GROUP, 2). A program with
@@ -105,8 +106,8 @@ def attention(
     first = split * SHARE
     slot = tl.load(slots + batch * SLOTS_STRIDE)
     own = batch if ALLOWED_STRIDE > 0 else 0
-    begin = tl.load(spans + 2 * own)
-    end = tl.minimum(tl.load(spans + 2 * own + 1), first + SHARE)
+    begin = tl.load(begins + own)
+    end = tl.minimum(tl.load(ends + own), first + SHARE)
     allowed += batch * ALLOWED_STRIDE
     cos += batch * ANGLES_STRIDE
     sin += batch * ANGLES_STRIDE

@@ -417,7 +417,7 @@ def attention(
         "attention",
         [
             *(own.parts for own in projected),
-            *(cos, sin, slots, _spans(allowed), allowed),
+            *(cos, sin, slots, *_span(allowed), allowed),
             slots if bias is None else bias,  # without a bias nothing is read there
             *(key, value),
         ],
@@ -426,7 +426,7 @@ def attention(
             ((rows, splits, group, head_dim), "float32" if splits > 1 else key.dtype),
             ((rows, splits, group, 2), "float32"),
         ],
-        in_place={9: 0, 10: 1} if writes else None,
+        in_place={10: 0, 11: 1} if writes else None,
         grid=(rows, splits),
         warps=1 if rows >= _ONE_WARP_FROM else 2,
         stages=2,
@@ -466,12 +466,12 @@ def attention(
     return output, new_key, new_value
 
 
-def _spans(allowed: Any) -> Any:
-    """Of each row the first allowed key, and the one behind the last: int32 (batch or 1, 2), (keys, 0) without any."""
+def _span(allowed: Any) -> tuple[Any, Any]:
+    """Of each row the first allowed key, and the one behind the last: int32 (batch or 1,); keys and 0 without any."""
+    # Two results: XLA gives a stack of two reductions to one thread for each of its numbers.
     keys = allowed.shape[1]
     places = ops.arange(keys, dtype="int32")
-    first = ops.min(ops.where(allowed, places, keys), axis=1)
-    return ops.stack([first, ops.max(ops.where(allowed, places + 1, 0), axis=1)], axis=1)
+    return ops.min(ops.where(allowed, places, keys), axis=1), ops.max(ops.where(allowed, places + 1, 0), axis=1)
 
 
 def _power_of_two(size: int) -> int:

@@ -25,16 +25,6 @@ def _with_parts(total, parts, place, present, ROWS: tl.constexpr, WIDTH: tl.cons
 
 
 @triton.jit
-def _scaled(normed, weight, bias, columns, present, OFFSET: tl.constexpr, HAS_BIAS: tl.constexpr, like):
-    """float32 `normed` times a weight, to which OFFSET is added, and a bias, in the dtype of `like`."""
-    factor = tl.load(weight + columns, mask=present, other=0.0).to(tl.float32)
-    normed *= factor + OFFSET
-    if HAS_BIAS:
-        normed += tl.load(bias + columns, mask=present, other=0.0).to(tl.float32)
-    return normed.to(like.dtype)
-
-
-@triton.jit
 def added_norms(
     hidden,
     parts_1,
@@ -65,7 +55,12 @@ def added_norms(
     columns = tl.arange(0, BLOCK)
     present = columns < WIDTH
     place = row * WIDTH + columns
+    # All is asked for at once, before anything is computed.
     found = tl.load(hidden + place, mask=present, other=0.0)
+    factor_1 = tl.load(weight_1 + columns, mask=present, other=0.0)
+    factor_2 = tl.load(weight_2 + columns, mask=present & (NORMS == 2), other=0.0)
+    term_1 = tl.load(bias_1 + columns, mask=present & HAS_BIAS, other=0.0)
+    term_2 = tl.load(bias_2 + columns, mask=present & HAS_BIAS & (NORMS == 2), other=0.0)
     found = _with_parts(found, parts_1, place, present, ROWS, WIDTH, PARTS_1)
     found = _with_parts(found, parts_2, place, present, ROWS, WIDTH, PARTS_2)
     tl.store(total + place, found, mask=present)
@@ -73,8 +68,8 @@ def added_norms(
     if CENTERED:
         x = tl.where(present, x - tl.sum(x, axis=0) / WIDTH, 0.0)
     x = x * tl.rsqrt(tl.sum(x * x, axis=0) / WIDTH + EPSILON)
-    first = _scaled(x, weight_1, bias_1, columns, present, OFFSET, HAS_BIAS, found)
-    tl.store(normed_1 + place, first, mask=present)
+    normed = x * (factor_1.to(tl.float32) + OFFSET) + term_1.to(tl.float32)
+    tl.store(normed_1 + place, normed.to(found.dtype), mask=present)
     if NORMS == 2:
-        second = _scaled(x, weight_2, bias_2, columns, present, OFFSET, HAS_BIAS, found)
-        tl.store(normed_2 + place, second, mask=present)
+        normed = x * (factor_2.to(tl.float32) + OFFSET) + term_2.to(tl.float32)
+        tl.store(normed_2 + place, normed.to(found.dtype), mask=present)

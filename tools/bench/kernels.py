@@ -198,7 +198,7 @@ def attention(dtype: torch.dtype, shape: str, batch: int, keys: int, parts: int)
     angles = torch.rand(batch, dim // 2, device="cuda") * 6
     cos, sin = angles.cos(), angles.sin()
     slots = torch.full((batch,), keys - 1, dtype=torch.int32, device="cuda")
-    spans = torch.tensor([[0, keys]], dtype=torch.int32, device="cuda").repeat(batch, 1)
+    span = [torch.full((batch,), end, dtype=torch.int32, device="cuda") for end in (0, keys)]
     allowed = torch.ones(batch, keys, dtype=torch.int8, device="cuda")
     caches = [torch.randn(2, batch * kv_heads, keys, dim, device="cuda").to(dtype) for _ in range(copies)]
     whole = new.sum(0).view(batch, -1, dim)
@@ -234,7 +234,7 @@ def attention(dtype: torch.dtype, shape: str, batch: int, keys: int, parts: int)
 
         def call(run: Callable[..., Any], index: int) -> None:
             cache = caches[index]
-            tensors = (new, new, new, cos, sin, slots, spans, allowed, cos, cache[0], cache[1], cache[0], cache[1])
+            tensors = (new, new, new, cos, sin, slots, *span, allowed, cos, cache[0], cache[1], cache[0], cache[1])
             options = {"num_warps": form["warps"], "num_stages": form["stages"], **sizes}
             run(triton_attention.attention, (*tensors, partial, softmax), (rows, splits), **options)
             if splits > 1:
