@@ -192,6 +192,18 @@ def test_the_engine_answers_as_generate_does(stories):
         assert list(answers[id].tokens) == want.tolist()
 
 
+def test_a_grammar_of_another_vocabulary_is_refused(stories):
+    model, tokenizer = stories
+    engine = Engine(model, rows=2, capacity=32, tokenizer=tokenizer, jit_compile=False)
+    options = {"tokenizer": tokenizer, "eos_token_ids": (2,)}
+    form = {"type": "regex", "regex": "[a-z]+"}
+    with pytest.raises(ValueError, match=r"^response_format=Grammar\(vocab_size=600\): .*512 tokens was expected\.$"):
+        engine.add([1, 403], response_format=Grammar(form, vocab_size=600, **options))
+    good = engine.add([1, 403], response_format=Grammar(form, vocab_size=512, **options), max_new_tokens=3)
+    answers = engine.run()
+    assert list(answers) == [good] and len(answers[good].tokens) == 3
+
+
 @pytest.mark.parametrize(
     "options, message",
     [

@@ -165,7 +165,8 @@ class Engine:
 
         Raises:
             ValueError: an empty prompt, ids outside the vocabulary, a prompt that leaves no room for a token, a
-                setting that the engine's rows do not have, stop strings without a tokenizer, an id that is in use.
+                setting that the engine's rows do not have, stop strings without a tokenizer, a `Grammar` of another
+                vocabulary, an id that is in use.
             TypeError: an unknown setting, an id that is not hashable.
             EngineFull: `max_waiting` requests wait already.
         """
@@ -187,6 +188,11 @@ class Engine:
                 tokenizer=self.tokenizer,
                 vocab_size=vocab_size,
                 eos_token_ids=config.eos_token_ids,
+            )
+        if grammar is not None and grammar.vocab_size != vocab_size:
+            raise ValueError(
+                f"response_format=Grammar(vocab_size={grammar.vocab_size}): a grammar of the model's {vocab_size} "
+                "tokens was expected."
             )
         try:
             hash(id)

@@ -74,13 +74,13 @@ class Grammar:
             problem = self._start.get_error() and "no token can begin it"
         if problem:
             raise ValueError(f"response_format={quote(response_format)} cannot be met: {problem[:300]}")
-        self._vocab_size = vocab_size
+        self.vocab_size = vocab_size
         self._ends = _set_of(token for token in eos_token_ids if token < vocab_size)
         self._closing = closing if response_format["type"] in ("json_object", "json_schema") else ()
 
     def matcher(self) -> Matcher:
         """The state of an answer without tokens."""
-        return Matcher(self._start.deep_copy(), self._first, self._vocab_size, self._ends, self._closing)
+        return Matcher(self._start.deep_copy(), self._first, self.vocab_size, self._ends, self._closing)
 
 
 class Matcher:
