@@ -29,7 +29,9 @@ def test_products(scheme, width):
     x = rng.normal(size=(1, 2, width)).astype(np.float32)
     np.testing.assert_array_equal(quantized.dequantize(parts, scheme, width), whole)
     np.testing.assert_allclose(quantized.product(x, parts, scheme), x @ whole, rtol=1e-4, atol=1e-4)
-    compiled = tf.function(lambda x, parts: quantized.few_rows(x, parts, scheme), jit_compile=True, autograph=False)
+    compiled = tf.function(
+        lambda x, parts: quantized.few_rows(x, [parts], scheme)[0], jit_compile=True, autograph=False
+    )
     tensors = {name: tf.constant(part) for name, part in parts.items()}
     np.testing.assert_allclose(compiled(x, tensors), x @ whole, rtol=1e-4, atol=1e-4)
     ids = np.array([[3, 0, 9]])
@@ -42,9 +44,24 @@ def test_few_rows_of_many_inputs(scheme):
     rng = np.random.default_rng(0)
     parts = round_to_nearest(rng.normal(size=(1024, 24)).astype(np.float32), scheme)
     x = rng.normal(size=(1, 1, 1024)).astype(np.float32)
-    compiled = tf.function(lambda x, parts: quantized.few_rows(x, parts, scheme), jit_compile=True, autograph=False)
+    compiled = tf.function(
+        lambda x, parts: quantized.few_rows(x, [parts], scheme)[0], jit_compile=True, autograph=False
+    )
     found = compiled(x, {name: tf.constant(part) for name, part in parts.items()})
     np.testing.assert_allclose(found, x @ dequantize(parts, scheme, 1024), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("units", [(384, 128, 128), (10, 14)], ids=["blocks", "too short"])
+@pytest.mark.parametrize("scheme", [Scheme(bits=8), Scheme(bits=4, group_size=32, offsets="minimums")], ids=str)
+def test_few_rows_of_several_matrices(scheme, units):
+    """Each matrix gives what it gives alone, whether or not they share their loops."""
+    rng = np.random.default_rng(0)
+    matrices = [round_to_nearest(rng.normal(size=(64, size)).astype(np.float32), scheme) for size in units]
+    x = rng.normal(size=(2, 1, 64)).astype(np.float32)
+    tensors = [{name: tf.constant(part) for name, part in parts.items()} for parts in matrices]
+    compiled = tf.function(lambda x: quantized.few_rows(x, tensors, scheme), jit_compile=True, autograph=False)
+    for found, parts in zip(compiled(x), matrices, strict=True):
+        np.testing.assert_allclose(found, x @ dequantize(parts, scheme, 64), rtol=1e-4, atol=1e-4)
 
 
 def test_layers_are_unpacked_one_by_one():
@@ -84,7 +101,7 @@ def test_divided_and_ordered_inputs():
     parts |= {"order": rng.permutation(32).astype(np.int32), "divisors": rng.uniform(1, 2, 32).astype(np.float32)}
     x = rng.normal(size=(1, 1, 32)).astype(np.float32)
     wanted = x @ dequantize(parts, scheme, 32)
-    compiled = tf.function(lambda x: quantized.few_rows(x, parts, scheme), jit_compile=True, autograph=False)
+    compiled = tf.function(lambda x: quantized.few_rows(x, [parts], scheme)[0], jit_compile=True, autograph=False)
     for found in (quantized.product(x, parts, scheme), compiled(x)):
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
 

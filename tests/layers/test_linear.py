@@ -9,6 +9,7 @@ from tfmodels.checkpoints.quantized.scheme import Scheme, round_to_nearest
 from tfmodels.kernels import decoding, quantized, triton_decoding
 from tfmodels.layers.feed_forward import FeedForward, GatedFeedForward
 from tfmodels.layers.linear import Linear, build_all, embedding, linear, project, unembed
+from tfmodels.layers.lora import LoraAdapter, LoraConfig
 from tfmodels.layers.residual import whole
 from tfmodels.runtime.lowering import PLAIN, Lowering
 
@@ -39,6 +40,54 @@ def test_a_table_of_16_bits_scores_with_sums_in_float32(dtype, digits):
         assert scores.shape == (2, 3, 64)
         # A result of so many binary digits that is cut off errs by up to 2^(1 - digits) of itself.
         np.testing.assert_array_less(np.abs(scores - exact), 2.0 ** (1 - digits) * np.abs(exact) + 1e-4)
+
+
+class TestPackedLayersOnACpu:
+    """Products of a few rows with packed weights that read the same inputs."""
+
+    @pytest.fixture
+    def layers(self):
+        scheme, rng = Scheme(bits=4, group_size=32), np.random.default_rng(0)
+        layers = [linear(units, std=1.0, use_bias=True, dtype="float32", name="layer") for units in (256, 128)]
+        build_all(64, *layers)
+        for layer in layers:
+            layer.pack(scheme, round_to_nearest(np.asarray(layer.kernel), scheme))
+            layer.bias.assign(rng.normal(size=layer.units))
+        return layers
+
+    def projected(self, layers, monkeypatch):
+        """What `project` gives in a compiled program and what each layer gives alone, and how products were asked."""
+        asked, few_rows = [], quantized.few_rows
+        x = np.random.default_rng(1).normal(size=(1, 1, 64)).astype("float32")
+        with monkeypatch.context() as patched:
+            patched.setattr(
+                quantized,
+                "few_rows",
+                lambda x, matrices, scheme: asked.append(len(matrices)) or few_rows(x, matrices, scheme),
+            )
+            call = tf.function(
+                lambda: project(x, *layers, lowering=Lowering("cpu")), jit_compile=True, autograph=False
+            )
+            found = call()
+        return found, [layer(x) for layer in layers], asked
+
+    def test_they_share_a_call_and_keep_what_each_adds(self, layers, monkeypatch):
+        adapter = LoraAdapter(64, 256, LoraConfig("layer", rank=2))
+        adapter.lora_b.assign(np.ones((2, 256)))
+        layers[0].set_adapter(adapter)
+        found, wanted, asked = self.projected(layers, monkeypatch)
+        assert asked == [2]
+        for output, want in zip(found, wanted, strict=True):
+            np.testing.assert_allclose(output, want, rtol=1e-4, atol=1e-4)
+
+    def test_schemes_that_differ_are_asked_for_apart(self, layers, monkeypatch):
+        other = linear(128, std=1.0, use_bias=False, dtype="float32", name="other")
+        build_all(64, other)
+        other.pack(Scheme(bits=8), round_to_nearest(np.asarray(other.kernel), Scheme(bits=8)))
+        found, wanted, asked = self.projected([layers[0], other], monkeypatch)
+        assert asked == [1, 1]
+        for output, want in zip(found, wanted, strict=True):
+            np.testing.assert_allclose(output, want, rtol=1e-4, atol=1e-4)
 
 
 WEIGHTS_ONLY = keras.quantizers.Int8QuantizationConfig(activation_quantizer=None)

@@ -8,8 +8,9 @@ eighth of the bytes, and decoding takes as long as reading takes.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from keras import backend, ops
@@ -30,6 +31,8 @@ _TILE = 16
 _TILES = 32
 # Rows of x for which `few_rows` is faster: it reads the weights once for each.
 _FEW = 4
+# Outputs that several matrices are cut into for a loop that they share: shorter runs of columns make it slower.
+_BLOCK = 128
 
 
 def dequantize(parts: Tensors, scheme: Scheme, width: int, dtype: str = "float32") -> Any:
@@ -164,25 +167,55 @@ def serves_few_rows(x: Any, target: str | None) -> bool:
     return math.prod(x.shape[:-1]) <= _FEW
 
 
-def few_rows(x: Any, parts: Tensors, scheme: Scheme) -> Any:
-    """`product` for a few rows, in programs that XLA compiles for a CPU; float32 inside, without a gradient.
+def few_rows(x: Any, matrices: Sequence[Tensors], scheme: Scheme) -> list[Any]:
+    """`product` of a few rows with each of several matrices, in programs that XLA compiles for a CPU.
+
+    The arithmetic is float32; there is no gradient.
 
     XLA makes two loops of a row: one multiplies and adds the rows of a tile, for all outputs next to each other, by
-    vector instructions and on all cores; the other adds up the tiles.
+    vector instructions and on all cores; the other adds up the tiles. Matrices share both loops where their outputs
+    are blocks of one size, so that the cores start and wait for each other once.
+
+    Args:
+        x: (..., width).
+        matrices: the parts of each; of a scheme with an order or divisors only one.
+        scheme: of all.
+
+    Returns:
+        (..., out) for each, in the dtype of x.
     """
-    x = ordered(x, parts, scheme)
+    x = ordered(x, matrices[0], scheme)
     width, dtype = x.shape[-1], x.dtype
     # Tied to the inputs, or XLA would unpack the weights before the loop of decoding and keep the result.
-    x, *tied = barrier(ops.cast(x, "float32"), *parts.values())
-    parts = dict(zip(parts, tied, strict=True))
+    x, *tied = barrier(ops.cast(x, "float32"), *(part for parts in matrices for part in parts.values()))
+    values = iter(tied)
+    matrices = [{name: next(values) for name in parts} for parts in matrices]
     rows = ops.reshape(x, (-1, width))
     padding = scheme.padded(width) - width
     rows = ops.pad(rows, [(0, 0), (0, padding)]) if padding else rows
-    outputs = [_one_row(rows[index], parts, scheme, width) for index in range(rows.shape[0])]
-    return ops.cast(ops.reshape(ops.stack(outputs), (*x.shape[:-1], -1)), dtype)
+    outputs = [_one_row(rows[index], matrices, scheme, width) for index in range(rows.shape[0])]
+    return [ops.cast(ops.reshape(ops.stack(each), (*x.shape[:-1], -1)), dtype) for each in zip(*outputs, strict=True)]
 
 
-def _one_row(x: Any, parts: Tensors, scheme: Scheme, width: int) -> Any:
+def _one_row(x: Any, matrices: Sequence[Tensors], scheme: Scheme, width: int) -> list[Any]:
+    tiles = [_by_tile(x, parts, scheme, width) for parts in matrices]
+    units = [each.shape[1] for each in tiles]
+    block = math.gcd(*units)
+    # A sum last, even of nothing: XLA leaves a loop that ends in one apart from the loop that adds up its results.
+    if len(tiles) == 1 or block < _BLOCK:
+        outputs = [ops.sum(each, axis=0) for each in tiles]
+    else:
+        blocks = [ops.reshape(each, (each.shape[0], -1, block)) for each in tiles]
+        together = ops.reshape(ops.sum(ops.concatenate(blocks, axis=1), axis=0), (-1,))
+        outputs = ops.split(together, list(itertools.accumulate(units))[:-1])
+    if scheme.group_size is None and scheme.offsets is None:  # tiles are not scaled
+        scales = [ops.cast(parts["scales"][0], "float32") for parts in matrices]
+        outputs = [output * scale for output, scale in zip(outputs, scales, strict=True)]
+    return outputs
+
+
+def _by_tile(x: Any, parts: Tensors, scheme: Scheme, width: int) -> Any:
+    """The share that each tile of inputs has in a product: (tiles, units)."""
     weights = parts["weights"]
     units, padded, groups = weights.shape[1], x.shape[0], scheme.groups(width)
     step = 8 // scheme.bits
@@ -208,20 +241,17 @@ def _one_row(x: Any, parts: Tensors, scheme: Scheme, width: int) -> Any:
     sums = ops.matmul(inputs, ops.ones((tile, 1)))  # a product is one loop, a sum two
     scales = by_tile("scales")
     bias = 8.0 if scheme.bits == 4 else 0.0
-    # A sum last, even of nothing: XLA leaves a loop that ends in one apart from the loop that adds up its results.
     if scheme.offsets == "minimums":
         lowest = float(1 << (scheme.bits - 1)) - bias
         minimums = by_tile("minimums")
         # Not for a lowest number of 0, which XLA would multiply with.
         minimums = minimums + lowest * scales if lowest else minimums
-        total = total * scales + minimums * sums
-    elif scheme.offsets == "zeros":
-        total = total * scales - (by_tile("zeros") + bias) * scales * sums
-    elif scheme.group_size is None:
-        return ops.sum(total - bias * sums, axis=0) * scales[0]
-    else:
-        total = total * scales - bias * scales * sums
-    return ops.sum(total, axis=0)
+        return total * scales + minimums * sums
+    if scheme.offsets == "zeros":
+        return total * scales - (by_tile("zeros") + bias) * scales * sums
+    if scheme.group_size is None:
+        return total - bias * sums
+    return total * scales - bias * scales * sums
 
 
 def _terms(row: Any, inputs: Any, index: int, scheme: Scheme) -> list[Any]:

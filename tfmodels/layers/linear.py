@@ -11,7 +11,7 @@ from keras import backend, ops
 from tfmodels.kernels import decoding
 from tfmodels.kernels.gradients import with_gradient
 from tfmodels.layers import few_rows
-from tfmodels.layers.quantized import PackedWeights, Scheme, put_packed
+from tfmodels.layers.quantized import PackedWeights, Scheme, products_together, put_packed
 from tfmodels.layers.tracking import unlocked
 from tfmodels.runtime.lowering import PLAIN, Lowering
 
@@ -107,8 +107,7 @@ class Linear(HasPacked, keras.layers.Dense):
         if type(self) is Linear and (matrices := few_rows.matrices_of(inputs, [self], lowering)) is not None:
             outputs = few_rows.products(inputs, [self], matrices)[0]
         elif self._packed is not None:
-            outputs = self._packed.product(inputs, lowering)
-            outputs = outputs if self.bias is None else outputs + self.bias
+            return self._completed(inputs, self._packed.product(inputs, lowering))
         elif decoding.serves_dense(inputs, self.kernel, lowering.xla_target):
             outputs = decoding.dense(inputs, self.kernel, self.bias, target=lowering.xla_target)
         elif lowering.keeps_matrices:
@@ -129,6 +128,11 @@ class Linear(HasPacked, keras.layers.Dense):
         with unlocked(self):
             self.adapter = adapter
 
+    def _completed(self, inputs: Any, products: Any) -> Any:
+        """The layer's outputs, from the products with its packed weights."""
+        outputs = products if self.bias is None else products + ops.cast(self.bias, products.dtype)
+        return self._adapted(inputs, outputs)
+
     def _adapted(self, inputs: Any, outputs: Any) -> Any:
         if self.adapter is None or self.adapter.merged:
             return outputs
@@ -136,7 +140,7 @@ class Linear(HasPacked, keras.layers.Dense):
 
 
 def project(inputs: Any, *layers: Linear, lowering: Lowering = PLAIN) -> list[Any]:
-    """Apply several layers to the same inputs, by one kernel where there is one for it.
+    """Apply several layers to the same inputs, by one kernel or loop where there is one for it.
 
     Args:
         inputs: (batch, length, width).
@@ -156,6 +160,10 @@ def project(inputs: Any, *layers: Linear, lowering: Lowering = PLAIN) -> list[An
     matrices = few_rows.matrices_of(inputs, layers, lowering)
     if matrices is not None and all(type(layer) is Linear for layer in layers):
         return few_rows.products(inputs, layers, matrices)
+    if all(type(layer) is Linear and layer.observer is None for layer in layers):
+        products = products_together(inputs, [layer.packed for layer in layers], lowering)
+        if products is not None:
+            return [layer._completed(inputs, each) for layer, each in zip(layers, products, strict=True)]
     kinds = [(layer.compute_dtype, layer.quantization_mode, _quantizer(layer)) for layer in layers]
     quantized = all(
         type(layer) is Linear and layer.adapter is None and layer.quantization_mode == "int8" and _is_whole(layer)

@@ -6,7 +6,7 @@ Packed weights do not learn; an adapter beside them does.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -57,7 +57,7 @@ class PackedWeights(keras.layers.Layer):
         if matrix is not None and decoding.serves_products(inputs, matrix, target="triton"):
             return keras.ops.cast(decoding.products(inputs, [matrix])[0], inputs.dtype)
         if quantized.serves_few_rows(inputs, lowering.xla_target):
-            return quantized.few_rows(inputs, self._values(), self.scheme)
+            return quantized.few_rows(inputs, [self._values()], self.scheme)[0]
         return quantized.product(inputs, self._values(), self.scheme)
 
     def matrix(self) -> decoding.Packed | None:
@@ -84,6 +84,25 @@ class PackedWeights(keras.layers.Layer):
 
     def _values(self) -> dict[str, Any]:
         return {name: keras.ops.convert_to_tensor(variable) for name, variable in self.parts.items()}
+
+
+def products_together(inputs: Any, matrices: Sequence[PackedWeights | None], lowering: Lowering) -> list[Any] | None:
+    """A few inputs (..., width) times each of several matrices, by loops that they share.
+
+    Args:
+        inputs: (..., width).
+        matrices: packed weights; None for a matrix that is not packed.
+        lowering: see `Lowering`.
+
+    Returns:
+        (..., units) for each, in the dtype of the inputs; None where there are no such loops for these matrices.
+    """
+    if len({None if each is None else each.scheme for each in matrices}) > 1 or matrices[0] is None:
+        return None
+    scheme = matrices[0].scheme
+    if scheme.ordered or scheme.divided or not quantized.serves_few_rows(inputs, lowering.xla_target):
+        return None
+    return quantized.few_rows(inputs, [each._values() for each in matrices], scheme)
 
 
 def put_packed(
