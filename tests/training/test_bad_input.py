@@ -133,6 +133,7 @@ ROWS = tf.data.Dataset.from_tensor_slices({"input_ids": IDS, "labels": IDS})
     [
         ({"input_ids": IDS[:0], "labels": IDS[:0]}, r"x is empty \(shape \(0, 6\)\); at least one row was expected"),
         ([], "x is empty; at least one row was expected"),
+        (None, "x is missing; arrays, a dataset or a generator of batches was expected"),
         (ROWS.take(0).batch(2), "x is a dataset without a batch; at least one was expected"),
         (ROWS.batch(8, drop_remainder=True), r"without a batch; .* drops all rows where they are fewer than a batch"),
     ],
@@ -176,6 +177,29 @@ def test_validation_data_that_turns_out_empty():
     assert set(history) == {"loss"}
     # What was kept of the empty data is gone.
     assert set(model.fit(ROWS.batch(2), validation_data=ROWS.batch(2), verbose=0).history) == {"loss", "val_loss"}
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+def test_results_of_a_users_own_step_have_any_name(monkeypatch):
+    """`fit` takes data for empty where no step gave a result; a callback's learning rate is none."""
+    model = compiled("ForCausalLM", jit_compile=False)
+    monkeypatch.setattr(type(model), "train_step", lambda self, batch: {"own": self(**batch, training=True).loss})
+    rate = keras.callbacks.LearningRateScheduler(lambda epoch: 0.1)
+    history = model.fit(ROWS.batch(2), validation_data=ROWS.batch(2), callbacks=[rate], verbose=0).history
+    assert set(history) == {"own", "val_loss", "learning_rate"}
+    with pytest.raises(ValueError, match="x is a dataset without a batch"):
+        model.fit(NONE_KEPT, validation_data=ROWS.batch(2), callbacks=[rate], verbose=0)
+
+
+def test_a_users_unset_variable_is_told_as_it_is():
+    def unset(batch, logs):
+        if batch > 0:
+            count = batch
+        return count
+
+    note = keras.callbacks.LambdaCallback(on_predict_batch_end=unset)
+    with pytest.raises(UnboundLocalError, match="count"):
+        compiled("ForCausalLM", jit_compile=False).predict(IDS, callbacks=[note], verbose=0)
 
 
 def test_a_generator_is_read_once():

@@ -93,8 +93,10 @@ def check_not_empty(x: Any, name: str = "x") -> None:
         name: what the message calls it.
 
     Raises:
-        ValueError: there are no rows in arrays, or no batches in a dataset that knows its length.
+        ValueError: there are no data, no rows in arrays, or no batches in a dataset that knows its length.
     """
+    if x is None:
+        raise ValueError(f"{name} is missing; arrays, a dataset or a generator of batches was expected.")
     if is_dataset(x) or isinstance(x, keras.utils.PyDataset):
         if (int(x.cardinality()) if is_dataset(x) else x.num_batches) == 0:
             raise ValueError(without_batch(name))

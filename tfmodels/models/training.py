@@ -63,14 +63,16 @@ class TrainedModel(keras.Model):
         """Train; arguments as in `keras.Model.fit`, which trains on nothing silently.
 
         Raises:
-            ValueError: the data have no row, or a dataset turned out to have no batch.
+            ValueError: there are no data, they have no row, or a dataset turned out to have no batch.
         """
         fit_data.check_not_empty(x)
         if (validation := options.get("validation_data")) is not None:
             validation = validation[0] if isinstance(validation, tuple) else validation
             fit_data.check_not_empty(validation, "validation_data")
         history = super().fit(x, *args, **options)
-        if history.epoch and "loss" not in history.history:
+        # A `train_step` of the user's own may name its results as it likes; Keras's callbacks add the learning rate.
+        of_steps = [name for name in history.history if not name.startswith("val_") and name != "learning_rate"]
+        if history.epoch and not of_steps:
             raise ValueError(fit_data.without_batch())
         return history
 
@@ -90,7 +92,9 @@ class TrainedModel(keras.Model):
         fit_data.check_not_empty(x)
         try:
             return super().predict(x, *args, **options)
-        except UnboundLocalError as error:  # what Keras raises without a batch
+        except UnboundLocalError as error:
+            if "batch_outputs" not in str(error):  # the variable that Keras leaves unset without a batch
+                raise
             raise ValueError(fit_data.without_batch()) from error
 
     def make_train_function(self, force: bool = False) -> Any:
