@@ -217,6 +217,18 @@ def test_added_tokens_of_newer_folders(stories, tmp_path):
     assert tokenizer.cls_token is None and not tokenizer.additional_special_tokens and len(tokenizer) == 514
     assert (tokenizer.pad_token_id, tokenizer.convert_tokens_to_ids("plain words")) == (513, 512)
     assert tokenizer.encode("<pad>", add_special_tokens=False) == [513]
+    assert tokenizer.decode([513, 512], skip_special_tokens=True) == "plain words"
+
+
+def test_tokens_with_a_role_are_special(stories, tmp_path):
+    """As in 4.57, also where their own entries say no."""
+    stories.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    added = {str(512 + index): {"content": f"<{index}>", "special": False} for index in range(3)}
+    roles = {"additional_special_tokens": ["<0>"], "pad_token": "<1>"}
+    write(tmp_path / "tokenizer_config.json", {**config, **roles, "added_tokens_decoder": added})
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    assert tokenizer.decode([512, 513, 514], skip_special_tokens=True) == "<2>"
 
 
 def test_llama3_style_tokenizer_json(gpt2, tmp_path):

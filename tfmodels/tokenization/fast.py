@@ -242,10 +242,12 @@ class PreTrainedTokenizerFast(SavedTokenizer):
             pipeline.keep_leading_spaces(backend)
 
         given = self.init_kwargs
-        self._add_stored_tokens(added_tokens(given, backend))
         defaults = {**self.default_special_tokens, **implied}
         if baked_padding:
             defaults.setdefault("pad_token", baked_padding["pad_token"])
+        named, others = named_special_tokens(given)
+        # A token with a role is special though its own entry says no, as in transformers.
+        self._add_stored_tokens(added_tokens(given, backend, [*(defaults | named).values(), *others]))
         self._set_special_tokens(given, defaults)
         former = {**defaults, **named_special_tokens(config)[0]}
         self._replace_ends({name: former.get(name) for name in ("bos_token", "eos_token") if options.get(name)})
@@ -264,8 +266,10 @@ class PreTrainedTokenizerFast(SavedTokenizer):
         self.errors = checked_errors(given.get("errors") or "replace")
         self.chat_template = checked_templates(given.get("chat_template"))
 
-        # A class with a default for add_bos_token makes the template itself, in place of the one in tokenizer.json.
-        own = self.config_defaults.keys() & config.keys() & {"add_bos_token"} and pipeline.has_template(backend)
+        # A class with a default for add_bos_token makes the template itself, whatever the tokenizer.json has.
+        ends = config.get("add_bos_token") or config.get("add_eos_token")
+        own = self.config_defaults.keys() & config.keys() & {"add_bos_token"}
+        own = own and (ends or pipeline.has_template(backend))
         if not complete or backend.post_processor is None or own:
             frames = not complete or self.config_frames
             ignored = () if frames else ("add_bos_token", "add_eos_token")

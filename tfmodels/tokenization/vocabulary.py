@@ -420,16 +420,24 @@ def named_special_tokens(given: Mapping[str, Any]) -> tuple[dict[str, Any], list
     return named, [_checked("additional_special_tokens", value) for value in others]
 
 
-def added_tokens(config: Mapping[str, Any], backend: Tokenizer | None = None) -> dict[int, AddedToken]:
+def added_tokens(
+    config: Mapping[str, Any], backend: Tokenizer | None = None, special: Iterable[Any] = ()
+) -> dict[int, AddedToken]:
     """The tokens, by id, that a tokenizer_config.json names beside those of the vocabulary.
 
     Args:
         config: its content.
         backend: the tokenizer that gets them; it decides whether tokens of which nothing says so are normalised.
+        special: tokens that are special whatever the config says of them; None stands for no token.
     """
     stored = config.get("added_tokens_decoder") or {}
     normalized = None if backend is None else not pipeline.prepends(backend)
-    return {int(index): as_added_token(token, normalized=normalized) for index, token in stored.items()}
+    tokens = {int(index): as_added_token(token, normalized=normalized) for index, token in stored.items()}
+    texts = {str(token) for token in special if token is not None}
+    for index, token in tokens.items():
+        if token.content in texts and not token.special:
+            tokens[index] = AddedToken(**{**token.__getstate__(), "special": True})
+    return tokens
 
 
 def _checked(name: str, value: Any) -> AddedToken | str:
