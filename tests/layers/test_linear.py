@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import small_models as small
 import tensorflow as tf
 
 from tfmodels.checkpoints.quantized.scheme import Scheme, round_to_nearest
@@ -114,7 +115,8 @@ class TestKernelsOfOurOwn:
             outputs = [tf.matmul(tf.cast(x, "float32"), float_of(matrix, x.shape[1])) for matrix in matrices]
             if biases is not None:
                 outputs = [output + tf.cast(bias, "float32") for output, bias in zip(outputs, biases, strict=True)]
-            act = {"": lambda y: y, "silu": tf.nn.silu, "gelu": tf.nn.gelu}[activation]
+            functions = {"": lambda y: y, "silu": tf.nn.silu, "gelu": tf.nn.gelu}
+            act = {**functions, "gelu_tanh": lambda y: tf.nn.gelu(y, approximate=True)}[activation]
             if gated:
                 return tf.cast(act(outputs[0]) * outputs[1], x.dtype)[tf.newaxis]
             whole = act(tf.concat(outputs, 1))
@@ -181,6 +183,17 @@ class TestKernelsOfOurOwn:
             assert {isinstance(matrices[0], decoding.Packed) for matrices in reads} == {packed is not None}
             want = self.plainly(lambda lowering, block=block: block(x, lowering=lowering))
             np.testing.assert_allclose(got, want, rtol=0.05, atol=0.05)
+
+    @pytest.mark.parametrize("name", ["gpt_neox", "mpnet", "bert", "modernbert"])
+    def test_every_kind_of_block_takes_its_layers_outputs(self, name, reads, monkeypatch):
+        monkeypatch.setattr(triton_decoding, "serves_norms", lambda *_: False)
+        head = "ForCausalLM" if name == "gpt_neox" else "ForMaskedLM"
+        model, ids = small.make(name, head, dtype="bfloat16"), np.array([[5, 9, 2, 44]])
+        want = tf.cast(model(ids).logits, "float32")
+        assert not reads
+        got = tf.cast(model(ids, lowering=ON_A_GPU).logits, "float32")
+        assert reads
+        np.testing.assert_allclose(got, want, rtol=0.05, atol=0.02)
 
     @pytest.mark.slow
     def test_layers_that_differ_read_for_themselves(self, reads):

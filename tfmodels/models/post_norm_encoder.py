@@ -18,6 +18,7 @@ from tfmodels.layers.classifiers import FirstTokenClassifier
 from tfmodels.layers.feed_forward import FeedForward
 from tfmodels.layers.linear import build_all, embedding, linear, unembed
 from tfmodels.layers.norms import layer_norm
+from tfmodels.layers.residual import whole
 from tfmodels.models import heads
 from tfmodels.models.backbone import BlockContext, EncoderBackbone, TokenInputs, as_rows
 from tfmodels.models.calling import value_range
@@ -114,7 +115,7 @@ class EncoderBlock(keras.layers.Layer):
         options = {"training": context.training, "lowering": context.lowering}
         attended, weights = self.self_attn(hidden, context=context)
         hidden = self.attention_norm(hidden + self.dropout(attended, training=context.training))
-        return self.output_norm(hidden + self.feed_forward(hidden, **options)), None, weights
+        return self.output_norm(hidden + whole(self.feed_forward(hidden, **options))), None, weights
 
 
 class PostNormEncoder(EncoderBackbone):
