@@ -78,6 +78,11 @@ def test_every_field_of_openai_is_known():
             "true or false",
         ),
         (
+            {"response_format": {"type": "json_schema", "json_schema": {"type": "object"}}},
+            "response_format.json_schema.type",
+            "response_format.json_schema takes name, schema, description and strict",
+        ),
+        (
             {"response_format": {"type": "json_schema", "json_schema": {"schema": [1]}}},
             "response_format.json_schema.schema",
             "a JSON schema was expected",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tfmodels.serving.errors import BadRequest
-from tfmodels.utils.text import did_you_mean, quote
+from tfmodels.utils.text import did_you_mean, joined, quote
 
 Check = Callable[[Any, str], Any]
 """Takes a value and the field's name; returns the value, and raises BadRequest for a wrong one."""
@@ -62,9 +62,12 @@ class Fields:
                 if value is not None:
                     self.ignored[name](value, full)
             else:
-                near = did_you_mean(name, [*self.checks, *self.ignored])
+                known = [*self.checks, *self.ignored]
+                hint = did_you_mean(name, known)
+                if where and not hint:  # an object has few fields, and a value in the wrong place is like none of them
+                    hint = f"; {where.rstrip('.')} takes {joined(known)}"
                 raise BadRequest(
-                    f"Unrecognized request argument: {quote(full)}{near}", full[:100], "unknown_parameter"
+                    f"Unrecognized request argument: {quote(full)}{hint}", full[:100], "unknown_parameter"
                 )
         return found
 
