@@ -210,19 +210,6 @@ def test_offsets_of_neox_hold_the_spaces(vocabularies, tmp_path, trim_offsets, a
     assert encoding["offset_mapping"] == [(0, 0), (0, 5), (5, 11), (0, 0), (0, 2), (2, 4)]
 
 
-def test_neox_adds_what_the_configuration_says(vocabularies, tmp_path):
-    """As 4.57 does, beside a tokenizer.json whose post-processor adds nothing."""
-    shutil.copy(vocabularies / "neox" / "tokenizer.json", tmp_path)
-    for bos, eos in ((True, False), (False, True), (True, True), (False, False)):
-        config = {"tokenizer_class": "GPTNeoXTokenizer", "add_bos_token": bos, "add_eos_token": eos}
-        (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
-        tokenizer = AutoTokenizer.from_pretrained(tmp_path)
-        assert tokenizer.encode("Hello world") == [0] * bos + [12092, 1533] + [0] * eos
-        encoding = tokenizer("a", " b", return_offsets_mapping=True)
-        whole = [(0, 0)] * bos + [(0, 1)] + [(0, 0)] * (eos + bos) + [(0, 2)] + [(0, 0)] * eos
-        assert encoding["offset_mapping"] == whole
-
-
 def test_words_need_spaces(vocabularies, tmp_path):
     """As in 4.57: GPT-2's and RoBERTa's tokenizers would read words as one, so they refuse them."""
     files = [vocabularies / "gpt2" / name for name in ("vocab.json", "merges.txt")]

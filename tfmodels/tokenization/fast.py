@@ -266,10 +266,8 @@ class PreTrainedTokenizerFast(SavedTokenizer):
         self.errors = checked_errors(given.get("errors") or "replace")
         self.chat_template = checked_templates(given.get("chat_template"))
 
-        # A class with a default for add_bos_token makes the template itself, whatever the tokenizer.json has.
-        ends = config.get("add_bos_token") or config.get("add_eos_token")
-        own = self.config_defaults.keys() & config.keys() & {"add_bos_token"}
-        own = own and (ends or pipeline.has_template(backend))
+        # A class with a default for add_bos_token makes the template itself, in place of the one in tokenizer.json.
+        own = self.config_defaults.keys() & config.keys() & {"add_bos_token"} and pipeline.has_template(backend)
         if not complete or backend.post_processor is None or own:
             frames = not complete or self.config_frames
             ignored = () if frames else ("add_bos_token", "add_eos_token")
