@@ -133,7 +133,7 @@ def test_from_start_to_end(server):
     assert "<title>tfmodels</title>" in httpx.get(running.url, timeout=PATIENCE).text
     running.until(200)
     commands = curls()
-    assert len(commands) == 8
+    assert len(commands) == 9
     for command in commands:
         arguments = shlex.split(command.replace("http://127.0.0.1:8000", running.url))
         output = subprocess.run([*arguments, "--max-time", "120"], capture_output=True, text=True, check=True).stdout
@@ -141,6 +141,9 @@ def test_from_start_to_end(server):
             assert "tfmodels_ready 1.0" in output
         elif '"stream": true' in command:
             assert output.endswith("data: [DONE]\n\n") and '"usage":{"prompt_tokens":5' in output
+        elif "json_schema" in command:
+            answer = json.loads(json.loads(output)["choices"][0]["text"])
+            assert list(answer) == ["age"] and 0 <= answer["age"] <= 120
         else:
             assert "error" not in json.loads(output), output
     body = {"prompt": "Once", "stream": True, "max_tokens": 200}
