@@ -7,13 +7,16 @@ import base64
 import contextlib
 import gzip
 import json
+import logging
 import os
 import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import numpy as np
 import pytest
-from running_server import wait_until
+from running_server import Running, wait_until
 
 openai = pytest.importorskip("openai", reason="pip install openai")
 
@@ -575,6 +578,34 @@ def test_more_clients_than_room(stories):
     assert refused[0].json()["error"]["code"] == "rate_limit_exceeded"
     assert stories.worker.in_flight == 0
     assert post(stories, "/v1/completions", {"prompt": PROMPT, "max_tokens": 2}).status_code == 200
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_request_that_outlasts_the_server_is_told_so(stream, stories_model, tokenizer, monkeypatch, caplog):
+    """The server waits for two seconds here, then gives up what it has not answered; its log has no traceback."""
+    from tfmodels.serving.models import EngineOptions, LanguageModel
+    from tfmodels.serving.worker import Worker
+
+    model = LanguageModel("stories", stories_model, tokenizer, EngineOptions(4, 256, jit_compile=False))
+    worker = Worker(lambda: {"stories": model}, 4)
+    monkeypatch.setattr(logging.getLogger("uvicorn.error"), "handlers", [caplog.handler])
+    with ThreadPoolExecutor(1) as pool:
+        with Running(worker) as running:
+            running.ready()
+            step = model.engine.step
+            monkeypatch.setattr(model.engine, "step", lambda: time.sleep(0.2) or step())
+            body = {"prompt": PROMPT, "max_tokens": 200, "logit_bias": {"2": -100}, "stream": stream}
+            asked = pool.submit(post, running, "/v1/completions", body)
+            wait_until(lambda: worker.in_flight == 1, 60)
+        answer = asked.result(30)
+    assert "Exception" not in caplog.text and "Traceback" not in caplog.text
+    if stream:
+        *chunks, error, end = [line.removeprefix("data: ") for line in answer.text.split("\n\n") if line]
+        assert answer.status_code == 200 and end == "[DONE]" and len(chunks) > 1
+    else:
+        error = answer.text
+        assert answer.status_code == 503 and answer.headers["retry-after"]
+    assert json.loads(error)["error"]["message"] == "The server ends."
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ from tfmodels.serving import page
 from tfmodels.serving.chat import Chat
 from tfmodels.serving.completions import Completions
 from tfmodels.serving.embeddings import embed
-from tfmodels.serving.errors import APIError, BadRequest, ServerError, TooLarge, Unauthorized
+from tfmodels.serving.errors import APIError, BadRequest, ServerError, TooLarge, Unauthorized, Unavailable
 from tfmodels.serving.service import Limits, Service
 from tfmodels.serving.tokens import detokenize, tokenize
 from tfmodels.serving.worker import Worker
@@ -118,6 +118,8 @@ async def _post(service: Service, handler: Any, keys: Sequence[bytes], request: 
         return _count(service, endpoint, _error(error))
     except ClientDisconnect:
         return _count(service, endpoint, Response(status_code=_GONE))
+    except asyncio.CancelledError:  # the server ends and waits no longer
+        return _count(service, endpoint, _error(_the_server_ends()))
     except Exception as error:
         log.error("%s failed", endpoint, exc_info=error)
         return _count(service, endpoint, _error(ServerError("The request failed; the server's log says why.")))
@@ -166,7 +168,8 @@ async def _until_gone(receive: Any) -> None:
 class EventStream(Response):
     """Chunks as server-sent events.
 
-    A client that goes, and one that reads too slowly, ends them: the chunks are closed, which gives up the request.
+    A client that goes, and one that reads too slowly, ends them: the chunks are closed, which gives up the request. A
+    server that ends and waits no longer cancels the response: the client is told so by a last event.
 
     Args:
         service: the server.
@@ -180,6 +183,7 @@ class EventStream(Response):
         super().__init__(None, 200, headers, "text/event-stream")
         del self.headers["content-length"]
         self._service, self._first, self._chunks = service, first, chunks
+        self._has_begun = False
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         task = asyncio.ensure_future(self._send(send))
@@ -190,6 +194,13 @@ class EventStream(Response):
                 self._service.metrics.client_gone()
             elif task.exception() is not None:
                 raise task.exception()
+        except asyncio.CancelledError:
+            task.cancel()
+            await asyncio.wait({task})
+            if not self._has_begun:
+                raise
+            await _send_event(send, _text(_the_server_ends().content()))
+            await _send_event(send, "[DONE]", more=False)
         finally:
             for one in (task, gone):
                 one.cancel()
@@ -197,10 +208,9 @@ class EventStream(Response):
             await self._chunks.aclose()
 
     async def _send(self, send: Any) -> None:
-        async def event(content: str, more: bool = True) -> None:
-            await send({"type": "http.response.body", "body": f"data: {content}\n\n".encode(), "more_body": more})
-
+        event = functools.partial(_send_event, send)
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        self._has_begun = True
         await event(_text(self._first))
         try:
             async for chunk in self._chunks:
@@ -211,6 +221,14 @@ class EventStream(Response):
             log.error("a stream failed", exc_info=error)
             await event(_text(ServerError("The request failed; the server's log says why.").content()))
         await event("[DONE]", more=False)
+
+
+async def _send_event(send: Any, content: str, more: bool = True) -> None:
+    await send({"type": "http.response.body", "body": f"data: {content}\n\n".encode(), "more_body": more})
+
+
+def _the_server_ends() -> Unavailable:
+    return Unavailable("The server ends.", "ended")
 
 
 async def _read(request: Request, limits: Limits) -> dict[str, Any]:
