@@ -13,7 +13,7 @@ import tensorflow as tf
 from gpu.checks import BOUNDS, Check, Found, Settings, relative_error
 
 from tfmodels.checkpoints.quantized.scheme import Scheme, dequantize, round_to_nearest
-from tfmodels.kernels import decoding, triton_decoding
+from tfmodels.kernels import added_norms, decoding, triton_decoding
 from tfmodels.kernels.masks import make_mask
 from tfmodels.layers.attention import attend
 from tfmodels.layers.rotary import rotate
@@ -157,11 +157,10 @@ def norms(dtype: str, rows: int, width: int, parts: tuple[int, ...], count: int,
     added = [tf.constant(rng.standard_normal((n, rows, width), "float32")) for n in parts]
     weights, biases = (tf.cast(rng.standard_normal((count, width), "float32"), dtype) for _ in range(2))
     given = [
-        triton_decoding.Norm(weights[n], biases[n] if centered else None, 1e-5, is_centered=centered)
-        for n in range(count)
+        added_norms.Norm(weights[n], biases[n] if centered else None, 1e-5, is_centered=centered) for n in range(count)
     ]
-    assert triton_decoding.serves_norms(width, given)
-    total, *normed = compiled(lambda hidden: triton_decoding.added_norms(hidden, added, given), hidden)
+    assert added_norms.serves_norms(width, given)
+    total, *normed = compiled(lambda hidden: added_norms.added_norms(hidden, added, given), hidden)
     want = tf.cast(hidden, "float32") + sum(tf.reduce_sum(one, 0) for one in added)
     x = want - tf.reduce_mean(want, 1, keepdims=True) if centered else want
     x = x * tf.math.rsqrt(tf.reduce_mean(x * x, 1, keepdims=True) + 1e-5)

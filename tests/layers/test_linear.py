@@ -7,7 +7,7 @@ import small_models as small
 import tensorflow as tf
 
 from tfmodels.checkpoints.quantized.scheme import Scheme, round_to_nearest
-from tfmodels.kernels import decoding, quantized, triton_decoding
+from tfmodels.kernels import added_norms, decoding, quantized, triton_decoding
 from tfmodels.layers.feed_forward import FeedForward, GatedFeedForward
 from tfmodels.layers.linear import Linear, build_all, embedding, linear, project, unembed
 from tfmodels.layers.lora import LoraAdapter, LoraConfig
@@ -57,7 +57,7 @@ class TestPackedLayersOnACpu:
         return layers
 
     def projected(self, layers, monkeypatch):
-        """What `project` gives in a compiled program and what each layer gives alone, and how products were asked."""
+        """The outputs of a compiled `project`, those of each layer alone, and how many matrices each call got."""
         asked, few_rows = [], quantized.few_rows
         x = np.random.default_rng(1).normal(size=(1, 1, 64)).astype("float32")
         with monkeypatch.context() as patched:
@@ -186,7 +186,7 @@ class TestKernelsOfOurOwn:
 
     @pytest.mark.parametrize("name", ["gpt_neox", "mpnet", "bert", "modernbert"])
     def test_every_kind_of_block_takes_its_layers_outputs(self, name, reads, monkeypatch):
-        monkeypatch.setattr(triton_decoding, "serves_norms", lambda *_: False)
+        monkeypatch.setattr(added_norms, "serves_norms", lambda *_: False)
         head = "ForCausalLM" if name == "gpt_neox" else "ForMaskedLM"
         model, ids = small.make(name, head, dtype="bfloat16"), np.array([[5, 9, 2, 44]])
         want = tf.cast(model(ids).logits, "float32")

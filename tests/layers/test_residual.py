@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfmodels.kernels import triton_decoding
+from tfmodels.kernels import added_norms
 from tfmodels.layers.norms import RMSNorm, layer_norm
 from tfmodels.layers.residual import Parts, Sum, add_and_norm, dropped, plus, whole
 
@@ -21,7 +21,7 @@ def launched(monkeypatch):
     """Stands for the kernel, by its description: the sum of parts, rounded, then the norms in float32."""
     calls = []
 
-    def added_norms(hidden, added, norms):
+    def computed(hidden, added, norms):
         calls.append(len(added))
         for parts in added:
             hidden = hidden + tf.cast(tf.reduce_sum(parts, 0), hidden.dtype)
@@ -35,7 +35,7 @@ def launched(monkeypatch):
             found.append(tf.cast(x, hidden.dtype))
         return found
 
-    monkeypatch.setattr(triton_decoding, "added_norms", added_norms)
+    monkeypatch.setattr(added_norms, "added_norms", computed)
     return calls
 
 

@@ -175,7 +175,7 @@ def test_validation_data_that_turns_out_empty():
     with pytest.warns(UserWarning, match="validation_data is a dataset without a batch"):
         history = model.fit(ROWS.batch(2), validation_data=NONE_KEPT, verbose=0).history
     assert set(history) == {"loss"}
-    # What was kept of the empty data is gone.
+    # The next call forgets the empty data.
     assert set(model.fit(ROWS.batch(2), validation_data=ROWS.batch(2), verbose=0).history) == {"loss", "val_loss"}
 
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from keras import backend, ops
 
 from tfmodels.kernels import triton_call
+from tfmodels.runtime.buckets import power_of_two
 from tfmodels.utils.text import quote
 
 DTYPES = ("float16", "bfloat16")
@@ -30,7 +31,6 @@ _ATTENTION_PROGRAMS, _PROGRAMS_OF_ONE_HEAD = 512, 768
 # Rows times key/value heads: from some on twice as many programs, and from some on one warp for each of them.
 _MANY_PROGRAMS_FROM, _ONE_WARP_FROM = 256, 1024
 _MAX_GROUP = 16
-_MAX_NORM_WIDTH = 2**14  # of a row, that one program holds
 _MAX_HEAD_DIM = 256
 
 
@@ -151,7 +151,7 @@ def product(
     block_in, block_out = (128, 64) if rows <= 32 else (64, 64)
     if whole and outs[0] < _PROGRAMS * block_out:
         block_out //= 2
-    block_rows = max(16, _power_of_two(rows))
+    block_rows = max(16, power_of_two(rows))
     columns, parts = _blocks(outs, block_out, gated), 1
     while not whole and columns * parts < _PROGRAMS and parts < _MOST_PARTS and width >= 2 * parts * block_in:
         parts *= 2
@@ -212,7 +212,7 @@ def _packed_product(x: Any, matrices: Sequence[Any], biases: Sequence[Any] | Non
         matrices = [Packed(matrix, x, None, 8, 0, "") for matrix in matrices]
     first = matrices[0]
     outs = [matrix.weights.shape[1] for matrix in matrices]
-    block_rows = min(max(16, _power_of_two(rows)), _PACKED_ROWS)
+    block_rows = min(max(16, power_of_two(rows)), _PACKED_ROWS)
     columns, parts = sum(-(-out // _PACKED_BLOCK) for out in outs), 1
     programs = 3 * _PROGRAMS if rows <= 16 else 3 * _PROGRAMS // 2  # parts of many rows take long to add up
     while columns * parts < programs and width >= 2 * parts * _LEAST_PART and parts < 2 * _MOST_PARTS:
@@ -257,7 +257,7 @@ def table_product(x: Any, table: Any, dtype: str = "float32") -> Any:
     elif rows <= 16:
         block_rows, (block_in, block_out), stages = 16, (256, 32) if is_small else (128, 64), 3
     else:
-        block_rows, block_in, block_out, stages = _power_of_two(rows), 128 if rows <= 32 else 64, 128, 3
+        block_rows, block_in, block_out, stages = power_of_two(rows), 128 if rows <= 32 else 64, 128, 3
     (result,) = _launch(
         "table_product",
         [x, table],
@@ -273,70 +273,6 @@ def table_product(x: Any, table: Any, dtype: str = "float32") -> Any:
         BLOCK_OUT=block_out,
     )
     return result
-
-
-class Norm(NamedTuple):
-    """A normalisation over the last axis.
-
-    Fields:
-        weight: (width,), float.
-        bias: (width,), float, or None.
-        epsilon: added to the variance or the mean square.
-        offset: added to the weight.
-        is_centered: whether the mean is taken away first (layer normalisation).
-    """
-
-    weight: Any
-    bias: Any
-    epsilon: float
-    offset: float = 0.0
-    is_centered: bool = False
-
-
-def serves_norms(width: int, norms: Sequence[Norm]) -> bool:
-    """Whether `added_norms` can compute these norms of rows of so many numbers."""
-    alike = {(norm.bias is None, norm.epsilon, norm.offset, norm.is_centered) for norm in norms}
-    dtypes = {norm.weight.dtype for norm in norms} | {norm.bias.dtype for norm in norms if norm.bias is not None}
-    return width <= _MAX_NORM_WIDTH and len(norms) in (1, 2) and len(alike) == 1 and len(dtypes) == 1
-
-
-def added_norms(hidden: Any, added: Sequence[Any], norms: Sequence[Norm]) -> list[Any]:
-    """The sum of rows and of what products left for them, and its norms, by one kernel.
-
-    Args:
-        hidden: (rows, width).
-        added: one or two of (parts, rows, width); the sums over their parts are rounded to the dtype of `hidden`.
-        norms: one or two, which `serves_norms` takes.
-
-    Returns:
-        The sum and each norm of it, (rows, width) in the dtype of `hidden`.
-    """
-    rows, width = hidden.shape
-    first = norms[0]
-    counts = [parts.shape[0] for parts in added]
-    biases = [norm.weight if norm.bias is None else norm.bias for norm in norms]
-    ends = [0, -1]  # one for both where there is one
-    found = _launch(
-        "added_norms",
-        [hidden, *(added[end] for end in ends), *(norms[end].weight for end in ends), *(biases[end] for end in ends)],
-        [
-            *(((rows, width), hidden.dtype) for _ in range(2)),
-            ((rows, width) if len(norms) == 2 else (1,), hidden.dtype),
-        ],
-        grid=(rows,),
-        warps=8,
-        ROWS=rows,
-        WIDTH=width,
-        PARTS_1=counts[0],
-        PARTS_2=counts[1] if len(counts) == 2 else 0,
-        CENTERED=first.is_centered,
-        EPSILON=float(first.epsilon),
-        OFFSET=float(first.offset),
-        HAS_BIAS=first.bias is not None,
-        NORMS=len(norms),
-        BLOCK=_power_of_two(width),
-    )
-    return found[: 1 + len(norms)]
 
 
 class Heads(NamedTuple):
@@ -401,7 +337,7 @@ def attention(
     slots = slots if writes else ops.full((1,), keys, "int32")
     cos, sin = (slots, slots) if rotary is None else rotary
     group, rows = heads // kv_heads, batch * kv_heads
-    block_dim = _power_of_two(max(head_dim, 16))
+    block_dim = power_of_two(max(head_dim, 16))
     chunk = max(16, _CHUNK_NUMBERS // block_dim)
     programs = _PROGRAMS_OF_ONE_HEAD if group == 1 else _ATTENTION_PROGRAMS
     programs = programs if rows < _MANY_PROGRAMS_FROM else 2 * _ATTENTION_PROGRAMS
@@ -460,7 +396,7 @@ def attention(
         GROUP=group,
         HEAD_DIM=head_dim,
         SPLITS=splits,
-        BLOCK_SPLITS=_power_of_two(splits),
+        BLOCK_SPLITS=power_of_two(splits),
         BLOCK_DIM=block_dim,
     )
     return output, new_key, new_value
@@ -472,10 +408,6 @@ def _span(allowed: Any) -> tuple[Any, Any]:
     keys = allowed.shape[1]
     places = ops.arange(keys, dtype="int32")
     return ops.min(ops.where(allowed, places, keys), axis=1), ops.max(ops.where(allowed, places + 1, 0), axis=1)
-
-
-def _power_of_two(size: int) -> int:
-    return 1 << (size - 1).bit_length()
 
 
 def _launch(kernel: str, operands: list[Any], results: list[tuple[Any, Any]], **options: Any) -> list[Any]:

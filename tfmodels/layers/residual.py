@@ -12,7 +12,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from tfmodels.kernels import decoding, triton_decoding
+from tfmodels.kernels import added_norms, decoding
 from tfmodels.layers import few_rows
 from tfmodels.layers.linear import Linear
 from tfmodels.layers.norms import RMSNorm
@@ -92,14 +92,17 @@ def plus(hidden: Any, *added: Any) -> Any:
 def whole(x: Any) -> Any:
     """A tensor, `Parts` or a `Sum` as a tensor (batch, length, width)."""
     if isinstance(x, Parts):
-        total = ops.cast(ops.sum(x.tensor, axis=0), x.dtype)
-        return ops.reshape(total, (total.shape[0] // x.length, x.length, total.shape[1]))
-    if not isinstance(x, Sum):
-        return x
-    total = x.hidden
-    for parts in x.added:
-        total = total + ops.reshape(ops.cast(ops.sum(parts, axis=0), total.dtype), total.shape)
-    return total
+        return _added_up(x.tensor, x.length, x.dtype)
+    if isinstance(x, Sum):
+        _, length, _ = x.hidden.shape
+        return sum((_added_up(parts, length, x.hidden.dtype) for parts in x.added), x.hidden)
+    return x
+
+
+def _added_up(parts: Any, length: int, dtype: Any) -> Any:
+    """The tensor of `Parts` as the outputs that it stands for, (batch, length, width)."""
+    total = ops.cast(ops.sum(parts, axis=0), dtype)
+    return ops.reshape(total, (total.shape[0] // length, length, total.shape[1]))
 
 
 def add_and_norm(hidden: Any, *norms: keras.layers.Layer) -> tuple[Any, ...]:
@@ -119,18 +122,18 @@ def add_and_norm(hidden: Any, *norms: keras.layers.Layer) -> tuple[Any, ...]:
     if isinstance(hidden, Sum):
         batch, length, width = hidden.hidden.shape
         kinds = [_as_kernel_takes_it(norm) for norm in norms]
-        if None not in kinds and triton_decoding.serves_norms(width, kinds):
+        if None not in kinds and added_norms.serves_norms(width, kinds):
             rows = ops.reshape(hidden.hidden, (batch * length, width))
-            found = triton_decoding.added_norms(rows, hidden.added, kinds)
+            found = added_norms.added_norms(rows, hidden.added, kinds)
             return tuple(ops.reshape(one, (batch, length, width)) for one in found)
     hidden = whole(hidden)
     return hidden, *(norm(hidden) for norm in norms)
 
 
-def _as_kernel_takes_it(norm: keras.layers.Layer) -> triton_decoding.Norm | None:
+def _as_kernel_takes_it(norm: keras.layers.Layer) -> added_norms.Norm | None:
     if type(norm) is RMSNorm:
-        return triton_decoding.Norm(ops.convert_to_tensor(norm.weight), None, norm.epsilon, norm.offset)
+        return added_norms.Norm(ops.convert_to_tensor(norm.weight), None, norm.epsilon, norm.offset)
     if type(norm) is keras.layers.LayerNormalization and norm.gamma is not None and not norm.rms_scaling:
         weights = [None if x is None else ops.convert_to_tensor(x) for x in (norm.gamma, norm.beta)]
-        return triton_decoding.Norm(*weights, norm.epsilon, is_centered=True)
+        return added_norms.Norm(*weights, norm.epsilon, is_centered=True)
     return None

@@ -1,4 +1,7 @@
-"""Keras training for all models: steps compiled per batch shape, and losses that models compute themselves."""
+"""Keras training for all models: steps compiled per batch shape, and losses that models compute themselves.
+
+The file is long because it is the class that every model trains by, `TrainedModel`, and what heads add, `TaskModel`.
+"""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from tfmodels.serving import page
 from tfmodels.serving.chat import Chat
 from tfmodels.serving.completions import Completions
 from tfmodels.serving.embeddings import embed
-from tfmodels.serving.errors import APIError, BadRequest, ServerError, TooLarge, Unauthorized, Unavailable
+from tfmodels.serving.errors import APIError, BadRequest, ServerEnds, ServerError, TooLarge, Unauthorized
 from tfmodels.serving.service import Limits, Service
 from tfmodels.serving.tokens import detokenize, tokenize
 from tfmodels.serving.worker import Worker
@@ -119,7 +119,7 @@ async def _post(service: Service, handler: Any, keys: Sequence[bytes], request: 
     except ClientDisconnect:
         return _count(service, endpoint, Response(status_code=_GONE))
     except asyncio.CancelledError:  # the server ends and waits no longer
-        return _count(service, endpoint, _error(_the_server_ends()))
+        return _count(service, endpoint, _error(ServerEnds()))
     except Exception as error:
         log.error("%s failed", endpoint, exc_info=error)
         return _count(service, endpoint, _error(ServerError("The request failed; the server's log says why.")))
@@ -199,7 +199,7 @@ class EventStream(Response):
             await asyncio.wait({task})
             if not self._has_begun:
                 raise
-            await _send_event(send, _text(_the_server_ends().content()))
+            await _send_event(send, _text(ServerEnds().content()))
             await _send_event(send, "[DONE]", more=False)
         finally:
             for one in (task, gone):
@@ -225,10 +225,6 @@ class EventStream(Response):
 
 async def _send_event(send: Any, content: str, more: bool = True) -> None:
     await send({"type": "http.response.body", "body": f"data: {content}\n\n".encode(), "more_body": more})
-
-
-def _the_server_ends() -> Unavailable:
-    return Unavailable("The server ends.", "ended")
 
 
 async def _read(request: Request, limits: Limits) -> dict[str, Any]:

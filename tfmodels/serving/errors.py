@@ -103,6 +103,13 @@ class Unavailable(APIError):
         super().__init__(503, message, "server_error", code=code, headers={"retry-after": str(retry_seconds)})
 
 
+class ServerEnds(Unavailable):
+    """The server ends before it has answered (503)."""
+
+    def __init__(self, code: str = "stopped"):
+        super().__init__("The server ends.", code)
+
+
 class ServerError(APIError):
     """Something failed here (500)."""
 

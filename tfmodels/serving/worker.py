@@ -17,7 +17,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from tfmodels.serving.errors import APIError, BadRequest, Overloaded, ServerError, Unavailable
+from tfmodels.serving.errors import APIError, BadRequest, Overloaded, ServerEnds, ServerError, Unavailable
 from tfmodels.utils.text import shorten
 
 log = logging.getLogger("tfmodels.serving")
@@ -154,7 +154,7 @@ class Worker:
                 LOADING_RETRY_SECONDS,
             )
         if self.state != "ready":
-            raise Unavailable("The model failed." if self.state == "failed" else "The server ends.", self.state)
+            raise Unavailable("The model failed.", "failed") if self.state == "failed" else ServerEnds(self.state)
 
     def reserve(self, count: int, field: str = "n") -> Reservation:
         """Take room for `count` requests, to be used as a context manager.
@@ -267,7 +267,7 @@ class Worker:
                 self._step(name)
         if self.state == "ready":
             self.state = "stopped"
-        self._fail(None, Unavailable("The server ends.", self.state))
+        self._fail(None, ServerEnds(self.state))
 
     def _step(self, name: str) -> None:
         engine = self.models[name].engine

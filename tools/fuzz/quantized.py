@@ -25,7 +25,7 @@ COMPRESSED |= {"ignore": ["lm_head"]}
 MLX = {"bits": 4, "group_size": 8, LAYER: {"bits": 4, "group_size": 8}}
 
 Tensors = dict[str, tuple[str, tuple[int, ...]]]
-# What config.json says, and dtype and shape of the tensors of one layer of 16 inputs and 8 outputs.
+# A config.json's settings, and dtype and shape of the tensors of one layer of 16 inputs and 8 outputs.
 LAYOUTS: tuple[tuple[dict[str, Any], Tensors], ...] = (
     (
         {"quantization_config": GPTQ},
