@@ -7,6 +7,8 @@ import json
 
 import pytest
 
+from tfmodels import AutoTokenizer
+from tfmodels.generation.structured import Grammar
 from tfmodels.serving.errors import BadRequest
 from tfmodels.serving.tools import Call, CallReader, check_choice, check_tools, choose
 
@@ -85,10 +87,51 @@ def test_a_forced_choice_is_a_grammar():
     names = [one["properties"]["name"]["const"] for one in form["json_schema"]["schema"]["anyOf"]]
     assert names == ["now", "stop"]
     schema = choose(TOOLS, "function:now").response_format["json_schema"]["schema"]
-    assert schema["properties"] == {"name": {"const": "now"}, "arguments": SCHEMA}
+    assert schema["properties"] == {"name": {"const": "now"}, "arguments": {"$id": "tool:0", **SCHEMA}}
     assert json.loads(json.dumps(schema)) == schema
     assert choose(TOOLS, None) == (TOOLS, True, None) and choose(TOOLS, "none") == (None, False, None)
     assert choose(None, None) == (None, False, None) == choose([], "auto")
+
+
+PLACE = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
+NESTED = {  # as pydantic writes a model with another one in it
+    "type": "object",
+    "properties": {"to": {"$ref": "#/$defs/Place"}, "next": {"$ref": "#"}},
+    "additionalProperties": False,
+    "$defs": {"Place": PLACE},
+}
+COUNT = {
+    "type": "object",
+    "properties": {"n": {"$ref": "#/definitions/Number"}},
+    "definitions": {"Number": {"type": "integer"}},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "right"),
+    [
+        ("go", '{"to": {"name": "x"}}', True),
+        ("go", '{"next": {"to": {"name": "x"}}}', True),
+        ("go", '{"to": {}}', False),
+        ("go", '{"next": {"name": "go"}}', False),
+        ("count", '{"n": 3}', True),
+        ("count", '{"n": "x"}', False),
+    ],
+)
+def test_references_are_looked_up_in_the_parameters_of_their_own_tool(name, arguments, right):
+    pytest.importorskip("llguidance")
+    parameters = {"go": NESTED, "count": COUNT}
+    tools = [{"type": "function", "function": {"name": of, "parameters": one}} for of, one in parameters.items()]
+    tokenizer = AutoTokenizer.from_pretrained("stories260K")
+    grammar = Grammar(
+        choose(tools, "required").response_format, tokenizer=tokenizer, vocab_size=len(tokenizer), eos_token_ids=[2]
+    )
+    call, matcher = f'{{"name": "{name}", "arguments": {arguments}}}', grammar.matcher()
+    for token in tokenizer.convert_tokens_to_ids(list(call.replace(" ", "\u2581"))):
+        if not matcher.allowed()[token]:
+            break
+        matcher.advance(token)
+    assert bool(matcher.allowed()[2]) is right
 
 
 @pytest.mark.parametrize(("tools", "choice"), [(None, "required"), (TOOLS, "function:then")])

@@ -95,13 +95,15 @@ def choose(tools: list[dict[str, Any]] | None, choice: str | None) -> Choice:
         if wanted not in names:
             raise BadRequest(f"tool_choice names {quote(wanted)}; the tools are {some(names)}.", "tool_choice")
         names = [wanted]
-    calls = [_schema(tool["function"]) for tool in tools if tool["function"]["name"] in names]
+    calls = [_schema(tool["function"], place) for place, tool in enumerate(tools) if tool["function"]["name"] in names]
     schema = calls[0] if len(calls) == 1 else {"anyOf": calls}
     return Choice(tools, True, {"type": "json_schema", "json_schema": {"name": "tool_call", "schema": schema}})
 
 
-def _schema(function: dict[str, Any]) -> dict[str, Any]:
+def _schema(function: dict[str, Any], place: int) -> dict[str, Any]:
     parameters = function.get("parameters") or {"type": "object", "properties": {}, "additionalProperties": False}
+    # A reference, such as "#/$defs/Place", is looked up from the nearest schema with an id, else from the whole.
+    parameters = {"$id": f"tool:{place}", **parameters}
     return {
         "type": "object",
         "properties": {"name": {"const": function["name"]}, "arguments": parameters},
