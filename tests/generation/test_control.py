@@ -136,6 +136,36 @@ class TestConstraints:
         neutral = ids_of(model, PROMPT, max_new_tokens=steps, guidance_scale=1.0)
         np.testing.assert_array_equal(neutral, ids_of(model, PROMPT, max_new_tokens=steps))
 
+    @pytest.mark.parametrize("negative", [[[8, 2]], [[8, 2, 9, 9, 30, 12], [1, 2, 3, 4, 5, 6]]])
+    def test_guidance_shows_the_prompts_own_rows(self, model, negative):
+        seen = {"processor": [], "criterion": [], "streamer": []}
+
+        class Streamer:
+            def put_prompt(self, ids):
+                seen["streamer"].append(np.asarray(ids))
+
+            put = put_prompt
+
+            def end(self):
+                pass
+
+        def process(ids, scores):
+            seen["processor"].append(np.asarray(ids))
+            return scores
+
+        def ends(ids, scores):
+            seen["criterion"].append(np.asarray(ids))
+            return [False] * len(PROMPT)
+
+        options = {"guidance_scale": 2.5, "negative_prompt_ids": np.array(negative), "max_new_tokens": 4}
+        want = ids_of(model, PROMPT, **options)
+        for extra in ({"logits_processor": [process]}, {"stopping_criteria": [ends]}, {"streamer": Streamer()}):
+            np.testing.assert_array_equal(ids_of(model, PROMPT, **options, **extra), want)
+        for step in range(4):
+            np.testing.assert_array_equal(seen["processor"][step], want[:, : 4 + step])
+            np.testing.assert_array_equal(seen["criterion"][step], want[:, : 5 + step])
+        np.testing.assert_array_equal(np.concatenate(seen["streamer"], axis=1), want)
+
     def test_what_does_not_go_together(self, model):
         for options, message in (
             ({"guidance_scale": 2.0, "num_beams": 2}, "guidance_scale with num_beams=2"),
@@ -206,6 +236,10 @@ class TestOutputs:
         want = log_probabilities(model(output.sequences).logits[:, 3:-1])
         want = np.take_along_axis(want, np.asarray(output.sequences)[:, 4:, None], axis=2)[:, :, 0]
         np.testing.assert_allclose(got, want, atol=1e-4)
-        output = model.generate(PROMPT, num_beams=3, num_return_sequences=2, length_penalty=0.0, **options)
+        options |= {"num_beams": 3, "num_return_sequences": 2, "length_penalty": 0.0}
+        output = model.generate(PROMPT, **options)
+        without = model.generate(PROMPT, **(options | {"output_scores": False}))
+        assert without.scores is None and without.sequences_scores is None
+        np.testing.assert_array_equal(without.beam_indices, output.beam_indices)
         got = np.asarray(model.compute_transition_scores(output.sequences, output.scores, output.beam_indices))
         np.testing.assert_allclose(got.sum(1), output.sequences_scores, atol=1e-4)

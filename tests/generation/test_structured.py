@@ -232,6 +232,24 @@ def test_what_cannot_be_met(stories, options, message):
         model.generate([[1, 2]], **{"tokenizer": tokenizer, "eos_token_id": 2, **options})
 
 
+def test_an_answer_whose_grammar_breaks_is_no_whole_one(stories):
+    model, tokenizer = stories
+    prompt = tokenizer.encode("Once upon a time")
+    # The library gives up at the second of a million letters.
+    options = {
+        "response_format": {"type": "regex", "regex": "(a{1000}){1000}"},
+        "max_new_tokens": 8,
+        "eos_token_id": 2,
+    }
+    with pytest.raises(ValueError, match="the grammar cannot be followed further: lexer error: too many expressions"):
+        model.generate([prompt], tokenizer=tokenizer, jit_compile=False, **options)
+    engine = Engine(model, rows=2, capacity=64, tokenizer=tokenizer, jit_compile=False)
+    broken, free = engine.add(prompt, **options), engine.add(prompt, max_new_tokens=3)
+    answers = engine.run()
+    assert answers[broken].finish_reason == "error" and "cannot be followed" in str(answers[broken].error)
+    assert answers[free].finish_reason == "length"
+
+
 def test_plain_text_is_no_limit(stories):
     model, _ = stories
     options = {"max_new_tokens": 3, "jit_compile": False}

@@ -212,7 +212,7 @@ class GenerationMixin:
         else:
             strategy, processors, drawing = self._strategy(config, processors, options)
             decoder, spare = Decoder(self, strategy, processors, **options), 0
-        run_rows = prompts
+        run_rows, rows_per_sequence = prompts, 2 if guided else 1
         if guided:
             run_rows = with_negatives(
                 prompts, negative_prompt_ids, negative_prompt_attention_mask, vocab_size=self.config.vocab_size
@@ -222,11 +222,12 @@ class GenerationMixin:
         records = options["keep_scores"] or options["keep_logits"]
         spacious = config.use_cache and not (records or decoder.reads_holders)
         context = self.config.max_position_embeddings if spacious else 0
-        prompt = to_buckets(run_rows, new + spare, past_key_values, context=context)
+        shift = run_rows.ids.shape[1] - prompts.ids.shape[1]
+        prompt = to_buckets(run_rows, new + spare, past_key_values, context=context, shift=shift)
         steering = sampling_inputs(config, processors, new, drawing)
         # Who sees tokens arrive does not wait for XLA; who waits for all of them gets the fastest programs.
-        at_once = streamer is not None
-        run = Run(decoder, self.programs, steering, len(run_rows.ids), new, at_once=at_once)
+        kind = {"at_once": streamer is not None, "rows_per_sequence": rows_per_sequence}
+        run = Run(decoder, self.programs, steering, len(run_rows.ids), new, **kind)
         if streamer is not None or logits_processor or constraint or stopping.criteria or config.max_time:
             with ending_on_errors(streamer):
                 state = run.in_steps(prompt, stopping, streamer)
@@ -234,7 +235,7 @@ class GenerationMixin:
             state = run.whole(prompt)
         if config.return_dict_in_generate:
             state = decoder.with_own_keys(state)
-        return result_of(self, state, prompts, config, rows_per_sequence=2 if guided else 1)
+        return result_of(self, state, prompts, config, rows_per_sequence=rows_per_sequence)
 
     def generate_batch(
         self,

@@ -227,7 +227,7 @@ def with_negatives(prompts: Prompts, negative_ids: Any, negative_mask: Any, *, v
     return Prompts(paired(prompts.ids, ids), paired(prompts.mask, mask), None)
 
 
-def to_buckets(prompts: Prompts, new: int, past: Any = None, *, context: int = 0) -> Prompt:
+def to_buckets(prompts: Prompts, new: int, past: Any = None, *, context: int = 0, shift: int = 0) -> Prompt:
     """Pad prompts to bucketed sizes, with room for `new` tokens.
 
     Args:
@@ -235,6 +235,7 @@ def to_buckets(prompts: Prompts, new: int, past: Any = None, *, context: int = 0
         new: tokens to generate at most.
         context: longest text of the model, up to which the room may be more than is needed (`bucket_capacity`).
         past: keys and values of the first tokens, per layer (rows, key_value_heads, length, head_dim), or None.
+        shift: first columns that hold tokens of longer negative prompts alone.
 
     Raises:
         ValueError: `past` has other rows, or as many tokens as the prompt or more.
@@ -274,7 +275,7 @@ def to_buckets(prompts: Prompts, new: int, past: Any = None, *, context: int = 0
         ids=ops.convert_to_tensor(spread(ids)),
         embeds=None if embeds is None else ops.convert_to_tensor(spread(embeds)),
         attended=ops.convert_to_tensor(attended),
-        start=ops.convert_to_tensor(before, "int32"),
+        start=ops.convert_to_tensor(before + shift, "int32"),
         finished=ops.convert_to_tensor(np.arange(batch) >= rows),
         past=layers,
     )

@@ -63,7 +63,7 @@ def _beam_result(model: Any, state: State, prompts: Prompts, config: GenerationC
     return GenerateOutput(
         sequences=sequences,
         sequences_scores=ops.convert_to_tensor(scores) if config.output_scores else None,
-        beam_indices=ops.convert_to_tensor(origins) if config.output_scores else None,
+        beam_indices=ops.convert_to_tensor(origins),
         **_records(state, rows * config.num_beams),
         past_key_values=_grown_cache(state, rows * config.num_beams),
     )

@@ -37,6 +37,7 @@ class Run:
         rows: of the batch; those that only fill a bucket come after them.
         new: tokens to add at most.
         at_once: do not wait for XLA where it is not ready: decode in plain graphs until it is.
+        rows_per_sequence: rows that share their tokens; the first of them is shown.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Run:
         new: int,
         *,
         at_once: bool = False,
+        rows_per_sequence: int = 1,
     ):
         self.decoder = decoder
         self.at_once = at_once and starts_as_graph(decoder.jit_compile, decoder.lowering)
@@ -55,6 +57,11 @@ class Run:
         self.inputs = inputs
         self.rows = rows
         self.new = new
+        self.rows_per_sequence = rows_per_sequence
+
+    def _ids(self, ids: Any, start: int, end: int) -> Any:
+        """Columns of the rows that streamers and stopping criteria see, of ids (batch, capacity)."""
+        return ids[: self.rows : self.rows_per_sequence, start:end]
 
     def _call(self, name: str, *arguments: Any) -> Any:
         """Run a method of the decoder as a compiled program."""
@@ -127,7 +134,7 @@ class Run:
             state = self._prefill(prompt)
         sent, end = 0, int(state.prompt_end)
         if hasattr(streamer, "put_prompt"):
-            ids = ops.convert_to_numpy(prompt.ids)[: self.rows, int(prompt.start) :]
+            ids = self._ids(ops.convert_to_numpy(prompt.ids), int(prompt.start), end)
             with out_of_turn():
                 streamer.put_prompt(ids)
         while True:
@@ -136,7 +143,7 @@ class Run:
                 state = self._stopped(state, stopping, sent)
                 done = int(state.step)
             if streamer is not None:
-                ids = ops.convert_to_numpy(state.ids)[: self.rows, end + sent : end + done]
+                ids = self._ids(ops.convert_to_numpy(state.ids), end + sent, end + done)
                 with out_of_turn():
                     streamer.put(ids)
             sent = done
@@ -163,12 +170,12 @@ class Run:
         end = int(state.prompt_end)
         finished = ops.convert_to_numpy(state.finished).copy()
         for step in range(sent + 1, int(state.step) + 1):
-            ids = state.ids[: self.rows, int(state.start) : end + step]
+            ids = self._ids(state.ids, int(state.start), end + step)
             scores = None
             if state.scores is not None:
-                scores = tuple(state.scores[index, : self.rows] for index in range(step))
+                scores = tuple(state.scores[index, : len(ids)] for index in range(step))
             stopped = stopping.rows(ids, scores)
-            finished[: self.rows] |= stopped
+            finished[: self.rows] |= np.repeat(stopped, self.rows_per_sequence)
             if stopped.all():
                 state = state._replace(step=ops.convert_to_tensor(step, "int32"))
                 break

@@ -105,6 +105,8 @@ class Matcher:
         self._closes = False
         # The tokens that the grammar alone allows next; None until they are computed.
         self._next: np.ndarray | None = self._read(first)
+        # Whether a token came that the grammar does not allow, as beams that nobody wants take: the answer ends there.
+        self._strayed = False
         # Tokens that `upcoming` has told, and that `advance` has not been given yet.
         self._ahead: tuple[int, ...] = ()
         # Tokens to the end when it was looked for first, and the tokens left at which it is looked for again.
@@ -126,7 +128,8 @@ class Matcher:
             self._consume(token)
 
     def _consume(self, token: int) -> None:
-        self._state.consume_token(token)
+        allowed = self._next is None or bool(self._next[token // 32] >> token % 32 & 1)
+        self._strayed = not (self._state.consume_token(token) or allowed)
         self._next = None
 
     def allowed(self, left: int | None = None) -> np.ndarray:
@@ -158,11 +161,17 @@ class Matcher:
             self._ahead = (*self._ahead, token)
 
     def _allowed(self, left: int | None) -> np.ndarray:
-        """The tokens that may come next, as `upcoming` returns them, with `left` as of `allowed`."""
+        """The tokens that may come next, as `upcoming` returns them, with `left` as of `allowed`.
+
+        Raises:
+            ValueError: the library gives up, as with an expression that has too many states.
+        """
+        if self._next is None and not self._state.is_stopped():
+            self._next = self._read(self._state.compute_bitmask())
+        if self._state.is_error() and not self._strayed:
+            raise ValueError(f"the grammar cannot be followed further: {self._state.get_error().splitlines()[0]}")
         if self._state.is_stopped():
             return self._words(self._ends)
-        if self._next is None:
-            self._next = self._read(self._state.compute_bitmask())
         if self._closes_with(left):
             return self._words(self._soonest(int.from_bytes(self._next.tobytes(), "little")))
         return self._next
