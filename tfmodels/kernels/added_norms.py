@@ -60,7 +60,7 @@ def added_norms(hidden: Any, added: Sequence[Any], norms: Sequence[Norm]) -> lis
         [hidden, *(added[end] for end in ends), *(norms[end].weight for end in ends), *(biases[end] for end in ends)],
         [tf.TensorSpec(size, hidden.dtype) for size in sizes],
         grid=(rows,),
-        warps=8,
+        warps=16,
         ROWS=rows,
         WIDTH=width,
         PARTS_1=counts[0],

@@ -27,6 +27,7 @@ _PROGRAMS, _MOST_PARTS = 128, 8  # enough to keep a GPU's processors busy
 _LEAST_PART, _PACKED_BLOCK, _PACKED_ROWS = 256, 128, 64
 _SHARED_BYTES = 165 * 2**10  # of a processor's memory, for what its programs have under way
 _CHUNK_NUMBERS = 4096  # of the keys that a program sees at a time
+_NUMBERS_OF_A_WARP = 4096  # where the parts of attention are added up
 _ATTENTION_PROGRAMS, _PROGRAMS_OF_ONE_HEAD = 512, 768
 # Rows times key/value heads: from some on twice as many programs, and from some on one warp for each of them.
 _MANY_PROGRAMS_FROM, _ONE_WARP_FROM = 256, 1024
@@ -212,7 +213,7 @@ def _packed_product(x: Any, matrices: Sequence[Any], biases: Sequence[Any] | Non
         matrices = [Packed(matrix, x, None, 8, 0, "") for matrix in matrices]
     first = matrices[0]
     outs = [matrix.weights.shape[1] for matrix in matrices]
-    block_rows = min(max(16, power_of_two(rows)), _PACKED_ROWS)
+    block_rows = min(max(8, power_of_two(rows)), _PACKED_ROWS)
     columns, parts = sum(-(-out // _PACKED_BLOCK) for out in outs), 1
     programs = 3 * _PROGRAMS if rows <= 16 else 3 * _PROGRAMS // 2  # parts of many rows take long to add up
     while columns * parts < programs and width >= 2 * parts * _LEAST_PART and parts < 2 * _MOST_PARTS:
@@ -393,6 +394,7 @@ def attention(
         [partial, softmax],
         [((batch, heads * head_dim), key.dtype)],
         grid=(rows * group,),
+        warps=max(1, min(4, power_of_two(splits) * block_dim // _NUMBERS_OF_A_WARP)),
         GROUP=group,
         HEAD_DIM=head_dim,
         SPLITS=splits,
