@@ -77,7 +77,7 @@ def product(name, rows, width, outs, *, bits=16, group=0, offsets="", bias=False
     made = torch.full((parts, *want.shape), float("nan"), dtype=torch.float32 if parts > 1 or bits < 16 else dtype)
     fill = 3 - len(outs)
     block_in, block_out = blocks
-    block_rows = max(16, 1 << (rows - 1).bit_length()) if bits == 16 else 16
+    block_rows = max(16 if bits == 16 else 8, 1 << (rows - 1).bit_length())
     columns = -(-outs[0] // block_out) if gated else sum(-(-out // block_out) for out in outs)
     share = -(-width // (parts * block_in)) * block_in
     tensors = [x, *stored, *stored[:1] * fill]

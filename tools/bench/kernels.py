@@ -122,7 +122,7 @@ def product_forms(rows: int, bits: int, width: int, gated: bool, out: int) -> It
 
 def rows_of_a_block(rows: int, bits: int) -> int:
     most = 128 if bits == 16 else 64
-    return min(most, max(16, 1 << (rows - 1).bit_length()))
+    return min(most, max(16 if bits == 16 else 8, 1 << (rows - 1).bit_length()))
 
 
 def product(
