@@ -8,6 +8,7 @@ from tfmodels import AutoTokenizer, TFAutoModelForCausalLM, TFLlamaForCausalLM
 from tfmodels.cli.common import Place
 from tfmodels.cli.inspect import inspect_checkpoint
 from tfmodels.export import export
+from tfmodels.training.lora import add_lora, merge_lora
 
 gguf = pytest.importorskip("gguf", reason="writing GGUF files needs the gguf package")
 IDS = np.array([[1, 5, 60, 7, 33]])
@@ -78,6 +79,20 @@ def test_the_tokenizer_is_in_the_file(tmp_path):
     for text in ("Once upon a time,  there was a café.", "Lily's dog\nran 12 miles!"):
         assert again(text)["input_ids"] == tokenizer(text)["input_ids"]
     assert again.decode(again("a dog")["input_ids"]) == tokenizer.decode(tokenizer("a dog")["input_ids"])
+
+
+def test_adapters_are_merged_first(tmp_path):
+    model = make()
+    add_lora(model, "q_proj", rank=2)
+    for weight in model.trainable_weights:
+        weight.assign(weight + 0.5)
+    want = np.asarray(model(IDS).logits)
+    options = {"format": "gguf", "tokenizer": small.byte_pairs()}
+    with pytest.raises(ValueError, match=r"has adapters, .* call merge_lora\(model\)"):
+        export(model, tmp_path / "model.gguf", **options)
+    merge_lora(model)
+    got = read(export(model, tmp_path / "model.gguf", **options).path)(IDS).logits
+    np.testing.assert_allclose(got, want, atol=1e-4)
 
 
 def test_what_files_have_no_place_for(tmp_path):

@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+import warnings
 
 import keras
 import numpy as np
@@ -154,13 +155,16 @@ class TestFiles:
         np.testing.assert_array_equal(first(other), first(model))
         assert report.trainable == lora_report(model).trainable
         # What `save_pretrained` writes is the frozen model, until the adapters are merged into it.
-        model.save_pretrained(tmp_path / "base")
+        with pytest.warns(UserWarning, match="without its adapters: tfmodels.training.lora.save_adapter"):
+            model.save_pretrained(tmp_path / "base")
         base = type(model).from_pretrained(tmp_path / "base")
         assert np.abs(first(base) - first(model)).max() > 1e-4
         load_adapter(base, tmp_path / "adapter")
         np.testing.assert_array_equal(first(base), first(model))
         merge_lora(model)
-        model.save_pretrained(tmp_path / "merged")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            model.save_pretrained(tmp_path / "merged")
         np.testing.assert_array_equal(first(type(model).from_pretrained(tmp_path / "merged")), first(model))
 
     @pytest.mark.parametrize("merged", [False, True])

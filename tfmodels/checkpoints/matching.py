@@ -169,7 +169,7 @@ def hints(names: list[str]) -> str:
     if any(part in _ADAPTERS for name in names for part in name.split(".")):
         return (
             ". The file holds adapters: load the base model and give it the adapters with "
-            "tfmodels.training.lora.load_adapters, or merge them first (merge_and_unload in PEFT)"
+            "tfmodels.training.lora.load_adapter, or merge them first (merge_and_unload in PEFT)"
         )
     parts = [name.split(".", 1)[0] for name in names if "." in name]
     if len(parts) == len(names) and len(set(parts)) == 1 and len(names) > 1:

@@ -24,6 +24,7 @@ from tfmodels.checkpoints.save import values_of
 from tfmodels.checkpoints.weight_map import WeightSlot, slots_of
 from tfmodels.export.artifact import ExportOptions, Runner, Signature, Tolerance
 from tfmodels.export.models import causal, forward, tokenizer_of
+from tfmodels.models import adapters
 from tfmodels.tokenization.conversions.gguf_writing import tokenizer_settings
 from tfmodels.utils.text import quote
 
@@ -47,7 +48,7 @@ def check(model: Any, options: ExportOptions) -> None:
 
     Raises:
         ValueError: llama.cpp has no such model, or its files have no place for a setting; the tokenizer is missing or
-            of a kind that GGUF files do not hold.
+            of a kind that GGUF files do not hold; the model has adapters that are not merged.
     """
     if not causal(model):
         raise ValueError(f"format='gguf' takes causal language models; {type(model).__name__} is none.")
@@ -55,6 +56,10 @@ def check(model: Any, options: ExportOptions) -> None:
         raise ValueError(
             f"the model was quantised by Keras ({mode}), whose scales GGUF files have no place for: load it without "
             f'quantize(), and export it with quantize="int8" or "int4".'
+        )
+    if adapters.apart_from_weights(model):
+        raise ValueError(
+            "the model has adapters, which a GGUF file holds only in its weights: call merge_lora(model)."
         )
     gguf_map = _map_of(model)
     names = {stored: _name(gguf_map, stored) for stored in model.stored_names(slots_of(model))}

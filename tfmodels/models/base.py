@@ -38,6 +38,7 @@ from tfmodels.runtime.fork import check_not_forked
 from tfmodels.runtime.memory import trim_heap
 from tfmodels.utils.arguments import SAVING, errors_name_class, old_name, settle
 from tfmodels.utils.files import Staged, staged
+from tfmodels.utils.warn import warn
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -448,7 +449,8 @@ class TFPreTrainedModel(ScriptMethods, CallingConvention, QuantizedModel, TaskMo
         """Write a folder that `from_pretrained` here and in transformers load.
 
         Packed weights (`quantize` with `group_size`, or read from a quantised checkpoint) are written as
-        compressed-tensors, bit by bit; packed tables of embeddings as floats.
+        compressed-tensors, bit by bit; packed tables of embeddings as floats. Adapters that are not merged are left
+        out, with a warning: `tfmodels.training.lora.save_adapter` writes them.
 
         Args:
             save_directory: made if needed. Files of an earlier save are replaced once the new ones are whole.
@@ -473,6 +475,11 @@ class TFPreTrainedModel(ScriptMethods, CallingConvention, QuantizedModel, TaskMo
                 f"which can be saved."
             )
         save.check_writable(self)
+        if adapters.apart_from_weights(self):
+            warn(
+                f"save_pretrained writes {self.name} without its adapters: tfmodels.training.lora.save_adapter(model, "
+                "folder) writes them, and merge_lora(model) before saving puts them into the weights."
+            )
         save.save_model(self, stage, max_shard_size=max_shard_size)
 
     def export(self, path: str | os.PathLike, format: str = "saved_model", **options: Any) -> Any:

@@ -107,7 +107,7 @@ LOADING = {
     "add_pooling_layer": Fate(
         "refused", "models without a head have their pooler, others have none: read last_hidden_state", (None, True)
     ),
-    "adapter_kwargs": _refused("load adapters with tfmodels.training.lora.load_adapters", {}),
+    "adapter_kwargs": _refused("load adapters with tfmodels.training.lora.load_adapter", {}),
     "adapter_name": _harmless("a model has one set of adapters"),
     "use_kernels": _harmless("kernels are chosen by attn_implementation"),
     "allow_all_kernels": _harmless("kernels are chosen by attn_implementation"),
