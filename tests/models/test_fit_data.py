@@ -1,5 +1,6 @@
 """Data as people have it, in `fit`, `evaluate` and `predict`."""
 
+import contextlib
 import warnings
 from typing import ClassVar
 
@@ -471,6 +472,25 @@ def test_ragged_tensors_in_lists_and_columns_of_lists():
     column[0] = [1, 2]
     with pytest.raises(ValueError, match="rows of 2 to 4 values make no array: pad them"):
         model.predict(column, verbose=0)
+
+
+def test_labels_in_columns_of_objects():
+    labels = np.arange(8) % 3
+    want = compiled().evaluate(IDS, labels, verbose=0)
+    columns = [labels.astype(object), list(labels)]
+    texts = [np.array(list("abcabcab"), object)]
+    with contextlib.suppress(ImportError):
+        import pandas
+
+        columns += [pandas.Series(labels).astype(kind) for kind in ("int64", object, "category", "Int64")]
+        texts += [pandas.Series(list("abcabcab")), pandas.Series(list("abcabcab"), dtype="category")]
+    for column in columns:
+        assert compiled().evaluate(IDS, column, verbose=0) == pytest.approx(want, abs=1e-6)
+    for column in texts:
+        with pytest.raises(TypeError, match="got text as 'labels'; give class numbers"):
+            compiled().fit(IDS, column, verbose=0)
+    with pytest.raises(TypeError, match="got objects such as None as 'labels'; give numbers"):
+        compiled().fit(IDS, np.array([0, None, *labels[2:]], object), verbose=0)
 
 
 @pytest.mark.parametrize("name, head", small.EVERY)

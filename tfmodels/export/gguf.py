@@ -24,7 +24,6 @@ from tfmodels.checkpoints.save import values_of
 from tfmodels.checkpoints.weight_map import WeightSlot, slots_of
 from tfmodels.export.artifact import ExportOptions, Runner, Signature, Tolerance
 from tfmodels.export.models import causal, forward, tokenizer_of
-from tfmodels.models import adapters
 from tfmodels.tokenization.conversions.gguf_writing import tokenizer_settings
 from tfmodels.utils.text import quote
 
@@ -57,7 +56,7 @@ def check(model: Any, options: ExportOptions) -> None:
             f"the model was quantised by Keras ({mode}), whose scales GGUF files have no place for: load it without "
             f'quantize(), and export it with quantize="int8" or "int4".'
         )
-    if adapters.apart_from_weights(model):
+    if model.adapters_apart:
         raise ValueError(
             "the model has adapters, which a GGUF file holds only in its weights: call merge_lora(model)."
         )

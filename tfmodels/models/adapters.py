@@ -126,11 +126,6 @@ def lora_report(model: keras.Model) -> LoraReport:
     )
 
 
-def apart_from_weights(model: keras.Model) -> bool:
-    """Whether a model has adapters that are not merged: files of its weights leave them out."""
-    return model.lora_config is not None and any(not layer.adapter.merged for layer in adapted_layers(model).values())
-
-
 def merge_lora(model: keras.Model) -> None:
     """Add the adapters' products to the kernels: the same outputs at the cost of the plain model.
 

@@ -443,6 +443,12 @@ class TFPreTrainedModel(ScriptMethods, CallingConvention, QuantizedModel, TaskMo
         """Read what else the folder holds for this model; heads override it."""
 
     @old_name("folder", "save_directory")
+    @property
+    def adapters_apart(self) -> bool:
+        """Whether there are adapters that are not merged, so that files of the weights leave them out."""
+        layers = {} if self.lora_config is None else adapters.adapted_layers(self)
+        return not all(layer.adapter.merged for layer in layers.values())
+
     def save_pretrained(
         self, save_directory: str | os.PathLike, *, max_shard_size: str | int = "5GB", **kwargs: Any
     ) -> None:
@@ -475,7 +481,7 @@ class TFPreTrainedModel(ScriptMethods, CallingConvention, QuantizedModel, TaskMo
                 f"which can be saved."
             )
         save.check_writable(self)
-        if adapters.apart_from_weights(self):
+        if self.adapters_apart:
             warn(
                 f"save_pretrained writes {self.name} without its adapters: tfmodels.training.lora.save_adapter(model, "
                 "folder) writes them, and merge_lora(model) before saving puts them into the weights."

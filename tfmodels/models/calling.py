@@ -8,6 +8,7 @@ tuple in signature order, or as a single tensor.
 from __future__ import annotations
 
 import inspect
+import numbers
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -136,7 +137,8 @@ def _by_name(names: tuple[str, ...], args: tuple, kwargs: Mapping[str, Any]) -> 
     return {**given, **kwargs}
 
 
-def _holds_objects(value: Any) -> bool:
+def holds_objects(value: Any) -> bool:
+    """Whether an array holds Python's objects."""
     return getattr(getattr(value, "dtype", None), "kind", "") == "O"
 
 
@@ -312,9 +314,9 @@ class CallingConvention:
 
 
 def typed_in(value: Any) -> Any:
-    """Python lists of numbers, as one types them in, as an array; anything else as it is.
+    """Python lists of numbers, as one types them in, and columns of pandas, as an array; anything else as it is.
 
-    Arrays and columns of Python lists (dtype object) count as lists.
+    Arrays and columns of Python lists and numbers (dtype object) count as lists.
 
     Raises:
         ValueError: rows of different lengths.
@@ -323,9 +325,11 @@ def typed_in(value: Any) -> Any:
         >>> typed_in([[5, 9], [7, 1]]).shape
         (2, 2)
     """
-    if _holds_objects(value) and all(isinstance(row, (list, np.ndarray)) for row in value):
+    if hasattr(value, "to_numpy"):
+        value = value.to_numpy()
+    if holds_objects(value) and all(isinstance(row, (list, np.ndarray, numbers.Real)) for row in value):
         value = [row.tolist() if isinstance(row, np.ndarray) else row for row in value]
-    if isinstance(value, list) and value and all(isinstance(row, (int, float, list)) for row in value):
+    if isinstance(value, list) and value and all(isinstance(row, (numbers.Real, list)) for row in value):
         try:
             return np.asarray(value)
         except ValueError as error:

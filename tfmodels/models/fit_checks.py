@@ -16,9 +16,9 @@ import numpy as np
 from keras import ops
 
 from tfmodels.models.backbone.inputs import check_ids
-from tfmodels.models.calling import check_integers, text_message, values_of
+from tfmodels.models.calling import check_integers, holds_objects, text_message, values_of
 from tfmodels.models.losses import IGNORED, check_classes
-from tfmodels.utils.text import holds_text
+from tfmodels.utils.text import holds_text, quote
 from tfmodels.utils.warn import warn
 
 _BAD_LABEL = re.compile(r"Received a label value of (-?\d+) which is outside the valid range of \[0, (\d+)\)")
@@ -57,6 +57,8 @@ def check_data(model: Any, inputs: Mapping[str, Any], labels: Mapping[str, Any])
     for name, value in (*inputs.items(), *labels.items()):
         if holds_text(value):
             raise TypeError(text_message(type(model).__name__, name))
+        if holds_objects(value):
+            raise TypeError(f"{type(model).__name__} got objects such as None as {quote(name)}; give numbers.")
     check_integers((), (), inputs, type(model).__name__)
     ids = values_of(inputs.get("input_ids"))
     if ids is not None:

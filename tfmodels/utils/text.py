@@ -48,6 +48,7 @@ def holds_text(value: Any) -> bool:
     dtype = getattr(value, "dtype", None)
     kind = getattr(dtype, "kind", "")  # of NumPy
     if kind == "O":
+        value = value.to_numpy() if hasattr(value, "to_numpy") else value  # a column of pandas
         return any(map(holds_text, value.reshape(-1)[:1]))
     return isinstance(value, (str, bytes)) or kind in ("U", "S") or getattr(dtype, "name", "") == "string"
 
