@@ -29,8 +29,7 @@ _SHARED_BYTES = 165 * 2**10  # of a processor's memory, for what its programs ha
 _CHUNK_NUMBERS = 4096  # of the keys that a program sees at a time
 _NUMBERS_OF_A_WARP = 4096  # where the parts of attention are added up
 _ATTENTION_PROGRAMS, _PROGRAMS_OF_ONE_HEAD = 512, 768
-# Rows times key/value heads: from some on twice as many programs, and from some on one warp for each of them.
-_MANY_PROGRAMS_FROM, _ONE_WARP_FROM = 256, 1024
+_MANY_PROGRAMS_FROM = 256  # rows times key/value heads from which on there are twice as many programs
 _MAX_GROUP = 16
 _MAX_HEAD_DIM = 256
 
@@ -215,7 +214,7 @@ def _packed_product(x: Any, matrices: Sequence[Any], biases: Sequence[Any] | Non
     outs = [matrix.weights.shape[1] for matrix in matrices]
     block_rows = min(max(8, power_of_two(rows)), _PACKED_ROWS)
     columns, parts = sum(-(-out // _PACKED_BLOCK) for out in outs), 1
-    programs = 3 * _PROGRAMS if rows <= 16 else 3 * _PROGRAMS // 2  # parts of many rows take long to add up
+    programs = 2 * _PROGRAMS if rows <= 16 else 3 * _PROGRAMS // 2  # parts of many rows take long to add up
     while columns * parts < programs and width >= 2 * parts * _LEAST_PART and parts < 2 * _MOST_PARTS:
         parts *= 2
     operands = [x, *_filled([matrix.weights for matrix in matrices]), *_filled([matrix.scales for matrix in matrices])]
@@ -365,8 +364,8 @@ def attention(
         ],
         in_place={10: 0, 11: 1} if writes else None,
         grid=(rows, splits),
-        warps=1 if rows >= _ONE_WARP_FROM else 2,
-        stages=2,
+        warps=2,
+        stages=1,  # many small programs wait for memory better than few that load ahead
         GROUP=group,
         KV_HEADS=kv_heads,
         KEYS=keys,

@@ -180,7 +180,7 @@ def product(
 
 
 def attention_forms(rows: int, keys: int) -> Iterator[Form]:
-    for chunk, warps, stages in itertools.product((32, 64, 128), (1, 2), (2, 3)):
+    for chunk, warps, stages in itertools.product((32, 64, 128), (1, 2, 4), (1, 2, 3)):
         for chunks in (1, 2, 3, 4, 6, 8, 12, 18, 24, 36):
             share = chunk * chunks
             if (chunks == 1 or share < keys + chunk) and rows * -(-keys // share) >= 64:
