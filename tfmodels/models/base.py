@@ -442,13 +442,13 @@ class TFPreTrainedModel(ScriptMethods, CallingConvention, QuantizedModel, TaskMo
     def after_loading(self, folder: Path) -> None:
         """Read what else the folder holds for this model; heads override it."""
 
-    @old_name("folder", "save_directory")
     @property
     def adapters_apart(self) -> bool:
         """Whether there are adapters that are not merged, so that files of the weights leave them out."""
         layers = {} if self.lora_config is None else adapters.adapted_layers(self)
         return not all(layer.adapter.merged for layer in layers.values())
 
+    @old_name("folder", "save_directory")
     def save_pretrained(
         self, save_directory: str | os.PathLike, *, max_shard_size: str | int = "5GB", **kwargs: Any
     ) -> None:

@@ -370,11 +370,40 @@ def test_settings_that_do_not_fit(settings, message, plain_gptq, tmp_path):
         ),
         ({**compressed(), "config_groups": {"g": {"targets": ["re:.*lm_head"]}}}, "no group .* among its targets"),
         ({"quant_method": "compressed-tensors", "format": "pack-quantized"}, "has no config_groups"),
+        (compressed(symmetric=True), "says symmetric, and .*weight_zero_point holds numbers other than 0"),
+        (compressed(symmetric=None), "says symmetric, and .*weight_zero_point holds numbers other than 0"),
+        (compressed(symmetric="no"), "symmetric='no'; true or false was expected"),
     ],
 )
 def test_settings_of_compressed_tensors_that_do_not_fit(settings, message, ordered, tmp_path):
     with pytest.raises(CheckpointError, match=message):
         load("llama", changed(ordered[0], tmp_path / "bad", quantization_config=settings))
+
+
+@pytest.mark.parametrize("zeros", [np.int32(-0x77777778), np.int32(0), np.int8(0)])  # packed, and not
+def test_zeros_of_symmetric_weights(zeros, ordered, tmp_path):
+    """Older writers of compressed-tensors had them for symmetric weights, too."""
+
+    def edit(tensors, _):
+        for name in [name for name in tensors if name.endswith("zero_point")]:
+            tensors[name] = np.full_like(tensors[name], zeros, dtype=zeros.dtype)
+
+    def without(tensors, _):
+        for name in [name for name in tensors if name.endswith("zero_point")]:
+            del tensors[name]
+
+    settings = compressed(symmetric=True, num_bits=4.0)
+    folder = changed(ordered[0], tmp_path / "zeros", edit, quantization_config=settings)
+    other = changed(ordered[0], tmp_path / "none", without, quantization_config=settings)
+    np.testing.assert_array_equal(logits(load("llama", folder), "llama"), logits(load("llama", other), "llama"))
+
+
+def test_packed_weights_beside_floats_of_the_same_layer(ordered, tmp_path):
+    edit = lambda tensors, name: tensors.update({name + "weight": np.ones((24, 32), "float32")})
+    with pytest.raises(
+        CheckpointError, match="up_proj.weight and .*up_proj.weight_packed are there; one was expected"
+    ):
+        load("llama", changed(ordered[0], tmp_path / "both", edit))
 
 
 def test_biases_of_zeros_beside_layers_without(plain_gptq, tmp_path):

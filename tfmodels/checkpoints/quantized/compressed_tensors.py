@@ -104,6 +104,7 @@ def _tensor(layer: LayerTensors, weights: Mapping[str, Any]) -> PackedTensor:
         raise layer.error(
             f"num_bits={quote(bits)} of type {quote(kind)}; integers of 4 and 8 bits and floats of 8 can be"
         )
+    bits = int(bits)  # it may be 4.0
     units, width = _shape(layer, bits, kind)
     size = None
     if strategy == "group":
@@ -114,7 +115,9 @@ def _tensor(layer: LayerTensors, weights: Mapping[str, Any]) -> PackedTensor:
     groups = -(-width // size) if size else 1
     _check_scales(layer, strategy, weights, units, groups)
     order = _order(layer, weights, groups, size, width)
-    zeros = None if weights.get("symmetric", True) else _zeros(layer, bits, units, groups, strategy)
+    zeros = None
+    if not _is_symmetric(layer, weights, bits, units):
+        zeros = _zeros(layer, bits, units, groups, strategy)
     scheme = Scheme(
         bits=bits,
         group_size=size,
@@ -133,6 +136,23 @@ def _tensor(layer: LayerTensors, weights: Mapping[str, Any]) -> PackedTensor:
         return parts if order is None else {**parts, "order": order}
 
     return PackedTensor(scheme, (units, width), read)
+
+
+def _is_symmetric(layer: LayerTensors, weights: Mapping[str, Any], bits: int, units: int) -> bool:
+    symmetric = weights.get("symmetric")
+    if symmetric is not None and not isinstance(symmetric, bool):
+        raise layer.error(f"symmetric={quote(symmetric)}; true or false was expected")
+    if symmetric is False:
+        return False
+    if layer.has("weight_zero_point"):  # older writers had them for symmetric weights, too
+        zeros = np.asarray(layer.read("weight_zero_point"))
+        if zeros.dtype == np.int32 and zeros.ndim == 2 and zeros.any():
+            zeros = signed(low_first(zeros, bits, 0, units), bits)
+        if zeros.any():
+            raise layer.error(
+                f"quantization_config says symmetric, and {layer.name('weight_zero_point')} holds numbers other than 0"
+            )
+    return True
 
 
 def _order(
@@ -158,6 +178,8 @@ def _shape(layer: LayerTensors, bits: int, kind: str) -> tuple[int, int]:
         shape = layer.shape("weight")
         layer.check("weight", shape[:2] if len(shape) == 2 else (0, 0), "int8" if kind == "int" else "float8_e4m3fn")
         return shape
+    if layer.has("weight"):
+        raise layer.error(f"{layer.name('weight')} and {layer.name('weight_packed')} are there; one was expected")
     if kind != "int":
         raise layer.error("its group says floats, and its weights are packed integers")
     layer.check("weight_shape", (2,), "int64", "int32")
