@@ -365,7 +365,8 @@ def attention(
         in_place={10: 0, 11: 1} if writes else None,
         grid=(rows, splits),
         warps=2,
-        stages=1,  # many small programs wait for memory better than few that load ahead
+        # With tensor cores many small programs wait for memory better than fewer that load a chunk ahead.
+        stages=2 if group == 1 else 1,
         GROUP=group,
         KV_HEADS=kv_heads,
         KEYS=keys,
