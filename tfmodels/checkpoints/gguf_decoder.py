@@ -158,7 +158,9 @@ def _decoder_config(settings: GGUFSettings, supported: Collection[str]) -> dict[
 def _stored_scaling(settings: GGUFSettings) -> dict[str, Any] | None:
     """The `rope_scaling` that the settings name, or None."""
     old_factor = settings.stored("rope.scale_linear")
-    kind = settings.stored("rope.scaling.type", "none" if old_factor is None else "linear")
+    factor = settings.stored("rope.scaling.factor", old_factor)
+    # llama.cpp takes a factor without a type for a linear one, and 0 for none.
+    kind = settings.stored("rope.scaling.type", "none" if factor in (None, 0, 1) else "linear")
     if kind == "none":
         return None
     if kind == "linear":

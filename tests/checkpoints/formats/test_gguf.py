@@ -199,6 +199,9 @@ class TestModel:
         [
             ({"rope__scaling__type": "linear", "rope__scaling__factor": 4.0}, {"rope_type": "linear", "factor": 4.0}),
             ({"rope__scale_linear": 2.0}, {"rope_type": "linear", "factor": 2.0}),
+            ({"rope__scaling__factor": 2.0}, {"rope_type": "linear", "factor": 2.0}),
+            ({"rope__scaling__factor": 0.0}, {"rope_type": "default"}),
+            ({"rope__scaling__type": "none", "rope__scaling__factor": 2.0}, {"rope_type": "default"}),
         ],
     )
     def test_rope_scaling(self, tmp_path, metadata, expected):
@@ -505,6 +508,13 @@ class TestBadFiles:
         self.check(tmp_path, lying, r"tensors 'blk.0.attn_q.weight' and 'blk.1.attn_q.weight' share bytes")
         offset = struct.unpack_from("<Q", good, one)[0] + 4
         self.check(tmp_path, good[:one] + struct.pack("<Q", offset) + good[one + 8 :], r"no multiple of the alignment")
+
+    def test_a_type_that_leaves_bytes_over(self, tmp_path, good):
+        name = b"blk.0.attn_q.weight"
+        at = good.index(name) + len(name) + 4 + 16
+        assert good[at : at + 4] == struct.pack("<I", 0)  # float32, and now Q4_0
+        lying = good[:at] + struct.pack("<I", 2) + good[at + 4 :]
+        self.check(tmp_path, lying, r"bytes between the tensors 'blk.0.attn_q.weight' and .* belong to neither")
 
     @settings(max_examples=150, deadline=None)
     @given(data=st.data())

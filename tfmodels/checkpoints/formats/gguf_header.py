@@ -274,3 +274,8 @@ class Header:
         for (_, end, name), (begin, _, following) in itertools.pairwise(sorted(places)):
             if begin < end:
                 raise CheckpointError(f"{self.file.path}: tensors {quote(name)} and {quote(following)} share bytes.")
+            if begin - end >= alignment:  # as llama.cpp: a wrong type or shape shows like this
+                raise CheckpointError(
+                    f"{self.file.path}: {begin - end} bytes between the tensors {quote(name)} and {quote(following)} "
+                    "belong to neither, so that the type or the shape of one of them is wrong."
+                )
