@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfmodels import AutoTokenizer, TFLlamaForCausalLM
+from tfmodels import AutoTokenizer, GenerationConfig, TFLlamaForCausalLM
 from tfmodels.generation.streamers import AsyncTextIteratorStreamer, TextIteratorStreamer, TextStreamer
 
 
@@ -159,6 +159,21 @@ def test_the_prompt_is_written_where_it_is_wanted(skip, stories260k):
     streamer.tokenizer.decode = lambda ids, skip_special_tokens=False: "".join(f"<{token}>" for token in ids)
     want = model.generate([ids], max_new_tokens=3, jit_compile=False, streamer=streamer).numpy()[0].tolist()
     assert "".join(pieces) == "".join(f"<{token}>" for token in want[3 if skip else 0 :])
+
+
+def test_beams_of_a_models_file_do_not_count(stories260k):
+    model = TFLlamaForCausalLM.from_pretrained(stories260k)
+    options = {"max_new_tokens": 6, "jit_compile": False}
+    want = np.asarray(model.generate([[1, 403]], **options))
+    model.generation_config = GenerationConfig.from_dict({"eos_token_id": 2, "num_beams": 3, "length_penalty": 2.0})
+    pieces = []
+    streamer = TextStreamer(ByteTokenizer(), write=pieces.append)
+    streamer.tokenizer.decode = lambda ids, skip_special_tokens=False: "".join(f"<{token}>" for token in ids)
+    with pytest.warns(UserWarning, match="num_beams=3 of the model's file does not count with a streamer"):
+        np.testing.assert_array_equal(model.generate([[1, 403]], streamer=streamer, **options), want)
+    assert "".join(pieces) == "".join(f"<{token}>" for token in want[0, 2:])
+    with pytest.raises(ValueError, match="streamer with num_beams=3"):
+        model.generate([[1, 403]], streamer=streamer, num_beams=3, **options)
 
 
 def test_nobody_waits_for_a_generation_that_fails(stories260k):

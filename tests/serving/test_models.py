@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 
-from tfmodels import AutoTokenizer, SentenceEncoder, TFAutoModel, TFAutoModelForCausalLM
+from tfmodels import AutoTokenizer, GenerationConfig, SentenceEncoder, TFAutoModel, TFAutoModelForCausalLM
 from tfmodels.serving import models as serving_models
 from tfmodels.serving.errors import BadRequest
 from tfmodels.serving.models import EngineOptions, LanguageModel, Spec, load
@@ -48,6 +48,20 @@ def test_an_adapter_is_a_model_of_its_own(tmp_path, stories_model):
     assert list(greedy(models["plain"])) == expected
     with pytest.raises(ValueError, match="the adapter '/nowhere' does not go with the model"):
         load([Spec("wrong", "stories260K", adapter="/nowhere")], OPTIONS)
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [{"num_beams": 4, "early_stopping": True}, {"guidance_scale": 1.5}, {"penalty_alpha": 0.6, "top_k": 4}],
+)
+def test_searches_of_a_models_file_do_not_count(stored):
+    model = TFAutoModelForCausalLM.from_pretrained("stories260K")
+    want = np.asarray(model.generate([PROMPT], max_new_tokens=8, jit_compile=False))[0, 5:].tolist()
+    model.generation_config = GenerationConfig.from_dict({"eos_token_id": 2, **stored})
+    tokenizer = AutoTokenizer.from_pretrained("stories260K")
+    with pytest.warns(UserWarning, match=f"{next(iter(stored))} of the generation configuration of stories"):
+        served = LanguageModel("stories", model, tokenizer, OPTIONS)
+    assert list(greedy(served)) == want
 
 
 @pytest.mark.slow

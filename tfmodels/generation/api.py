@@ -155,6 +155,9 @@ class GenerationMixin:
         config = self.generation_config.for_call(generation_config, kwargs)
         if (config.is_contrastive or config.prefill_chunk_size is not None) and kwargs.get("use_cache") is not False:
             config = config.update(use_cache=True)
+        if streamer is not None and config.num_beams > 1 and config.is_from_file("num_beams"):
+            warn(f"num_beams={config.num_beams} of the model's file does not count with a streamer.")
+            config = config.update(num_beams=1, num_return_sequences=1)
         guided = config.guidance_scale not in (None, 1.0)
         check_combination(config, guided, streamer, past_key_values, assistant_model is not None)
         warn_of_unused(

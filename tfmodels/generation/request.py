@@ -128,6 +128,19 @@ class Event:
     logprobs: tuple[TokenLogprobs, ...] | None = None
 
 
+def of_rows(config: GenerationConfig) -> tuple[GenerationConfig, tuple[str, ...]]:
+    """A model's settings without those that rows cannot have, and the names of these."""
+    names = tuple(name for name in _REFUSED if _is_refused(name, config))
+    return config.update(**dict.fromkeys(names)) if names else config, names
+
+
+def _is_refused(name: str, config: GenerationConfig) -> bool:
+    if name == "penalty_alpha" and not config.is_contrastive:
+        return False
+    passes = name in _NEUTRAL_IN_FILES and config.is_from_file(name)
+    return not passes and getattr(config, name) not in SETTINGS[name].neutral
+
+
 def check_supported(config: GenerationConfig, jit_compile: bool, keeps_int8: bool, defaults: GenerationConfig) -> None:
     """Raise ValueError for a setting that the engine's rows cannot have of their own.
 
@@ -138,10 +151,8 @@ def check_supported(config: GenerationConfig, jit_compile: bool, keeps_int8: boo
         defaults: settings of the model, which an engine may be told otherwise.
     """
     for name, way in _REFUSED.items():
-        value = getattr(config, name)
-        if name == "penalty_alpha" and not config.is_contrastive:
-            continue
-        if value not in SETTINGS[name].neutral and not (name in _NEUTRAL_IN_FILES and config.is_from_file(name)):
+        if _is_refused(name, config):
+            value = getattr(config, name)
             raise ValueError(f"{name}={quote(value)} is not a setting of the engine's rows: {way}.")
     for name, value in (("jit_compile", jit_compile), ("disable_compile", not jit_compile)):
         if config.is_given(name) and getattr(config, name) != value and config.compiles != jit_compile:

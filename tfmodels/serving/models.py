@@ -12,7 +12,8 @@ from typing import Any
 
 from tfmodels.serving.errors import BadRequest
 from tfmodels.serving.token_texts import TokenTexts
-from tfmodels.utils.text import quote
+from tfmodels.utils.text import joined, quote
+from tfmodels.utils.warn import warn
 
 DEFAULT_ROWS = 8
 
@@ -72,9 +73,15 @@ class LanguageModel:
     """
 
     def __init__(self, name: str, model: Any, tokenizer: Any, options: EngineOptions):
+        from tfmodels.generation.request import of_rows
+
         self.name, self.model, self.tokenizer = name, model, tokenizer
         self.created = int(time.time())
-        self.config = model.generation_config
+        # No request could do without what the model's file has.
+        self.config, unserved = of_rows(model.generation_config)
+        if unserved:
+            warn(f"{joined(unserved)} of the generation configuration of {name}: no effect in a server.")
+        model.generation_config = self.config
         self.tokens = TokenTexts(tokenizer)
         self._options = options
         limits = (model.backbone.position_limit, model.config.max_position_embeddings, MOST_POSITIONS)
