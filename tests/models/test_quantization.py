@@ -11,7 +11,15 @@ from tfmodels import TFAutoModelForCausalLM
 from tfmodels.checkpoints.quantized.scheme import Scheme, dequantize, round_to_nearest
 from tfmodels.models.calibration import fitted, gptq, to_batches
 from tfmodels.models.quantization_requests import read_request
-from tfmodels.training.lora import add_lora
+from tfmodels.training.lora import (
+    LoraAdapter,
+    LoraConfig,
+    add_lora,
+    load_adapter,
+    merge_lora,
+    save_adapter,
+    unmerge_lora,
+)
 
 IDS = np.random.default_rng(0).integers(3, 60, (4, 10))
 
@@ -157,6 +165,72 @@ def test_adapters_train_and_packed_weights_stay(tmp_path):
         np.testing.assert_array_equal(before, np.asarray(variable))
     model.save(tmp_path / "model.keras")
     np.testing.assert_array_equal(logits(keras.models.load_model(tmp_path / "model.keras")), logits(model))
+
+
+@pytest.mark.parametrize("settings", [{}, {"calibration": IDS}])
+def test_adapters_that_are_there_take_up_what_rounding_loses(settings, tmp_path):
+    whole, after = logits(make()), make()
+    after.quantize("int4", group_size=16, **settings)
+    add_lora(after, "_proj$", rank=4)
+    before = make()
+    add_lora(before, "_proj$", rank=4, alpha=12)
+    before.quantize("int4", group_size=16, **settings)
+    lost = [np.linalg.norm(logits(model) - whole) for model in (before, after)]
+    assert before.quantization == "int4" and lost[0] < 0.8 * lost[1]
+    assert all("lora_" in variable.name for variable in before.trainable_variables)
+    # The packed model and its adapters, in files of their own, and in one.
+    before.save_pretrained(tmp_path / "packed")
+    save_adapter(before, tmp_path / "adapter")
+    again = type(before).from_pretrained(tmp_path / "packed")
+    load_adapter(again, tmp_path / "adapter")
+    np.testing.assert_allclose(logits(again), logits(before), rtol=1e-5, atol=1e-6)
+    before.save(tmp_path / "model.keras")
+    np.testing.assert_array_equal(logits(keras.models.load_model(tmp_path / "model.keras")), logits(before))
+
+
+@pytest.mark.parametrize("settings", [{}, {"calibration": IDS}])
+def test_trained_adapters_keep_their_part(settings):
+    """With as many ranks as the kernels have, nothing of either part is lost."""
+    model = make()
+    add_lora(model, r"\.(q|v|o)_proj$", rank=16)
+    rng = np.random.default_rng(3)
+    for variable in model.trainable_variables:
+        variable.assign(rng.normal(size=variable.shape, scale=0.1))
+    want = logits(model)
+    model.quantize("int4", group_size=16, filters=r"\.(q|v|o)_proj$", **settings)
+    assert model.backbone.layers[0].self_attn.q_proj.packed is not None
+    np.testing.assert_allclose(logits(model), want, rtol=1e-3, atol=1e-4 * np.abs(want).max())
+
+
+def test_adapters_come_nearest_for_the_inputs_that_there_are():
+    rng = np.random.default_rng(0)
+    inputs, change = rng.normal(size=(300, 24)) @ rng.normal(size=(24, 24)), rng.normal(size=(24, 12))
+    adapter = LoraAdapter(24, 12, LoraConfig("q", rank=3, alpha=6))
+    lost = {}
+    for name, products in {"kernel": None, "outputs": inputs.T @ inputs}.items():
+        adapter.approximate(change, products)
+        missing = change - np.asarray(adapter.change())
+        lost[name] = np.linalg.norm(missing), np.linalg.norm(inputs @ missing)
+        # Factors of equal size: each column of A has the norm of its row of B.
+        norms = [np.linalg.norm(adapter.lora_a, axis=0), np.linalg.norm(adapter.lora_b, axis=1)]
+        np.testing.assert_allclose(*norms, rtol=1e-4)
+    sizes = [np.linalg.svd(matrix, compute_uv=False)[3:] for matrix in (change, inputs @ change)]
+    np.testing.assert_allclose(lost["kernel"][0], np.linalg.norm(sizes[0]), rtol=1e-4)
+    np.testing.assert_allclose(lost["outputs"][1], np.linalg.norm(sizes[1]), rtol=1e-4)
+    assert lost["outputs"][0] > lost["kernel"][0] and lost["kernel"][1] > lost["outputs"][1]
+
+
+def test_adapters_that_packing_would_break_are_named():
+    model = make()
+    add_lora(model, r"\.q_proj$", train_fully=r"layers\.0\..*up_proj$")
+    with pytest.raises(ValueError, match=r"model.layers.0.mlp.up_proj is trained whole \(train_fully\)"):
+        model.quantize("int4", group_size=8)
+    merge_lora(model)
+    with pytest.raises(ValueError, match="are merged: unmerge_lora"):
+        model.quantize("int4", group_size=8, filters="q_proj")
+    unmerge_lora(model)
+    model.quantize("int4", group_size=8, filters="q_proj")
+    assert model.quantization == "int4"
 
 
 def test_the_gradient_is_that_of_the_dequantised_weights():

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from tfmodels.utils.text import quote
@@ -60,3 +61,31 @@ class LoraAdapter(keras.layers.Layer):
     def change(self) -> Any:
         """The adapter as a change of the kernel, float32 (width, units)."""
         return ops.matmul(ops.cast(self.lora_a, "float32"), ops.cast(self.lora_b, "float32")) * self.scale
+
+    def approximate(self, change: np.ndarray, products: np.ndarray | None = None) -> None:
+        """Set the matrices to the product of their rank that comes nearest to a change of the kernel.
+
+        Args:
+            change: float (width, units).
+            products: float (width, width), positive definite, the sum of x x^T over inputs x of the layer: the outputs
+                for these inputs come nearest. None: the kernel does.
+
+        Source:
+            Li et al. (LoftQ), https://arxiv.org/abs/2310.08659; by inputs: Deng et al. (CLoQ),
+            https://arxiv.org/abs/2501.18475.
+
+        Example:
+            >>> adapter = LoraAdapter(3, 2, LoraConfig("q_proj", rank=1))
+            >>> adapter.approximate(np.array([[2.0, 4.0], [1.0, 2.0], [0.0, 0.0]]))
+            >>> (np.round(ops.convert_to_numpy(adapter.change()), 3) + 0.0).tolist()
+            [[2.0, 4.0], [1.0, 2.0], [0.0, 0.0]]
+        """
+        rank = self.lora_a.shape[1]
+        root = np.eye(len(change)) if products is None else np.linalg.cholesky(products).T
+        left, sizes, right = np.linalg.svd(root @ change, full_matrices=False)
+        basis, rest = np.linalg.qr(np.linalg.solve(root, left[:, :rank] * sizes[:rank]))
+        # The same product, by factors of equal size, which train alike.
+        left, sizes, right = np.linalg.svd(rest @ right[:rank], full_matrices=False)
+        sizes, missing = np.sqrt(sizes / self.scale), rank - len(sizes)
+        self.lora_a.assign(np.pad(basis @ left * sizes, [(0, 0), (0, missing)]))
+        self.lora_b.assign(np.pad(sizes[:, None] * right, [(0, missing), (0, 0)]))

@@ -55,8 +55,9 @@ def add_lora(
 ) -> LoraReport:
     """Freeze a model and put an adapter beside each dense layer whose name fits. Compile the model after it.
 
-    Names are those of checkpoints: `model.layers.0.self_attn.q_proj`. A model that shall be quantised is quantised
-    before (Dettmers et al., https://arxiv.org/abs/2305.14314).
+    Names are those of checkpoints: `model.layers.0.self_attn.q_proj`. A model may be quantised before, which leaves
+    its outputs as they are (QLoRA, Dettmers et al., https://arxiv.org/abs/2305.14314), or after: adapters beside
+    packed weights then begin with what rounding has lost, and train to a lower loss on four bits (see `quantize`).
 
     Args:
         model: any model; its outputs stay what they are until the adapters are trained.

@@ -34,7 +34,8 @@ def calibrated(model: keras.Model, schemes: Mapping[int, Scheme], batches: Seque
 
     Two streams of hidden states run through the blocks: one of the float model, one of the model as far as it is
     packed. A layer's weights are first fitted to turn inputs of the second into its outputs of the first, and then
-    rounded by GPTQ; layers with the same inputs at once, in the order of their calls.
+    rounded by GPTQ; layers with the same inputs at once, in the order of their calls. A layer's adapter takes up what
+    rounding loses, as far as its rank allows, and the layers after it see what both compute.
 
     Args:
         model: with a `backbone` of `layers`.
@@ -58,9 +59,13 @@ def calibrated(model: keras.Model, schemes: Mapping[int, Scheme], batches: Seque
                 products += given.T @ given
                 crossed += given.T @ target
             for layer in together:
-                scheme = schemes[id(layer)]
+                scheme, adapter = schemes[id(layer)], layer.adapter
                 kernel = keras.ops.convert_to_numpy(keras.ops.cast(layer.kernel, "float32"))
-                layer.pack(scheme, gptq(fitted(kernel, products, crossed), products, scheme))
+                change = 0.0 if adapter is None else keras.ops.convert_to_numpy(adapter.change())
+                aim = fitted(kernel + change, products, crossed)
+                packed = layer.pack(scheme, gptq(aim - change, products, scheme))
+                if adapter is not None:
+                    adapter.approximate(aim - packed.dequantized(), products + _diagonal(products, _DAMPING))
         rounded = [block(hidden, context=context)[0] for hidden, context in zip(rounded, contexts, strict=True)]
 
 
@@ -122,8 +127,13 @@ def fitted(weights: np.ndarray, products: np.ndarray, crossed: np.ndarray) -> np
         products: the sum of x x^T over rounded inputs x.
         crossed: the sum of x y^T over rounded inputs x and whole inputs y.
     """
-    held = max(_HELD * float(np.diag(products).mean()), 1e-6) * np.eye(len(products))
+    held = _diagonal(products, _HELD)
     return np.linalg.solve(products + held, (crossed + held) @ weights).astype(np.float32)
+
+
+def _diagonal(products: np.ndarray, share: float) -> np.ndarray:
+    """A diagonal matrix of a share of the mean of another's diagonal, above zero."""
+    return max(share * float(np.diag(products).mean()), 1e-6) * np.eye(len(products))
 
 
 def gptq(weights: np.ndarray, products: np.ndarray, scheme: Scheme) -> Parts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -62,6 +62,9 @@ class QuantizedModel(keras.Model):
         package: `save_pretrained` writes them, adapters train beside them. Without any of these, Keras quantises the
         model, for inference, and `save_pretrained` refuses it.
 
+        Where `add_lora` has put adapters beside dense layers before, these take up what packing the weights loses, as
+        far as their rank allows (LoftQ; with `calibration` CLoQ): training begins nearer to the float model.
+
         Args:
             *arguments, **options: "int8" or "int4"; `filters`, a regular expression searched in the names that
                 checkpoints give the layers, a list of those, or a function of a layer, for those that are quantised.
@@ -80,7 +83,8 @@ class QuantizedModel(keras.Model):
                 too. None leaves them, as most files do.
 
         Raises:
-            ValueError: the model is quantised already, has adapters (quantise it before `add_lora`), or computes in
+            ValueError: the model is quantised already; it has adapters that are merged, or that Keras would quantise
+                it beside, or packed weights would take the place of layers that are trained whole; it computes in
                 float16 (Keras); an argument is out of range; no layer fits `filters`; `tokenizer` or `max_length`
                 without `calibration`.
             RuntimeError: this process was forked from one that has made or used a model.
@@ -95,10 +99,6 @@ class QuantizedModel(keras.Model):
             32
         """
         check_not_forked()
-        if self.lora_config is not None:
-            raise ValueError(
-                f"{self.name} has adapters: quantise it before add_lora, which then leaves them as they are."
-            )
         if self.packed_quantization is not None:
             raise ValueError(f"{self.name} is quantised already ({self.packed_quantization}).")
         given = {
@@ -116,6 +116,11 @@ class QuantizedModel(keras.Model):
         if any(value is not None for value in given.values()):
             settings = {"tokenizer": tokenizer, "max_length": 512 if max_length is None else max_length, **given}
             _pack_model(self, _only_mode(arguments, options), options.pop("filters", None), **settings)
+        elif self.lora_config is not None:
+            raise ValueError(
+                f"{self.name} has adapters: Keras quantises it before add_lora alone; with group_size= it gets packed "
+                "weights, and the adapters take up what rounding loses."
+            )
         else:
             with warnings.catch_warnings(), quick_collections():
                 # Keras warns of every norm and dropout, which have nothing to quantise.
@@ -236,6 +241,7 @@ def _pack_model(
     inner = {name: layer for name, layer in inner.items() if _chosen(name, layer, filters)}
     if not inner:
         raise ValueError(f"filters={quote(filters)} fits no dense layer of {model.name}'s blocks.")
+    _check_adapters(model, {**inner, **(vocabulary if outer is not None else {})})
     if calibration is not None:
         batches = to_batches(calibration, tokenizer, max_length)
         calibrated(model, {id(layer): scheme for layer in inner.values()}, batches)
@@ -244,6 +250,28 @@ def _pack_model(
             round_layer(layer, scheme)
     for layer in vocabulary.values() if outer is not None else ():
         round_layer(layer, outer)
+
+
+def _check_adapters(model: Any, layers: Mapping[str, Any]) -> None:
+    """Refuse to pack layers whose weights hold their adapter, or learn themselves.
+
+    Raises:
+        ValueError: adapters are merged, or `add_lora` was given one of the layers as `train_fully`.
+    """
+    if model.lora_config is None:
+        return
+    if any(
+        layer.adapter is not None and layer.adapter.merged for layer in all_layers(model) if isinstance(layer, Linear)
+    ):
+        raise ValueError(
+            f"the adapters of {model.name} are merged: unmerge_lora(model) takes them out of its weights."
+        )
+    learning = [name for name, layer in layers.items() if getattr(layer, layer.whole_name).trainable]
+    if learning:
+        raise ValueError(
+            f"{', '.join(learning)} is trained whole (train_fully), which packed weights cannot be; "
+            "`quantize(filters=...)` leaves layers as they are."
+        )
 
 
 def check_request(wanted: Request, config: Any, gguf_file: str | None) -> Callable[[Any], dict[str, Scheme]] | None:
@@ -315,9 +343,13 @@ def packable(model: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def round_layer(layer: Any, scheme: Scheme) -> None:
-    """Pack a layer's weights, each rounded to the nearest number of its group."""
+    """Pack a layer's weights, each rounded to the nearest number of its group; an adapter takes up what that loses."""
     values = keras.ops.convert_to_numpy(keras.ops.cast(getattr(layer, layer.whole_name), "float32"))
-    layer.pack(scheme, round_to_nearest(values.T if isinstance(layer, keras.layers.Embedding) else values, scheme))
+    values = values.T if isinstance(layer, keras.layers.Embedding) else values
+    packed = layer.pack(scheme, round_to_nearest(values, scheme))
+    if (adapter := getattr(layer, "adapter", None)) is not None:
+        change = keras.ops.convert_to_numpy(adapter.change())
+        adapter.approximate(values + change - packed.dequantized())
 
 
 def _chosen(name: str, layer: keras.layers.Layer, filters: Any) -> bool:
