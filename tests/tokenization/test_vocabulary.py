@@ -67,6 +67,7 @@ def test_adding_special_tokens(tokenizer):
     assert tokenizer.add_special_tokens({"pad_token": "<pad>"}) == 0
     tokenizer.add_special_tokens({"additional_special_tokens": ["<x>"]}, replace_additional_special_tokens=False)
     assert tokenizer.additional_special_tokens == ["<|user|>", "</s>", "<x>"]
+    assert tokenizer.special_tokens_map["additional_special_tokens"] == ["<|user|>", "</s>", "<x>"]
     tokenizer.additional_special_tokens = ["<x>"]
     assert tokenizer.additional_special_tokens_ids == [514]
     with pytest.raises(ValueError, match="'paddy_token' is not the name of a special token; those are bos_token"):

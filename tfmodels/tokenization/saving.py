@@ -70,9 +70,7 @@ class SavedTokenizer(ChatTemplates, IdsToText, PushToHub):
 
     def _files(self) -> dict[str, str]:
         """The content of the files that say everything about the tokenizer, by name."""
-        special: dict[str, Any] = dict(self.special_tokens_map)
-        if self._additional:
-            special["additional_special_tokens"] = self.additional_special_tokens
+        special = self.special_tokens_map
         config = {key: value for key, value in self.init_kwargs.items() if key not in NOT_SAVED}
         for key in (*SPECIAL_TOKEN_NAMES, "additional_special_tokens", "extra_special_tokens", "chat_template"):
             config.pop(key, None)

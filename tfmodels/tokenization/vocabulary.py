@@ -35,7 +35,7 @@ class SpecialToken:
     def __get__(self, tokenizer: Vocabulary | None, owner: type) -> Any:
         if tokenizer is None:
             return self
-        return tokenizer._special_id(self.name) if self.is_id else tokenizer.special_tokens_map.get(self.name)
+        return tokenizer._special_id(self.name) if self.is_id else tokenizer._named_tokens().get(self.name)
 
     def __set__(self, tokenizer: Vocabulary, value: Any) -> None:
         if self.is_id and value is not None:
@@ -325,14 +325,19 @@ class Vocabulary:
         return len(self) - before
 
     @property
-    def special_tokens_map(self) -> dict[str, str]:
-        """The special tokens that have a name, by name."""
-        return {name: str(token) for name, token in self._special.items() if token is not None}
+    def special_tokens_map(self) -> dict[str, str | list[str]]:
+        """The special tokens by name; a list, "additional_special_tokens", where some have no name of their own."""
+        others = self.additional_special_tokens
+        return self._named_tokens() | ({"additional_special_tokens": others} if others else {})
 
     @property
-    def special_tokens_map_extended(self) -> dict[str, str | AddedToken]:
+    def special_tokens_map_extended(self) -> dict[str, str | AddedToken | list[str | AddedToken]]:
         """As `special_tokens_map`, with tokens as they were given: texts, or `AddedToken` with their options."""
-        return {name: token for name, token in self._special.items() if token is not None}
+        named = {name: token for name, token in self._special.items() if token is not None}
+        return named | ({"additional_special_tokens": list(self._additional)} if self._additional else {})
+
+    def _named_tokens(self) -> dict[str, str]:
+        return {name: str(token) for name, token in self._special.items() if token is not None}
 
     @property
     def additional_special_tokens(self) -> list[str]:
@@ -351,14 +356,15 @@ class Vocabulary:
     @property
     def all_special_tokens(self) -> list[str]:
         """All special tokens, each once."""
-        return list(dict.fromkeys([*self.special_tokens_map.values(), *self.additional_special_tokens]))
+        return list(dict.fromkeys([*self._named_tokens().values(), *self.additional_special_tokens]))
 
     @property
     def all_special_tokens_extended(self) -> list[str | AddedToken]:
         """As `all_special_tokens`, with tokens as they were given."""
         found: dict[str, str | AddedToken] = {}
-        for token in (*self.special_tokens_map_extended.values(), *self._additional):
-            found.setdefault(str(token), token)
+        for token in (*self._special.values(), *self._additional):
+            if token is not None:
+                found.setdefault(str(token), token)
         return list(found.values())
 
     @property
@@ -396,7 +402,7 @@ class Vocabulary:
         # Some checkpoints name special tokens of their own, such as image_token.
         special = self.__dict__.get("_special", {})
         if name in special:
-            return self.special_tokens_map.get(name)
+            return self._named_tokens().get(name)
         if name.removesuffix("_id") in special:
             return self._special_id(name.removesuffix("_id"))
         way = f": {_OTHER_WAYS[name]}" if name in _OTHER_WAYS else ""
