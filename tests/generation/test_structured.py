@@ -65,6 +65,22 @@ def test_a_regular_expression(stories, beams):
     assert re.fullmatch("[0-9]{4}-(0[1-9]|1[0-2])", text)
 
 
+@pytest.mark.parametrize("regex", [" (yes|no)", "[a-z]{3} [a-z]{3}", "(a|b)  c", "(cat|dog) "])
+def test_spaces_that_must_come(stories, regex):
+    """The tokenizer strips spaces at the end of a text, and makes one of several."""
+    model, tokenizer = stories
+    prompt = tokenizer.encode("Once upon")
+    options = {"response_format": {"type": "regex", "regex": regex}, "max_new_tokens": 16, "eos_token_id": 2}
+    got = np.asarray(model.generate([prompt], tokenizer=tokenizer, jit_compile=False, **options))[0, len(prompt) :]
+    engine = Engine(model, rows=1, capacity=64, tokenizer=tokenizer, jit_compile=False)
+    id = engine.add(prompt, **options)
+    answer = engine.run()[id]
+    assert answer.finish_reason == "stop"
+    for tokens in (got, answer.tokens):
+        pieces = tokenizer.convert_ids_to_tokens([token for token in np.asarray(tokens).tolist() if token > 2])
+        assert re.fullmatch(regex, "".join(pieces).replace("\u2581", " "))
+
+
 def test_rows_of_the_engine_have_formats_of_their_own(stories):
     model, tokenizer = stories
     engine = Engine(model, rows=3, capacity=160, tokenizer=tokenizer, jit_compile=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 
 import pytest
 
@@ -126,12 +127,17 @@ def test_references_are_looked_up_in_the_parameters_of_their_own_tool(name, argu
     grammar = Grammar(
         choose(tools, "required").response_format, tokenizer=tokenizer, vocab_size=len(tokenizer), eos_token_ids=[2]
     )
-    call, matcher = f'{{"name": "{name}", "arguments": {arguments}}}', grammar.matcher()
-    for token in tokenizer.convert_tokens_to_ids(list(call.replace(" ", "\u2581"))):
-        if not matcher.allowed()[token]:
+    rest, matcher = f'{{"name": "{name}", "arguments": {arguments}}}', grammar.matcher()
+    texts = {id: text.replace("\u2581", " ") for text, id in tokenizer.get_vocab().items() if id > 2}
+    texts |= {id: chr(int(text[3:5], 16)) for id, text in texts.items() if re.fullmatch("<0x[0-7].>", text)}
+    while rest:
+        fitting = [id for id, text in texts.items() if matcher.allowed()[id] and rest.startswith(text)]
+        if not fitting:
             break
+        token = max(fitting, key=lambda id: len(texts[id]))
         matcher.advance(token)
-    assert bool(matcher.allowed()[2]) is right
+        rest = rest.removeprefix(texts[token])
+    assert (not rest and bool(matcher.allowed()[2])) is right
 
 
 @pytest.mark.parametrize(("tools", "choice"), [(None, "required"), (TOOLS, "function:then")])

@@ -359,6 +359,33 @@ def _reader_of(tokenizer: Any, vocab_size: int, eos_token_ids: tuple[int, ...]) 
 @functools.lru_cache(maxsize=4)
 def _reader(tokenizer_json: str, vocab_size: int, eos_token_ids: tuple[int, ...]) -> tuple[Any, tuple[int, ...]]:
     """The tokenizer as llguidance reads it, which takes a second for large ones, and its tokens of `_CLOSING`."""
-    reader = _library().LLTokenizer(tokenizer_json, n_vocab=vocab_size, eos_token=list(eos_token_ids))
+    source = json.dumps(_exact(json.loads(tokenizer_json)))
+    reader = _library().LLTokenizer(source, n_vocab=vocab_size, eos_token=list(eos_token_ids))
     texts = [reader.decode_bytes([token]) for token in range(vocab_size)]
     return reader, tuple(_set_of(token for token, text in enumerate(texts) if text == closing) for closing in _CLOSING)
+
+
+_SPACES = {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}
+
+
+def _exact(part: Any, key: str = "") -> Any:
+    """A tokenizer's file, or a part of it, that keeps every character of a text.
+
+    The library asks it for the tokens of text that must come, and lost a space where the tokenizer strips those at the
+    end, adds one at the beginning, or makes one of several.
+    """
+    if key == "normalizer":
+        found = part.get("normalizers", [part]) if isinstance(part, dict) else []
+        return _SPACES if _SPACES in found else None
+    if isinstance(part, list):
+        return [_exact(one) for one in part]
+    if not isinstance(part, dict):
+        return part
+    if key == "model":  # large, and nothing of it changes texts
+        return part
+    part = {name: _exact(one, name) for name, one in part.items()}
+    if part.get("type") == "Metaspace":
+        part["prepend_scheme"] = "never"
+    if part.get("type") == "ByteLevel":
+        part["add_prefix_space"] = False
+    return part
