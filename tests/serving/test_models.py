@@ -50,6 +50,24 @@ def test_an_adapter_is_a_model_of_its_own(tmp_path, stories_model):
         load([Spec("wrong", "stories260K", adapter="/nowhere")], OPTIONS)
 
 
+@pytest.mark.slow
+def test_an_adapter_stays_beside_packed_weights(tmp_path):
+    model = TFAutoModelForCausalLM.from_pretrained("stories260K")
+    add_lora(model, "_proj$", rank=4)
+    model.quantize("int4", group_size=32)  # the adapters begin with what rounding has lost
+    with pytest.warns(UserWarning, match="without its adapters"):
+        model.save_pretrained(tmp_path / "packed")
+    AutoTokenizer.from_pretrained("stories260K").save_pretrained(tmp_path / "packed")
+    draw = np.random.default_rng(0)
+    for layer in adapted_layers(model).values():
+        layer.adapter.lora_b.assign(draw.normal(size=layer.adapter.lora_b.shape))
+    save_adapter(model, tmp_path / "adapter")
+    place = str(tmp_path / "packed")
+    models = load([Spec("plain", place), Spec("mine", place, adapter=str(tmp_path / "adapter"))], OPTIONS)
+    adapted = np.asarray(model.generate([PROMPT], max_new_tokens=8, jit_compile=False))[0, 5:].tolist()
+    assert list(greedy(models["mine"])) == adapted != list(greedy(models["plain"]))
+
+
 @pytest.mark.parametrize(
     "stored",
     [{"num_beams": 4, "early_stopping": True}, {"guidance_scale": 1.5}, {"penalty_alpha": 0.6, "top_k": 4}],

@@ -27,7 +27,7 @@ class Spec:
         place: folder or hub id.
         options: of `from_pretrained`, where to find it.
         encoder: whether it is a sentence encoder's folder.
-        adapter: folder of a low-rank adapter that is merged into its weights.
+        adapter: folder of a low-rank adapter. It is merged into the weights, and stays beside quantised ones.
         chat_template: source of a template that goes before the tokenizer's own.
     """
 
@@ -207,7 +207,7 @@ def load(
         else:
             model = tfmodels.TFAutoModelForCausalLM.from_pretrained(spec.place, dtype=options.dtype, **spec.options)
             if spec.adapter is not None:
-                _merge(model, spec.adapter)
+                _adapt(model, spec.adapter)
             tokenizer = tfmodels.AutoTokenizer.from_pretrained(spec.place, **spec.options)
             if spec.chat_template is not None:
                 tokenizer.chat_template = spec.chat_template
@@ -246,11 +246,12 @@ def _telling_progress(model: Any, tell: Callable[[str], None]) -> Iterator[None]
     tell(line())
 
 
-def _merge(model: Any, folder: str) -> None:
+def _adapt(model: Any, folder: str) -> None:
     from tfmodels.training.lora import load_adapter, merge_lora
 
     try:
         load_adapter(model, folder)
-        merge_lora(model)
+        if model.quantization is None:  # rounded kernels cannot take the adapters' part, which stays beside them
+            merge_lora(model)
     except (ValueError, OSError) as error:
         raise ValueError(f"the adapter {quote(folder)} does not go with the model: {error}") from error
