@@ -57,9 +57,8 @@ def check(model: Any, options: ExportOptions) -> None:
             f'quantize(), and export it with quantize="int8" or "int4".'
         )
     if model.adapters_apart:
-        raise ValueError(
-            "the model has adapters, which a GGUF file holds only in its weights: call merge_lora(model)."
-        )
+        way = "call merge_lora(model)" if model.quantization is None else "quantised ones cannot take them in"
+        raise ValueError(f"the model has adapters, which a GGUF file holds only in its weights: {way}.")
     gguf_map = _map_of(model)
     names = {stored: _name(gguf_map, stored) for stored in model.stored_names(slots_of(model))}
     _check_config(gguf_map, model.config, set(names.values()))

@@ -137,7 +137,8 @@ def merge_lora(model: keras.Model) -> None:
     """
     if model.quantization is not None:
         raise ValueError(
-            f"{model.name} is quantised ({model.quantization}): its kernels cannot take the adapters' part."
+            f"{model.name} is quantised ({model.quantization}): its kernels cannot take the adapters' part. "
+            "Leave the adapters unmerged: they work beside the kernels, and save_adapter writes them."
         )
     _move(model, into=True)
 
