@@ -42,8 +42,11 @@ def test_counts_and_sizes():
     assert model.num_parameters() == 2 * 50 * 16 + 2 * block + 16 == model.count_params()
     assert model.num_parameters(exclude_embeddings=True) == 50 * 16 + 2 * block + 16
     assert model.get_memory_footprint() == 4 * model.num_parameters()
+    whole = model.num_parameters()
     model.backbone.trainable = False
     assert model.num_parameters(only_trainable=True) == 50 * 16
+    model.quantize("int4", group_size=8, embeddings="int8")
+    assert model.num_parameters() == whole
     half = TFLlamaForCausalLM(LlamaConfig(**SIZES), dtype="bfloat16")
     assert half.get_memory_footprint(return_buffers=False) == 2 * half.num_parameters()
 

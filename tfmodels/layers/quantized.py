@@ -6,7 +6,8 @@ Packed weights do not learn; an adapter beside them does.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -17,6 +18,7 @@ from tfmodels.checkpoints.quantized.scheme import Scheme
 from tfmodels.kernels import decoding, quantized
 from tfmodels.layers.tracking import unlocked, untrack
 from tfmodels.runtime.lowering import PLAIN, Lowering
+from tfmodels.runtime.sub_layers import all_layers
 
 __all__ = ["PackedWeights", "Scheme", "put_packed"]
 
@@ -84,6 +86,17 @@ class PackedWeights(keras.layers.Layer):
 
     def _values(self) -> dict[str, Any]:
         return {name: keras.ops.convert_to_tensor(variable) for name, variable in self.parts.items()}
+
+
+def parameters_of(model: keras.layers.Layer, weights: Iterable[keras.Variable]) -> int:
+    """The number of a model's parameters that some of its weights are; packed ones are those of their whole matrix."""
+    packed = {
+        id(variable): layer.width * layer.units if variable is layer.variable else 0
+        for layer in all_layers(model)
+        if isinstance(layer, PackedWeights)
+        for variable in layer.parts.values()
+    }
+    return sum(packed.get(id(weight), math.prod(weight.shape)) for weight in weights)
 
 
 def products_together(inputs: Any, matrices: Sequence[PackedWeights | None], lowering: Lowering) -> list[Any] | None:

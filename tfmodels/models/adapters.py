@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from tfmodels.checkpoints.weight_map import slots_of, walk
 from tfmodels.layers.linear import Linear
 from tfmodels.layers.lora import LoraAdapter, LoraConfig
+from tfmodels.layers.quantized import parameters_of
 from tfmodels.models.quantization import mode_of
 from tfmodels.runtime.sub_layers import all_layers
 from tfmodels.utils.text import is_found, quote, some
@@ -122,8 +122,8 @@ def lora_report(model: keras.Model) -> LoraReport:
     return LoraReport(
         tuple(adapted_layers(model)),
         tuple(fully),
-        sum(int(np.prod(variable.shape)) for variable in model.trainable_weights),
-        sum(int(np.prod(variable.shape)) for variable in model.weights),
+        parameters_of(model, model.trainable_weights),
+        parameters_of(model, model.weights),
     )
 
 

@@ -11,6 +11,7 @@ from keras import ops
 
 from tfmodels.checkpoints.upload import PushToHub
 from tfmodels.configs.base import ModelConfig
+from tfmodels.layers.quantized import parameters_of
 from tfmodels.models import vocabulary
 from tfmodels.runtime.sub_layers import all_layers
 from tfmodels.utils.arguments import LOADING, settle
@@ -95,7 +96,7 @@ class ScriptMethods(PushToHub):
         return hasattr(cls, "generate")
 
     def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
-        """Number of weights, each counted once.
+        """Number of weights, each counted once; packed ones as what they stand for.
 
         Args:
             only_trainable: leave out weights that do not train.
@@ -112,7 +113,7 @@ class ScriptMethods(PushToHub):
         if exclude_embeddings:
             tables = [layer for layer in all_layers(self) if isinstance(layer, keras.layers.Embedding)]
             left_out = {id(weight) for table in tables for weight in table.weights}
-        return sum(math.prod(weight.shape) for weight in weights if id(weight) not in left_out)
+        return parameters_of(self, (weight for weight in weights if id(weight) not in left_out))
 
     def get_memory_footprint(self, return_buffers: bool = True) -> int:
         """Bytes that the weights take; there are no buffers beside them."""
