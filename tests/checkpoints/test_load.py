@@ -365,7 +365,7 @@ class TestWrappers:
             return {**tensors, f"{layer}.lora_A.default.weight": np.ones((2, 16), "float32")}
 
         change(tmp_path, edit)
-        with pytest.raises(CheckpointError, match=r"lora_A.*load_adapters, or merge them first"):
+        with pytest.raises(CheckpointError, match=r"lora_A.*load_adapter, or merge them first"):
             class_of("llama", "ForCausalLM").from_pretrained(tmp_path)
 
     def test_two_names_of_one_weight(self, tmp_path):

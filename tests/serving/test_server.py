@@ -592,11 +592,17 @@ def test_a_request_that_outlasts_the_server_is_told_so(stream, stories_model, to
     with ThreadPoolExecutor(1) as pool:
         with Running(worker) as running:
             running.ready()
-            step = model.engine.step
-            monkeypatch.setattr(model.engine, "step", lambda: time.sleep(0.2) or step())
+            step, events = model.engine.step, []
+
+            def slow_step():
+                time.sleep(0.2)
+                events.extend(new := step())
+                return new
+
+            monkeypatch.setattr(model.engine, "step", slow_step)
             body = {"prompt": PROMPT, "max_tokens": 200, "logit_bias": {"2": -100}, "stream": stream}
             asked = pool.submit(post, running, "/v1/completions", body)
-            wait_until(lambda: worker.in_flight == 1, 60)
+            wait_until(lambda: len(events) > 1, 60)
         answer = asked.result(30)
     assert "Exception" not in caplog.text and "Traceback" not in caplog.text
     if stream:
