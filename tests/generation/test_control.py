@@ -102,6 +102,25 @@ class TestStops:
         got = ids_of(model, PROMPT, max_new_tokens=40, max_time=0.2, logits_processor=[slow])
         assert 5 <= got.shape[1] < 44
 
+    @pytest.mark.parametrize(
+        ("error", "message", "options"),
+        [
+            (TypeError, "logits_processor=.*a list of functions", {"logits_processor": lambda ids, scores: scores}),
+            (TypeError, "stopping_criteria=.*a list of functions", {"stopping_criteria": ["end"]}),
+            (ValueError, r"returned shape \(2, 5\): \(2, \d+\)", {"logits_processor": [lambda i, s: s[:, :5]]}),
+            (
+                ValueError,
+                r"prefix_allowed_tokens_fn returned \[9999\]",
+                {"prefix_allowed_tokens_fn": lambda r, i: [9999]},
+            ),
+            (TypeError, "assistant_model='x': a causal language model", {"assistant_model": "x"}),
+        ],
+    )
+    def test_what_is_no_function_or_gives_something_else(self, model, error, message, options):
+        prompt = PROMPT[:1] if "assistant_model" in options else PROMPT
+        with pytest.raises(error, match=message):
+            ids_of(model, prompt, max_new_tokens=2, **options)
+
 
 class TestConstraints:
     @pytest.mark.parametrize("beams", [1, 2])

@@ -17,7 +17,7 @@ import numpy as np
 from keras import ops
 
 from tfmodels.generation import logits_processors as proc
-from tfmodels.generation.combinations import check_combination, warn_of_unused
+from tfmodels.generation.combinations import check_combination, check_functions, warn_of_unused
 from tfmodels.generation.config import FILE_NAME, GenerationConfig
 from tfmodels.generation.contrastive import Contrastive, ContrastiveDecoder
 from tfmodels.generation.engine import Engine
@@ -34,6 +34,7 @@ from tfmodels.generation.structured import Grammar, GrammarProcessor, wants_gram
 from tfmodels.runtime.buckets import bucket_batch, bucket_length
 from tfmodels.runtime.device import in_turn
 from tfmodels.utils.files import Staged
+from tfmodels.utils.text import quote
 from tfmodels.utils.warn import warn
 
 if TYPE_CHECKING:
@@ -152,6 +153,7 @@ class GenerationMixin:
                 "assistant_tokenizer is for a draft model with another tokenizer, whose drafts would go through text: "
                 "give an assistant_model that shares this model's tokenizer, and leave assistant_tokenizer out."
             )
+        check_functions(logits_processor=logits_processor, stopping_criteria=stopping_criteria)
         config = self.generation_config.for_call(generation_config, kwargs)
         if (config.is_contrastive or config.prefill_chunk_size is not None) and kwargs.get("use_cache") is not False:
             config = config.update(use_cache=True)
@@ -341,6 +343,10 @@ class GenerationMixin:
             raise ValueError(f"{name} needs use_cache=True and the prompt as ids.")
         if assistant is None:
             return Speculation(lookup, ngram=config.max_matching_ngram_size)
+        if not isinstance(assistant, GenerationMixin):
+            raise TypeError(
+                f"assistant_model={quote(assistant)}: a causal language model of this package was expected."
+            )
         if assistant.config.vocab_size != self.config.vocab_size:
             raise ValueError(
                 f"assistant_model has a vocabulary of {assistant.config.vocab_size} tokens and this model one of "
@@ -405,6 +411,10 @@ def allowed_tokens(function: Callable[[int, Any], Sequence[int]], num_beams: int
             if not tokens:
                 raise ValueError(
                     f"prefix_allowed_tokens_fn allows no token after row {row // num_beams}: at least one is needed."
+                )
+            if not all(0 <= token < allowed.shape[1] for token in tokens):
+                raise ValueError(
+                    f"prefix_allowed_tokens_fn returned {quote(tokens)}: ids below {allowed.shape[1]} were expected."
                 )
             allowed[row, tokens] = 0
         return scores + allowed

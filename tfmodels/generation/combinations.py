@@ -1,11 +1,12 @@
-"""Arguments and settings of one call of `generate` that contradict each other, or that count beside others only."""
+"""Arguments of one call of `generate` that are of a wrong kind, contradict each other, or count beside others only."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tfmodels.generation.config import GenerationConfig
+from tfmodels.utils.text import quote
 from tfmodels.utils.warn import warn
 
 # Settings and arguments of `generate` that count beside another argument only.
@@ -64,3 +65,10 @@ def check_combination(
             raise ValueError(f"penalty_alpha={config.penalty_alpha} (contrastive search) with {', '.join(found)}.")
     if past_key_values is not None and (not config.use_cache or guided or config.num_return_sequences > 1):
         raise ValueError("past_key_values need use_cache=True, one sequence per prompt and no guidance_scale.")
+
+
+def check_functions(**given: Any) -> None:
+    """Raise TypeError for an argument, by name, that is no list of functions."""
+    for name, functions in given.items():
+        if functions is not None and not (isinstance(functions, Sequence) and all(map(callable, functions))):
+            raise TypeError(f"{name}={quote(functions)}: a list of functions was expected.")

@@ -318,4 +318,9 @@ class Callback:
 
     def __call__(self, context: Context, scores: Tensor) -> Tensor:
         so_far = context.ids[: scores.shape[0], int(context.start) : int(context.end)]
-        return ops.cast(ops.convert_to_tensor(self.function(so_far, scores)), "float32")
+        found = ops.convert_to_tensor(self.function(so_far, scores))
+        if tuple(found.shape) != tuple(scores.shape):
+            raise ValueError(
+                f"a logits_processor returned shape {tuple(found.shape)}: {tuple(scores.shape)} was expected."
+            )
+        return ops.cast(found, "float32")
