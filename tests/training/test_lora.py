@@ -124,7 +124,7 @@ def test_beside_quantised_kernels(activations, tmp_path):
     np.testing.assert_array_equal(first(keras.models.load_model(tmp_path / "model.keras")), first(model))
     with pytest.raises(ValueError, match=r"is quantised \(int8\): its kernels cannot take the adapters' part"):
         merge_lora(model)
-    with pytest.raises(ValueError, match="has adapters: Keras quantises it before add_lora alone"):
+    with pytest.raises(ValueError, match="has adapters, and Keras.s own quantisation must come before"):
         model.quantize("int8")
 
 

@@ -12,7 +12,7 @@ from tfmodels.generation.row_programs import STEPS
 _LONGEST_PAUSE = 0.15
 # About what a call takes beside its steps.
 _CALL_SECONDS = 0.0015
-# About what a step takes that runs several tokens of a row, in steps of one.
+# A step that runs several tokens of a row takes about so many times as long as a step that runs one.
 _WIDE = 7 / 6
 
 

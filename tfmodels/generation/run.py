@@ -37,7 +37,7 @@ class Run:
         rows: of the batch; those that only fill a bucket come after them.
         new: tokens to add at most.
         at_once: do not wait for XLA where it is not ready: decode in plain graphs until it is.
-        rows_per_sequence: rows that share their tokens; the first of them is shown.
+        rows_per_sequence: rows that share their tokens; streamers and criteria see the first of them.
     """
 
     def __init__(

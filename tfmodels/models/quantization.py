@@ -83,8 +83,8 @@ class QuantizedModel(keras.Model):
                 too. None leaves them, as most files do.
 
         Raises:
-            ValueError: the model is quantised already; it has adapters that are merged, or that Keras would quantise
-                it beside, or packed weights would take the place of layers that are trained whole; it computes in
+            ValueError: the model is quantised already; its adapters are merged; it has adapters, and Keras is to
+                quantise it; packed weights would replace layers that `add_lora` trains whole; it computes in
                 float16 (Keras); an argument is out of range; no layer fits `filters`; `tokenizer` or `max_length`
                 without `calibration`.
             RuntimeError: this process was forked from one that has made or used a model.
@@ -118,8 +118,8 @@ class QuantizedModel(keras.Model):
             _pack_model(self, _only_mode(arguments, options), options.pop("filters", None), **settings)
         elif self.lora_config is not None:
             raise ValueError(
-                f"{self.name} has adapters: Keras quantises it before add_lora alone; with group_size= it gets packed "
-                "weights, and the adapters take up what rounding loses."
+                f"{self.name} has adapters, and Keras's own quantisation must come before add_lora. Packed weights "
+                "may come after it: give group_size=, and the adapters take up what rounding loses."
             )
         else:
             with warnings.catch_warnings(), quick_collections():
