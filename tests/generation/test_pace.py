@@ -9,8 +9,8 @@ import pytest
 from tfmodels.generation.pace import Pace
 
 
-def steps(rows=((5, 100),), lefts=(100,), seconds=None, limited=(), width=1, **options):
-    """The steps and their width for rows of (tokens so far, tokens left), of which some have a grammar."""
+def steps(rows=((5, 100),), lefts=(100,), seconds=None, limited=(), **options):
+    """The steps for rows of (tokens so far, tokens left), of which some have a grammar."""
     pace = Pace()
     if seconds is not None:
         pace.note(8 * seconds, 8)
@@ -19,7 +19,7 @@ def steps(rows=((5, 100),), lefts=(100,), seconds=None, limited=(), width=1, **o
         for index, (new, left) in enumerate(rows)
     ]
     given = {"streaming": False, "has_prompts": False, "has_waiting": False, **options}
-    return pace.steps(made, lefts, width, **given)
+    return pace.steps(made, lefts, **given)
 
 
 @pytest.mark.parametrize(
@@ -44,23 +44,4 @@ def steps(rows=((5, 100),), lefts=(100,), seconds=None, limited=(), width=1, **o
     ],
 )
 def test_steps(options, want):
-    assert steps(**options) == (want, 1)
-
-
-@pytest.mark.parametrize(
-    "lefts, limited, want",
-    [
-        ((2,), (0,), (1, 2)),
-        ((1,), (0,), (1, 1)),
-        ((4,), (0,), (2, 2)),
-        ((1,) * 6 + (3,) * 2, range(8), (1, 2)),
-        ((1,) * 7 + (3,), range(8), (1, 1)),  # all would wait for one, which is not worth it
-        ((100,) * 7 + (2,), (7,), (2, 1)),
-        ((100,) * 4 + (2,) * 4, (4, 5, 6, 7), (1, 2)),
-    ],
-)
-def test_steps_are_wide_where_enough_rows_have_forced_tokens(lefts, limited, want):
-    rows = ((5, 100),) * len(lefts)
-    assert steps(rows, lefts, 0.01, limited, width=2) == want
-    assert steps(rows, lefts, 0.01, limited, width=2, streaming=True) == want
-    assert steps(((0, 100), *rows[1:]), lefts, 0.01, limited, width=2, streaming=True) == (1, 1)
+    assert steps(**options) == want

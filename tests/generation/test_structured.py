@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import small_models as small
 
 from tfmodels import AutoTokenizer, Engine, TFLlamaForCausalLM
 from tfmodels.generation.structured import Grammar, compute_masks
@@ -207,70 +206,6 @@ def test_the_engine_answers_as_generate_does(stories):
         options = {"response_format": SCHEMA, "tokenizer": tokenizer, "seed": seed, "jit_compile": False}
         want = np.asarray(model.generate([prompt], **options, **SETTINGS))[0, len(prompt) :]
         assert list(answers[id].tokens) == want.tolist()
-
-
-def words_of(*words: str) -> dict:
-    """A format of words whose letters must come, with one of two signs behind each that nothing forces."""
-    return {"type": "regex", "regex": "".join(f"{word}[#$]" for word in words)}
-
-
-# Runs of one to ten tokens.
-RUNS = [words_of("q", "qx", "qxz"), words_of("qxzqxzqxzq", "q"), words_of("qxzq", "qxzqx"), words_of("", "qxzqxz")]
-
-
-def check_forced(model, tokenizer, options, *, alone_in_engine=False):
-    """Rows of different lengths, formats and settings answer as each does alone, one token at a time."""
-    capacity = 32
-    draw = np.random.default_rng(0)
-    engine = Engine(model, rows=4, capacity=capacity, tokenizer=tokenizer, **options)
-    single = Engine(model, rows=1, capacity=capacity, tokenizer=tokenizer, **options)
-    requests = []
-    for length, format in zip((3, 30, 12, 17, 5, 26, 9, 2, 20, 14), (*RUNS, None, *RUNS, RUNS[1]), strict=True):
-        settings = {"seed": length, "do_sample": length % 2 == 0, "top_k": 0, "eos_token_id": 2}
-        settings["max_new_tokens"] = min(18, capacity - length)
-        requests.append((draw.integers(3, 500, length).tolist(), {"response_format": format, **settings}))
-    ids = [engine.add(prompt, **settings) for prompt, settings in requests]
-    answers = engine.run()
-    for id, (prompt, settings) in zip(ids, requests, strict=True):
-        found = list(answers[id].tokens)
-        assert len(found) == settings["max_new_tokens"] or found[-1] == 2, answers[id]
-        if alone_in_engine:
-            again = single.add(prompt, **settings, logprobs=0)  # each token has its scores: one at a time
-            want = list(single.run()[again].tokens)
-        else:
-            given = {**settings, "tokenizer": tokenizer, "jit_compile": False}
-            want = np.asarray(model.generate([prompt], **given))[0, len(prompt) :].tolist()
-        assert found == want[: len(found)]
-    # What a row has run serves the next prompt.
-    more = engine.add([*prompt, *found], max_new_tokens=1)
-    answer = engine.run()[more]
-    assert answer.reused == len(prompt) + len(found) - 1
-    if not alone_in_engine:
-        want = np.asarray(model.generate([[*prompt, *found]], max_new_tokens=1, jit_compile=False))[0, -1]
-        assert answer.tokens == (want,)
-
-
-@pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_forced_tokens_run_with_the_one_before_them(stories, jit_compile):
-    check_forced(*stories, {"jit_compile": jit_compile})
-
-
-def test_forced_tokens_in_an_int8_cache(stories):
-    options = {"jit_compile": False, "cache_implementation": "quantized"}
-    check_forced(*stories, options, alone_in_engine=True)
-
-
-@pytest.mark.parametrize(
-    "family",
-    ["gpt_neo", *(pytest.param(name, marks=pytest.mark.slow) for name in ("mpt", "gpt_neox", "mistral", "gpt2"))],
-)
-def test_forced_tokens_of_every_kind_of_attention(stories, family):
-    """Local layers, windows, linear biases, and positions that end where the capacity does."""
-    model = small.make(family, "ForCausalLM", vocab_size=512)
-    for weight in model.weights:  # the usual initial weights are too small for texts to differ
-        weight.assign(weight * 10 if len(weight.shape) == 2 else weight)
-    model.generation_config = model.generation_config.update(eos_token_id=None, use_cache=True)
-    check_forced(model, stories[1], {"jit_compile": False})
 
 
 def test_a_grammar_of_another_vocabulary_is_refused(stories):

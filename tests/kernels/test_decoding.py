@@ -74,20 +74,6 @@ def test_the_forms_for_either_device(target, few):
     assert held_apart == (few < 8 if target == "gpu" else few > 1)
 
 
-@pytest.mark.parametrize("head_dim", [8, 48])
-def test_two_queries_on_a_cpu(head_dim):
-    rng = np.random.default_rng(head_dim)
-    query, key = (rng.standard_normal((3, n, head_dim)).astype("float32") for n in (2, 20))
-    weights = rng.standard_normal((3, 2, 20)).astype("float32")
-
-    @tf.function(jit_compile=True)
-    def run(query, weights):
-        return decoding.scores(query, key, "cpu"), decoding.weighted(weights, key, "cpu")
-
-    for want, got in zip((query @ key.transpose(0, 2, 1), weights @ key), run(query, weights), strict=True):
-        np.testing.assert_allclose(got, want, atol=1e-5)
-
-
 @pytest.mark.skipif(not ON_CPU, reason="these forms are for CPUs")
 def test_other_graphs_keep_plain_products():
     table = embedding(16, 6, std=1.0, dtype="float32", name="table")

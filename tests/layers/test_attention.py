@@ -221,18 +221,3 @@ def test_products_beyond_float16_stay_finite(implementation, target, queries, ke
 
     got = tf.function(run, jit_compile=True)(*arrays) if target else run(*arrays)
     np.testing.assert_allclose(np.asarray(got, "float32"), want, atol=2e-3)
-
-
-@pytest.mark.parametrize("implementation", ["auto", "blockwise"])
-@pytest.mark.parametrize("window", [None, 3])
-def test_a_few_queries_of_rows_that_stand_apart(implementation, window):
-    """Over a long cache, too, where blocks would serve rows that stand at one position."""
-    rng = np.random.default_rng(0)
-    query, starts = rng.normal(size=(2, 4, 2, 8)).astype("float32"), np.array([5, 1100], "int32")
-    key, value = rng.normal(size=(2, 2, 2, 1200, 8)).astype("float32")
-    mask = make_mask(None, causal=True, query_length=2, key_length=1200, offset=tf.constant(starts))
-    mask = mask if window is None else mask.with_window(window)
-    places, columns = starts[:, None, None, None] + np.arange(2)[:, None], np.arange(1200)
-    allowed = (columns <= places) & (columns > places - (window or 2000))
-    got, _ = attend(query, key, value, mask=mask, scale=0.3, implementation=implementation)
-    np.testing.assert_allclose(got, plain(query, key, value, allowed, 0.3)[0], atol=2e-6)

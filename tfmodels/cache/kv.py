@@ -28,7 +28,7 @@ class StaticCache(NamedTuple):
             shape. The first layer's room is the capacity, for which masks are made; a layer with less keeps the last
             positions (`slot_positions`).
         length: int32 scalar, number of filled positions, the same for all rows; or int32 (batch,), each row's own, for
-            layers that all keep the capacity.
+            calls with one token and layers that all keep the capacity.
     """
 
     layers: tuple[LayerCache, ...]
@@ -158,8 +158,8 @@ def extend(past: LayerCache | None, key: Any, value: Any, length: Any = None) ->
     Args:
         past: the layer's (key, value) so far, or None; new ones are rounded where it is `Int8`.
         key, value: new ones, (batch, key_value_heads, new, head_dim).
-        length: None to append; for a static cache the int32 scalar of positions so far, or one per row, (batch,).
-            Writing has no gradient.
+        length: None to append; for a static cache the int32 scalar of positions so far, or one per row, (batch,), for
+            one new position. Writing has no gradient.
 
     Returns:
         (key, value): longer tensors, or tensors of the same capacity with the new positions filled.
@@ -183,14 +183,11 @@ def extend(past: LayerCache | None, key: Any, value: Any, length: Any = None) ->
     return keras.tree.map_structure(written, past, new)
 
 
-def _written_per_row(old: Any, new: Any, starts: Any) -> Any:
-    """A cache's tensor with new positions (batch, heads, new, head_dim) from each row's own start on, (batch,)."""
-    batch, heads, _, head_dim = old.shape
-    count = new.shape[2]
-    slots = ops.expand_dims(ops.repeat(starts, heads), 1) + ops.arange(count, dtype="int32")
-    of_rows = ops.repeat(ops.arange(batch * heads, dtype="int32"), count)
-    places = ops.stack([of_rows, ops.reshape(slots, (-1,))], axis=1)
-    written = ops.scatter_update(_merge_rows(old), places, ops.cast(ops.reshape(new, (-1, head_dim)), old.dtype))
+def _written_per_row(old: Any, new: Any, slots: Any) -> Any:
+    """A cache's tensor with one new position (batch, heads, 1, head_dim) at each row's own slot, int32 (batch,)."""
+    batch, heads, _, _ = old.shape
+    places = ops.stack([ops.arange(batch * heads, dtype="int32"), ops.repeat(slots, heads)], axis=1)
+    written = ops.scatter_update(_merge_rows(old), places, ops.cast(_merge_rows(new)[:, 0], old.dtype))
     return _split_rows(written, batch)
 
 

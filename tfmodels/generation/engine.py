@@ -27,7 +27,7 @@ from tfmodels.generation.prompt import check_room, ids_of
 from tfmodels.generation.request import MOST_LOGPROBS, Completion, EngineFull, Event, Request, check_supported
 from tfmodels.generation.row import Row, ending, token_logprobs
 from tfmodels.generation.row_inputs import RowInputs
-from tfmodels.generation.row_programs import STEPS, TOGETHER, WIDTH, width_of
+from tfmodels.generation.row_programs import STEPS, TOGETHER
 from tfmodels.generation.row_settings import Kind, limits_of
 from tfmodels.generation.row_text import Decoded
 from tfmodels.generation.run import seed_of
@@ -110,8 +110,8 @@ class Engine:
             check_tokenizer(tokenizer)
         self.model = model
         self.capacity = capacity
-        # A resting row has fewer cached tokens than the capacity, and writes `WIDTH` slots behind them.
-        room = _ALIGNED * -(-(capacity - 1 + WIDTH) // _ALIGNED)
+        # A resting row writes at the slot after its last token, which is one beyond the capacity at most.
+        room = _ALIGNED * -(-(capacity + 1) // _ALIGNED)
         self.chunk = min(max(_SMALLEST_CHUNK, prefill_chunk), room)
         self.tokenizer = tokenizer
         self.jit_compile = model.generation_config.compiles if jit_compile is None else jit_compile
@@ -410,21 +410,19 @@ class Engine:
         active = [index for index in active if not self._rows[index].finish_reason]
         if not active:
             return
-        kind = max((self._rows[index].kind for index in active), key=lambda kind: kind.value)
-        is_limited = any(found[index] is not None for index in active)
         lefts = {i: self._rows[i].left if found[i] is None else len(found[i][0]) + 1 for i in active}  # by row
-        steps, width = self._pace.steps(
+        steps = self._pace.steps(
             [self._rows[index] for index in active],
             list(lefts.values()),
-            width_of(kind, is_limited),
             streaming=streaming,
             has_prompts=any(row is not None and row.wants_prompt for row in self._rows),
             has_waiting=bool(self._waiting),
         )
-        lefts = {i: min(left, steps if found[i] is None else steps * width) for i, left in lefts.items()}
+        kind = max((self._rows[index].kind for index in active), key=lambda kind: kind.value)
         lengths = [len(content.tokens) for content in self.prefixes.rows]
         # A row that ends writes once more behind its last token.
-        longest = max(lengths[index] + lefts[index] for index in active) + WIDTH
+        longest = max(lengths[index] for index in active) + steps + 1
+        is_limited = any(found[index] is not None for index in active)
         size, kind, is_limited = self.slots.program_for(len(active), longest, kind, is_limited)
         if size == self.slots.whole:
             places = list(range(len(self._rows)))
@@ -436,8 +434,8 @@ class Engine:
         if is_limited:
             upcoming = [found[index] if index in lefts else None for index in places]
             limits = limits_of(upcoming, STEPS, self.model.config.vocab_size)
-        most = [lefts.get(index, 0) for index in places]
-        counts = self._inputs.counts(rows, [lengths[index] for index in places], most, steps)
+        most = [min(lefts.get(index, 0), steps) for index in places]
+        counts = self._inputs.counts(rows, [lengths[index] for index in places], most)
         started = time.monotonic()
         text = self._inputs.text(rows, STEPS) if kind is Kind.EVERYTHING else None
         settings = self._inputs.settings(rows, kind)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
 from tfmodels.generation.row import Row
@@ -12,8 +11,6 @@ from tfmodels.generation.row_programs import STEPS
 _LONGEST_PAUSE = 0.15
 # About what a call takes beside its steps.
 _CALL_SECONDS = 0.0015
-# A step that runs several tokens of a row takes about so many times as long as a step that runs one.
-_WIDE = 7 / 6
 
 
 class Pace:
@@ -27,41 +24,27 @@ class Pace:
         self._step_seconds = seconds / steps
 
     def steps(
-        self,
-        rows: Sequence[Row],
-        lefts: Sequence[int],
-        width: int,
-        *,
-        streaming: bool,
-        has_prompts: bool,
-        has_waiting: bool,
-    ) -> tuple[int, int]:
-        """The number of steps, from 1 to `STEPS`, and the tokens that a row with a grammar may make in each.
+        self, rows: Sequence[Row], lefts: Sequence[int], *, streaming: bool, has_prompts: bool, has_waiting: bool
+    ) -> int:
+        """The number of steps, from 1 to `STEPS`.
 
         Args:
             rows: that make tokens.
             lefts: tokens that each can make until its grammar must be asked, or until its end.
-            width: tokens at most of a row with a grammar in one step.
             streaming: tokens are waited for.
             has_prompts: other rows have prompts that are not run yet.
             has_waiting: requests wait for a row.
         """
         if streaming and not all(row.new for row in rows):
-            return 1, 1  # a first token is waited for
+            return 1  # a first token is waited for
         most = STEPS // 4 if has_prompts else STEPS
         if streaming and self._step_seconds:
             most = min(most, max(1, int(_LONGEST_PAUSE / self._step_seconds)))
         if has_waiting:  # a row that ends is taken up at once
             most = min(most, min(row.left for row in rows))
         if all(row.matcher is None for row in rows):
-            return most, 1
+            return most
         # More steps share the overhead of the call, which rows with a grammar spend resting where they can do fewer.
         overhead = _CALL_SECONDS / max(self._step_seconds, _CALL_SECONDS / STEPS)
         most = min(most, 2 + int(overhead))
-
-        def speed(pace: tuple[int, int]) -> float:
-            steps, width = pace
-            made = sum(min(left, steps * (width if row.matcher else 1)) for row, left in zip(rows, lefts, strict=True))
-            return made / (steps * (_WIDE if width > 1 else 1) + overhead)
-
-        return max(itertools.product(range(1, most + 1), range(1, width + 1)), key=speed)
+        return max(range(1, most + 1), key=lambda n: sum(min(left, n) for left in lefts) / (n + overhead))

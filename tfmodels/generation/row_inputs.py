@@ -35,19 +35,16 @@ class RowInputs:
             self._last = (list(rows), kind, Held(row_settings(requests, seeds, kind, self.vocab_size)))
         return self._last[2]
 
-    def counts(
-        self, rows: Sequence[Row | None], lengths: Sequence[int], lefts: Sequence[int], steps: int
-    ) -> np.ndarray:
+    def counts(self, rows: Sequence[Row | None], lengths: Sequence[int], lefts: Sequence[int]) -> np.ndarray:
         """The state of rows as `Slots.decode` takes it.
 
         Args:
             rows: None stands for one that rests.
             lengths: of what each has cached.
             lefts: tokens that each makes at most.
-            steps: that the call is to take.
         """
         counts = [
-            (0, length, 0, 0, steps) if row is None else (row.last, length, len(row.new), min(row.left, left), steps)
+            (0, length, 0, 0) if row is None else (row.last, length, len(row.new), min(row.left, left))
             for row, length, left in zip(rows, lengths, lefts, strict=True)
         ]
         return np.array(counts, "int32").T

@@ -18,8 +18,8 @@ from tfmodels.generation.row_text import Text, recorded
 from tfmodels.generation.sampling import choose_tokens
 from tfmodels.generation.sizes import Size
 from tfmodels.generation.step import while_loop
+from tfmodels.layers.columns import take_columns
 from tfmodels.layers.tokens import TokenInputs
-from tfmodels.runtime.device import on_gpu
 from tfmodels.runtime.lowering import Lowering
 
 STEPS = 8
@@ -27,9 +27,6 @@ STEPS = 8
 
 TOGETHER = 4
 """Prompts whose chunks one call runs: a matrix is read once for all of them."""
-
-WIDTH = 2
-"""Tokens of a row at most in one step: its last one, and those behind it that must come by its grammar."""
 
 
 class Rows(NamedTuple):
@@ -54,14 +51,6 @@ class Rows(NamedTuple):
     output: Any
     step: Any
     text: Any = None
-
-
-def width_of(kind: Kind, limited: bool) -> int:
-    """The tokens of a row at most in one step of a program.
-
-    A GPU's attention takes one at a time, and log-probabilities need every token's scores.
-    """
-    return WIDTH if limited and kind is not Kind.EVERYTHING and not on_gpu() else 1
 
 
 class RowPrograms:
@@ -145,8 +134,7 @@ class RowPrograms:
         """Make tokens in some rows.
 
         Args:
-            numbers: int32 (6, n), the fields `tokens`, `lengths`, `made` and `left` of `Rows`, the steps that the call
-                is to take, the same for all rows, and the rows' places.
+            numbers: int32 (5, n), the fields `tokens`, `lengths`, `made` and `left` of `Rows`, and the rows' places.
             settings, text: of these rows.
             limits: of these rows, as `limits_of` makes them; None where no row has a grammar.
             size: n rows, and the slots that their texts need.
@@ -155,19 +143,16 @@ class RowPrograms:
         Returns:
             The layers; and the tokens (n, STEPS), how many are new (n,), and the text after them.
         """
-        tokens, lengths, made, left, steps, places = (numbers[index] for index in range(6))
+        tokens, lengths, made, left, places = (numbers[index] for index in range(5))
         output, step = ops.zeros((size.rows, STEPS), "int32"), ops.convert_to_tensor(0, "int32")
-        if limits is not None:
-            limits = Limits.of(limits, STEPS)
-            output = limits.forced
         if size == self.whole:
             own = layers
         else:
             own = kv.take_part(layers, places, size.columns)
             # A row that rests may be longer than the part. It is written at its end then, and not put back.
-            lengths = ops.minimum(lengths, size.columns - width_of(kind, limits is not None))
+            lengths = ops.minimum(lengths, size.columns - 1)
         rows = Rows(own, tokens, lengths, made, left, output, step, text)
-        rows = self._loop(lowering, rows, settings, limits, kind, steps[0])
+        rows = self._loop(lowering, rows, settings, None if limits is None else Limits.of(limits, STEPS), kind)
         if size == self.whole:
             layers = rows.layers
         else:
@@ -175,66 +160,45 @@ class RowPrograms:
             layers = kv.put_part(layers, rows.layers, places, starts, STEPS, left > 0)
         return layers, (rows.output, rows.made - made, rows.text)
 
-    def _loop(
-        self, lowering: Lowering, rows: Rows, settings: RowSettings, limits: Limits | None, kind: Kind, steps: Any
-    ) -> Rows:
-        count, made = rows.tokens.shape[0], rows.made
+    def _loop(self, lowering: Lowering, rows: Rows, settings: RowSettings, limits: Limits | None, kind: Kind) -> Rows:
+        count = rows.tokens.shape[0]
         # Unpacked once: within the loop XLA would do so at every step, for each of the operations that read scores.
         allowed = None if limits is None else limits.allowed(self.model.config.vocab_size)
 
         def wants_more(rows: Rows) -> Any:
             return ops.any(rows.left > 0)
 
-        def is_late(rows: Rows) -> Any:
-            """Whether some row makes too few tokens in the steps that are left, if each makes one."""
-            return ops.any(rows.left > ops.maximum(steps - rows.step, 0))
-
-        def turn(rows: Rows, width: int = 1) -> Rows:
-            active = rows.left > 0
-            ids, known = ops.expand_dims(rows.tokens, 1), ops.ones((count,), "int32")
-            if limits is not None:
-                coming = limits.coming(rows.made - made, width)
-                ids = ops.concatenate([ids, coming[:, :-1]], axis=1)
-                known = known + ops.sum(ops.cast(ids[:, 1:] >= 0, "int32"), axis=1)
-            run = ops.minimum(known, rows.left)
-            # The rest of a row's places is written behind its end, as the places of a row that rests are.
-            last = ops.expand_dims(ops.maximum(run - 1, 0), 1)
-            positions = ops.expand_dims(rows.lengths, 1) + ops.minimum(ops.arange(width, dtype="int32"), last)
+        def turn(rows: Rows) -> Rows:
+            inputs = TokenInputs(
+                ops.expand_dims(ops.maximum(rows.tokens, 0), 1), positions=ops.expand_dims(rows.lengths, 1)
+            )
             cache = kv.split_rows(kv.StaticCache(rows.layers, rows.lengths), count)
-            inputs = TokenInputs(ops.maximum(ids, 0), positions=positions)
             hidden, cache = self.model.backbone.step(inputs, cache, lowering=lowering)
-            if width > 1:
-                hidden = ops.take_along_axis(hidden, ops.expand_dims(last, 2), axis=1)
             logits = ops.cast(self.model.to_logits(hidden, lowering)[:, -1], "float32")
-            chosen = self._choose(logits, settings, rows.made + last[:, 0], rows.text, kind, allowed)
+            active = rows.left > 0
+            chosen = self._choose(logits, settings, rows.made, rows.text, kind, allowed)
             if limits is not None:
-                forced = ops.take_along_axis(coming, last, axis=1)[:, 0]
+                forced = take_columns(limits.forced, rows.step, 1)[:, 0]
                 chosen = ops.where(ops.minimum(forced, chosen) >= 0, forced, chosen)  # scores may be no numbers
             tokens = ops.where(active, chosen, rows.tokens)
             ended = ops.any(ops.equal(ops.expand_dims(tokens, 1), settings.eos), axis=1)
+            one = ops.cast(active, "int32")
             text = rows.text
             if text is not None:
                 text = recorded(text, logits, tokens, text.prompt_lengths + rows.made, rows.step)
-            is_new = ops.equal(ops.arange(STEPS, dtype="int32"), ops.expand_dims(rows.made - made, 1) + last)
             return Rows(
                 layers=kv.merge_rows(cache).layers,
                 tokens=tokens,
-                lengths=rows.lengths + run,
-                made=rows.made + run,
-                left=ops.where(ended, 0, rows.left - run),
-                output=ops.where(is_new, ops.expand_dims(tokens, 1), rows.output),
+                lengths=rows.lengths + one,
+                made=rows.made + one,
+                left=ops.where(ended, 0, rows.left - one),
+                output=ops.slice_update(rows.output, (0, rows.step), ops.expand_dims(tokens, 1)),
                 step=rows.step + 1,
                 text=text,
             )
 
-        def turns(rows: Rows) -> Rows:
-            rows = while_loop(is_late, lambda rows: turn(rows, WIDTH), rows)
-            return while_loop(lambda rows: ops.logical_and(wants_more(rows), ~is_late(rows)), turn, rows)
-
         merged = kv.merge_rows(kv.StaticCache(rows.layers, rows.lengths)).layers
-        # Loops in turns, as a branch would copy the cache.
-        body = turn if width_of(kind, limits is not None) == 1 else turns
-        rows = while_loop(wants_more, body, rows._replace(layers=merged))
+        rows = while_loop(wants_more, turn, rows._replace(layers=merged))
         return rows._replace(layers=kv.split_rows(kv.StaticCache(rows.layers, rows.lengths), count).layers)
 
 

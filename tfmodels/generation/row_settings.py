@@ -52,11 +52,6 @@ class Limits(NamedTuple):
         """The limits of `limits_of`, for so many steps."""
         return cls(packed[:, :steps], packed[:, steps:])
 
-    def coming(self, places: Any, count: int) -> Any:
-        """The forced tokens from each row's own place on, int32 (rows, count); -1 behind them."""
-        padded = ops.pad(self.forced, ((0, 0), (0, count)), constant_values=-1)
-        return ops.take_along_axis(padded, ops.expand_dims(places, 1) + ops.arange(count, dtype="int32"), axis=1)
-
     def allowed(self, vocab_size: int) -> Any:
         """Which tokens may come behind the forced ones, bool (rows, vocab_size)."""
         bits = ops.right_shift(ops.expand_dims(self.words, 2), ops.arange(32, dtype="int32"))

@@ -250,8 +250,8 @@ class Slots:
 
         Args:
             places: int32 (n,), the rows, each once; all of them in order for the program of all rows and slots.
-            counts: int32 (5, n), the fields `tokens`, `lengths`, `made` and `left` of `Rows`, of which `left` is
-                `STEPS` at most; and the steps that the call is to take, 1 to `STEPS`, the same for all rows.
+            counts: int32 (4, n), the fields `tokens`, `lengths`, `made` and `left` of `Rows`; `left` is `STEPS` at
+                most.
             settings: `RowSettings` of these rows.
             size: of the program; n rows.
             kind: of programs.
@@ -269,7 +269,7 @@ class Slots:
 
     def _prepare_decode(self, size: Size, kind: Kind, limited: bool) -> None:
         function, key = self._decode_of(size, kind, limited)
-        numbers = ops.zeros((6, size.rows), "int32")
+        numbers = ops.zeros((5, size.rows), "int32")
         self._prepare("decode", function, numbers, *self._neutral(size.rows, kind, limited), key=key)
 
     def warm_up(self, sizes: Iterable[int], kinds: Iterable[Kind], with_grammars: bool, *, wait: bool) -> None:
@@ -307,7 +307,7 @@ class Slots:
                 self._prepare_prefill(size, Size(count, self.room))
 
     def _run_resting(self, size: Size, kind: Kind, limited: bool) -> None:
-        counts = np.zeros((5, size.rows), "int32")
+        counts = np.zeros((4, size.rows), "int32")
         settings, limits, text = self._neutral(size.rows, kind, limited)
         self.decode(np.arange(size.rows), counts, settings, size, kind, limits, text)
 

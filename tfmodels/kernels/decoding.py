@@ -26,9 +26,6 @@ from tfmodels.runtime.lowering import PLAIN, Lowering
 _ROWS = 8
 # On a CPU a table is read along its rows for up to so many rows of inputs; for more the plain form is as fast.
 _TABLE_ROWS = 32
-# On a CPU two queries of heads of so many numbers take keys and values one after the other: of 48 numbers in two
-# thirds of the time, of 32, 64 and 128 in about the same. Shorter heads and more queries take longer so.
-_APART_FROM = 32
 
 
 def for_xla(*, portable: bool = False, reuse: bool = True) -> Lowering:
@@ -247,9 +244,6 @@ def scores(query: Any, key: Any, target: str | None = None) -> Any:
     """
     if target in ("gpu", "triton"):
         return _with_more_rows(query, ops.transpose(key, (0, 2, 1)))
-    if _goes_apart(query, key, target):
-        apart = ops.split(query, query.shape[1], axis=1)
-        return ops.concatenate([scores(one, key, target) for one in apart], axis=1)
     # Keys on the left are read as they lie; on the right XLA's CPU compiler transposes all of them first.
     product = ops.matmul(key, ops.transpose(query, (0, 2, 1)))
     if target == "cpu" and query.shape[1] > 1:
@@ -259,17 +253,7 @@ def scores(query: Any, key: Any, target: str | None = None) -> Any:
 
 def weighted(weights: Any, value: Any, target: str | None = None) -> Any:
     """Sums of values by the weights of a few queries: (rows, few, keys) @ (rows, keys, head_dim)."""
-    if target in ("gpu", "triton"):
-        return _with_more_rows(weights, value)
-    if _goes_apart(weights, value, target):
-        apart = ops.split(weights, weights.shape[1], axis=1)
-        return ops.concatenate([ops.matmul(one, value) for one in apart], axis=1)
-    return ops.matmul(weights, value)
-
-
-def _goes_apart(x: Any, keys: Any, target: str | None) -> bool:
-    """Whether products of x (rows, few, ...) with keys or values (rows, keys, head_dim) are made one by one."""
-    return target == "cpu" and x.shape[1] == 2 and keys.shape[2] >= _APART_FROM
+    return _with_more_rows(weights, value) if target in ("gpu", "triton") else ops.matmul(weights, value)
 
 
 def _with_more_rows(x: Any, matrix: Any) -> Any:

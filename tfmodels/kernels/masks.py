@@ -90,7 +90,7 @@ class AttentionMask:
         """
         if self.pairs is None and self.keys is None:
             return None
-        if self.pairs is not None or self.offset_per_row:
+        if self.pairs is not None or self._offset_per_row:
             return ops.any(self.allowed, axis=-1, keepdims=True)
         query = ops.arange(self.query_length, dtype="int32") + self.offset
         last = ops.full_like(query, self.key_length - 1)
@@ -130,7 +130,7 @@ class AttentionMask:
         """Keys that position alone allows, bool (1, 1, queries, keys) or None: in the window, and from the first."""
         if self.last_ahead is None and self.window is None:
             return None, None
-        offset = ops.reshape(self.offset, (-1, 1, 1)) if self.offset_per_row else self.offset
+        offset = ops.reshape(self.offset, (-1, 1, 1)) if self._offset_per_row else self.offset
         query = ops.expand_dims(ops.arange(self.query_length, dtype="int32"), 1) + offset
         key = ops.expand_dims(ops.arange(self.key_length, dtype="int32"), 0)
         past = None if self.last_ahead is None else _lead(key <= query + self.last_ahead)
@@ -145,8 +145,7 @@ class AttentionMask:
         return 0 if self.causal else self.ahead
 
     @property
-    def offset_per_row(self) -> bool:
-        """Whether each row's queries stand at a position of their own."""
+    def _offset_per_row(self) -> bool:
         return len(getattr(self.offset, "shape", ())) == 1
 
     def make_whole(self) -> None:

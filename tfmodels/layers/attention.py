@@ -102,8 +102,6 @@ def choose(
         plain = one_mask and head_mask is None and common is None and not drops
         served = plain and decoding.serves_attention(query, key, lowering.xla_target)
         return AttentionPath("decode") if served else AttentionPath("eager", decoding.why_plain(lowering))
-    if mask.offset_per_row and implementation != "flash":  # a few queries, as in decoding
-        return AttentionPath("eager", "queries of each row stand at positions of their own")
     flash = cudnn_attention.unavailable() or common or _not_for_flash(query, key, mask, bias, drops)
     if flash is None and implementation == "auto":
         flash = _only_when_asked(query, key, mask, bias)
