@@ -157,13 +157,11 @@ def _decoder_config(settings: GGUFSettings, supported: Collection[str]) -> dict[
 
 def _stored_scaling(settings: GGUFSettings) -> dict[str, Any] | None:
     """The `rope_scaling` that the settings name, or None."""
-    old_factor = settings.stored("rope.scale_linear")
-    factor = settings.stored("rope.scaling.factor", old_factor)
-    # llama.cpp takes a factor without a type for a linear one, and 0 for none.
-    kind = settings.stored("rope.scaling.type", "none" if factor in (None, 0, 1) else "linear")
+    kind = settings.rope_scaling_type()
     if kind == "none":
         return None
     if kind == "linear":
+        old_factor = settings.stored("rope.scale_linear")
         return {"rope_type": "linear", "factor": settings.number("rope.scaling.factor", old_factor, float)}
     if kind == "yarn":
         return {

@@ -24,8 +24,7 @@ def gpt_neox_config(settings: GGUFSettings) -> dict[str, Any]:
     heads, width = number("attention.head_count"), number("embedding_length")
     head_dim = width // heads
     rotated = number("rope.dimension_count", head_dim)
-    factor = settings.stored("rope.scaling.factor", settings.stored("rope.scale_linear"))
-    scaling = settings.stored("rope.scaling.type", "none" if factor in (None, 0, 1) else "linear")
+    scaling = settings.rope_scaling_type()
     if scaling != "none":
         raise CheckpointError(f"{where}: {settings.key('rope.scaling.type')} is {short(scaling)}; none was expected.")
     if number("attention.head_count_kv", heads) != heads or rotated > head_dim:

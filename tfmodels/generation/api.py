@@ -231,8 +231,15 @@ class GenerationMixin:
         prompt = to_buckets(run_rows, new + spare, past_key_values, context=context, shift=shift)
         steering = sampling_inputs(config, processors, new, drawing)
         # Who sees tokens arrive does not wait for XLA; who waits for all of them gets the fastest programs.
-        kind = {"at_once": streamer is not None, "rows_per_sequence": rows_per_sequence}
-        run = Run(decoder, self.programs, steering, len(run_rows.ids), new, **kind)
+        run = Run(
+            decoder,
+            self.programs,
+            steering,
+            len(run_rows.ids),
+            new,
+            at_once=streamer is not None,
+            rows_per_sequence=rows_per_sequence,
+        )
         if streamer is not None or logits_processor or constraint or stopping.criteria or config.max_time:
             with ending_on_errors(streamer):
                 state = run.in_steps(prompt, stopping, streamer)

@@ -166,7 +166,7 @@ class Matcher:
         Raises:
             ValueError: the library gives up, as with an expression that has too many states.
         """
-        if self._next is None and not self._state.is_stopped():
+        if self._lacks_mask():
             self._next = self._read(self._state.compute_bitmask())
         if self._state.is_error() and not self._strayed:
             raise ValueError(f"the grammar cannot be followed further: {self._state.get_error().splitlines()[0]}")

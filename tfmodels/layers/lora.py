@@ -81,9 +81,10 @@ class LoraAdapter(keras.layers.Layer):
             [[2.0, 4.0], [1.0, 2.0], [0.0, 0.0]]
         """
         rank = self.lora_a.shape[1]
-        root = np.eye(len(change)) if products is None else np.linalg.cholesky(products).T
-        left, sizes, right = np.linalg.svd(root @ change, full_matrices=False)
-        basis, rest = np.linalg.qr(np.linalg.solve(root, left[:, :rank] * sizes[:rank]))
+        root = None if products is None else np.linalg.cholesky(products).T
+        left, sizes, right = np.linalg.svd(change if root is None else root @ change, full_matrices=False)
+        factor = left[:, :rank] * sizes[:rank]
+        basis, rest = np.linalg.qr(factor if root is None else np.linalg.solve(root, factor))
         # The same product, by factors of equal size, which train alike.
         left, sizes, right = np.linalg.svd(rest @ right[:rank], full_matrices=False)
         sizes, missing = np.sqrt(sizes / self.scale), rank - len(sizes)
