@@ -1,6 +1,7 @@
 """Making quantised models: by rounding, by calibration, while reading; saving them, and training beside them."""
 
 import json
+import warnings
 
 import keras
 import numpy as np
@@ -113,6 +114,25 @@ def test_rounding_while_reading(tmp_path):
     assert read.backbone.layers[0].self_attn.o_proj.packed is None
 
 
+def test_groups_that_are_wider_than_a_layer_are_named(tmp_path):
+    model = make(intermediate_size=24)
+    model.save_pretrained(tmp_path)
+    message = (
+        r"group_size=20 is more than the 16 inputs of .*self_attn\.k_proj.*: they are filled up to 20, which takes "
+        r"memory\. 16 or less, or 'channel', was expected"
+    )
+    with pytest.warns(UserWarning, match=message):
+        model.quantize("int4", group_size=20)
+    settings = {"quant_method": "torchao", "quant_type": "int4_weight_only", "quant_type_kwargs": {"group_size": 32}}
+    with pytest.warns(UserWarning, match="group_size=32 is more than the 16 inputs of"):
+        TFAutoModelForCausalLM.from_pretrained(tmp_path, quantization_config=settings)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make(intermediate_size=24).quantize("int4", group_size=16)
+        make(intermediate_size=24).quantize("int4", group_size="channel")
+        make(intermediate_size=24).quantize("int4", group_size=24, filters="down_proj")
+
+
 def test_calibration_loses_less_than_rounding():
     model = make()
     whole = logits(model)
@@ -186,6 +206,38 @@ def test_adapters_that_are_there_take_up_what_rounding_loses(settings, tmp_path)
     np.testing.assert_allclose(logits(again), logits(before), rtol=1e-5, atol=1e-6)
     before.save(tmp_path / "model.keras")
     np.testing.assert_array_equal(logits(keras.models.load_model(tmp_path / "model.keras")), logits(before))
+
+
+def test_adapters_that_make_up_for_rounding_belong_beside_packed_weights(tmp_path):
+    model = make()
+    model.save_pretrained(tmp_path / "float")
+    add_lora(model, "_proj$", rank=4)
+    model.quantize("int4", group_size=8)
+    model.save_pretrained(tmp_path / "packed")
+    save_adapter(model, tmp_path / "adapter")
+    model.save(tmp_path / "model.keras")
+    # Files and copies keep what the adapters are for.
+    save_adapter(keras.models.load_model(tmp_path / "model.keras"), tmp_path / "from_keras")
+    for folder in ("adapter", "from_keras"):
+        whole, packed = (TFAutoModelForCausalLM.from_pretrained(tmp_path / name) for name in ("float", "packed"))
+        with pytest.warns(UserWarning, match=r"makes up for weights rounded to 4 bits.*load the packed model"):
+            load_adapter(whole, tmp_path / folder)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            load_adapter(packed, tmp_path / folder)
+        assert whole.lora_config.loftq_bits == packed.lora_config.loftq_bits == 4
+    # Adapters that began at nothing suit both.
+    model = make()
+    model.quantize("int4", group_size=8)
+    add_lora(model, "_proj$", rank=4)
+    save_adapter(model, tmp_path / "plain")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_adapter(make(), tmp_path / "plain")
+    path = tmp_path / "plain" / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "loftq_config": {"loftq_bits": "four"}}))
+    with pytest.raises(ValueError, match=r"has loftq_bits='four' in loftq_config; a number of bits was expected"):
+        load_adapter(make(), tmp_path / "plain")
 
 
 @pytest.mark.parametrize("settings", [{}, {"calibration": IDS}])

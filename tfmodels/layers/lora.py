@@ -22,6 +22,8 @@ class LoraConfig:
         alpha: the adapters' product is multiplied by alpha / rank.
         dropout: share of an adapter's inputs dropped in training.
         train_fully: the layers trained whole beside, as `targets`; None for none.
+        loftq_bits: bits of the packed weights whose rounding the adapters make up for (LoftQ); on float weights such
+            adapters are wrong. None for adapters that began at nothing.
     """
 
     targets: str | tuple[str, ...]
@@ -29,6 +31,7 @@ class LoraConfig:
     alpha: float = 16.0
     dropout: float = 0.0
     train_fully: str | tuple[str, ...] | None = None
+    loftq_bits: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.rank, int) or self.rank < 1:

@@ -177,8 +177,9 @@ def adapter_settings(model: keras.Model) -> dict[str, Any]:
 def restore_adapters(model: keras.Model, settings: Mapping[str, Any]) -> None:
     """Add adapters by `adapter_settings`; their weights are loaded later, with the model's own."""
     settings = dict(settings)
-    merged = settings.pop("merged")
+    merged, bits = settings.pop("merged"), settings.pop("loftq_bits", None)
     add_lora(model, settings.pop("targets"), **settings)
+    model.lora_config = dataclasses.replace(model.lora_config, loftq_bits=bits)
     for layer in adapted_layers(model).values():
         layer.adapter.merged = merged
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import warnings
@@ -19,7 +20,8 @@ from tfmodels.models.quantization_requests import Request
 from tfmodels.runtime.fork import check_not_forked
 from tfmodels.runtime.gc import quick_collections
 from tfmodels.runtime.sub_layers import all_layers
-from tfmodels.utils.text import did_you_mean, is_found, quote
+from tfmodels.utils.text import did_you_mean, is_found, quote, some
+from tfmodels.utils.warn import warn
 
 # Modes of packed weights -> the group size that is usual for each.
 MODES: dict[str, int | str] = {"int8": "channel", "int4": 32}
@@ -63,7 +65,8 @@ class QuantizedModel(keras.Model):
         model, for inference, and `save_pretrained` refuses it.
 
         Where `add_lora` has put adapters beside dense layers before, these take up what packing the weights loses, as
-        far as their rank allows (LoftQ; with `calibration` CLoQ): training begins nearer to the float model.
+        far as their rank allows (LoftQ; with `calibration` CLoQ): training begins nearer to the float model, and the
+        adapters suit these packed weights alone.
 
         Args:
             *arguments, **options: "int8" or "int4"; `filters`, a regular expression searched in the names that
@@ -72,7 +75,8 @@ class QuantizedModel(keras.Model):
                 `config=keras.quantizers.Int8QuantizationConfig(activation_quantizer=None)` quantises weights and not
                 activations, which is closer to the unquantised model and suits decoding on a GPU.
             group_size: neighbouring inputs that share a scale, an even number such as 32, 64 or 128; "channel": all
-                inputs of an output share one. Default with the others: 32 for int4, "channel" for int8.
+                inputs of an output share one. Default with the others: 32 for int4, "channel" for int8. A layer
+                with fewer inputs is filled up to it, with a warning.
             symmetric: whether numbers lie around 0, or anywhere, with a zero point for each scale. Default: True.
             calibration: texts, rows of token ids, or a dataset with `input_ids`, some thousand tokens of the kind that
                 the model will see: rounding errors are made good on them, by GPTQ. None: weights are rounded to the
@@ -242,6 +246,7 @@ def _pack_model(
     if not inner:
         raise ValueError(f"filters={quote(filters)} fits no dense layer of {model.name}'s blocks.")
     _check_adapters(model, {**inner, **(vocabulary if outer is not None else {})})
+    _warn_of_wide_groups(inner, scheme)
     if calibration is not None:
         batches = to_batches(calibration, tokenizer, max_length)
         calibrated(model, {id(layer): scheme for layer in inner.values()}, batches)
@@ -250,6 +255,20 @@ def _pack_model(
             round_layer(layer, scheme)
     for layer in vocabulary.values() if outer is not None else ():
         round_layer(layer, outer)
+    if any(layer.adapter is not None for layer in inner.values()):
+        model.lora_config = dataclasses.replace(model.lora_config, loftq_bits=scheme.bits)
+
+
+def _warn_of_wide_groups(layers: Mapping[str, Any], scheme: Scheme) -> None:
+    """Warn of layers, by their names, that have fewer inputs than a group."""
+    narrow = {name: layer.width for name, layer in layers.items() if layer.width < (scheme.group_size or 0)}
+    if narrow:
+        width = min(narrow.values())
+        warn(
+            f"group_size={scheme.group_size} is more than the {width} inputs of "
+            f"{some(name for name, other in narrow.items() if other == width)}: they are filled up to "
+            f"{scheme.group_size}, which takes memory. {width} or less, or 'channel', was expected."
+        )
 
 
 def _check_adapters(model: Any, layers: Mapping[str, Any]) -> None:
@@ -296,7 +315,14 @@ def check_request(wanted: Request, config: Any, gguf_file: str | None) -> Callab
     if wanted.mode is None or method is not None or wanted.calibration is not None:
         return None
     scheme = scheme_of(wanted.mode, wanted.group_size, wanted.symmetric)
-    return lambda model: {path: scheme for path, name in _inner_paths(model).items() if wanted.chooses(name)}
+
+    def schemes_of(model: Any) -> dict[str, Scheme]:
+        chosen = {name: layer for name, layer in packable(model)[0].items() if wanted.chooses(name)}
+        _warn_of_wide_groups(chosen, scheme)
+        paths = {id(layer): path for path, layer in walk(model)}
+        return {paths[id(layer)]: scheme for layer in chosen.values()}
+
+    return schemes_of
 
 
 def finish_request(model: Any, wanted: Request) -> None:
@@ -312,12 +338,6 @@ def finish_request(model: Any, wanted: Request) -> None:
             tokenizer=wanted.tokenizer,
             filters=lambda layer: id(layer) in chosen,
         )
-
-
-def _inner_paths(model: Any) -> dict[str, str]:
-    """Paths of the dense layers of a model's blocks -> their names in files."""
-    names = {id(layer): name for name, layer in packable(model)[0].items()}
-    return {path: names[id(layer)] for path, layer in walk(model) if id(layer) in names}
 
 
 def packable(model: Any) -> tuple[dict[str, Any], dict[str, Any]]:

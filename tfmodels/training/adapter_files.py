@@ -33,7 +33,8 @@ def read_settings(folder: Path) -> dict[str, Any]:
         folder: what `save_adapter` or PEFT wrote.
 
     Returns:
-        The file's content; `r` (from 1 on), `lora_alpha`, `lora_dropout` and `use_rslora` are there and checked.
+        The file's content; `r` (from 1 on), `lora_alpha`, `lora_dropout` and `use_rslora` are there and checked, and
+        `loftq_bits` is that of its `loftq_config`, or None.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -51,7 +52,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
             raise ValueError(f"{path} has {name}={quote(values[name])}, which does not exist here.")
     if values.get("rank_pattern"):
         raise ValueError(f"{path} has a rank_pattern; one rank for all layers was expected.")
-    check_kinds(values, {"use_rslora": bool, "lora_dropout": float}, str(path))
+    check_kinds(values, {"use_rslora": bool, "lora_dropout": float, "loftq_config": dict}, str(path))
     rank, alpha, dropout = values.get("r"), values.get("lora_alpha"), values.get("lora_dropout") or 0.0
     if type(rank) is not int or rank < 1:
         raise ValueError(f"{path} has r={quote(rank)}; a whole number above 0 was expected.")
@@ -59,4 +60,13 @@ def read_settings(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path} has lora_alpha={quote(alpha)}; a finite number was expected.")
     if not 0 <= dropout < 1:
         raise ValueError(f"{path} has lora_dropout={quote(dropout)}; a share from 0 to below 1 was expected.")
-    return {**values, "lora_dropout": float(dropout), "use_rslora": bool(values.get("use_rslora"))}
+    loftq = values.get("loftq_config") or {}
+    bits = loftq.get("loftq_bits", 4) if loftq else None  # PEFT's default is 4
+    if bits is not None and (type(bits) is not int or bits < 1):
+        raise ValueError(f"{path} has loftq_bits={quote(bits)} in loftq_config; a number of bits was expected.")
+    return {
+        **values,
+        "lora_dropout": float(dropout),
+        "use_rslora": bool(values.get("use_rslora")),
+        "loftq_bits": bits,
+    }

@@ -11,6 +11,7 @@ Adapters have files of their own, in the layout of the PEFT library (`adapter_co
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -37,6 +38,7 @@ from tfmodels.training.adapter_files import CONFIG_NAME, WEIGHTS_NAME, read_sett
 from tfmodels.utils.files import staged
 from tfmodels.utils.json_files import write_object
 from tfmodels.utils.text import some
+from tfmodels.utils.warn import warn
 
 __all__ = [
     "LoraAdapter",
@@ -55,6 +57,8 @@ _PREFIX = "base_model.model."
 
 def save_adapter(model: TFPreTrainedModel, folder: str | os.PathLike) -> None:
     """Write a model's adapters, and the layers trained whole, in PEFT's layout.
+
+    Adapters that make up for the rounding of packed weights say so in their `loftq_config`.
 
     Args:
         model: with adapters, merged or not.
@@ -88,6 +92,7 @@ def save_adapter(model: TFPreTrainedModel, folder: str | os.PathLike) -> None:
         "fan_in_fan_out": False,
         "target_modules": list(report.layers),
         "modules_to_save": list(report.fully) or None,
+        "loftq_config": {} if config.loftq_bits is None else {"loftq_bits": config.loftq_bits},
     }
     with staged(folder) as stage:
         writer.write_tensors(stage.folder / WEIGHTS_NAME, tensors)
@@ -96,6 +101,9 @@ def save_adapter(model: TFPreTrainedModel, folder: str | os.PathLike) -> None:
 
 def load_adapter(model: TFPreTrainedModel, folder: str | os.PathLike) -> LoraReport:
     """Add adapters from a file to a model, to use, train further or merge.
+
+    Adapters that make up for the rounding of packed weights (`add_lora` before `quantize`, or LoftQ in PEFT) belong
+    beside those: a model with float weights gets them with a warning.
 
     Args:
         model: of the architecture that the adapters were trained for, without adapters of its own.
@@ -147,6 +155,13 @@ def load_adapter(model: TFPreTrainedModel, folder: str | os.PathLike) -> LoraRep
         layer.adapter.lora_b.assign(tensors[f"{name}.lora_B.weight"].astype("float32").T)
     for name, slot in whole_slots(model, whole).items():
         slot.variable.assign(tensors[name].T if slot.transposed else tensors[name])
+    bits = values["loftq_bits"]
+    model.lora_config = dataclasses.replace(model.lora_config, loftq_bits=bits)
+    if bits is not None and model.quantization is None:
+        warn(
+            f"the adapter in {folder} makes up for weights rounded to {bits} bits (its loftq_config), and "
+            f"{model.name} has float weights, for which it is wrong: load the packed model that was saved with it."
+        )
     return report
 
 
