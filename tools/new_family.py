@@ -102,7 +102,7 @@ def write_family(root: Path, name: str, like: str, stem: str) -> list[Path]:
     insert(public, head, ours(names[0].replace(f".{family.module} ", f".{name} ")))
     insert(small, f'    "{like}": ', entry_of(small, like).replace(f'"{like}": ', f'"{name}": ', 1))
     # Llama's own cases are of everything that decoders share.
-    few = f'    "{name}": Family("{stem}", FEW, tuple(few_decoder_cases({{}}))),\n'
+    few = f'    "{name}": Family(FEW, *few_decoder_cases({{}})),\n'
     insert(recipes, f'    "{like}": ', few if like == "llama" else ours(entry_of(recipes, like)))
     test.write_text(TEST.format(name=name, stem=stem))
     return [made, registry, public, small, recipes, test]

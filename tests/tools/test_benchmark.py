@@ -13,7 +13,7 @@ import pytest
 import small_models as small
 
 from tfmodels.checkpoints.reader import open_checkpoint
-from tools.bench import before_after, command, cpu, engine, processes, report, serving
+from tools.bench import before_after, command, cpu, engine, report, serving
 from tools.bench.command import main
 from tools.bench.shapes import llama_shape, write_random
 
@@ -188,7 +188,7 @@ def test_train_takes_the_steps_that_its_peer_takes(tmp_path, monkeypatch):
     pytest.importorskip("transformers", reason="the peer is not installed")
     sizes = {"vocab_size": 61, "hidden_size": 16, "num_layers": 2, "num_heads": 2}
     shape = ("gpt_neo", "ForCausalLM", {**sizes, "attention_types": [[["global", "local"], 1]]})
-    monkeypatch.setitem(processes.TRAINED, "tiny", shape)
+    monkeypatch.setitem(cpu.TRAINED, "tiny", shape)
     arguments = ["--shape", "tiny", "--batch", "2", "--length", "7", "--rounds", "1", "--peer", "torch", "--xla"]
     main(["train", *arguments, "--json", str(tmp_path / "out.json")])
     ours, xla, *peers = json.loads((tmp_path / "out.json").read_text())["rows"]

@@ -53,10 +53,10 @@ def test_what_it_writes_works_and_passes_its_own_test(checkout):
         text = (checkout / "tfmodels" / "families" / f"{name}.py").read_text()
         assert text.startswith(f'"""{stem_of(name)}, begun as a copy of') and f"class TF{stem_of(name)}Model" in text
     recipes = (checkout / "tools" / "make_reference" / "families.py").read_text()
-    assert '    "tiny_llama": Family("TinyLlama", FEW, tuple(few_decoder_cases({}))),' in recipes
-    assert 'named={"ForCausalLM": "TextGemForCausalLM"}' in recipes
+    assert '    "tiny_llama": Family(FEW, *few_decoder_cases({})),' in recipes
     registry = (checkout / "tfmodels" / "auto.py").read_text()
     assert '    "tiny_llama": Family("tiny_llama", "TinyLlama", DECODER_HEADS, "LlamaTokenizer"),\n' in registry
+    assert 'named={"ForCausalLM": "TextGemForCausalLM"}' in registry
     (checkout / "tests" / "families" / "test_all.py").write_text(TRY.replace("NAMES", repr(list(LIKE))))
     command = [sys.executable, "-m", "pytest", "-q", "--rootdir", ".", "tests/families"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(checkout), str(checkout / "tests")))}

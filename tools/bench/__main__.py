@@ -2,4 +2,5 @@
 
 from tools.bench.command import main
 
-main()
+if __name__ == "__main__":  # processes of its own read this, too
+    main()

@@ -20,7 +20,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+from tools.bench import ROOT
+from tools.bench.arguments import add_json, add_number
+from tools.bench.report import markdown
+
 # Fields that say which row of a report a row is.
 PLACE = ("what", "how", "side", "shape", "stored", "dtype", "input", "devices", "batch", "length")
 # Fields that are compared, smaller ones being better; those of `RATES` are turned over.
@@ -34,8 +37,8 @@ Rows = dict[tuple[Any, ...], dict[str, float]]
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="tools.bench before-after", description=__doc__.splitlines()[0])
     parser.add_argument("--against", type=Path, required=True, metavar="FOLDER", help="the other, older checkout")
-    parser.add_argument("--times", type=int, default=3, metavar="N", help="runs of each (%(default)s)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the compared rows here too")
+    add_number(parser, "--times", 3, "runs of each")
+    add_json(parser)
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="-- BENCHMARK ...", help="of this package")
     options = parser.parse_args(arguments)
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
@@ -59,14 +62,9 @@ def run(checkout: Path, command: list[str]) -> Rows:
     """Rows of numbers that a checkout's own benchmark measures, by their place."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "rows.json"
+        line = [sys.executable, str(checkout / "tools" / "benchmark.py"), *command, "--json", str(file)]
         environment = {**os.environ, "PYTHONPATH": str(checkout)}
-        done = subprocess.run(
-            [sys.executable, str(checkout / "tools" / "benchmark.py"), *command, "--json", str(file)],
-            cwd=checkout,
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            check=False,
-        )
+        done = subprocess.run(line, cwd=checkout, env=environment, stdout=subprocess.DEVNULL, check=False)
         if done.returncode or not file.is_file():
             sys.exit(f"tools.bench: {shlex.join(command)} of {checkout} ended with status {done.returncode}")
         rows = json.loads(file.read_text())["rows"]
@@ -80,27 +78,29 @@ def run(checkout: Path, command: list[str]) -> Rows:
 def compare(before: list[Rows], after: list[Rows]) -> list[dict[str, Any]]:
     """A row for each number that both checkouts measured, with the medians over the runs and their ratio."""
     found = []
-    for place, numbers in after[0].items():
-        for name in numbers:
-            old, new = (
-                [rows[place][name] for rows in runs if name in rows.get(place, ())] for runs in (before, after)
-            )
-            if not old or not new:
-                continue
-            medians = statistics.median(old), statistics.median(new)
-            ratio = medians[0] / medians[1] if name in RATES else medians[1] / medians[0]
-            spread = max((max(values) - min(values)) / statistics.median(values) for values in (old, new))
-            row = {key: value for key, value in zip(PLACE, place, strict=True) if value is not None}
-            row |= {"number": name, "before": medians[0], "after": medians[1], "ratio": ratio, "spread": spread}
-            found.append(row)
+    for place, name in ((place, name) for place, numbers in after[0].items() for name in numbers):
+        old, new = ([rows[place][name] for rows in runs if name in rows.get(place, ())] for runs in (before, after))
+        if not old or not new:
+            continue
+        medians = statistics.median(old), statistics.median(new)
+        ratio = medians[0] / medians[1] if name in RATES else medians[1] / medians[0]
+        spread = max((max(values) - min(values)) / statistics.median(values) for values in (old, new))
+        row = {key: value for key, value in zip(PLACE, place, strict=True) if value is not None}
+        row |= {"number": name, "before": medians[0], "after": medians[1], "ratio": ratio, "spread": spread}
+        found.append(row)
     return found
 
 
 def lines(rows: list[dict[str, Any]]) -> list[str]:
     """Markdown; the spread is that of the runs of one checkout, and ratios within it mean nothing."""
-    made = ["| row | number | before | after | ratio (above 1: slower) | spread |", "|" + "---|" * 6]
+    cells = []
     for row in rows:
         place = " ".join(f"{name} {row[name]}" for name in PLACE if name in row)
-        cells = [place, row["number"], f"{row['before']:.4g}", f"{row['after']:.4g}", f"{row['ratio']:.3f}"]
-        made.append("| " + " | ".join([*cells, f"{100 * row['spread']:.1f} %"]) + " |")
-    return made
+        numbers = [
+            f"{row['before']:.4g}",
+            f"{row['after']:.4g}",
+            f"{row['ratio']:.3f}",
+            f"{100 * row['spread']:.1f} %",
+        ]
+        cells.append([place, row["number"], *numbers])
+    return markdown(["row", "number", "before", "after", "ratio (above 1: slower)", "spread"], cells)

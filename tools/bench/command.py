@@ -1,27 +1,15 @@
 """Measure tfmodels, and transformers with PyTorch beside it on the same weights in the same run.
 
-    python -m tools.bench generate --model stories260K --peer torch
-    python -m tools.bench generate --model stories260K --quantize int8,int4 --batch 1
+    python -m tools.bench generate --model stories260K --quantize int8,int4 --peer torch
     python -m tools.bench forward --shape 12,768,12 --peer torch --json forward.json
-    python -m tools.bench load --peer torch
-    python -m tools.bench train --peer torch
+    python -m tools.bench load | train --peer torch
     python -m tools.bench export --model stories260K
-    python -m tools.bench serve --model stories260K --clients 32 --crowd 200
-    python -m tools.bench serve --model stories260K --peer transformers --temperature 0
-    python -m tools.bench gpu train,forward --batch 1,2,4 --length 512,2048 --peer eager,sdpa --compile-threads 6
-    python -m tools.bench gpu decode --batch 1,4 --length 2048 --peer static-compile
-    python -m tools.bench scale --batch 4 --length 512 --devices 2
-    python -m tools.bench engine throughput,poisson --model stories15M
-    python -m tools.bench plot measured.json --plot speed_up.png
-    python -m tools.bench before-after --against ../older -- generate --model stories15M --batch 1
 
 On a CPU the sides take turns round by round, so that whatever else the machine does falls on both; a side's first call
 (with compilation) is timed apart, and medians over the rounds are reported. The peer needs `pip install -e '.[bench]'`
 and runs with one thread and with all cores, in inference mode unless it trains. To measure another thing, add an entry
-to BENCHMARKS; another peer, to the SIDES of `sides`.
-
-`gpu`, `scale` and `plot` are described in `gpu`, `scale` and `report`, `engine` and `before-after` in `engine` and
-`before_after`.
+to BENCHMARKS; another peer, to the SIDES of `sides`. The modules `serving`, `gpu`, `scale`, `engine`, `report` (plot)
+and `before_after` describe the other commands.
 """
 
 from __future__ import annotations
@@ -29,6 +17,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
 import importlib.metadata
 import json
 import os
@@ -36,11 +25,11 @@ import platform
 import shlex
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 from tfmodels.utils.cores import available_cores
-from tools.bench import before_after, cpu, engine, gpu, processes, report, scale, serving
+from tools.bench import before_after, cpu, engine, gpu, report, scale, serving
+from tools.bench.arguments import add_json, add_number
 from tools.bench.cpu import Row
 
 VERSIONS = ("tfmodels", "tensorflow", "keras", "numpy", "torch", "transformers")
@@ -48,7 +37,7 @@ VERSIONS = ("tfmodels", "tensorflow", "keras", "numpy", "torch", "transformers")
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
-    """A benchmark: its arguments, a function that yields rows, and the columns of the table.
+    """A benchmark: its arguments, a function that yields rows and tells what they are, and the columns of the table.
 
     Fields:
         columns: "key=heading:format|..." ; the heading is the key where it is left out, as the format is for words.
@@ -56,7 +45,6 @@ class Benchmark:
         peer: whether --peer torch is possible.
     """
 
-    help: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], Iterator[Row]]
     columns: str
@@ -76,41 +64,35 @@ class Benchmark:
 FASTER = "speed_ratio=tfmodels is faster by:.2f"
 BENCHMARKS = {
     "load": Benchmark(
-        "load a synthetic checkpoint in a fresh process: time and peak memory over imports",
-        processes.add_load,
-        processes.run_load,
-        "side|stored|dtype=loaded as|page_cache|weights_gb=weights GB:.2f|peak_gb=peak GB:.2f"
+        cpu.add_load,
+        cpu.run_load,
+        "side|stored|dtype=loaded as|weights_gb=weights GB:.2f|peak_gb=peak GB:.2f"
         "|peak_ratio=peak / weights:.2f|load_s:.2f|read_s:.2f|read_ratio=load / read:.2f",
     ),
     "forward": Benchmark(
-        "one pass over whole sequences",
         cpu.add_forward,
         cpu.run_forward,
         "side|batch:d|length:d|ms:.2f|ms_low=least:.2f|ms_high=most:.2f|first_call_s:.2f|max_difference:.1e|" + FASTER,
     ),
     "embed": Benchmark(
-        "sentence vectors of texts of mixed length, and of batches of equal length",
         cpu.add_embed,
         cpu.run_embed,
         "side|input|rows:d|rows_per_s=rows/s:,.1f|s:.3f|first_call_s:.2f|spearman:.5f|max_difference:.1e|" + FASTER,
     ),
     "export": Benchmark(
-        "greedy decoding in process and by exported artefacts",
-        cpu.add_export,
+        functools.partial(cpu.add_model, prompt_length=16),
         cpu.run_export,
         "side|megabytes=MB:,.1f|first_token_ms:.2f|ms_per_token=ms/token:.2f|first_call_s:.2f|ids_equal:.1%"
         "|time_ratio=time / in process:.2f",
         peer=False,
     ),
     "generate": Benchmark(
-        "greedy decoding of exactly --max-new-tokens tokens",
         cpu.add_generate,
         cpu.run_generate,
         "side|batch:d|megabytes=MB:,.0f|prefill_ms:.2f|tokens_per_s=tokens/s:,.0f|total_s:.3f|first_call_s:.2f|ids_equal:.1%"
         "|speed_ratio=tfmodels decodes faster by:.2f|prefill_ratio=prefills faster by:.2f",
     ),
     "serve": Benchmark(
-        "a server under a steady load and a crowd, beside the bare engine",
         serving.add_arguments,
         serving.run,
         "side|clients:d|requests:d|refused:d|failed:d|tokens_per_s=tokens/s:,.0f|ratio=of the engine:.2f"
@@ -119,21 +101,14 @@ BENCHMARKS = {
         peer=False,
     ),
     "train": Benchmark(
-        "a training step: forward pass, gradients and AdamW, float32",
-        processes.add_train,
-        processes.run_train,
+        cpu.add_train,
+        cpu.run_train,
         "side|shape|batch:d|length:d|ms:,.0f|ms_low=least:,.0f|ms_high=most:,.0f|first_call_s:.1f|peak_gb=peak GB:.2f"
         "|loss_difference:.0e|" + FASTER,
     ),
 }
-# Commands with arguments of their own, and their help.
-OTHERS: dict[str, tuple[Callable[[list[str]], None], str]] = {
-    "gpu": (gpu.main, "train, forward, decode, embed on a GPU; or scale, or plot"),
-    "scale": (scale.main, "train on one and on several devices"),
-    "engine": (engine.main, "the engine, drafts, beams and structured output"),
-    "plot": (report.main, "draw measurements that --json wrote"),
-    "before-after": (before_after.main, "a benchmark of this checkout and of another, in turns"),
-}
+# Modules with a command of their own.
+OTHERS = {"gpu": gpu, "scale": scale, "engine": engine, "plot": report, "before-after": before_after}
 
 
 def machine() -> dict[str, Any]:
@@ -174,31 +149,27 @@ def parser_of_all() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="tools.bench", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="benchmark", metavar="BENCHMARK", required=True)
     for name, benchmark in BENCHMARKS.items():
-        command = commands.add_parser(name, help=benchmark.help, description=benchmark.help)
+        about = benchmark.run.__doc__.splitlines()[0]
+        command = commands.add_parser(name, help=about, description=about)
         benchmark.add_arguments(command)
         if benchmark.peer:
             command.add_argument("--peer", choices=("torch",), help="also measure this one")
-        command.add_argument("--rounds", type=int, default=5, metavar="N", help="(%(default)s)")
-        command.add_argument("--json", type=Path, metavar="FILE", help="write everything measured here too")
-    for name, (_, about) in OTHERS.items():
-        commands.add_parser(name, help=about, add_help=False)
+        add_number(command, "--rounds", 5)
+        add_json(command)
+    for name, module in OTHERS.items():
+        commands.add_parser(name, help=module.__doc__.splitlines()[0], add_help=False)
     return parser
 
 
 def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments and arguments[0] in OTHERS:
-        OTHERS[arguments[0]][0](arguments[1:])
+        OTHERS[arguments[0]].main(arguments[1:])
         return
     options = parser_of_all().parse_args(arguments)
-    if getattr(options, "child", None):
-        children = {**processes.CHILDREN, "serve": serving.work}
-        children[options.benchmark](*json.loads(options.child))
-        return
     benchmark = BENCHMARKS[options.benchmark]
-    command_line = shlex.join(["tools/benchmark.py", *arguments])
-    about = {"command": command_line, "machine": machine(), "versions": versions()}
-    print(f"$ {command_line}")
+    about = {"command": shlex.join(["tools/benchmark.py", *arguments]), "machine": machine(), "versions": versions()}
+    print(f"$ {about['command']}")
     print(", ".join(f"{key} {value}" for key, value in {**about["machine"], **about["versions"]}.items()), flush=True)
     if about["machine"].get("load_average", 0) > 0.5:
         print("Other processes are busy on this machine: the numbers below are not to be trusted.", file=sys.stderr)

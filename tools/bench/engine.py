@@ -26,15 +26,15 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
 
-from tools.bench.shapes import DTYPES, SHAPES, numbers, random_ids, some_of, write_random
+from tools.bench.arguments import add_dtype, add_json, add_number, numbers, some_of
+from tools.bench.cpu import Row, timed
+from tools.bench.shapes import SHAPES, random_ids, write_random
 
-Row = dict[str, Any]
 Prompts = list[list[int]]
 
 # Small models copy it once they have seen it a few times, when its beginning comes again.
@@ -120,7 +120,7 @@ class Bench:
     def poisson(self) -> Iterator[Row]:
         prompts, new, long = self.prompts(), self.options.new, self.options.long
         engine = self.engine(max(*map(len, prompts), long) + new)
-        capacity = len(prompts) / timed(lambda: serve(engine, prompts, new))
+        capacity = len(prompts) / timed(lambda: serve(engine, prompts, new))[0]
         rate = self.options.share * capacity
         draw = random.Random(0)
         arrivals, now = [], 0.0
@@ -184,21 +184,18 @@ class Bench:
             "tfmodels": lambda: np.asarray(self.model.generate(ids, **settings)),
         }
         if self.options.peer:
-            from tfmodels.utils.cores import available_cores
             from tools.bench.sides import TorchSide
 
             TorchSide.prepare()
-            side = TorchSide(self.folder, self.options.dtype)
-            given = side.torch.from_numpy(ids)
             peer = {**settings, "pad_token_id": 0, "eos_token_id": None}
 
-            def searched(threads: int) -> Any:
-                side.torch.set_num_threads(threads)
-                with side.torch.inference_mode():
+            def searched(side: TorchSide) -> Any:
+                given = side.torch.from_numpy(ids)
+                with side.at_work():
                     return side.model.generate(given, attention_mask=side.torch.ones_like(given), **peer).numpy()
 
-            for count in sorted({1, available_cores()}):
-                actions[f"torch, {count}"] = functools.partial(searched, count)
+            for side in TorchSide(self.folder, self.options.dtype).variants().values():
+                actions[f"torch, {side.threads}"] = functools.partial(searched, side)
         results = {name: action() for name, action in actions.items()}
         seconds = in_turns(actions, self.options.rounds)
         for name, value in seconds.items():
@@ -251,12 +248,6 @@ class Bench:
 # Requests and times ------------------------------------------------------------------------------------------------
 
 
-def timed(action: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    action()
-    return time.perf_counter() - start
-
-
 def counted_passes(action: Callable[[], Any]) -> tuple[Any, int]:
     """The result of a call of `generate` that drafts, and how many passes of the model it took."""
     from tfmodels.generation.results import result_of
@@ -273,7 +264,7 @@ def in_turns(
     seconds: dict[str, list[float]] = {name: [] for name in actions}
     for _ in range(rounds):
         for name, action in actions.items():
-            seconds[name].append(timed(action))
+            seconds[name].append(timed(action)[0])
     return {name: of(values) for name, values in seconds.items()}
 
 
@@ -394,21 +385,21 @@ def parser() -> argparse.ArgumentParser:
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--model", help="folder, hub id or bundled name of a causal language model")
     which.add_argument("--shape", choices=SHAPES, help="random weights of this shape")
-    add("--dtype", choices=DTYPES, default="float32", help="(%(default)s)")
-    add("--requests", type=int, default=64, metavar="N", help="(%(default)s)")
+    add_dtype(parser)
+    add_number(parser, "--requests", 64)
     add("--prompts", type=numbers, default=[16, 128], metavar="LEAST,MOST", help="tokens of a prompt (16,128)")
-    add("--new", type=int, default=64, metavar="N", help="new tokens of each (%(default)s)")
-    add("--rows", type=int, default=8, metavar="N", help="of the engine (%(default)s)")
-    add("--chunk", type=int, default=256, metavar="N", help="tokens of a prompt between two steps (%(default)s)")
-    add("--batch", type=numbers, default=[4, 8, 16], metavar="N,...", help="sizes of static batches (4,8,16)")
-    add("--singles", type=int, default=8, metavar="N", help="requests run one after the other (%(default)s)")
+    add_number(parser, "--new", 64, "new tokens of each")
+    add_number(parser, "--rows", 8, "of the engine")
+    add_number(parser, "--chunk", 256, "tokens of a prompt between two steps")
+    add_number(parser, "--batch", [4, 8, 16], "sizes of static batches")
+    add_number(parser, "--singles", 8, "requests run one after the other")
     add("--share", type=float, default=0.5, help="of the capacity, for poisson (%(default)s)")
-    add("--long", type=int, default=0, metavar="N", help="tokens of one long prompt among the others, for poisson")
-    add("--drafts", type=int, default=7, metavar="N", help="tokens drafted at a time, for lookup (%(default)s)")
-    add("--schemas", type=int, default=200, metavar="N", help="(%(default)s)")
+    add_number(parser, "--long", 0, "tokens of one long prompt among the others, for poisson")
+    add_number(parser, "--drafts", 7, "tokens drafted at a time, for lookup")
+    add_number(parser, "--schemas", 200)
     add("--peer", choices=("torch",), help="also measure this one, for beams")
-    add("--rounds", type=int, default=5, metavar="N", help="(%(default)s)")
-    add("--json", type=Path, metavar="FILE", help="write everything measured here too")
+    add_number(parser, "--rounds", 5)
+    add_json(parser)
     return parser
 
 

@@ -4,14 +4,13 @@
     python -m tools.bench gpu decode --batch 1,4 --length 2048 --peer static-compile
     python -m tools.bench gpu embed --peer sdpa
 
-Every side runs in a process of its own, because TensorFlow and PyTorch may need different CUDA libraries;
---torch-python gives the command of the peer's interpreter. Models have random weights. A round is one synchronised
-call, and the median of the rounds is reported; the first call, with compilation, is timed apart, and peak memory is
-the allocators' own, of the calls after the first. Rows are reported, and --json and --markdown written anew, as soon
-as a cell is measured.
+Every side runs in a process of its own, since TensorFlow and PyTorch may need different CUDA libraries, on random
+weights. A round is one synchronised call, and the median of the rounds is reported; the first call, with compilation,
+is timed apart, and peak memory is the allocators' own, of the calls after the first. Rows are reported and written as
+soon as a cell is measured.
 
 train is a forward and a backward pass, gradients of all weights included. decode is the time of a token: that of --new
-tokens less that of one, over the difference. The bytes that it has to read, the weights and the cached positions, are
+tokens less that of one, over the difference; the bytes that it has to read, the weights and the cached positions, are
 set against the rate of a copy on the same device. embed is an encoder with mean pooling, its vectors fetched. The peer
 static-compile is torch.compile, and for decode transformers' static cache with it.
 """
@@ -20,7 +19,7 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
-import itertools
+import functools
 import json
 import shlex
 import statistics
@@ -28,14 +27,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
+from tools.bench.arguments import add_number, numbers, some_of
 from tools.bench.gpu_sides import Side, TFModelsSide, TorchSide, timed
-from tools.bench.report import Cell, Measured, Report, add_common, plot, say
-from tools.bench.report import main as plot_files
+from tools.bench.report import Cell, Measured, Report, add_common, say
 from tools.bench.scale import jax_scale, tensorflow_scale
 from tools.bench.scale import main as scale
-from tools.bench.shapes import SHAPES, numbers, some_of
+from tools.bench.shapes import SHAPES
 
 WHAT = ("train", "forward", "decode", "embed")
 PEERS = ("eager", "sdpa", "flash_attention_2", "static-compile")
@@ -51,9 +49,7 @@ def measure_cells(side: Side) -> None:
     are compile threads are compiled, then measured one after the other, and so on.
     """
     job = side.job
-    threads = job["compile_threads"]
-    if any(what == "decode" for what, *_ in job["cells"]):
-        side.copy_rate = copy_rate(side)
+    copied = copy_rate(side) if any(what == "decode" for what, *_ in job["cells"]) else 0.0
     tracing = threading.Lock()  # it is Python and would not be faster at once; nor would times be a program's own
 
     def first_call(cell: Cell) -> tuple[Callable[..., None] | None, Measured]:
@@ -77,37 +73,37 @@ def measure_cells(side: Side) -> None:
         return run, {"first_ms": ms, "attention": attention}
 
     def time_cell(cell: Cell, run: Callable[..., None]) -> Measured:
-        rounds = job["rounds"]
+        what, batch, length = cell
+        steps = job["new"] if what == "decode" else 1
+        call = functools.partial(run, steps) if what == "decode" else run
+
+        def median(action: Callable[[], None]) -> float:
+            return statistics.median(timed(action) for _ in range(job["rounds"]))
+
         side.start_counting_memory()
         try:
-            if cell[0] == "decode":
-                run(job["new"])
-                one = statistics.median(timed(lambda: run(1)) for _ in range(rounds))
-                every = statistics.median(timed(lambda: run(job["new"])) for _ in range(rounds))
-                ms = (every - one) / (job["new"] - 1)
-                rate = side.bytes_read(*cell[1:]) / ms / 1e6
-                row = {"ms": ms, "prefill_ms": one, "read_gb_s": rate, "copy_gb_s": side.copy_rate}
+            call()
+            if what == "decode":
+                one = median(lambda: run(1))
+                ms = (median(call) - one) / (steps - 1)
+                rate = side.bytes_read(batch, length) / ms / 1e6
+                row = {"ms": ms, "prefill_ms": one, "read_gb_s": rate, "copy_gb_s": copied}
             else:
-                run()
-                row = {"ms": statistics.median(timed(run) for _ in range(rounds))}
+                row = {"ms": median(call)}
         except side.out_of_memory:
             return {"note": "out of memory"}
         if job["profile"]:
-            steps = job["new"] if cell[0] == "decode" else 1
-            print_kernels(side.kernels((lambda: run(steps)) if cell[0] == "decode" else run), steps, job["profile"])
+            print_kernels(side.kernels(call), steps, job["profile"])
         peak = side.peak_memory()
         row["peak_mib"] = None if peak is None else peak / 2**20
-        return row | ({"sentences_per_s": 1e3 * cell[1] / row["ms"]} if cell[0] == "embed" else {})
+        return row | ({"sentences_per_s": 1e3 * batch / row["ms"]} if what == "embed" else {})
 
-    for wave in waves(job["cells"], threads):
+    for wave in waves(job["cells"], job["compile_threads"]):
         if time.time() >= job["deadline"]:
             say(f"{side.name}: out of time from {' '.join(map(str, wave[0]))} on")
             break
-        if len(wave) == 1:
-            made = [first_call(wave[0])]
-        else:
-            with concurrent.futures.ThreadPoolExecutor(len(wave)) as pool:
-                made = list(pool.map(first_call, wave))
+        with concurrent.futures.ThreadPoolExecutor(len(wave)) as pool:
+            made = list(pool.map(first_call, wave)) if len(wave) > 1 else [first_call(wave[0])]
         for cell in wave:
             run, row = made.pop(0)
             if row.get("note") == "out of memory" and len(wave) > 1:  # the others' first calls took it
@@ -115,8 +111,7 @@ def measure_cells(side: Side) -> None:
             if run is not None:
                 row |= time_cell(cell, run)
             run = None
-            row |= {"at_once": len(wave), "weights_bytes": side.weights_bytes()}
-            print_row(side.name, job, cell, row)
+            print_row(side.name, job, cell, row | {"at_once": len(wave), "weights_bytes": side.weights_bytes()})
 
 
 def print_kernels(kernels: list[tuple[str, int, float]], steps: int, most: int) -> None:
@@ -151,47 +146,39 @@ def copy_rate(side: Side) -> float:
     return statistics.median(2 * size * times / timed(lambda: run(times)) / 1e6 for _ in range(5))
 
 
-def measure_tfmodels(job: Measured) -> None:
-    measure_cells(TFModelsSide(job))
-
-
 def measure_torch(job: Measured) -> None:
     try:
         side = TorchSide(job)
     except (ImportError, ValueError) as error:  # not every model has every attention, nor every machine
         for cell in job["cells"]:
             print_row("torch " + job["peer"], job, cell, {"note": f"failed: {str(error)[:200]}", "at_once": 1})
-        return
-    measure_cells(side)
+    else:
+        measure_cells(side)
 
 
-SIDES = {"tfmodels": measure_tfmodels, "torch": measure_torch, "tensorflow": tensorflow_scale, "jax": jax_scale}
+SIDES: dict[str, Callable[[Measured], None]] = {
+    "tfmodels": lambda job: measure_cells(TFModelsSide(job)),
+    "torch": measure_torch,
+    "tensorflow": tensorflow_scale,
+    "jax": jax_scale,
+}
 
 
 def measure(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="tools.bench gpu", description=__doc__.splitlines()[0])
-    parser.add_argument("what", type=some_of(WHAT), help=f"{', '.join(WHAT)}, comma-separated; or scale, or plot")
-    add_common(parser)
+    parser.add_argument("what", type=some_of(WHAT), help=f"{', '.join(WHAT)}, comma-separated; or scale")
+    add_common(parser, "")
     parser.add_argument("--batch", type=numbers, metavar="N,...", help="(1,4; to embed 64)")
     parser.add_argument("--length", type=numbers, metavar="N,...", help="(512,2048; to embed 128)")
-    parser.add_argument("--rounds", type=int, default=20, metavar="N", help="(%(default)s)")
-    parser.add_argument("--new", type=int, default=128, metavar="N", help="tokens to decode (%(default)s)")
+    add_number(parser, "--new", 128, "tokens to decode")
     parser.add_argument("--quantize", choices=("int8", "int4"), help="tfmodels with packed weights; not to train")
     parser.add_argument("--group", default="channel", metavar="N", help="inputs to a scale (%(default)s: all)")
-    parser.add_argument("--profile", type=int, default=0, metavar="N", help="also print tfmodels' N longest kernels")
+    add_number(parser, "--profile", 0, "also print tfmodels' so many longest kernels")
     parser.add_argument("--peer", type=some_of(PEERS), default=[], metavar="NAME,...", help=", ".join(PEERS))
-    parser.add_argument(
-        "--compile-threads",
-        type=int,
-        default=1,
-        metavar="N",
-        help="programs of tfmodels to compile at once (%(default)s)",
-    )
+    add_number(parser, "--compile-threads", 1, "programs of tfmodels to compile at once")
     parser.add_argument("--torch-python", default=sys.executable, help="command of the interpreter that has PyTorch")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the speed-up over each peer, PNG")
     options = parser.parse_args(arguments)
-    embeds = "embed" in options.what
-    for name, value in (EMBED_DEFAULTS if embeds else DEFAULTS).items():
+    for name, value in (EMBED_DEFAULTS if "embed" in options.what else DEFAULTS).items():
         if getattr(options, name) is None:
             setattr(options, name, value)
     if options.quantize and "train" in options.what:
@@ -201,24 +188,17 @@ def measure(arguments: list[str]) -> None:
     causal = SHAPES[options.shape][1] == "ForCausalLM"
     if unfit := [what for what in options.what if what != "forward" and (what == "embed") == causal]:
         parser.error(f"{options.shape} is no model to {', '.join(unfit)}")
-    job: Measured = {
-        name: getattr(options, name)
-        for name in ("shape", "dtype", "quantize", "group", "new", "attn", "rounds", "device", "profile")
-    }
-    cells = itertools.product(options.length, options.batch, options.what)
-    job["cells"] = [(what, batch, length) for length, batch, what in cells]
-    report = Report(arguments, options.json, options.markdown)
+    names = ("shape", "dtype", "quantize", "group", "new", "attn", "rounds", "device", "profile", "compile_threads")
+    cells = [(what, batch, length) for length in options.length for batch in options.batch for what in options.what]
+    report = Report(arguments, options)
     # Peers come first and have their part of the time each: they rarely need it, and compiling takes what is left.
     end = time.time() + options.budget
+    ours: Measured = {**{name: getattr(options, name) for name in names}, "cells": cells, "deadline": end}
     for index, peer in enumerate(options.peer):
         left = (end - time.time()) / (len(options.peer) + 1 - index)
-        python = shlex.split(options.torch_python)
-        theirs = {**job, "profile": 0, "peer": peer, "compile_threads": 1, "deadline": time.time() + left}
-        report.run_side(python, "torch", theirs)
-    ours = {**job, "compile_threads": options.compile_threads, "deadline": end}
+        theirs = {**ours, "profile": 0, "peer": peer, "compile_threads": 1, "deadline": time.time() + left}
+        report.run_side(shlex.split(options.torch_python), "torch", theirs)
     report.run_side([sys.executable], "tfmodels", ours)
-    if options.plot:
-        plot(report.rows, options.plot)
     report.finish()
 
 
@@ -226,7 +206,7 @@ def main(arguments: list[str]) -> None:
     first, *others = arguments or ["--help"]
     if first == "--side":
         SIDES[others[0]](json.loads(others[1]))
-    elif first in ("scale", "plot"):
-        {"scale": scale, "plot": plot_files}[first](others)
+    elif first == "scale":
+        scale(others)
     else:
         measure([first, *others])

@@ -16,6 +16,7 @@ import numpy as np
 
 from tools.bench.report import Measured
 from tools.bench.shapes import SHAPES, model_class, random_ids
+from tools.bench.sides import exactly
 
 
 def timed(action: Callable[[], Any]) -> float:
@@ -28,28 +29,18 @@ def timed(action: Callable[[], Any]) -> float:
 class Side:
     """A library on a device.
 
-    Subclasses add `prepare(what, batch, length)`, which traces a synchronised call that is compiled when called (that
-    of decode takes the number of new tokens); `start_counting_memory()`, and `peak_memory()` in bytes since then, None
+    Subclasses have a `name` for tables, the exception `out_of_memory`, and the library's own `config` of the model.
+    They add `prepare(what, batch, length)`, which traces a synchronised call that is compiled when called (that of
+    decode takes the number of new tokens); `start_counting_memory()`, and `peak_memory()` in bytes since then, None
     where nothing counts them; `copier(size)`, a synchronised call that copies so many bytes on the device as often as
     it is told; and `weights_bytes()`.
-
-    Fields:
-        name: in tables.
-        config: the library's own, of the model.
-        out_of_memory: the exception for that.
-        item, weight_item: bytes of a number, and of one in a weight.
     """
-
-    name: str
-    config: Any
-    out_of_memory: type[Exception]
 
     def __init__(self, job: Measured):
         self.job = job
-        self.item = self.weight_item = 4 if job["dtype"] == "float32" else 2
+        self.item = self.weight_item = 4 if job["dtype"] == "float32" else 2  # bytes of a number, and of a weight's
         self.gpu = job["device"] == "gpu"
-        self.causal = SHAPES[job["shape"]][1] == "ForCausalLM"
-        self.copy_rate = 0.0
+        self.no_cache = {"use_cache": False} if SHAPES[job["shape"]][1] == "ForCausalLM" else {}
 
     def bytes_read(self, batch: int, length: int) -> float:
         """The bytes that decoding a token reads: the cache's tokens and all weights but tables that are looked up."""
@@ -77,31 +68,26 @@ class TFModelsSide(Side):
 
         from tfmodels.sentence.pooling import Pooling
 
-        self.tf, self.out_of_memory = tf, tf.errors.ResourceExhaustedError
+        self.tf, self.out_of_memory, self.pool = tf, tf.errors.ResourceExhaustedError, Pooling(("mean",))
         cls, self.config = model_class(SHAPES[job["shape"]])
         self.model = cls(self.config, dtype=job["dtype"], attn_implementation=job["attn"])
         if job["quantize"]:
             self.weight_item = 1  # the table's, of which a token reads a row
-            quantise_at_random(self.model, job["quantize"], job["group"])
-        self.pool = Pooling(("mean",))
-        about(self.name, self._device_name(), tensorflow=tf.__version__, keras=keras.__version__)
-
-    def _device_name(self) -> str:
-        return tensorflow_device_name(self.tf) if self.gpu else "CPU"
+            group = job["group"] if job["group"] == "channel" else int(job["group"])
+            self.model.quantize(job["quantize"], group_size=group, embeddings="int8")
+        device = tensorflow_device_name(tf) if self.gpu else "CPU"
+        about(self.name, device, tensorflow=tf.__version__, keras=keras.__version__)
 
     def prepare(self, what: str, batch: int, length: int) -> Callable[..., None]:
         tf, model = self.tf, self.model
         ids = tf.constant(random_ids(batch, length, self.config.vocab_size), "int32")
         mask = tf.ones_like(ids)
         if what == "decode":
-            return lambda new: model.generate(
-                ids, attention_mask=mask, max_new_tokens=new, min_new_tokens=new, do_sample=False
-            )
+            return lambda new: model.generate(ids, attention_mask=mask, **exactly(new))
         weights = [variable.value for variable in model.trainable_variables]
 
         def forward(ids: Any, mask: Any) -> Any:
-            no_cache = {"use_cache": False} if self.causal else {}
-            return model(input_ids=ids, return_dict=True, **no_cache)[0]
+            return model(input_ids=ids, return_dict=True, **self.no_cache)[0]
 
         def train(ids: Any, mask: Any) -> Any:
             with tf.GradientTape() as tape:
@@ -140,53 +126,31 @@ class TFModelsSide(Side):
         return copy
 
     def weights_bytes(self) -> int:
-        sizes = (
-            self.tf.as_dtype(variable.dtype).size * int(np.prod(variable.shape)) for variable in self.model.weights
-        )
-        return sum(sizes)
+        weights = self.model.weights
+        return sum(self.tf.as_dtype(weight.dtype).size * int(np.prod(weight.shape)) for weight in weights)
 
     def kernels(self, run: Callable[[], None]) -> list[tuple[str, int, float]]:
         """Name, launches and microseconds together of every kernel of a call, the longest first, by CUPTI."""
         from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
+        space = xplane_pb2.XSpace()
         with tempfile.TemporaryDirectory() as folder:
             with self.tf.profiler.experimental.Profile(folder):
                 run()
-            space = xplane_pb2.XSpace()
             for file in Path(folder).rglob("*.xplane.pb"):
                 space.MergeFromString(file.read_bytes())
-        found: dict[str, tuple[int, float]] = {}
-        for plane in space.planes:
-            if not plane.name.startswith("/device:GPU"):
-                continue
-            for event in (event for line in plane.lines if line.name.startswith("Stream") for event in line.events):
-                name = plane.event_metadata[event.metadata_id].name
-                launches, us = found.get(name, (0, 0.0))
-                found[name] = launches + 1, us + event.duration_ps / 1e6
-        return sorted(((name, *counts) for name, counts in found.items()), key=lambda kernel: -kernel[2])
+        found: dict[str, list[float]] = {}
+        for plane in (plane for plane in space.planes if plane.name.startswith("/device:GPU")):
+            for line in (line for line in plane.lines if line.name.startswith("Stream")):
+                for event in line.events:
+                    name = plane.event_metadata[event.metadata_id].name
+                    found.setdefault(name, []).append(event.duration_ps / 1e6)
+        kernels = ((name, len(times), sum(times)) for name, times in found.items())
+        return sorted(kernels, key=lambda kernel: -kernel[2])
 
     def describe(self) -> str:
         weights = f"; {self.job['quantize']} weights" if self.job["quantize"] else ""
         return self.model.attention_report() + weights
-
-
-def quantise_at_random(model: Any, mode: str, group: int | str) -> None:
-    """Pack a model's layers as `quantize(mode, group_size=group, embeddings="int8")` does, with random integers."""
-    from tfmodels.layers.quantized import Scheme
-    from tfmodels.models.quantization import packable
-
-    inner, vocabulary = packable(model)
-    scheme = Scheme(bits=8 if mode == "int8" else 4, group_size=None if group == "channel" else int(group))
-    rng = np.random.default_rng(0)
-    for layers, own in ((inner, scheme), (vocabulary, Scheme(bits=8))):
-        for layer in layers.values():
-            whole = getattr(layer, layer.whole_name)
-            table = layer.whole_name == "_embeddings"
-            shapes = own.parts(*(whole.shape[::-1] if table else whole.shape))
-            (size, dtype), (groups, _) = shapes["weights"], shapes["scales"]
-            integers = np.frombuffer(rng.bytes(int(np.prod(size))), dtype).reshape(size)
-            step = 0.04 / (1 << own.bits)
-            layer.pack(own, {"weights": integers, "scales": np.full(groups, step, "float32")})
 
 
 class TorchSide(Side):
@@ -198,8 +162,7 @@ class TorchSide(Side):
         import transformers
 
         self.name, self.torch, self.out_of_memory = "torch " + job["peer"], torch, torch.OutOfMemoryError
-        self.device = "cuda" if self.gpu else "cpu"
-        device_name = torch.cuda.get_device_name() if self.gpu else "CPU"
+        self.device, device_name = ("cuda", torch.cuda.get_device_name()) if self.gpu else ("cpu", "CPU")
         about(self.name, device_name, torch=torch.__version__, transformers=transformers.__version__)
         transformers.logging.set_verbosity_error()
         model_type, head, values = SHAPES[job["shape"]]
@@ -208,8 +171,7 @@ class TorchSide(Side):
         self.config._attn_implementation = "sdpa" if self.static else job["peer"]
         torch.set_default_dtype(getattr(torch, job["dtype"]))
         with torch.device(self.device):
-            auto = transformers.AutoModelForCausalLM if head == "ForCausalLM" else transformers.AutoModel
-            model = auto.from_config(self.config)
+            model = getattr(transformers, f"AutoModel{head.removeprefix('Model')}").from_config(self.config)
         self.model = model.to(self.device, getattr(torch, job["dtype"]))
 
     def prepare(self, what: str, batch: int, length: int) -> Callable[..., None]:
@@ -224,7 +186,7 @@ class TorchSide(Side):
 
         def forward() -> None:
             with torch.inference_mode():
-                output = call(ids, **({"use_cache": False} if self.causal else {}))
+                output = call(ids, **self.no_cache)
             float(output[0].reshape(-1)[0])
 
         def train() -> None:
@@ -239,7 +201,7 @@ class TorchSide(Side):
 
         def decode(new: int) -> None:
             settings = {"cache_implementation": "static"} if self.static else {}
-            settings |= {"max_new_tokens": new, "min_new_tokens": new, "do_sample": False, "pad_token_id": 0}
+            settings |= {**exactly(new), "pad_token_id": 0}
             with torch.inference_mode():
                 model.generate(ids, attention_mask=mask, **settings)
             self.synchronize()

@@ -110,17 +110,14 @@ def main() -> None:
     whole = perplexity(TFAutoModelForCausalLM.from_pretrained(options.model), scored, options.length)
     print(f"{'as it is':24} {whole:.4f}", flush=True)
     for name in options.cases:
-        if name == INT8_CACHE:
-            model = TFAutoModelForCausalLM.from_pretrained(options.model)
-            found = perplexity(model, scored, options.length, int8_cache=True)
-            print(f"{name:24} {found:.4f} {100 * (found / whole - 1):+.2f} %", flush=True)
-            continue
-        settings = {key: seen if value is CALIBRATION else value for key, value in CASES[name].items()}
         model = TFAutoModelForCausalLM.from_pretrained(options.model)
-        start = time.perf_counter()
-        model.quantize(**settings)
-        seconds, found = time.perf_counter() - start, perplexity(model, scored, options.length)
-        print(f"{name:24} {found:.4f} {100 * (found / whole - 1):+.2f} %  ({seconds:.0f} s to make)", flush=True)
+        made = ""
+        if name != INT8_CACHE:
+            start = time.perf_counter()
+            model.quantize(**{key: seen if value is CALIBRATION else value for key, value in CASES[name].items()})
+            made = f"  ({time.perf_counter() - start:.0f} s to make)"
+        found = perplexity(model, scored, options.length, int8_cache=name == INT8_CACHE)
+        print(f"{name:24} {found:.4f} {100 * (found / whole - 1):+.2f} %{made}", flush=True)
 
 
 if __name__ == "__main__":

@@ -22,9 +22,10 @@ from typing import Any
 
 import numpy as np
 
+from tools.bench.arguments import add_number, some_of
 from tools.bench.gpu_sides import about, tensorflow_device_name, tensorflow_on, timed
 from tools.bench.report import Measured, Report, add_common, say
-from tools.bench.shapes import SHAPES, model_class, random_ids, some_of
+from tools.bench.shapes import SHAPES, model_class, random_ids
 
 HOW = ("mirrored", "mirrored-fit", "jax-data", "jax-model")
 _RATE = 0.1  # of SGD: one step moves the weights by much more than they are rounded
@@ -45,12 +46,6 @@ class Trained:
             "weights_difference": float(np.linalg.norm(self.after - other.after) / np.linalg.norm(other.after)),
             "update_difference": float(np.linalg.norm(self.update - other.update) / np.linalg.norm(other.update)),
         }
-
-
-def scale_row(how: str, devices: int, batch: int, job: Measured, row: Measured) -> None:
-    head = {"side": "scale", "how": how, "devices": devices, "batch": batch}
-    head |= {name: job[name] for name in ("shape", "dtype", "length")}
-    print(json.dumps({**head, **row}), flush=True)
 
 
 def scale_cells(job: Measured, ways: dict[str, list[tuple[int, Callable[[], Any]]]]) -> None:
@@ -80,7 +75,9 @@ def scale_cells(job: Measured, ways: dict[str, list[tuple[int, Callable[[], Any]
                 row["first_ms"], row["ms"] = time_steps(whole[:batch])
             except Exception as error:
                 row = {"note": f"failed: {type(error).__name__}: {str(error)[:300]}"}
-            scale_row(how, devices, batch, job, row)
+            head = {"side": "scale", "how": how, "devices": devices, "batch": batch}
+            head |= {name: job[name] for name in ("shape", "dtype", "length")}
+            print(json.dumps({**head, **row}), flush=True)
             step_once = time_steps = None
             gc.collect()
 
@@ -265,23 +262,18 @@ def jax_scale(job: Measured) -> None:
 
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="tools.bench scale", description="Train on one and on several devices.")
-    add_common(parser)
-    parser.add_argument("--batch", type=int, default=4, metavar="N", help="of one device (%(default)s)")
-    parser.add_argument("--length", type=int, default=512, metavar="N", help="(%(default)s)")
-    parser.add_argument("--devices", type=int, default=2, metavar="N", help="(%(default)s)")
-    parser.add_argument(
-        "--rounds", type=int, default=20, metavar="N", help="steps that are timed, thrice (%(default)s)"
-    )
+    add_common(parser, "steps that are timed, thrice")
+    add_number(parser, "--batch", 4, "of one device")
+    add_number(parser, "--length", 512)
+    add_number(parser, "--devices", 2)
     parser.add_argument("--how", type=some_of(HOW), default=list(HOW), metavar="NAME,...", help=f"({','.join(HOW)})")
     parser.add_argument("--jax-python", default=sys.executable, help="command of the interpreter that has JAX")
     options = parser.parse_args(arguments)
     names = ("attn", "device", "batch", "length", "devices", "rounds", "how")
     job: Measured = {name: getattr(options, name) for name in names}
-    job |= {
-        name: getattr(options, name) or default for name, default in (("shape", "pythia-410m"), ("dtype", "float16"))
-    }
+    job |= {"shape": options.shape or "pythia-410m", "dtype": options.dtype or "float16"}
     job["deadline"] = time.time() + options.budget
-    report = Report(["scale", *arguments], options.json, options.markdown)
+    report = Report(["scale", *arguments], options)
     if any(how.startswith("mirrored") for how in options.how):
         report.run_side([sys.executable], "tensorflow", job, {"KERAS_BACKEND": "tensorflow"})
     if any(how.startswith("jax") for how in options.how):

@@ -27,8 +27,8 @@ import urllib.parse
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from tools.bench.cpu import Row
-from tools.bench.processes import run_child
+from tools.bench.arguments import add_number
+from tools.bench.cpu import Row, run_child
 from tools.memory import memory_of
 
 _LOCAL = ("127.0.0.1", "localhost", "::1")
@@ -43,27 +43,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--url", help="measure this server instead of starting one; of this machine")
     parser.add_argument("--name", help="what the server calls the model")
     parser.add_argument("--chat", action="store_true", help="ask for conversations instead of completions")
-    parser.add_argument("--rows", type=int, default=16, metavar="N", help="of the engine (%(default)s)")
-    parser.add_argument("--max-waiting", type=int, default=32, metavar="N", help="of the server (%(default)s)")
-    parser.add_argument("--clients", type=int, default=32, metavar="N", help="at a time (%(default)s)")
-    parser.add_argument("--requests", type=int, default=128, metavar="N", help="of all clients (%(default)s)")
-    parser.add_argument(
-        "--crowd", type=int, default=200, metavar="N", help="clients at once; 0 for none (%(default)s)"
-    )
-    parser.add_argument("--max-new-tokens", type=int, default=64, metavar="N", help="of each answer (%(default)s)")
+    add_number(parser, "--rows", 16, "of the engine")
+    add_number(parser, "--max-waiting", 32, "of the server")
+    add_number(parser, "--clients", 32, "at a time")
+    add_number(parser, "--requests", 128, "of all clients")
+    add_number(parser, "--crowd", 200, "clients at once; 0 for none")
+    add_number(parser, "--max-new-tokens", 64, "of each answer")
     parser.add_argument("--temperature", type=float, default=1.0, metavar="T", help="0 is greedy (%(default)s)")
     parser.add_argument("--peer", choices=("transformers",), help="measure its server beside this one")
-    parser.add_argument("--child", help=argparse.SUPPRESS)
 
 
 def run(options: argparse.Namespace) -> Iterator[Row]:
-    """Rows: the bare engine, the server under a steady load twice, and a crowd; or two servers beside each other."""
+    """A server under a steady load, twice, and a crowd, beside the bare engine; or two servers beside each other."""
     if options.peer is not None:
         yield from _beside_peer(options)
         return
     bare = None
     if options.url is None:
-        bare = _bare(options)
+        sizes = options.rows, options.requests, options.max_new_tokens
+        bare = run_child(measure_engine, options.model, *sizes, options.temperature)
         yield {"side": "engine", "requests": options.requests, "tokens_per_s": bare}
     elif urllib.parse.urlsplit(options.url).hostname not in _LOCAL:
         raise SystemExit(f"--url {options.url}: a server of this machine was expected.")
@@ -88,19 +86,8 @@ def run(options: argparse.Namespace) -> Iterator[Row]:
 # The sides -----------------------------------------------------------------------------------------------------------
 
 
-def _bare(options: argparse.Namespace) -> float:
-    """Tokens a second of the engine alone, in a process of its own."""
-    sizes = options.rows, options.requests, options.max_new_tokens
-    return float(run_child("serve", "engine", options.model, *sizes, options.temperature))
-
-
-def work(what: str, *arguments: Any) -> None:
-    """Do what `run_child` asks for, in a process of its own."""
-    {"engine": measure_engine, "copy": save_copy}[what](*arguments)
-
-
-def measure_engine(model: str, rows: int, requests: int, new: int, temperature: float) -> None:
-    """Print tokens a second of an engine that has all requests at once."""
+def measure_engine(model: str, rows: int, requests: int, new: int, temperature: float) -> float:
+    """Tokens a second of an engine that has all requests at once."""
     from tfmodels import AutoTokenizer, Engine, TFAutoModelForCausalLM
 
     tokenizer = AutoTokenizer.from_pretrained(model)
@@ -113,13 +100,13 @@ def measure_engine(model: str, rows: int, requests: int, new: int, temperature: 
         started = time.perf_counter()
         made = sum(len(answer.tokens) for answer in engine.run().values())
         seconds = time.perf_counter() - started
-    print(made / seconds)
+    return made / seconds
 
 
 def _beside_peer(options: argparse.Namespace) -> Iterator[Row]:
     """Rows: this server and the peer's two ways to serve, each for one client, a few and many."""
     with tempfile.TemporaryDirectory() as folder:
-        run_child("serve", "copy", options.model, folder)
+        run_child(save_copy, options.model, folder)
         theirs = ["transformers", "serve", folder]
         sides = {
             "tfmodels": (_command(options, folder), None),

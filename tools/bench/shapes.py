@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-DTYPES = ("float32", "bfloat16", "float16")
+from tools.bench.arguments import numbers
+
+LLAMA_SIZES = "layers,hidden,heads[,kv_heads[,intermediate[,vocab]]]"
 
 # (model_type, head, changes to the configuration's defaults)
 Shape = tuple[str, str, dict[str, Any]]
@@ -52,9 +54,7 @@ def llama_shape(text: str) -> Shape:
     try:
         layers, hidden, heads, *rest = numbers(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r}: layers,hidden,heads[,kv_heads[,intermediate[,vocab]]] in whole numbers was expected"
-        ) from None
+        raise argparse.ArgumentTypeError(f"{text!r}: {LLAMA_SIZES} in whole numbers was expected") from None
     usual = [heads, 4 * hidden, 32000]
     if len(rest) > len(usual) or hidden % heads:
         raise argparse.ArgumentTypeError(f"{text!r}: three to six numbers, hidden divisible by heads")
@@ -99,19 +99,3 @@ def checkpoint_of(options: argparse.Namespace) -> Iterator[str]:
 def random_ids(batch: int, length: int, vocab: int) -> np.ndarray:
     # Ids below 3 are special tokens as a rule.
     return np.random.default_rng(batch * 1000 + length).integers(3, vocab, (batch, length))
-
-
-def numbers(text: str) -> list[int]:
-    return [int(part) for part in text.split(",")]
-
-
-def some_of(names: Iterable[str]) -> Callable[[str], list[str]]:
-    """The type of an argument that is a comma-separated list of some names."""
-
-    def parse(text: str) -> list[str]:
-        chosen = [part for part in text.split(",") if part]
-        if unknown := [name for name in chosen if name not in names]:
-            raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: {', '.join(names)} are possible")
-        return chosen
-
-    return parse

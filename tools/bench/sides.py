@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
+import functools
 import importlib
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -34,11 +33,8 @@ class TFModelsSide:
 
     @staticmethod
     def prepare() -> None:
-        # Imports belong to no measurement.
-        import keras  # noqa: F401
-        import tensorflow  # noqa: F401
-
-        import tfmodels.auto  # noqa: F401
+        for library in ("tensorflow", "keras", "tfmodels.auto"):  # imports belong to no measurement
+            importlib.import_module(library)
 
     def __init__(self, folder: str, dtype: str, quantize: str | None = None, gguf_file: str | None = None):
         from tfmodels import TFAutoModelForCausalLM
@@ -56,32 +52,32 @@ class TFModelsSide:
 
     def generate(self, ids: np.ndarray, new: int) -> np.ndarray:
         mask = np.ones_like(ids)
-        return self.model.generate(
-            input_ids=ids, attention_mask=mask, max_new_tokens=new, min_new_tokens=new, do_sample=False
-        ).numpy()
+        return self.model.generate(input_ids=ids, attention_mask=mask, **exactly(new)).numpy()
 
     def forward(self, ids: np.ndarray) -> Callable[[], np.ndarray]:
         """A forward pass compiled for these ids, to be called again and again."""
         import tensorflow as tf
 
-        compiled = tf.function(
-            lambda ids: self.model(input_ids=ids, use_cache=False).logits, jit_compile=True, reduce_retracing=False
-        )
+        run = tf.function(lambda ids: self.model(input_ids=ids, use_cache=False).logits, jit_compile=True)
         given = tf.constant(ids, tf.int32)
-        return lambda: compiled(given).numpy()
+        return lambda: run(given).numpy()
+
+
+def exactly(new: int) -> dict[str, Any]:
+    """Arguments of `generate` for so many tokens."""
+    return {"max_new_tokens": new, "min_new_tokens": new, "do_sample": False}
 
 
 class TorchSide:
-    """transformers on PyTorch, with its defaults.
+    """transformers on PyTorch, with its defaults, with one thread and with all cores.
 
-    It is measured with one thread and with all cores: small models are faster with one, and on a machine with other
-    work PyTorch's threads wait for each other. Compare with whichever is faster.
+    Small models are faster with one, and beside other work PyTorch's threads wait for each other. Compare with
+    whichever is faster.
     """
 
     name = "torch"
-    threads: int
-
     needs: ClassVar[tuple[str, ...]] = ("torch", "transformers")
+    threads: int
 
     @classmethod
     def prepare(cls) -> None:
@@ -125,19 +121,17 @@ class TorchSide:
 
     def generate(self, ids: np.ndarray, new: int) -> np.ndarray:
         given = self.torch.from_numpy(ids)
-        settings = {"max_new_tokens": new, "min_new_tokens": new, "do_sample": False, "pad_token_id": 0}
+        settings = {**exactly(new), "pad_token_id": 0}
         with self.at_work():
             return self.model.generate(given, attention_mask=self.torch.ones_like(given), **settings).numpy()
 
     def forward(self, ids: np.ndarray) -> Callable[[], np.ndarray]:
         """A forward pass for these ids."""
-        given = self.torch.from_numpy(ids)
+        return functools.partial(self.outputs, self.torch.from_numpy(ids))
 
-        def run() -> np.ndarray:
-            with self.at_work():
-                return self.model(given, use_cache=False).logits.float().numpy()
-
-        return run
+    def outputs(self, ids: Any) -> np.ndarray:
+        with self.at_work():
+            return self.model(ids, use_cache=False).logits.float().numpy()
 
 
 class TFModelsEncoderSide(TFModelsSide):
@@ -170,33 +164,28 @@ class TorchEncoderSide(TorchSide):
         from sentence_transformers import SentenceTransformer
 
         self.torch = torch
-        options = {"dtype": getattr(torch, dtype)}
-        self.model = SentenceTransformer(folder, device="cpu", model_kwargs=options).eval()
+        self.model = SentenceTransformer(folder, device="cpu", model_kwargs={"dtype": getattr(torch, dtype)}).eval()
 
     def encode(self, texts: list[str], batch: int) -> np.ndarray:
         with self.at_work():
             return self.model.encode(texts, batch_size=batch, normalize_embeddings=True, show_progress_bar=False)
 
-    def forward(self, ids: np.ndarray) -> Callable[[], np.ndarray]:
-        given = {"input_ids": self.torch.from_numpy(ids), "attention_mask": self.torch.ones(ids.shape, dtype=int)}
-
-        def run() -> np.ndarray:
-            with self.at_work():
-                return unit_rows(self.model(dict(given))["sentence_embedding"].float().numpy())
-
-        return run
+    def outputs(self, ids: Any) -> np.ndarray:
+        given = {"input_ids": ids, "attention_mask": self.torch.ones_like(ids)}
+        with self.at_work():
+            return unit_rows(self.model(given)["sentence_embedding"].float().numpy())
 
 
 class TFModelsTrainingSide(TFModelsSide):
     """This package, trained as its users do: `compile` with an optimizer, then batches."""
 
-    def __init__(self, folder: str, compile_options: dict[str, Any]):
+    def __init__(self, folder: str, head: str, compile_options: dict[str, Any]):
         import keras
 
         import tfmodels
 
         keras.utils.set_random_seed(0)
-        self.model = getattr(tfmodels, f"TF{architecture_of(folder)}").from_pretrained(folder)
+        self.model = getattr(tfmodels, f"TFAutoModel{head}").from_pretrained(folder)
         self.model.compile(keras.optimizers.AdamW(LEARNING_RATE, weight_decay=0.01), **compile_options)
         self.name = ", ".join([self.name, *(f"{key}={value}" for key, value in compile_options.items())])
 
@@ -210,24 +199,22 @@ class TFModelsTrainingSide(TFModelsSide):
 class TorchTrainingSide(TorchSide):
     """transformers on PyTorch in the usual loop, with the fused AdamW that transformers' Trainer takes."""
 
-    def __init__(self, folder: str, compile_options: dict[str, Any]):
+    def __init__(self, folder: str, head: str, compile_options: dict[str, Any]):
         import torch
         import transformers
 
         torch.manual_seed(0)
         self.torch = torch
-        self.model = getattr(transformers, architecture_of(folder)).from_pretrained(folder, dtype=torch.float32)
+        self.model = getattr(transformers, f"AutoModel{head}").from_pretrained(folder, dtype=torch.float32)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=LEARNING_RATE, weight_decay=0.01, fused=True)
 
     def loss(self, batch: dict[str, np.ndarray]) -> float:
-        self.model.eval()
         with self.torch.inference_mode():
-            return self.model(**self.tensors(batch)).loss.item()
+            return self.model.eval()(**self.tensors(batch)).loss.item()
 
     def step(self, batch: dict[str, np.ndarray]) -> float:
         self.torch.set_num_threads(self.threads)
-        self.model.train()
-        loss = self.model(**self.tensors(batch)).loss
+        loss = self.model.train()(**self.tensors(batch)).loss
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -239,11 +226,6 @@ class TorchTrainingSide(TorchSide):
 
 def unit_rows(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-
-
-def architecture_of(folder: str) -> str:
-    """The class that a checkpoint is of, as PyTorch calls it."""
-    return json.loads((Path(folder) / "config.json").read_text())["architectures"][0].removeprefix("TF")
 
 
 # This package first, then the peers.

@@ -57,8 +57,7 @@ def main(arguments: list[str] | None = None) -> None:
         if options.arch == "common":
             TABLES[name](options.out, options.seed)
         else:
-            family = FAMILIES[options.arch]
-            case = next(case for case in family.cases if case.name == name)
-            make = make_training if options.training else make_case
-            make(options.out, options.arch, family, case, options.seed)
+            case = next(case for case in FAMILIES[options.arch].cases if case.name == name)
+            with torch.set_grad_enabled(options.training):
+                (make_training if options.training else make_case)(options.out, options.arch, case, options.seed)
         print(f"{options.arch}/{name}", flush=True)

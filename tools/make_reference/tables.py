@@ -11,8 +11,8 @@ import numpy as np
 import torch
 import transformers
 
+from tools.make_reference.calls import to_numpy
 from tools.make_reference.cases import write_json
-from tools.make_reference.draw import to_numpy
 from tools.make_reference.families import LLAMA
 
 
@@ -39,15 +39,13 @@ def make_activations(out: Path, seed: int) -> None:
 def rope_specs() -> Iterator[tuple[str, dict[str, Any], int | None]]:
     """(name, configuration, length) of published checkpoints and of each scaling."""
 
-    def llama(context: int, hidden: int = 4096, **parameters: Any) -> dict[str, Any]:
-        sizes = {"model_type": "llama", "hidden_size": hidden, "num_attention_heads": 32}
+    def config(model_type: str, hidden: int, heads: int, context: int, **parameters: Any) -> dict[str, Any]:
+        sizes = {"model_type": model_type, "hidden_size": hidden, "num_attention_heads": heads}
         parameters = {"rope_theta": 10000.0, **parameters}
         return {**sizes, "max_position_embeddings": context, "rope_parameters": parameters}
 
-    def neox(hidden: int, heads: int, **parameters: Any) -> dict[str, Any]:
-        sizes = {"model_type": "gpt_neox", "hidden_size": hidden, "num_attention_heads": heads}
-        parameters = {"rope_theta": 10000.0, "partial_rotary_factor": 0.25, **parameters}
-        return {**sizes, "max_position_embeddings": 2048, "rope_parameters": parameters}
+    def llama(context: int, hidden: int = 4096, **parameters: Any) -> dict[str, Any]:
+        return config("llama", hidden, 32, context, **parameters)
 
     llama3 = {"rope_type": "llama3", "rope_theta": 5e5, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
     llama3 |= {"original_max_position_embeddings": 8192}
@@ -67,9 +65,10 @@ def rope_specs() -> Iterator[tuple[str, dict[str, Any], int | None]]:
     yield "yarn40_mscale", llama(163840, **yarn, factor=40.0, **mscale), None
     for length in (None, 4096, 4097):
         yield f"longrope_phi_{length}", llama(131072, 3072, **phi), length
-    yield "neox20b", neox(6144, 64, rope_type="default"), None
-    yield "pythia70m", neox(512, 8, rope_type="default"), None
-    yield "pythia_linear", neox(512, 8, rope_type="linear", factor=2.0), None
+    quarter = {"partial_rotary_factor": 0.25}
+    yield "neox20b", config("gpt_neox", 6144, 64, 2048, **quarter, rope_type="default"), None
+    yield "pythia70m", config("gpt_neox", 512, 8, 2048, **quarter, rope_type="default"), None
+    yield "pythia_linear", config("gpt_neox", 512, 8, 2048, **quarter, rope_type="linear", factor=2.0), None
 
 
 def make_rope_tables(out: Path, seed: int) -> None:
@@ -148,38 +147,36 @@ GENERATION_SETTINGS: dict[str, dict[str, Any]] = {
 
 
 def processor_of(settings: dict[str, Any]) -> Any:
-    """The one processor that some settings of PROCESSORS name."""
+    """The one processor that some settings of PROCESSORS name, in the order in which its class takes them."""
     from transformers.generation import logits_process as lp
 
-    seq_length = "input_ids_seq_length"
-    # setting: (class, the class's names of its arguments)
     classes = {
-        "temperature": (lp.TemperatureLogitsWarper, {}),
-        "top_k": (lp.TopKLogitsWarper, {}),
-        "top_p": (lp.TopPLogitsWarper, {}),
-        "min_p": (lp.MinPLogitsWarper, {}),
-        "typical_p": (lp.TypicalLogitsWarper, {"typical_p": "mass"}),
-        "epsilon_cutoff": (lp.EpsilonLogitsWarper, {"epsilon_cutoff": "epsilon"}),
-        "eta_cutoff": (lp.EtaLogitsWarper, {"eta_cutoff": "epsilon"}),
-        "repetition_penalty": (lp.RepetitionPenaltyLogitsProcessor, {"repetition_penalty": "penalty"}),
-        "no_repeat_ngram_size": (lp.NoRepeatNGramLogitsProcessor, {"no_repeat_ngram_size": "ngram_size"}),
-        "bad_words_ids": (lp.NoBadWordsLogitsProcessor, {}),
-        "min_length": (lp.MinLengthLogitsProcessor, {}),
-        "min_new_tokens": (lp.MinNewTokensLengthLogitsProcessor, {"prompt_length": "prompt_length_to_skip"}),
-        "forced_bos_token_id": (lp.ForcedBOSTokenLogitsProcessor, {"forced_bos_token_id": "bos_token_id"}),
-        "forced_eos_token_id": (lp.ForcedEOSTokenLogitsProcessor, {"forced_eos_token_id": "eos_token_id"}),
-        "suppress_tokens": (lp.SuppressTokensLogitsProcessor, {}),
-        "renormalize_logits": (lp.LogitNormalization, {"renormalize_logits": None}),
-        "exponential_decay_length_penalty": (lp.ExponentialDecayLengthPenalty, {"prompt_length": seq_length}),
-        "sequence_bias": (lp.SequenceBiasLogitsProcessor, {}),
-        "remove_invalid_values": (lp.InfNanRemoveLogitsProcessor, {"remove_invalid_values": None}),
+        "temperature": lp.TemperatureLogitsWarper,
+        "top_k": lp.TopKLogitsWarper,
+        "top_p": lp.TopPLogitsWarper,
+        "min_p": lp.MinPLogitsWarper,
+        "typical_p": lp.TypicalLogitsWarper,
+        "epsilon_cutoff": lp.EpsilonLogitsWarper,
+        "eta_cutoff": lp.EtaLogitsWarper,
+        "repetition_penalty": lp.RepetitionPenaltyLogitsProcessor,
+        "no_repeat_ngram_size": lp.NoRepeatNGramLogitsProcessor,
+        "bad_words_ids": lp.NoBadWordsLogitsProcessor,
+        "min_length": lp.MinLengthLogitsProcessor,
+        "min_new_tokens": lp.MinNewTokensLengthLogitsProcessor,
+        "forced_bos_token_id": lp.ForcedBOSTokenLogitsProcessor,
+        "forced_eos_token_id": lp.ForcedEOSTokenLogitsProcessor,
+        "suppress_tokens": lp.SuppressTokensLogitsProcessor,
+        "renormalize_logits": lp.LogitNormalization,
+        "exponential_decay_length_penalty": lp.ExponentialDecayLengthPenalty,
+        "sequence_bias": lp.SequenceBiasLogitsProcessor,
+        "remove_invalid_values": lp.InfNanRemoveLogitsProcessor,
     }
-    make, renamed = next(classes[name] for name in settings if name in classes)
-    arguments = {renamed.get(name, name): value for name, value in settings.items() if name != "note"}
-    arguments.pop(None, None)
-    if "prompt_ignore_length" in arguments:
-        arguments["prompt_ignore_length"] = torch.tensor(arguments["prompt_ignore_length"])
-    return make(**arguments)
+    make = next(classes[name] for name in settings if name in classes)
+    kept = {name: value for name, value in settings.items() if name == "min_tokens_to_keep"}
+    values = [value for name, value in settings.items() if name not in ("note", *kept) and value is not True]
+    if "prompt_ignore_length" in settings:
+        values[1] = torch.tensor(values[1])
+    return make(*values, **kept)
 
 
 def make_logits_processors(out: Path, seed: int) -> None:
@@ -196,10 +193,8 @@ def make_logits_processors(out: Path, seed: int) -> None:
     def run_one(processor: Any) -> np.ndarray:
         return to_numpy(processor(torch.from_numpy(ids), torch.from_numpy(logits.copy())))
 
-    specs = {}
-    for name, settings in PROCESSORS.items():
-        arrays[f"out.{name}"] = run_one(processor_of(settings))
-        specs[name] = settings
+    specs: dict[str, Any] = {**PROCESSORS}
+    arrays |= {f"out.{name}": run_one(processor_of(settings)) for name, settings in PROCESSORS.items()}
     model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**{**LLAMA, "vocab_size": vocab}))
     for name, settings in GENERATION_SETTINGS.items():
         given = transformers.GenerationConfig(**settings, pad_token_id=0)
