@@ -44,6 +44,32 @@ def test_the_models_own_loss_by_its_old_names(loss):
         model.compile("sgd", loss="passtrough")
 
 
+def test_losses_and_targets_by_the_names_of_outputs():
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model = small.make("llama", "ForSequenceClassification")
+    model.compile("sgd", loss, run_eagerly=True)
+    want = model.evaluate({"input_ids": IDS}, CLASSES, verbose=0)
+    for targets in ({"labels": CLASSES}, {"label": CLASSES}, {"logits": CLASSES}):
+        assert model.evaluate({"input_ids": IDS}, targets, verbose=0) == pytest.approx(want, rel=1e-6)
+    model.compile("sgd", {"logits": loss}, loss_weights={"logits": 2.0}, run_eagerly=True)
+    assert model.evaluate({"input_ids": IDS}, CLASSES, verbose=0) == pytest.approx(2 * want, rel=1e-6)
+    model = small.make("llama", "ForQuestionAnswering")
+    both = {"start_logits": loss, "end_logits": loss}
+    model.compile("sgd", both, loss_weights={"start_logits": 1.0, "end_logits": 0.0}, run_eagerly=True)
+    targets = {"start_logits": CLASSES, "end_logits": CLASSES}
+    want = float(loss(CLASSES, model(IDS).start_logits))
+    assert model.evaluate({"input_ids": IDS}, targets, verbose=0, return_dict=True)["loss"] == pytest.approx(want)
+
+
+@pytest.mark.parametrize("loss", [{"labels": "mse"}, {"logits": "mse", "foo": "mse"}, {}, {"logits": None}])
+def test_losses_for_no_output_are_named(loss):
+    model = small.make("llama", "ForSequenceClassification")
+    with pytest.raises(ValueError, match="one with values for logits was expected"):
+        model.compile("sgd", loss)
+    with pytest.raises(ValueError, match="loss_weights is a dict for"):
+        model.compile("sgd", "mse", loss_weights={**loss, "bar": 1.0})
+
+
 def test_the_loss_of_outputs_that_are_there():
     model = small.make("llama", "ForSequenceClassification")
     want = float(model(IDS, labels=CLASSES).loss)

@@ -288,10 +288,7 @@ def by_label_name(model: Any, y: Any) -> dict[str, Any]:
         ValueError: names or a number of labels that are not the model's.
     """
     if isinstance(y, Mapping):
-        of_output = dict(zip(model.main_outputs, model.label_names, strict=False))
-        if model.label_names == ("labels",):
-            of_output |= dict.fromkeys(_LABELS_TOO, "labels")
-        named = {of_output.get(name, name): value for name, value in y.items()}
+        named = under_label_names(model, y)
         if set(named) <= set(model.label_names):
             return named
         given = ", ".join(map(str, y))
@@ -303,6 +300,14 @@ def by_label_name(model: Any, y: Any) -> dict[str, Any]:
     raise ValueError(
         f"{type(model).__name__} learns from {' and '.join(model.label_names)}; the targets that came are {given}."
     )
+
+
+def under_label_names(model: Any, y: Mapping[str, Any]) -> dict[str, Any]:
+    """Targets whose names are the labels', the outputs' or other known ones under the labels' names; others stay."""
+    of_output = dict(zip(model.main_outputs, model.label_names, strict=False))
+    if model.label_names == ("labels",):
+        of_output |= dict.fromkeys(_LABELS_TOO, "labels")
+    return {of_output.get(name, name): value for name, value in y.items()}
 
 
 def _padded(model: Any, x: Any) -> Any:

@@ -222,22 +222,41 @@ class TaskModel(TrainedModel):
     label_names: ClassVar[tuple[str, ...]] = ()
     main_outputs: ClassVar[tuple[str, ...]] = ("logits",)
 
-    def compile(self, optimizer: Any = "rmsprop", loss: Any = None, *args: Any, **kwargs: Any) -> None:
+    def compile(
+        self, optimizer: Any = "rmsprop", loss: Any = None, loss_weights: Any = None, *args: Any, **kwargs: Any
+    ) -> None:
         """Configure training; arguments as in Keras.
 
         Args:
             optimizer: as in Keras.
             loss: None, "auto", "passthrough", `model.compute_loss` or `model.hf_compute_loss` for the model's own
-                loss; else a Keras loss on the logits, or one per output.
+                loss; else a Keras loss on the logits, or one per output, in a list or a dict by the outputs' names.
+            loss_weights: as in Keras; a dict is by the outputs' names, too.
             *args, **kwargs: as in `keras.Model.compile`.
+
+        Raises:
+            ValueError: an unknown loss, or a name that is no output's.
         """
         if self._is_own_loss(loss):
             loss = None
-        elif isinstance(loss, str):
-            keras.losses.get(loss)  # an unknown name is an error here, and not only at the first batch
+        loss, loss_weights = self._of_outputs("loss", loss), self._of_outputs("loss_weights", loss_weights)
+        for name in loss.values() if isinstance(loss, Mapping) else (loss,):
+            if isinstance(name, str):
+                keras.losses.get(name)  # an unknown name is an error here, and not only at the first batch
         # Private: Keras keeps the loss of an earlier call where this one names none, which means the model's own here.
         self._compile_loss = self.loss = None
-        super().compile(optimizer, loss, *args, **kwargs)
+        super().compile(optimizer, loss, loss_weights, *args, **kwargs)
+
+    def _of_outputs(self, argument: str, values: Any) -> Any:
+        """An argument of `compile`, where a dict by the outputs' names is the value itself for a model with one."""
+        if not isinstance(values, Mapping):
+            return values
+        if not set(values) <= set(self.main_outputs) or all(value is None for value in values.values()):
+            raise ValueError(
+                f"{argument} is a dict for {quote(list(values))}; one with values for "
+                f"{' or '.join(self.main_outputs)} was expected, the outputs of {type(self).__name__}."
+            )
+        return values if len(self.main_outputs) > 1 else values[self.main_outputs[0]]
 
     @property
     def own_loss(self) -> bool:
@@ -389,8 +408,8 @@ class TaskModel(TrainedModel):
 
     def _as_targets(self, y: Any) -> Any:
         """Labels in the form of the main output: alone, or a dict under the names of the outputs they belong to."""
-        if isinstance(y, Mapping) and set(y) == set(self.label_names):
-            y = [y[name] for name in self.label_names]
+        if isinstance(y, Mapping) and set(named := fit_data.under_label_names(self, y)) == set(self.label_names):
+            y = [named[name] for name in self.label_names]
         if not isinstance(y, (list, tuple)) or len(y) != len(self.main_outputs):
             return y
         return dict(zip(self.main_outputs, y, strict=True)) if len(y) > 1 else y[0]
