@@ -201,6 +201,39 @@ class TestConstraints:
                 model.generate(inputs_embeds=embeds, **GRAPH, **{name: value})
 
     @pytest.mark.parametrize("beams", [1, 2])
+    def test_a_prompt_of_embeddings_shows_new_tokens_alone(self, model, beams):
+        prompt, seen, ended = {"inputs_embeds": model.get_input_embeddings()(PROMPT)}, [], []
+
+        def process(ids, scores):
+            seen.append(np.asarray(ids).shape)
+            return scores
+
+        def ends(ids, scores):
+            ended.append(np.asarray(ids))
+            return [False] * len(ids)
+
+        options = {"max_new_tokens": 4, "num_beams": beams}
+        want = ids_of(model, PROMPT, **options)[:, PROMPT.shape[1] :]
+        got = ids_of(model, None, **prompt, logits_processor=[process], stopping_criteria=[ends], **options)
+        np.testing.assert_array_equal(got, want)
+        assert seen == [(2 * beams, length) for length in range(4)]
+        assert [ids.shape[1] for ids in ended] == [1, 2, 3, 4] and min(ids.min() for ids in ended) >= 0
+
+    def test_settings_count_the_new_tokens_of_a_prompt_of_embeddings(self, model):
+        """As transformers 4.57.6 does: the prompt has no tokens, but `min_length` counts its columns."""
+        prompt = {"inputs_embeds": model.get_input_embeddings()(PROMPT)}
+        free = ids_of(model, None, **prompt, max_new_tokens=6)
+        forced = ids_of(model, None, **prompt, max_new_tokens=6, forced_bos_token_id=9)
+        np.testing.assert_array_equal(forced[:, 0], free[:, 0])
+        assert (forced[:, 1] == 9).all() and not (free[:, 1] == 9).all()
+        end = int(free[0, 0])
+        for extra in ({"min_length": PROMPT.shape[1] + 3}, {"min_new_tokens": 3}):
+            got = ids_of(model, None, **prompt, max_new_tokens=6, eos_token_id=end, pad_token_id=end, **extra)
+            assert end not in got[0, :3]
+        output = model.generate(**prompt, max_new_tokens=3, return_dict_in_generate=True, **GRAPH)
+        assert output.past_key_values[0][0].shape[2] == PROMPT.shape[1] + 2
+
+    @pytest.mark.parametrize("beams", [1, 2])
     def test_what_the_prompt_holds_is_not_said_again(self, model, beams):
         options = {"max_new_tokens": 6, "num_beams": beams}
         banned = ids_of(model, PROMPT, encoder_no_repeat_ngram_size=1, **options)[:, PROMPT.shape[1] :]

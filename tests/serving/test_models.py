@@ -75,11 +75,12 @@ def test_an_adapter_stays_beside_packed_weights(tmp_path):
 def test_searches_of_a_models_file_do_not_count(stored):
     model = TFAutoModelForCausalLM.from_pretrained("stories260K")
     want = np.asarray(model.generate([PROMPT], max_new_tokens=8, jit_compile=False))[0, 5:].tolist()
-    model.generation_config = GenerationConfig.from_dict({"eos_token_id": 2, **stored})
+    own = model.generation_config = GenerationConfig.from_dict({"eos_token_id": 2, **stored})
     tokenizer = AutoTokenizer.from_pretrained("stories260K")
     with pytest.warns(UserWarning, match=f"{next(iter(stored))} of the generation configuration of stories"):
         served = LanguageModel("stories", model, tokenizer, OPTIONS)
     assert list(greedy(served)) == want
+    assert model.generation_config is own
 
 
 @pytest.mark.slow

@@ -104,7 +104,8 @@ class GenerationMixin:
             generation_config: settings that go before the model's own `generation_config`.
             attention_mask: (batch, length), 0 at padding. Left out, it is inferred where the padding token occurs in
                 the prompt and does not also end sequences.
-            inputs_embeds: (batch, length, hidden_size) instead of ids; the result then holds new tokens only.
+            inputs_embeds: (batch, length, hidden_size) instead of ids; the result, and what score processors and
+                stopping criteria see, then holds new tokens only.
             logits_processor: callables `(input_ids, scores) -> scores` with the tokens so far (batch, length) and
                 scores (batch, vocab_size); they may be any Python, so decoding then returns to Python at every token.
             past_key_values: keys and values of the first columns of the prompt, as an earlier call returned them, so
@@ -170,6 +171,8 @@ class GenerationMixin:
         )
         prompts = read_prompts(inputs, attention_mask, inputs_embeds, config=config, model_config=self.config)
         new = self._new_tokens(config, prompts.ids.shape[1])
+        # Score processors and stopping criteria do not see embeddings.
+        unseen = 0 if prompts.embeds is None else prompts.ids.shape[1]
         if config.num_beams == 1:
             prompts = prompts.repeat(config.num_return_sequences)
         stopping = Stopping(stopping_criteria or (), config.max_time)
@@ -187,7 +190,7 @@ class GenerationMixin:
                 vocab_size=self.config.vocab_size,
                 eos_token_ids=config.eos_token_ids,
             )
-            constraint = GrammarProcessor(grammar, prompts.ids.shape[1], new)
+            constraint = GrammarProcessor(grammar, prompts.ids.shape[1] - unseen, new)
         processors = proc.build(
             config,
             vocab_size=self.config.vocab_size,
@@ -195,6 +198,7 @@ class GenerationMixin:
             eos_token_ids=config.eos_token_ids,
             callbacks=logits_processor or (),
             constraint=constraint,
+            unseen=unseen,
         )
         options = {
             "use_cache": config.use_cache,

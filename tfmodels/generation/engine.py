@@ -64,6 +64,7 @@ class Engine:
         jit_compile: whether programs are compiled by XLA; default: what the model's `generation_config` says.
         cache_implementation: as in `GenerationConfig`: "quantized" keeps keys and values in eight bits; default: what
             the model's `generation_config` says.
+        generation_config: used in place of the model's own, which stays as it is.
 
     Raises:
         ValueError: a size below 1, or a capacity beyond the model's positions.
@@ -91,6 +92,7 @@ class Engine:
         max_waiting: int | None = None,
         jit_compile: bool | None = None,
         cache_implementation: str | None = None,
+        generation_config: GenerationConfig | None = None,
     ):
         limit = model.backbone.position_limit
         capacity = model.config.max_position_embeddings if capacity is None else capacity
@@ -114,9 +116,10 @@ class Engine:
         room = _ALIGNED * -(-(capacity + 1) // _ALIGNED)
         self.chunk = min(max(_SMALLEST_CHUNK, prefill_chunk), room)
         self.tokenizer = tokenizer
-        self.jit_compile = model.generation_config.compiles if jit_compile is None else jit_compile
+        self._own_config = generation_config
+        self.jit_compile = self.generation_config.compiles if jit_compile is None else jit_compile
         if cache_implementation is None:
-            cache_implementation = model.generation_config.cache_implementation
+            cache_implementation = self.generation_config.cache_implementation
         int8 = GenerationConfig(cache_implementation=cache_implementation).quantizes_cache
         self.slots = Slots(model, rows, room, self.jit_compile, int8=int8)
         sizes = {min(_SMALLEST_CHUNK << doubled, self.chunk) for doubled in range(self.chunk.bit_length())}
@@ -135,6 +138,11 @@ class Engine:
         self._inputs = RowInputs(room, model.config.vocab_size)
         self._pace = Pace()
 
+    @property
+    def generation_config(self) -> GenerationConfig:
+        """The settings of requests that do not say otherwise."""
+        return self.model.generation_config if self._own_config is None else self._own_config
+
     def add(
         self,
         prompt: Sequence[int],
@@ -150,7 +158,7 @@ class Engine:
 
         Args:
             prompt: token ids, (length,) or (1, length).
-            generation_config: settings that go before the model's own.
+            generation_config: settings that go before the engine's own.
             id: what events and the answer are called, a number, a text or another hashable value; default: a number.
             response_format: what the answer must look like, as in `generate`; needs the engine's tokenizer. A
                 `Grammar` where it was compiled before.
@@ -170,8 +178,8 @@ class Engine:
             TypeError: an unknown setting, an id that is not hashable.
             EngineFull: `max_waiting` requests wait already.
         """
-        config = self.model.generation_config.for_call(generation_config, settings)
-        check_supported(config, self.jit_compile, self.slots.int8, self.model.generation_config)
+        config = self.generation_config.for_call(generation_config, settings)
+        check_supported(config, self.jit_compile, self.slots.int8, self.generation_config)
         if logprobs is not None and (not isinstance(logprobs, int) or not 0 <= logprobs <= MOST_LOGPROBS):
             raise ValueError(f"logprobs={quote(logprobs)}: an integer from 0 to {MOST_LOGPROBS} was expected.")
         vocab_size = self.model.config.vocab_size

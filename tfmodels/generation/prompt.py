@@ -275,7 +275,7 @@ def to_buckets(prompts: Prompts, new: int, past: Any = None, *, context: int = 0
         ids=ops.convert_to_tensor(spread(ids)),
         embeds=None if embeds is None else ops.convert_to_tensor(spread(embeds)),
         attended=ops.convert_to_tensor(attended),
-        start=ops.convert_to_tensor(before + shift, "int32"),
+        start=ops.convert_to_tensor(before + shift if embeds is None else padded, "int32"),
         finished=ops.convert_to_tensor(np.arange(batch) >= rows),
         past=layers,
     )

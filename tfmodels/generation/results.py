@@ -41,7 +41,7 @@ def result_of(model: Any, state: State, prompts: Prompts, config: GenerationConf
         sequences=sequences,
         **_records(state, rows, rows_per_sequence),
         **_states_and_weights(model, prompts, added, config),
-        past_key_values=None if rows_per_sequence > 1 else _grown_cache(state, rows),
+        past_key_values=None if rows_per_sequence > 1 else _grown_cache(state, rows, prompts.ids.shape[1]),
     )
 
 
@@ -65,7 +65,7 @@ def _beam_result(model: Any, state: State, prompts: Prompts, config: GenerationC
         sequences_scores=ops.convert_to_tensor(scores) if config.output_scores else None,
         beam_indices=ops.convert_to_tensor(origins),
         **_records(state, rows * config.num_beams),
-        past_key_values=_grown_cache(state, rows * config.num_beams),
+        past_key_values=_grown_cache(state, rows * config.num_beams, prompts.ids.shape[1]),
     )
 
 
@@ -90,11 +90,11 @@ def _records(state: State, rows: int, rows_per_sequence: int = 1) -> dict[str, A
     }
 
 
-def _grown_cache(state: State, rows: int) -> Any:
-    """The cache as models return it, of all tokens but the last, which was not run."""
+def _grown_cache(state: State, rows: int, length: int) -> Any:
+    """The cache as models return it, of `length` columns of the prompt and all new tokens but the last, never run."""
     if state.cache is None:
         return None
-    first, last = int(state.start), int(state.prompt_end) + int(state.step) - 1
+    first, last = int(state.prompt_end) - length, int(state.prompt_end) + int(state.step) - 1
     cache = kv.split_rows(state.cache, state.ids.shape[0])
     return tuple(tuple(whole(x)[:rows, :, first:last] for x in pair) for pair in cache.layers)
 

@@ -218,7 +218,12 @@ class Settings:
     )
     suppress_tokens: list[int] | None = setting(None, checks.tokens, "token ids that are never generated.")
     begin_suppress_tokens: list[int] | None = setting(None, checks.tokens, "token ids that are not generated first.")
-    forced_bos_token_id: int | None = setting(None, checks.token, "token id forced right after a prompt of one token.")
+    forced_bos_token_id: int | None = setting(
+        None,
+        checks.token,
+        "token id forced right after a prompt of one token, or after the first new token where the prompt is "
+        "embeddings.",
+    )
     forced_eos_token_id: int | list[int] | None = setting(
         None, checks.token_or_tokens, "token id, or several, forced as the last token before the length limit."
     )

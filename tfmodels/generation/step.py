@@ -35,7 +35,7 @@ class Prompt(NamedTuple):
         ids: int32 (batch, prompt), left-padded; -1 (no token) where the prompt is given as embeddings.
         embeds: (batch, prompt, hidden_size), or None.
         attended: bool (batch, capacity), False at padding, True from the prompt's end on.
-        start: int32 scalar, columns before it are bucket padding.
+        start: int32 scalar, columns before it hold no tokens: they are bucket padding, or embeddings of the prompt.
         finished: bool (batch,), True for rows that only pad the batch.
         past: per layer (key, value) of the first columns, each (batch, key_value_heads, columns, head_dim), or None.
     """

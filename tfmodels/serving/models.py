@@ -81,7 +81,6 @@ class LanguageModel:
         self.config, unserved = of_rows(model.generation_config)
         if unserved:
             warn(f"{joined(unserved)} of the generation configuration of {name}: no effect in a server.")
-        model.generation_config = self.config
         self.tokens = TokenTexts(tokenizer)
         self._options = options
         limits = (model.backbone.position_limit, model.config.max_position_embeddings, MOST_POSITIONS)
@@ -112,6 +111,7 @@ class LanguageModel:
             capacity=self.capacity,
             tokenizer=self.tokenizer,
             jit_compile=self._options.jit_compile,
+            generation_config=self.config,
         )
 
     def warm_up(self) -> None:

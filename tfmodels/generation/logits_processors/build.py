@@ -50,6 +50,7 @@ def build(
     eos_token_ids: Sequence[int] = (),
     callbacks: Sequence[Callable] = (),
     constraint: Callable | None = None,
+    unseen: int = 0,
 ) -> tuple[Processor, ...]:
     """Make the processors a configuration asks for, in transformers' order.
 
@@ -59,8 +60,8 @@ def build(
         max_new_tokens: number of tokens this call generates at most, as `config.new_tokens` gives it.
         eos_token_ids: end-of-sequence token ids, empty for none.
         callbacks: the user's functions `(input_ids, scores) -> scores`; they come before those of sampling.
-
         constraint: a function of the user's that only bans tokens; what is forced goes before it.
+        unseen: columns of the prompt that hold no tokens, being embeddings.
 
     Returns:
         The processors.
@@ -97,8 +98,8 @@ def build(
     if config.min_new_tokens is not None:
         if config.min_new_tokens and eos:
             found.append(MinNewTokens(config.min_new_tokens, eos))
-    elif config.min_length and eos:
-        found.append(MinLength(config.min_length, eos))
+    elif config.min_length > unseen and eos:
+        found.append(MinLength(config.min_length - unseen, eos))
     if constraint is not None:
         found.append(Callback(constraint))
     if config.forced_bos_token_id is not None:

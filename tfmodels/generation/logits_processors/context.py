@@ -18,7 +18,7 @@ class Context(NamedTuple):
 
     Attributes:
         ids: (batch, capacity) int32, token ids; an id outside the vocabulary, as -1, stands for no token.
-        start: scalar int32; columns before it are bucket padding and hold no tokens.
+        start: scalar int32; columns before it hold no tokens: they are bucket padding, or embeddings of the prompt.
         end: scalar int32; columns from it on are not written yet.
         prompt_end: scalar int32; generated tokens begin at this column.
         attended: (batch, capacity) bool, False at the padding that is part of the prompt; None without padding.
@@ -32,7 +32,7 @@ class Context(NamedTuple):
 
     @property
     def length(self) -> Tensor:
-        """Number of tokens so far, prompt included."""
+        """Number of tokens so far, those of the prompt included."""
         return self.end - self.start
 
     @property

@@ -45,7 +45,7 @@ class Tokens(NamedTuple):
 
     Fields:
         ids: int32 (rows, capacity).
-        start: int32 scalar, columns before it are bucket padding.
+        start: int32 scalar, columns before it hold no tokens.
         end: int32 scalar, column of the next token.
         step: int32 scalar, tokens generated so far.
         finished: bool (rows,).
