@@ -120,5 +120,14 @@ def test_models_quantised_by_keras_are_refused(models, tmp_path, format, message
     assert list(tmp_path.iterdir()) == []
 
 
+def test_packed_weights_are_refused_by_their_name(tmp_path):
+    pytest.importorskip("tf2onnx")
+    model = source(None, False)
+    model.quantize("int4", group_size=16)
+    with pytest.raises(ValueError, match=r"has packed weights \(int4\); an ONNX file holds float32 weights"):
+        verdict(model, "onnx", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_context_is_what_the_table_says(models):
     assert context_of(models[None, False]) == CONTEXT

@@ -359,8 +359,11 @@ def test_bad_requests_leave_the_engine_at_work(model):
         with pytest.raises(error, match=message):
             engine.add(*arguments, **options)
     assert engine.run()[good].tokens == alone(model, [5, 6], max_new_tokens=3)
-    with pytest.raises(ValueError, match="rows=0"):
-        Engine(model, rows=0)
+    for size, message in (({"rows": 0}, "rows=0: .* at least 1"), ({"capacity": 1}, "capacity=1: .* at least 2")):
+        with pytest.raises(ValueError, match=message):
+            Engine(model, **size)
+    engine = Engine(model, rows=1, capacity=2, **GRAPH)
+    assert engine.add([5]) == 0 and len(engine.run()[0].tokens) == 1
 
 
 @pytest.mark.parametrize("tokenizer", [5, "stories260K", {}])

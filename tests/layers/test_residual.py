@@ -92,8 +92,12 @@ def test_functions_of_tensorflow_take_and_return_sums():
     np.testing.assert_allclose(whole(found), whole(given) + given.hidden, rtol=1e-6)
 
 
-def test_parts_are_not_dropped():
+def test_dropout_leaves_parts_where_it_drops_nothing():
     parts = Parts(drawn(2, ROWS, WIDTH), LENGTH, "float32")
-    dropout = keras.layers.Dropout(0.9)
-    assert dropped(dropout, parts, None) is parts
-    assert float(tf.reduce_min(tf.abs(dropped(dropout, tf.ones((50,)), True)))) == 0.0
+    for rate, training in ((0.9, None), (0.9, False), (0.0, True)):
+        assert dropped(keras.layers.Dropout(rate), parts, training) is parts
+    got, want = np.asarray(dropped(keras.layers.Dropout(0.9, seed=1), parts, True)), np.asarray(whole(parts))
+    kept = got != 0
+    assert got.shape == want.shape and 0 < kept.mean() < 0.5
+    np.testing.assert_allclose(got[kept], 10 * want[kept], rtol=1e-5)
+    assert float(tf.reduce_min(tf.abs(dropped(keras.layers.Dropout(0.9), tf.ones((50,)), True)))) == 0.0

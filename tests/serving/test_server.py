@@ -509,6 +509,18 @@ def test_other_methods_are_told_those_that_there_are(stories, method, path, allo
     assert response.json()["error"]["code"] == "method_not_allowed"
 
 
+@pytest.mark.parametrize(
+    "origin", ["foo", "", "https://", "https://there.example/", "https://There.example", "ftp:x", "http://a@b"]
+)
+def test_origins_that_no_page_has_are_refused(origin):
+    from tfmodels.serving.application import make_app
+
+    for good in ("*", "null", "http://localhost:3000", "http://[::1]:80", "https://there.example"):
+        make_app(None, cors_origins=[good])
+    with pytest.raises(ValueError, match="the address of a page as browsers name it"):
+        make_app(None, cors_origins=["*", origin])
+
+
 def test_keys_and_other_origins(serve, stories):
     options = {"api_keys": ["first", "second"], "cors_origins": ["https://there.example"]}
 

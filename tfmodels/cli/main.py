@@ -158,7 +158,13 @@ def leave() -> NoReturn:
 
 
 # Python's names of arguments that the shell spells in another way.
-_SPELLED = {"format": "--to", "path": "--output", "version": "--model-version", "jit_compile": "--no-jit"}
+_SPELLED = {
+    "format": "--to",
+    "path": "--output",
+    "version": "--model-version",
+    "jit_compile": "--no-jit",
+    "cors_origins": "--cors-origin",
+}
 
 
 def in_shell_words(text: str, flags: dict[str, str]) -> str:

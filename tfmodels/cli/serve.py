@@ -70,10 +70,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Check everything that can be wrong without TensorFlow, then listen, load in a thread and answer."""
-    for name in ("rows", "capacity", "max_body_bytes"):
+    for name, least in (("rows", 1), ("capacity", 2), ("max_body_bytes", 1)):
         value = getattr(options, name)
-        if value is not None and value < 1:
-            raise CommandError(f"{name}={value}: an integer of at least 1 was expected.")
+        if value is not None and value < least:
+            raise CommandError(f"{name}={value}: an integer of at least {least} was expected.")
     if options.max_waiting < 0:
         raise CommandError(f"max_waiting={options.max_waiting}: an integer of at least 0 was expected.")
     if missing := [name for name in _EXTRAS if importlib.util.find_spec(name) is None]:
@@ -113,16 +113,24 @@ def specs_of(options: argparse.Namespace) -> list[Any]:
     template = None if options.chat_template is None else read_template(options.chat_template)
     if is_encoder and (options.adapter or template is not None):
         raise CommandError(f"{place.name} makes embeddings; --adapter and --chat-template are for models that write.")
+    own = name_of(place) if options.name is None else options.name
+    if not _is_name(own):
+        raise CommandError(f"--name {quote(own)}: printable text was expected.")
     base = {"place": place.name, "options": place.options, "encoder": is_encoder, "chat_template": template}
-    specs = [Spec(options.name or name_of(place), **base)]
+    specs = [Spec(own, **base)]
     for value in options.adapter:
         name, sign, folder = value.partition("=")
-        if not sign or not name or not (Path(folder) / "adapter_config.json").is_file():
+        if not sign or not _is_name(name) or not (Path(folder) / "adapter_config.json").is_file():
             raise CommandError(f"--adapter {quote(value)}: NAME=FOLDER, a folder of a LoRA adapter, was expected.")
         if name in {spec.name for spec in specs}:
             raise CommandError(f"--adapter {quote(value)}: there is another model of this name.")
         specs.append(Spec(name, adapter=folder, **base))
     return specs
+
+
+def _is_name(name: str) -> bool:
+    """Whether requests can call a model so."""
+    return bool(name.strip()) and name.isprintable()
 
 
 def read_template(file: Path) -> str:

@@ -51,10 +51,12 @@ def check(model: Any, options: ExportOptions) -> None:
             f"{type(model).__name__} has {size / 1e9:.1f} GB of float32 weights, and an ONNX file holds at most 2 GB: "
             f"export to 'saved_model' or 'litert'."
         )
-    quantised = transformer_of(model).quantization
-    if quantised is not None:
+    transformer = transformer_of(model)
+    if transformer.quantization is not None:
+        by_keras = transformer.keras_quantization is not None
         raise ValueError(
-            f"the model was quantised by Keras ({quantised}); an ONNX file holds float32 weights: load it without "
+            f"the model {'was quantised by Keras' if by_keras else 'has packed weights'} "
+            f"({transformer.quantization}); an ONNX file holds float32 weights: load a float checkpoint without "
             f"quantize(), and quantise the file with onnxruntime.quantization."
         )
     check_last_token(model)

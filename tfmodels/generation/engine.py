@@ -67,7 +67,7 @@ class Engine:
         generation_config: used in place of the model's own, which stays as it is.
 
     Raises:
-        ValueError: a size below 1, or a capacity beyond the model's positions.
+        ValueError: a size below 1, a capacity below 2 or beyond the model's positions.
         TypeError: `tokenizer` is no tokenizer.
 
     Example:
@@ -96,9 +96,10 @@ class Engine:
     ):
         limit = model.backbone.position_limit
         capacity = model.config.max_position_embeddings if capacity is None else capacity
-        for name, value in (("rows", rows), ("capacity", capacity), ("prefill_chunk", prefill_chunk)):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name}={quote(value)}: an integer of at least 1 was expected.")
+        # A prompt has a token, and its continuation another.
+        for name, value, least in (("rows", rows, 1), ("capacity", capacity, 2), ("prefill_chunk", prefill_chunk, 1)):
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f"{name}={quote(value)}: an integer of at least {least} was expected.")
         if limit is not None and capacity > limit:
             raise ValueError(f"capacity={capacity} is beyond the model's {limit} positions.")
         if capacity > model.config.max_position_embeddings:

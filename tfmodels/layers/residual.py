@@ -72,8 +72,9 @@ def in_parts(layer: Linear, inputs: Any, lowering: Lowering) -> Any:
 
 
 def dropped(dropout: keras.layers.Dropout, added: Any, training: bool | None) -> Any:
-    """Outputs of `in_parts` after dropout; where they are in parts nothing is trained."""
-    return added if isinstance(added, Parts) else dropout(added, training=training)
+    """Outputs of `in_parts` after dropout, which leaves `Parts` as they are where it drops nothing."""
+    drops = training and dropout.rate > 0
+    return dropout(whole(added), training=training) if drops or not isinstance(added, Parts) else added
 
 
 def plus(hidden: Any, *added: Any) -> Any:

@@ -8,6 +8,7 @@ import functools
 import hmac
 import json
 import logging
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
@@ -58,7 +59,12 @@ def make_app(
         limits: for clients.
         wait: start up only when the models are loaded, for those who send requests to whoever has started up; else
             requests are told to come again until then.
+
+    Raises:
+        ValueError: an origin that no page can have.
     """
+    for origin in cors_origins:
+        _check_origin(origin)
     service = Service(worker, limits)
 
     @contextlib.asynccontextmanager
@@ -100,6 +106,16 @@ def make_app(
     )
     app.state.service = service
     return app
+
+
+def _check_origin(origin: str) -> None:
+    """Refuse what no browser sends as the origin of a page, and would not be found equal to any."""
+    scheme, _, host = origin.partition("://")
+    if origin not in ("*", "null") and not (scheme and re.fullmatch(r"[^\sA-Z/?#@]+", host) and scheme.islower()):
+        raise ValueError(
+            f"cors_origins={quote(origin)}: the address of a page as browsers name it, such as 'https://example.org' "
+            "or 'http://localhost:3000', in small letters and without a path, or '*' was expected."
+        )
 
 
 # Requests with a body ------------------------------------------------------------------------------------------------
