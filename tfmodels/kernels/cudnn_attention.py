@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from tfmodels.kernels.gradients import under_xla
 from tfmodels.kernels.over_devices import over_devices
 from tfmodels.runtime import device as nvidia
 from tfmodels.runtime.xla_flags import warn_where_unsafe
@@ -194,20 +195,8 @@ def _by_keras(
 @functools.cache
 def _function(kind: Kind) -> Any:
     """The differentiable function of tensors (batch, length, heads, head_dim)."""
-    import tensorflow as tf
-
-    @tf.custom_gradient
-    def compute(*operands: Any) -> Any:
-        output, statistics = _forward(kind, *operands)
-
-        def gradient(upstream: Any) -> list[Any]:
-            return [*_backward(kind, *operands, output, statistics, upstream), *[None] * kind.padded]
-
-        return output, gradient
-
     warn_where_unsafe()
-    # The calls exist under XLA only: eager and graph code compiles them, and a program that XLA compiles inlines them.
-    return tf.function(compute, jit_compile=True, autograph=False)
+    return under_xla(functools.partial(_forward, kind), functools.partial(_backward, kind))
 
 
 def _forward(kind: Kind, *operands: Any) -> tuple[Any, Any]:
@@ -232,7 +221,7 @@ def _forward(kind: Kind, *operands: Any) -> tuple[Any, Any]:
 
 
 def _backward(kind: Kind, *operands: Any) -> list[Any]:
-    """Gradients of query, key, value and bias."""
+    """Gradients of query, key, value and bias, and none of keys."""
     import tensorflow as tf
 
     *operands, output, statistics, upstream = operands
@@ -250,7 +239,7 @@ def _backward(kind: Kind, *operands: Any) -> list[Any]:
         backward=True,
     )
     turned = [tf.transpose(flow, (0, 2, 1, 3)) for flow in flows[:3]]
-    return [*(rows.unpack(flow) if rows else flow for flow in turned), *flows[3:]]
+    return [*(rows.unpack(flow) if rows else flow for flow in turned), *flows[3:], *[None] * kind.padded]
 
 
 def _call(kind: Kind, operands: list[Any], results: list[Any], *, backward: bool) -> list[Any]:

@@ -19,6 +19,7 @@ from keras import ops
 from tfmodels.kernels import triton_call
 from tfmodels.kernels.blockwise_attention import Dropout
 from tfmodels.kernels.cudnn_attention import DTYPES
+from tfmodels.kernels.gradients import under_xla
 from tfmodels.kernels.masks import AttentionMask
 from tfmodels.kernels.triton_call import launch
 from tfmodels.runtime.xla_flags import warn_where_unsafe
@@ -150,22 +151,17 @@ def _square(x: Any, length: int) -> Any:
 @functools.cache
 def _function(kind: _Kind) -> Any:
     """The differentiable function of queries, keys, values and the terms that a call has."""
-    import tensorflow as tf
 
-    @tf.custom_gradient
-    def compute(query: Any, key: Any, value: Any, *terms: Any) -> Any:
-        job = _Job(kind, query, key, value, terms)
-        output, statistics = job.forward()
+    def forward(query: Any, key: Any, value: Any, *terms: Any) -> Any:
+        return _Job(kind, query, key, value, terms).forward()
 
-        def gradient(upstream: Any) -> list[Any]:
-            flows = job.backward(output, statistics, upstream)
-            return [*flows[:3], *(flows[3] if name == "bias" else None for name in kind.terms)]
-
-        return output, gradient
+    def backward(query: Any, key: Any, value: Any, *others: Any) -> list[Any]:
+        *terms, output, statistics, upstream = others
+        flows = _Job(kind, query, key, value, tuple(terms)).backward(output, statistics, upstream)
+        return [*flows[:3], *(flows[3] if name == "bias" else None for name in kind.terms)]
 
     warn_where_unsafe()
-    # Triton's calls exist under XLA only: eager and graph code compiles them, a program of XLA takes them in.
-    return tf.function(compute, jit_compile=True, autograph=False)
+    return under_xla(forward, backward)
 
 
 def tiles(head_dim: int) -> tuple[int, int, int]:

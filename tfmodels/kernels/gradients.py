@@ -35,7 +35,7 @@ def with_gradient(function: Callable[..., Any], *tensors: Any) -> Any:
         function: called with `tensors`; returns its result, a tensor or a tuple of them, and the gradient: a function
             of one upstream tensor per result that returns one tensor (or None) for each of `tensors`. Nothing flows
             into other tensors or variables that it reads.
-        *tensors: floats.
+        *tensors: floats, or others, whose gradient is None.
 
     Returns:
         The function's result.
@@ -56,6 +56,33 @@ def with_gradient(function: Callable[..., Any], *tensors: Any) -> Any:
     if tf.executing_eagerly():  # nothing is registered there
         return tf.custom_gradient(function)(*tensors)
     return _in_a_graph(function, [tf.convert_to_tensor(tensor) for tensor in tensors])
+
+
+def under_xla(forward: Callable[..., Any], backward: Callable[..., Any]) -> Callable[..., Any]:
+    """A differentiable function whose two parts exist under XLA only: eager and graph code compiles them.
+
+    Tapes see neither part. TensorFlow would ask for gradients of XLA's own operations: under a persistent tape, and in
+    eager code after a graph has asked for the gradient of the same part.
+
+    Args:
+        forward: takes tensors; returns the result and a tensor that `backward` needs.
+        backward: called with the tensors, what `forward` returned, and the upstream gradient; returns a gradient, or
+            None, for each tensor.
+
+    Returns:
+        The function of tensors, on TensorFlow.
+    """
+    import tensorflow as tf
+    from tensorflow.python.eager import record
+
+    compiled, compiled_backward = (tf.function(x, jit_compile=True, autograph=False) for x in (forward, backward))
+
+    def compute(*tensors: Any) -> Any:
+        with record.stop_recording():
+            result, needed = compiled(*tensors)
+        return result, lambda upstream: compiled_backward(*tensors, result, needed, upstream)
+
+    return lambda *tensors: with_gradient(compute, *tensors)
 
 
 def _in_a_graph(function: Callable[..., Any], tensors: list[Any]) -> Any:
