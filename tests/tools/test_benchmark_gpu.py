@@ -93,8 +93,9 @@ def test_plot_of_stored_measurements(tmp_path):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["train,nothing"], "nothing: train, forward, decode, embed are possible"),
+        (["train,nothing"], "nothing: train, fit, forward, decode, embed are possible"),
         (["train", "--peer", "jax"], "jax: eager, sdpa"),
+        (["decode", "--dtype", "mixed_bfloat16"], "mixed_bfloat16 is for train and fit"),
         (["train", "--shape", "mpnet-base"], "no model to train"),
         (["embed", "--shape", "tiny"], "no model to embed"),
         (["forward", "--profile", "5", "--device", "cpu"], "--profile lists kernels of a GPU"),

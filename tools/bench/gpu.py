@@ -9,7 +9,8 @@ weights. A round is one synchronised call, and the median of the rounds is repor
 is timed apart, and peak memory is the allocators' own, of the calls after the first. Rows are reported and written as
 soon as a cell is measured.
 
-train is a forward and a backward pass, gradients of all weights included. decode is the time of a token: that of --new
+train is a forward and a backward pass, gradients of all weights included; fit is that and a step of AdamW, by
+`train_on_batch` here and with PyTorch's fused optimizer there. decode is the time of a token: that of --new
 tokens less that of one, over the difference; the bytes that it has to read, the weights and the cached positions, are
 set against the rate of a copy on the same device. embed is an encoder with mean pooling, its vectors fetched. The peer
 static-compile is torch.compile, and for decode transformers' static cache with it.
@@ -35,7 +36,7 @@ from tools.bench.scale import jax_scale, tensorflow_scale
 from tools.bench.scale import main as scale
 from tools.bench.shapes import SHAPES
 
-WHAT = ("train", "forward", "decode", "embed")
+WHAT = ("train", "fit", "forward", "decode", "embed")
 PEERS = ("eager", "sdpa", "flash_attention_2", "static-compile")
 # Used where no option says otherwise.
 DEFAULTS = {"shape": "pythia-410m", "dtype": "float16", "batch": [1, 4], "length": [512, 2048]}
@@ -181,8 +182,10 @@ def measure(arguments: list[str]) -> None:
     for name, value in (EMBED_DEFAULTS if "embed" in options.what else DEFAULTS).items():
         if getattr(options, name) is None:
             setattr(options, name, value)
-    if options.quantize and "train" in options.what:
+    if options.quantize and {"train", "fit"} & set(options.what):
         parser.error("packed weights are not trained")
+    if options.dtype == "mixed_bfloat16" and not set(options.what) <= {"train", "fit"}:
+        parser.error("--dtype mixed_bfloat16 is for train and fit")
     if options.profile and options.device == "cpu":
         parser.error("--profile lists kernels of a GPU: leave it out with --device cpu")
     causal = SHAPES[options.shape][1] == "ForCausalLM"

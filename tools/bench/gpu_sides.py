@@ -19,6 +19,9 @@ from tools.bench.shapes import SHAPES, model_class, random_ids
 from tools.bench.sides import exactly
 
 
+STEP_SIZE = 1e-5  # of AdamW
+
+
 def timed(action: Callable[[], Any]) -> float:
     """Milliseconds."""
     start = time.perf_counter()
@@ -38,7 +41,8 @@ class Side:
 
     def __init__(self, job: Measured):
         self.job = job
-        self.item = self.weight_item = 4 if job["dtype"] == "float32" else 2  # bytes of a number, and of a weight's
+        self.item = 4 if job["dtype"] == "float32" else 2  # bytes of a number, and of a weight's
+        self.weight_item = 4 if job["dtype"].startswith("mixed_") else self.item
         self.gpu = job["device"] == "gpu"
         self.no_cache = {"use_cache": False} if SHAPES[job["shape"]][1] == "ForCausalLM" else {}
 
@@ -79,11 +83,16 @@ class TFModelsSide(Side):
         about(self.name, device, tensorflow=tf.__version__, keras=keras.__version__)
 
     def prepare(self, what: str, batch: int, length: int) -> Callable[..., None]:
+        from keras.optimizers import AdamW
+
         tf, model = self.tf, self.model
         ids = tf.constant(random_ids(batch, length, self.config.vocab_size), "int32")
         mask = tf.ones_like(ids)
         if what == "decode":
             return lambda new: model.generate(ids, attention_mask=mask, **exactly(new))
+        if what == "fit":
+            model.compile(AdamW(STEP_SIZE))
+            return lambda: model.train_on_batch({"input_ids": ids, "labels": ids})
         weights = [variable.value for variable in model.trainable_variables]
 
         def forward(ids: Any, mask: Any) -> Any:
@@ -169,17 +178,19 @@ class TorchSide(Side):
         self.static = job["peer"] == "static-compile"
         self.config = transformers.AutoConfig.for_model(model_type, **values)
         self.config._attn_implementation = "sdpa" if self.static else job["peer"]
-        torch.set_default_dtype(getattr(torch, job["dtype"]))
+        self.mixed = job["dtype"].startswith("mixed_")
+        dtype = torch.float32 if self.mixed else getattr(torch, job["dtype"])
+        torch.set_default_dtype(dtype)
         with torch.device(self.device):
             model = getattr(transformers, f"AutoModel{head.removeprefix('Model')}").from_config(self.config)
-        self.model = model.to(self.device, getattr(torch, job["dtype"]))
+        self.model = model.to(self.device, dtype)
 
     def prepare(self, what: str, batch: int, length: int) -> Callable[..., None]:
         torch, model = self.torch, self.model
         model.zero_grad(set_to_none=True)
         ids = torch.from_numpy(random_ids(batch, length, self.config.vocab_size)).to(self.device)
         mask = torch.ones_like(ids)
-        model.train(what == "train")
+        model.train(what in ("train", "fit"))
         if self.static:
             torch.compiler.reset()
         call = torch.compile(model) if self.static and what != "decode" else model
@@ -191,7 +202,14 @@ class TorchSide(Side):
 
         def train() -> None:
             model.zero_grad(set_to_none=True)
-            call(ids, labels=ids, use_cache=False).loss.backward()
+            with torch.autocast(self.device, torch.bfloat16, enabled=self.mixed):
+                loss = call(ids, labels=ids, use_cache=False).loss
+            loss.backward()
+            self.synchronize()
+
+        def fit() -> None:
+            train()
+            optimizer.step()
             self.synchronize()
 
         def embed() -> None:
@@ -206,7 +224,8 @@ class TorchSide(Side):
                 model.generate(ids, attention_mask=mask, **settings)
             self.synchronize()
 
-        return {"train": train, "forward": forward, "embed": embed, "decode": decode}[what]
+        optimizer = torch.optim.AdamW(model.parameters(), STEP_SIZE, fused=True) if what == "fit" else None
+        return {"train": train, "fit": fit, "forward": forward, "embed": embed, "decode": decode}[what]
 
     def synchronize(self) -> None:
         if self.gpu:

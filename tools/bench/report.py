@@ -197,7 +197,8 @@ def plot(rows: list[Measured], file: Path) -> None:
 
 def add_common(parser: argparse.ArgumentParser, rounds: str) -> None:
     parser.add_argument("--shape", choices=SHAPES, help="(pythia-410m; to embed mpnet-base)")
-    parser.add_argument("--dtype", choices=DTYPES, help="(float16; to embed bfloat16)")
+    about = "(float16; to embed bfloat16); mixed_bfloat16, to train: weights in float32, products in bfloat16"
+    parser.add_argument("--dtype", choices=(*DTYPES, "mixed_bfloat16"), help=about)
     parser.add_argument("--attn", default="auto", help="attn_implementation of tfmodels (%(default)s)")
     parser.add_argument("--device", choices=("gpu", "cpu"), default="gpu", help="cpu: to try the tool (%(default)s)")
     about = "start no cell after so long (no limit)"
