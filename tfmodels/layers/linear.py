@@ -9,10 +9,11 @@ import keras
 from keras import backend, ops
 
 from tfmodels.kernels import decoding
-from tfmodels.kernels.gradients import with_gradient
+from tfmodels.kernels.gradients import with_gradient, with_whole_gradient
 from tfmodels.layers import few_rows
 from tfmodels.layers.quantized import PackedWeights, Scheme, products_together, put_packed
 from tfmodels.layers.tracking import unlocked
+from tfmodels.runtime.device import has_gpu
 from tfmodels.runtime.lowering import PLAIN, Lowering
 
 _LOWEST = -3.4028235e38  # of float32
@@ -114,6 +115,8 @@ class Linear(HasPacked, keras.layers.Dense):
             outputs = kept_apart(super().call(kept_apart(inputs), training=training))
         else:
             outputs = super().call(inputs, training=training)
+            if training and self.bias is not None and has_gpu():
+                outputs = with_whole_gradient(outputs)
         return self._adapted(inputs, outputs)
 
     def quantized_call(self, inputs: Any, training: bool | None = None, lowering: Lowering = PLAIN) -> Any:

@@ -18,7 +18,6 @@ from tools.bench.report import Measured
 from tools.bench.shapes import SHAPES, model_class, random_ids
 from tools.bench.sides import exactly
 
-
 STEP_SIZE = 1e-5  # of AdamW
 
 
