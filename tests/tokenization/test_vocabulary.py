@@ -202,3 +202,37 @@ def test_named_tokens_of_a_models_own_stand_beside_others(stories, more, tmp_pat
         assert tokenizer.image_token == "<img>" and tokenizer.additional_special_tokens == list(*more.values())
         assert tokenizer.image_token_id in tokenizer("a <img>")["input_ids"]
         assert len(tokenizer) == len(stories) + 1 + len(tokenizer.additional_special_tokens)
+
+
+@pytest.mark.parametrize("tokens", ["<a>", b"<a>", 5, ["<a>", 5], [["<a>"]], {"<a>": 1}])
+def test_what_is_no_list_of_tokens_is_refused(tokenizer, tokens):
+    """A single string was a list of its characters, each special from then on."""
+    before = len(tokenizer)
+    with pytest.raises(ValueError, match="additional_special_tokens=.* a list of tokens"):
+        tokenizer.additional_special_tokens = tokens
+    with pytest.raises(ValueError, match="additional_special_tokens=.* a list of tokens"):
+        tokenizer.add_special_tokens({"pad_token": "<new>", "additional_special_tokens": tokens})
+    with pytest.raises(ValueError, match="special_tokens_dict=.* a dict such as"):
+        tokenizer.add_special_tokens("<a>")
+    with pytest.raises(ValueError, match="pad_token must be a string"):
+        tokenizer.add_special_tokens({"pad_token": ["<a>"]})
+    if tokens != "<a>":
+        with pytest.raises(ValueError, match="new_tokens=.* a list of tokens"):
+            tokenizer.add_tokens(tokens)
+        with pytest.raises(ValueError, match="new_tokens=.* a list of tokens"):
+            tokenizer.add_tokens(tokens, special_tokens=True)
+    assert len(tokenizer) == before and tokenizer.additional_special_tokens == [] and tokenizer.pad_token is None
+
+
+def test_a_single_additional_token_of_a_file_is_refused(tokenizer):
+    with pytest.raises(ValueError, match="additional_special_tokens='<a>': a list of tokens was expected"):
+        LlamaTokenizer(tokenizer_object=tokenizer.backend_tokenizer, additional_special_tokens="<a>")
+
+
+def test_lookups_of_what_is_neither_token_nor_id_are_named(tokenizer):
+    for wrong in (5, [5], b"a"):
+        with pytest.raises(ValueError, match="a token, or a list of them, was expected"):
+            tokenizer.convert_tokens_to_ids(wrong)
+    for wrong in ("a", ["a"], 1.5, [1.5], None):
+        with pytest.raises(ValueError, match="a token id, or a list of them, was expected"):
+            tokenizer.convert_ids_to_tokens(wrong)

@@ -68,12 +68,16 @@ class Vocabulary:
         if isinstance(tokens, str):
             index = self._tokenizer.token_to_id(tokens)
             return self.unk_token_id if index is None else index
+        if not isinstance(tokens, Iterable) or isinstance(tokens, bytes):
+            raise ValueError(f"tokens={quote(tokens)}: a token, or a list of them, was expected.")
         return [self.convert_tokens_to_ids(token) for token in tokens]
 
     def convert_ids_to_tokens(self, ids: Any, skip_special_tokens: bool = False) -> str | list[str] | None:
         """The token of an id, or a list for a list; None for ids that are not in the vocabulary."""
         ids = to_list(ids)
         if not isinstance(ids, list):
+            if not isinstance(ids, int):
+                raise ValueError(f"ids={quote(ids)}: a token id, or a list of them, was expected.")
             return self._tokenizer.id_to_token(ids) if 0 <= ids < 1 << 32 else None
         skipped = set(self.all_special_ids) if skip_special_tokens else set()
         return [self.convert_ids_to_tokens(index) for index in ids if index not in skipped]
@@ -286,8 +290,11 @@ class Vocabulary:
 
         Returns:
             How many were new.
+
+        Raises:
+            ValueError: something else than tokens.
         """
-        new_tokens = [new_tokens] if isinstance(new_tokens, (str, AddedToken)) else list(new_tokens)
+        new_tokens = [new_tokens] if isinstance(new_tokens, (str, AddedToken)) else _listed("new_tokens", new_tokens)
         if special_tokens:
             return self._tokenizer.add_special_tokens(new_tokens)
         normalized = not pipeline.prepends(self._tokenizer)
@@ -308,13 +315,22 @@ class Vocabulary:
             How many were new in the vocabulary.
 
         Raises:
-            ValueError: an unknown name.
+            ValueError: an unknown name, or something else than a token, or a list of them, under a name.
         """
+        if not isinstance(special_tokens_dict, Mapping):
+            raise ValueError(
+                f"special_tokens_dict={quote(special_tokens_dict)}: a dict such as {{'pad_token': '<pad>'}} was "
+                "expected."
+            )
         names = (*self._special, "additional_special_tokens", "extra_special_tokens")
         if unknown := [name for name in special_tokens_dict if name not in names]:
             raise ValueError(f"{quote(unknown[0])} is not the name of a special token; those are {', '.join(names)}.")
+        checked = {
+            name: (None if value is None else _checked(name, value)) if name in self._special else _listed(name, value)
+            for name, value in special_tokens_dict.items()
+        }
         before = len(self)
-        for name, value in special_tokens_dict.items():
+        for name, value in checked.items():
             if name in self._special:
                 self._add_missing([value])
                 self._set_special(name, value)
@@ -346,7 +362,7 @@ class Vocabulary:
 
     @additional_special_tokens.setter
     def additional_special_tokens(self, tokens: Sequence[str | AddedToken] | None) -> None:
-        self._additional = list(tokens or [])
+        self._additional = [] if tokens is None else _listed("additional_special_tokens", tokens)
 
     @property
     def additional_special_tokens_ids(self) -> list[int | None]:
@@ -416,8 +432,10 @@ def named_special_tokens(given: Mapping[str, Any]) -> tuple[dict[str, Any], list
     for extra in (given.get("extra_special_tokens"), given.get("additional_special_tokens")):
         if isinstance(extra, Mapping):
             named |= extra
+        elif isinstance(extra, (list, tuple)):
+            others = list(extra)
         elif extra:
-            others = extra
+            raise ValueError(f"additional_special_tokens={quote(extra)}: a list of tokens was expected.")
     for name, value in given.items():
         is_token = isinstance(value, (str, AddedToken)) or (isinstance(value, Mapping) and "content" in value)
         if name in SPECIAL_TOKEN_NAMES or (name.endswith("_token") and is_token):
@@ -450,6 +468,14 @@ def _checked(name: str, value: Any) -> AddedToken | str:
     if not isinstance(value, (str, AddedToken, Mapping)):
         raise ValueError(f"{name} must be a string, got {quote(value)}.")
     return value if isinstance(value, str) else as_added_token(value)
+
+
+def _listed(name: str, tokens: Any) -> list[str | AddedToken]:
+    """A list of tokens that a user gave; a single string would be taken for a list of its characters."""
+    found = list(tokens) if isinstance(tokens, Iterable) and not isinstance(tokens, (str, bytes, Mapping)) else None
+    if found is None or not all(isinstance(token, (str, AddedToken)) for token in found):
+        raise ValueError(f"{name}={quote(tokens)}: a list of tokens, strings or AddedToken, was expected.")
+    return found
 
 
 def as_added_token(value: Any, normalized: bool | None = None) -> AddedToken:
