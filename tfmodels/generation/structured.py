@@ -319,7 +319,6 @@ def _source(response_format: Mapping[str, Any], library: Any) -> str:
     if kind == "json_schema":
         named = response_format.get("json_schema")
         schema = named.get("schema") if isinstance(named, Mapping) else None
-        _check_counts(schema)
         if not isinstance(schema, (Mapping, bool)):
             raise ValueError(
                 f'response_format={quote(response_format)}: {{"type": "json_schema", "json_schema": '
@@ -338,35 +337,6 @@ def _of_schema(schema: Mapping[str, Any] | bool, matcher: Any) -> str:
         schema = {}  # the same, and the library takes no options beside a bool
     own = schema is False or "x-guidance" in schema
     return matcher.grammar_from_json_schema(json.dumps(schema), **({} if own else {"defaults": _JSON}))
-
-
-# Keywords whose values hold schemas by names of the user's, and those that hold any JSON.
-_NAMED = ("properties", "patternProperties", "dependentSchemas", "$defs", "definitions")
-_VALUES = ("const", "enum", "default", "examples")
-
-
-def _check_counts(schema: Any) -> None:
-    """Refuse objects that need several keys of any name: the library lets one key come twice, which counts once.
-
-    Raises:
-        ValueError: a `minProperties` that is more than the required keys and another one.
-    """
-    if isinstance(schema, list):
-        for part in schema:
-            _check_counts(part)
-    if not isinstance(schema, Mapping):
-        return
-    least, required = schema.get("minProperties", 0), schema.get("required", ())
-    if isinstance(least, (int, float)) and isinstance(required, (list, tuple)) and least > len(set(required)) + 1:
-        raise ValueError(
-            f"response_format: minProperties={least} beside {len(set(required))} required keys cannot be kept to, as "
-            "keys without a name in the schema may come twice; list the keys as required."
-        )
-    for keyword, part in schema.items():
-        if keyword in _NAMED and isinstance(part, Mapping):
-            _check_counts(list(part.values()))
-        elif keyword not in _VALUES:
-            _check_counts(part)
 
 
 def wants_grammar(response_format: Any) -> bool:
