@@ -113,6 +113,12 @@ def test_a_progress_bar_changes_nothing(classify, capsys):
 # Parameters ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("wrong", [5, {"max_new_tokens": 2}, "greedy"])
+def test_what_is_no_generation_config_is_named(write, wrong):
+    with pytest.raises(TypeError, match="a GenerationConfig was expected; settings are given by name"):
+        write(TEXTS[0], generation_config=wrong)
+
+
 def test_unknown_parameters_are_refused(classify, write, folder):
     with pytest.raises(TypeError, match="unknown parameter 'topk'; did you mean top_k?"):
         classify("x", topk=2)

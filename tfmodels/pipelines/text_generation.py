@@ -219,7 +219,7 @@ class TextGenerationPipeline(Pipeline):
         """The settings that do not take their defaults: of the call, its generation_config, the model's."""
         known = dict(vars(self.model.generation_config))
         config = given.get("generation_config")
-        if config is not None:
+        if isinstance(config, GenerationConfig):  # `generate` refuses anything else
             known |= vars(config)
         return {**known, **{name: value for name, value in given.items() if value is not None}}
 
