@@ -72,3 +72,25 @@ def test_a_tape_around_a_function(doubled):
         tape.watch(x)
         loss = tf.reduce_sum(inner(x))
     np.testing.assert_array_equal(tape.gradient(loss, x), [10, 10, 10])
+
+
+@pytest.mark.parametrize("graph", [None, "plain", "xla"])
+def test_gradients_of_gradients_that_are_in_memory(graph):
+    """The barrier has no gradient of TensorFlow's."""
+    import tensorflow as tf
+
+    from tfmodels.kernels.gradients import with_whole_gradient
+
+    def call(x):
+        with tf.GradientTape() as second:
+            second.watch(x)
+            with tf.GradientTape() as first:
+                first.watch(x)
+                total = tf.reduce_sum(with_whole_gradient(x * x) ** 2)
+            flow = first.gradient(total, x)
+        return flow, second.gradient(flow, x)
+
+    run = call if graph is None else tf.function(call, jit_compile=graph == "xla", autograph=False)
+    flow, curvature = run(tf.constant([1.0, 2.0]))
+    np.testing.assert_allclose(flow, [4, 32], rtol=1e-6)
+    np.testing.assert_allclose(curvature, [12, 48], rtol=1e-6)
