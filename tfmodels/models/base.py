@@ -482,9 +482,10 @@ class TFPreTrainedModel(ScriptMethods, CallingConvention, QuantizedModel, TaskMo
             )
         save.check_writable(self)
         if self.adapters_apart:
+            merging = "" if self.quantization else ", and merge_lora(model) before saving merges them"
             warn(
                 f"save_pretrained writes {self.name} without its adapters: tfmodels.training.lora.save_adapter(model, "
-                "folder) writes them, and merge_lora(model) before saving puts them into the weights."
+                f"folder) writes them{merging}."
             )
         save.save_model(self, stage, max_shard_size=max_shard_size)
 
