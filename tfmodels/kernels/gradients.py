@@ -68,7 +68,7 @@ def under_xla(forward: Callable[..., Any], backward: Callable[..., Any]) -> Call
     eager code after a graph has asked for the gradient of the same part.
 
     Args:
-        forward: takes tensors; returns the result and a tensor that `backward` needs.
+        forward: takes tensors; returns the result, and the tensor or tuple of tensors that `backward` needs beside.
         backward: called with the tensors, what `forward` returned, and the upstream gradient; returns a gradient, or
             None, for each tensor.
 
@@ -107,27 +107,13 @@ def with_whole_gradient(x: Any) -> Any:
         >>> tape.gradient(total, x).numpy().tolist()
         [3.0, 3.0]
     """
-    return with_gradient(lambda x: (x, lambda upstream: (_in_memory(upstream),)), x)
-
-
-def _in_memory(x: Any) -> Any:
-    """The same numbers behind a barrier, of which tapes see a function that passes gradients on: for second ones."""
-    from tensorflow.python.eager import record
-
-    def compute(x: Any) -> Any:
-        with record.stop_recording():
-            whole = _barrier()(x)
-        return whole, lambda upstream: (upstream,)
-
-    return with_gradient(compute, x)
+    return with_gradient(lambda x: (x, lambda upstream: (_in_memory()(upstream),)), x)
 
 
 @functools.cache
-def _barrier() -> Callable[..., Any]:
-    """A barrier, which exists under XLA only."""
-    import tensorflow as tf
-
-    return tf.function(lambda x: barrier(x)[0], jit_compile=True, autograph=False)
+def _in_memory() -> Callable[..., Any]:
+    """A barrier, which passes gradients on: second ones go through it."""
+    return under_xla(lambda x: (barrier(x)[0], ()), lambda x, result, needed, upstream: [upstream])
 
 
 def _in_a_graph(function: Callable[..., Any], tensors: list[Any]) -> Any:
