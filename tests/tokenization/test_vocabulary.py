@@ -224,9 +224,10 @@ def test_what_is_no_list_of_tokens_is_refused(tokenizer, tokens):
     assert len(tokenizer) == before and tokenizer.additional_special_tokens == [] and tokenizer.pad_token is None
 
 
-def test_a_single_additional_token_of_a_file_is_refused(tokenizer):
-    with pytest.raises(ValueError, match="additional_special_tokens='<a>': a list of tokens was expected"):
-        LlamaTokenizer(tokenizer_object=tokenizer.backend_tokenizer, additional_special_tokens="<a>")
+@pytest.mark.parametrize("name", ["additional_special_tokens", "extra_special_tokens"])
+def test_a_single_additional_token_of_a_file_is_refused(tokenizer, name):
+    with pytest.raises(ValueError, match=f"^{name}='<a>': a list of tokens was expected"):
+        LlamaTokenizer(tokenizer_object=tokenizer.backend_tokenizer, **{name: "<a>"})
 
 
 def test_lookups_of_what_is_neither_token_nor_id_are_named(tokenizer):

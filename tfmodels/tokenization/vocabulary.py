@@ -429,13 +429,14 @@ def named_special_tokens(given: Mapping[str, Any]) -> tuple[dict[str, Any], list
     """The special tokens by name, and those without, of the contents of a tokenizer_config.json."""
     named: dict[str, Any] = {}
     others: list[Any] = []
-    for extra in (given.get("extra_special_tokens"), given.get("additional_special_tokens")):
+    for name in ("extra_special_tokens", "additional_special_tokens"):
+        extra = given.get(name)
         if isinstance(extra, Mapping):
             named |= extra
         elif isinstance(extra, (list, tuple)):
             others = list(extra)
         elif extra:
-            raise ValueError(f"additional_special_tokens={quote(extra)}: a list of tokens was expected.")
+            raise ValueError(f"{name}={quote(extra)}: a list of tokens was expected.")
     for name, value in given.items():
         is_token = isinstance(value, (str, AddedToken)) or (isinstance(value, Mapping) and "content" in value)
         if name in SPECIAL_TOKEN_NAMES or (name.endswith("_token") and is_token):
