@@ -280,7 +280,7 @@ def run_load(options: argparse.Namespace) -> Iterator[Row]:
 
 
 def run_child(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What a function of a module gives in a process of its own."""
+    """Call a function of a module in a process of its own. Returns its result."""
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=SPAWN) as process:
         return process.submit(function, *arguments).result()
 

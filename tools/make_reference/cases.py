@@ -126,7 +126,7 @@ def class_name(arch: str, case: Case) -> str:
 def random_model(arch: str, case: Case, rng: np.random.Generator) -> Any:
     """The model of a case."""
     model_class = getattr(transformers, class_name(arch, case))
-    # What is given is copied: transformers writes defaults into nested dicts.
+    # transformers writes defaults into nested dicts, so it gets copies.
     config = model_class.config_class(**copy.deepcopy({**FAMILIES[arch].config, **case.config}))
     config._attn_implementation = "eager"
     config.dtype = case.dtype
@@ -139,7 +139,7 @@ def random_model(arch: str, case: Case, rng: np.random.Generator) -> Any:
         else:
             values = 1.2 * values / np.sqrt(parameter.shape[1])
         parameter.data = torch.from_numpy(values.astype("float32"))
-    # What was stored is what is run, also for half precision.
+    # The model runs in float32, with the numbers that a file of the case's dtype holds.
     return cast(cast(model, case.dtype), "float32")
 
 
