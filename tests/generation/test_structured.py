@@ -262,12 +262,32 @@ def test_a_grammar_of_another_vocabulary_is_refused(stories):
             },
             "cannot be met.*Unsatisfiable",
         ),
+        ({"response_format": {"type": "regex", "regex": "(?=a)b"}}, "(?s)is not supported: .*look-around"),
     ],
 )
 def test_what_cannot_be_met(stories, options, message):
     model, tokenizer = stories
     with pytest.raises(ValueError, match=message):
         model.generate([[1, 2]], **{"tokenizer": tokenizer, "eos_token_id": 2, **options})
+
+
+@pytest.mark.parametrize(
+    "schema, message",
+    [
+        ({"type": "object", "properties": {"a": {"not": {}}}}, 'the keyword "not", not supported here: leave it out'),
+        ({"dependentSchemas": {}, "minContains": 1}, 'keywords "dependentSchemas", "minContains", .* leave them out'),
+        ({"type": "string", "format": "word"}, """the "format" 'word', not supported here: say it as a "pattern"."""),
+        ({"oneOf": [{"type": "string"}, {"minLength": 1}]}, 'uses "oneOf" where .*, not supported here: say "anyOf"'),
+        ({"$ref": "http://a.b/c"}, """refers to 'http://a.b/c', and nothing is fetched: .* into "\\$defs"."""),
+        ({"type": "string", "pattern": r"\bfoo"}, "is not supported: lookarounds"),
+    ],
+)
+def test_schemas_that_are_not_supported_name_the_part(stories, schema, message):
+    _, tokenizer = stories
+    form = {"type": "json_schema", "json_schema": {"schema": schema}}
+    with pytest.raises(ValueError, match=message) as caught:
+        Grammar(form, tokenizer=tokenizer, vocab_size=512, eos_token_ids=(2,))
+    assert "cannot be met" not in str(caught.value)
 
 
 def test_an_answer_whose_grammar_breaks_is_no_whole_one(stories):

@@ -9,6 +9,7 @@ import copy
 import functools
 import json
 import os
+import re
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -52,8 +53,8 @@ class Grammar:
 
     Raises:
         ImportError: llguidance is not installed.
-        ValueError: an unknown format, a schema or expression that is wrong or that nothing meets, no tokenizer, no
-            end-of-sequence token.
+        ValueError: an unknown format, a schema or expression that is wrong, that nothing meets or that holds a part
+            llguidance does not support, no tokenizer, no end-of-sequence token.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class Grammar:
             # Only now it is known whether any token can begin an answer.
             problem = self._start.get_error() and "no token can begin it"
         if problem:
-            raise ValueError(f"response_format={quote(response_format)} cannot be met: {problem[:300]}")
+            raise ValueError(f"response_format={quote(response_format)} {_explained(problem)}")
         self.vocab_size = vocab_size
         self._ends = _set_of(token for token in eos_token_ids if token < vocab_size)
         self._closing = closing if response_format["type"] in ("json_object", "json_schema") else ()
@@ -337,6 +338,21 @@ def _of_schema(schema: Mapping[str, Any] | bool, matcher: Any) -> str:
         schema = {}  # the same, and the library takes no options beside a bool
     own = schema is False or "x-guidance" in schema
     return matcher.grammar_from_json_schema(json.dumps(schema), **({} if own else {"defaults": _JSON}))
+
+
+def _explained(problem: str) -> str:
+    """The library's problem with a response format, as the end of a sentence about it: what to do, where known."""
+    if found := re.match(r"Unimplemented keys: \[(.+)\]", problem):
+        several = ", " in found[1]
+        names, them = f"the keyword{'s' if several else ''} {found[1]}", "them" if several else "it"
+        return f"uses {names}, not supported here: leave {them} out of the schema, and check answers for {them}."
+    if found := re.match("Unknown format: (.+)", problem):
+        return f'uses the "format" {quote(found[1])}, not supported here: say it as a "pattern".'
+    if problem.startswith("oneOf"):
+        return 'uses "oneOf" where an answer may meet several of its schemas, not supported here: say "anyOf".'
+    if found := re.match("Resource '(.+?)' is not present", problem):
+        return f'refers to {quote(found[1])}, and nothing is fetched: copy that schema into "$defs".'
+    return f"{'is not supported' if 'not supported' in problem else 'cannot be met'}: {problem[:300]}"
 
 
 def wants_grammar(response_format: Any) -> bool:
