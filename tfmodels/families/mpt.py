@@ -266,6 +266,7 @@ class MptBackbone(DecoderBackbone):
         elif config.learned_pos_emb:
             self.position_limit, self.positions_skip_padding = config.max_seq_len, True
             self.embed_positions = embedding(config.max_seq_len, config.d_model, name="embed_positions", **options)
+        self.uses_positions = self.embed_positions is not None
         self.dropout = keras.layers.Dropout(config.emb_pdrop, dtype=self.dtype_policy, name="dropout")
         self.layers = [
             MptBlock(config, dtype=self.dtype_policy, name=f"layers_{index}") for index in range(config.n_layers)

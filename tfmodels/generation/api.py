@@ -84,6 +84,8 @@ class GenerationMixin:
         *,
         attention_mask: Any = None,
         inputs_embeds: Any = None,
+        position_ids: Any = None,
+        labels: Any = None,
         past_key_values: Any = None,
         logits_processor: Sequence[Callable] | None = None,
         stopping_criteria: Sequence[Callable] | None = None,
@@ -106,6 +108,9 @@ class GenerationMixin:
                 the prompt and does not also end sequences.
             inputs_embeds: (batch, length, hidden_size) instead of ids; the result, and what score processors and
                 stopping criteria see, then holds new tokens only.
+            position_ids: int (batch, length), positions of the whole prompt; each row's new tokens go on from that of
+                its last token. Left out, tokens are counted, padding not.
+            labels: not used, so that a batch with labels can be given as it is; a warning says so.
             logits_processor: callables `(input_ids, scores) -> scores` with the tokens so far (batch, length) and
                 scores (batch, vocab_size); they may be any Python, so decoding then returns to Python at every token.
             past_key_values: keys and values of the first columns of the prompt, as an earlier call returned them, so
@@ -149,6 +154,8 @@ class GenerationMixin:
             if inputs is not None:
                 raise TypeError("generate got the prompt twice: as `inputs` and as `input_ids`.")
             inputs = kwargs.pop("input_ids")
+        if labels is not None:
+            warn("generate has no use for labels, which change nothing.")
         if kwargs.pop("assistant_tokenizer", None) is not None:
             raise TypeError(
                 "assistant_tokenizer is for a draft model with another tokenizer, whose drafts would go through text: "
@@ -169,8 +176,12 @@ class GenerationMixin:
             negative_prompt_ids=negative_prompt_ids,
             negative_prompt_attention_mask=negative_prompt_attention_mask,
         )
-        prompts = read_prompts(inputs, attention_mask, inputs_embeds, config=config, model_config=self.config)
-        new = self._new_tokens(config, prompts.ids.shape[1])
+        prompts = read_prompts(
+            inputs, attention_mask, inputs_embeds, position_ids, config=config, model_config=self.config
+        )
+        if prompts.positions is not None and not self.backbone.uses_positions:
+            raise ValueError(f"position_ids: {type(self).__name__} has ALiBi or no positions at all; leave them out.")
+        new = self._new_tokens(config, prompts)
         # Score processors and stopping criteria do not see embeddings.
         unseen = 0 if prompts.embeds is None else prompts.ids.shape[1]
         if config.num_beams == 1:
@@ -383,13 +394,17 @@ class GenerationMixin:
         numbers = keras.tree.map_structure(ops.convert_to_tensor, proc.stack([warpers], proc.WARPERS))
         return Sampling(None), rules, Drawing(ops.convert_to_tensor(config.do_sample), numbers)
 
-    def _new_tokens(self, config: GenerationConfig, length: int) -> int:
+    def _new_tokens(self, config: GenerationConfig, prompts: Prompts) -> int:
         """Largest number of tokens to add."""
-        context = self.config.max_position_embeddings
-        new = config.new_tokens(length, context if length < context else None)
-        if length + new > context:
-            message = f"prompt of {length} plus {new} new tokens exceed max_position_embeddings={context}"
-            if self.backbone.position_limit is not None and length + new > self.backbone.position_limit:
+        context, length = self.config.max_position_embeddings, prompts.ids.shape[1]
+        taken, after = length, length
+        if prompts.positions is not None:
+            taken, after = int(prompts.positions[:, :-1].max()) + 1, int(prompts.positions[:, -1].max())
+        new = config.new_tokens(length, context - after + length if after < context else None)
+        if (end := max(taken, after + new)) > context:
+            said = f"prompt of {length}" if prompts.positions is None else f"prompt up to position {taken - 1}"
+            message = f"{said} plus {new} new tokens exceed max_position_embeddings={context}"
+            if self.backbone.position_limit is not None and end > self.backbone.position_limit:
                 raise ValueError(f"{message}, and this model has no positions beyond; shorten one of the two.")
             warn(f"{message}: text beyond what the model was trained for may be poor.")
         return new

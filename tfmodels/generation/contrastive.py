@@ -12,7 +12,6 @@ from tfmodels.generation import logits_processors as proc
 from tfmodels.generation.sampling import highest
 from tfmodels.generation.step import Decoder, Prompt, State, record
 from tfmodels.generation.strategies import Sampling, SamplingInputs
-from tfmodels.kernels.masks import positions_from_mask
 from tfmodels.layers.tokens import TokenInputs
 
 _LOWEST = -1e9
@@ -59,12 +58,12 @@ class ContrastiveDecoder(Decoder):
     def forward_prompt(self, prompt: Prompt) -> tuple[State, Any]:
         """Run the prompt, and keep the hidden states of all its columns."""
         capacity, length = prompt.attended.shape[1], prompt.ids.shape[1]
-        mask = prompt.attended[:, :length]
+        positions, position = prompt.positions_and_next()
         tokens = TokenInputs(
             ids=prompt.ids if prompt.embeds is None else None,
             embeds=prompt.embeds,
-            mask=mask,
-            positions=positions_from_mask(mask),
+            mask=prompt.attended[:, :length],
+            positions=positions,
         )
         hidden, cache = self.model.backbone.step(tokens, lowering=self.lowering)
         logits = self._next_logits(hidden[:, -1:])
@@ -74,7 +73,7 @@ class ContrastiveDecoder(Decoder):
             attended=prompt.attended,
             start=prompt.start,
             prompt_end=ops.convert_to_tensor(length, "int32"),
-            position=ops.sum(ops.cast(mask, "int32"), axis=1),
+            position=position,
             cache=self._static(cache, capacity),
             embeds=None,
             finished=prompt.finished,

@@ -26,11 +26,13 @@ class Prompts(NamedTuple):
         ids: int32 (rows, length); -1 where the prompt is given as embeddings.
         mask: bool (rows, length), False at padding.
         embeds: (rows, length, hidden_size), or None.
+        positions: int32 (rows, length + 1), of every column and of the first new token; None to count tokens.
     """
 
     ids: np.ndarray
     mask: np.ndarray
     embeds: np.ndarray | None
+    positions: np.ndarray | None = None
 
     def repeat(self, times: int) -> Prompts:
         """Every row so many times, one after the other."""
@@ -40,11 +42,17 @@ class Prompts(NamedTuple):
 
 
 def read_prompts(
-    inputs: Any, attention_mask: Any, inputs_embeds: Any, *, config: GenerationConfig, model_config: Any
+    inputs: Any,
+    attention_mask: Any,
+    inputs_embeds: Any,
+    position_ids: Any,
+    *,
+    config: GenerationConfig,
+    model_config: Any,
 ) -> Prompts:
     """Check what `generate` was given as prompt; its arguments and errors are described there."""
     if isinstance(inputs, Mapping):
-        inputs, attention_mask = _from_mapping(inputs, attention_mask)
+        inputs, attention_mask, position_ids = _from_mapping(inputs, attention_mask, position_ids)
     if inputs is not None and inputs_embeds is not None:
         raise ValueError("give the prompt as ids or as inputs_embeds, not both.")
     embeds = None
@@ -90,16 +98,41 @@ def read_prompts(
             "the prompt is padded on the right: rows continue after their padding. Pad on the left for generation "
             '(tokenizer.padding_side = "left").'
         )
-    return Prompts(ids, mask, embeds)
+    return Prompts(ids, mask, embeds, None if position_ids is None else _positions(position_ids, mask))
 
 
-def _from_mapping(inputs: Mapping[str, Any], attention_mask: Any) -> tuple[Any, Any]:
-    """Ids and mask of what a tokenizer returned."""
+def _positions(position_ids: Any, mask: np.ndarray) -> np.ndarray:
+    """The positions that a caller gave, as `Prompts` has them; padding, whose position says nothing, gets 0."""
+    given = array_of(position_ids, "position_ids")
+    rows, length = mask.shape
+    positions = given[None] if given.ndim == 1 else given
+    if positions.shape not in ((1, length), (rows, length)):
+        raise ValueError(f"position_ids have shape {given.shape}; the prompt's, {mask.shape}, was expected.")
+    if positions.dtype.kind not in "iu":
+        raise ValueError(f"position_ids hold {positions.dtype} numbers; integers were expected.")
+    positions = np.where(mask, positions, 0)
+    if positions.min() < 0:
+        raise ValueError(f"position_ids go down to {positions.min()}; 0 is the first position.")
+    last = length - 1 - np.argmax(mask[:, ::-1], axis=1)
+    after = np.take_along_axis(positions, last[:, None], axis=1) + mask.any(axis=1, keepdims=True)
+    return np.concatenate([positions, after], axis=1).astype("int32")
+
+
+def _counted(mask: np.ndarray) -> np.ndarray:
+    """The positions of tokens by their number in the row, as `Prompts` has them."""
+    count = np.cumsum(mask, axis=1)
+    return np.concatenate([(count - 1) * mask, count[:, -1:]], axis=1).astype("int32")
+
+
+def _from_mapping(inputs: Mapping[str, Any], attention_mask: Any, position_ids: Any) -> tuple[Any, Any, Any]:
+    """Ids, mask and positions of what a tokenizer returned."""
     if "input_ids" not in inputs:
         raise ValueError(f"the prompt is a dict with {quote(sorted(inputs))}; input_ids is missing.")
     if attention_mask is None:
         attention_mask = inputs.get("attention_mask")
-    return inputs["input_ids"], attention_mask
+    if position_ids is None:
+        position_ids = inputs.get("position_ids")
+    return inputs["input_ids"], attention_mask, position_ids
 
 
 def array_of(values: Any, name: str) -> np.ndarray:
@@ -193,14 +226,14 @@ def is_symbolic(tensor: Any) -> bool:
 
 
 def with_negatives(prompts: Prompts, negative_ids: Any, negative_mask: Any, *, vocab_size: int) -> Prompts:
-    """Prompts with a negative one after each; left out, that is the prompt's last token.
+    """Prompts with a negative one after each, whose positions are counted; left out, it is the prompt's last token.
 
     Raises:
         ValueError: the negative prompts have another number of rows, a wrong shape or ids outside the vocabulary.
     """
     if prompts.embeds is not None:
         raise ValueError("guidance_scale needs the prompt as ids, not as inputs_embeds.")
-    rows, length = prompts.ids.shape
+    rows = len(prompts.ids)
     ids = (
         prompts.ids[:, -1:] if negative_ids is None else array_of(negative_ids, "negative_prompt_ids").astype("int32")
     )
@@ -218,13 +251,14 @@ def with_negatives(prompts: Prompts, negative_ids: Any, negative_mask: Any, *, v
     if mask.shape != ids.shape:
         raise ValueError(f"negative_prompt_attention_mask has shape {mask.shape}; {ids.shape} was expected.")
     ids, mask = np.broadcast_to(ids, (rows, ids.shape[1])), np.broadcast_to(mask, (rows, ids.shape[1]))
-    width = max(length, ids.shape[1])
 
     def paired(own: np.ndarray, other: np.ndarray) -> np.ndarray:
-        padded = [np.pad(x, ((0, 0), (width - x.shape[1], 0))) for x in (own, other)]
-        return np.stack(padded, axis=1).reshape(2 * rows, width)
+        most = max(own.shape[1], other.shape[1])
+        padded = [np.pad(x, ((0, 0), (most - x.shape[1], 0))) for x in (own, other)]
+        return np.stack(padded, axis=1).reshape(2 * rows, most)
 
-    return Prompts(paired(prompts.ids, ids), paired(prompts.mask, mask), None)
+    positions = None if prompts.positions is None else paired(prompts.positions, _counted(mask))
+    return Prompts(paired(prompts.ids, ids), paired(prompts.mask, mask), None, positions)
 
 
 def to_buckets(prompts: Prompts, new: int, past: Any = None, *, context: int = 0, shift: int = 0) -> Prompt:
@@ -240,7 +274,7 @@ def to_buckets(prompts: Prompts, new: int, past: Any = None, *, context: int = 0
     Raises:
         ValueError: `past` has other rows, or as many tokens as the prompt or more.
     """
-    ids, mask, embeds = prompts
+    ids, mask, embeds, positions = prompts
     rows, length = ids.shape
     batch, padded = bucket_batch(rows), bucket_prompt(length)
     capacity = bucket_capacity(padded + new, context)
@@ -278,4 +312,5 @@ def to_buckets(prompts: Prompts, new: int, past: Any = None, *, context: int = 0
         start=ops.convert_to_tensor(before + shift if embeds is None else padded, "int32"),
         finished=ops.convert_to_tensor(np.arange(batch) >= rows),
         past=layers,
+        positions=None if positions is None else ops.convert_to_tensor(spread(positions)),
     )

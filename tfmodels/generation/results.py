@@ -114,11 +114,16 @@ def _states_and_weights(model: Any, prompts: Prompts, added: Any, config: Genera
     else:
         own = model.get_input_embeddings()(added[:, :-1])
         inputs = {"inputs_embeds": ops.concatenate([ops.cast(prompts.embeds, own.dtype), own], axis=1)}
+    positions = positions_from_mask(ops.convert_to_tensor(mask))
+    if prompts.positions is not None:
+        later = prompts.positions[:, -1:] + np.arange(steps - 1, dtype="int32")
+        positions = np.concatenate([prompts.positions[:, :-1], later], axis=1)
     output = model(
         **inputs,
         attention_mask=mask,
-        position_ids=positions_from_mask(ops.convert_to_tensor(mask)),
-        use_cache=False,
+        position_ids=positions,
+        # Without a cache, positions that restart would set texts apart.
+        use_cache=prompts.positions is not None,
         return_dict=True,
         **{f"output_{name}": True for name in names},
     )

@@ -38,6 +38,7 @@ class Prompt(NamedTuple):
         start: int32 scalar, columns before it hold no tokens: they are bucket padding, or embeddings of the prompt.
         finished: bool (batch,), True for rows that only pad the batch.
         past: per layer (key, value) of the first columns, each (batch, key_value_heads, columns, head_dim), or None.
+        positions: int32 (batch, prompt + 1), of the columns and of the first new token; None to count tokens.
     """
 
     ids: Any
@@ -46,6 +47,14 @@ class Prompt(NamedTuple):
     start: Any
     finished: Any
     past: Any = None
+    positions: Any = None
+
+    def positions_and_next(self) -> tuple[Any, Any]:
+        """The positions of the columns, int32 (batch, prompt), and that of the first new token, int32 (batch,)."""
+        if self.positions is not None:
+            return self.positions[:, :-1], self.positions[:, -1]
+        mask = self.attended[:, : self.ids.shape[1]]
+        return positions_from_mask(mask), ops.sum(ops.cast(mask, "int32"), axis=1)
 
 
 class State(NamedTuple):
@@ -62,6 +71,8 @@ class State(NamedTuple):
         step: int32 scalar, tokens generated so far.
         scores, logits: float32 (room, batch, vocab_size) after and before the processors, or None.
         carry: the strategy's own.
+        positions: int32 (batch, capacity), of all columns, where the prompt's were given and there is no cache; else
+            None.
     """
 
     ids: Any
@@ -76,6 +87,7 @@ class State(NamedTuple):
     scores: Any = None
     logits: Any = None
     carry: Any = None
+    positions: Any = None
 
 
 class Decoder:
@@ -132,23 +144,27 @@ class Decoder:
         """Run the prompt. Returns the state before the first token, and the logits for it, (batch, vocab_size)."""
         batch, capacity = prompt.attended.shape
         length = prompt.ids.shape[1]
-        mask = prompt.attended[:, :length]
         hidden, cache = run_prompt(
             self.model.backbone, prompt, self.prefill_chunk, self.lowering, int8=self.int8_cache
         )
         logits = self._next_logits(hidden)
         room, rows = capacity - length, batch * self.strategy.rows
-        embeds = None
+        positions, position = prompt.positions_and_next()
+        embeds = all_positions = None
         if prompt.embeds is not None and not self.use_cache:
             embeds = ops.pad(prompt.embeds, ((0, 0), (0, room), (0, 0)))
+        if prompt.positions is not None and not self.use_cache:
+            later = ops.expand_dims(position, 1) + ops.arange(room, dtype="int32")
+            all_positions = ops.concatenate([positions, later], axis=1)
         state = State(
             ids=ops.pad(prompt.ids, ((0, 0), (0, room))),
             attended=prompt.attended,
             start=prompt.start,
             prompt_end=ops.convert_to_tensor(length, "int32"),
-            position=ops.sum(ops.cast(mask, "int32"), axis=1),
+            position=position,
             cache=self._static(cache, capacity) if self.use_cache else None,
             embeds=embeds,
+            positions=all_positions,
             finished=prompt.finished,
             step=ops.convert_to_tensor(0, "int32"),
         )
@@ -191,7 +207,10 @@ class Decoder:
         end = state.prompt_end + state.step
         columns = ops.expand_dims(ops.arange(state.ids.shape[1], dtype="int32"), 0)
         mask = ops.logical_and(state.attended, columns < end)
-        tokens = TokenInputs(ops.maximum(state.ids, 0), mask=mask, positions=positions_from_mask(mask))
+        positions = positions_from_mask(mask)
+        if state.positions is not None:
+            positions = ops.where(mask, state.positions, 0)
+        tokens = TokenInputs(ops.maximum(state.ids, 0), mask=mask, positions=positions)
         if state.embeds is not None:
             own = self.model.get_input_embeddings()(ops.maximum(state.ids, 0))
             in_prompt = ops.expand_dims(columns < state.prompt_end, 2)
@@ -298,7 +317,7 @@ def run_prompt(
     """
     length = prompt.ids.shape[1]
     mask = prompt.attended[:, :length]
-    positions = positions_from_mask(mask)
+    positions, _ = prompt.positions_and_next()
     known = 0 if prompt.past is None else prompt.past[0][0].shape[2]
 
     def tokens(first: int, last: int) -> TokenInputs:

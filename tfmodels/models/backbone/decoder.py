@@ -25,9 +25,12 @@ class DecoderBackbone(Backbone):
 
     Fields:
         positions_skip_padding: whether positions that are not given count the tokens that are no padding, not columns.
+        uses_positions: whether hidden states depend on positions; without, `position_ids` only tell packed sequences
+            apart.
     """
 
     positions_skip_padding = False
+    uses_positions = True
 
     input_names: ClassVar[tuple[str, ...]] = (
         "input_ids",
