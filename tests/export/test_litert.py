@@ -463,3 +463,27 @@ def test_packed_weights_without_a_place_are_refused(tmp_path):
     model.quantize("int4", group_size=16)
     with pytest.raises(ValueError, match="groups of 16, .* for which LiteRT has no place"):
         export(model, tmp_path / "model.tflite", "litert", max_length=32)
+
+
+@pytest.mark.slow
+def test_packed_weights_without_a_place_go_by_way_of_a_file_of_floats(tmp_path):
+    model = tfmodels.TFLlamaForCausalLM.from_pretrained("stories260K")
+    model.quantize("int4", group_size=16)
+    model.save_pretrained(tmp_path / "packed")
+    packed = tfmodels.TFLlamaForCausalLM.from_pretrained(tmp_path / "packed")
+    way = r'export\(model, "floats.gguf", "gguf", dtype="float32", tokenizer=.*, and export from_pretrained'
+    with pytest.raises(ValueError, match=rf'as floats, {way}\(folder, gguf_file="floats.gguf"\)\.$'):
+        export(packed, tmp_path / "model.tflite", "litert", max_length=32)
+    export(packed, tmp_path / "floats.gguf", "gguf", dtype="float32", tokenizer="stories260K")
+    floats = tfmodels.TFLlamaForCausalLM.from_pretrained(tmp_path, gguf_file="floats.gguf")
+    ids = np.array([[1, 403, 407]])
+    np.testing.assert_array_equal(floats(ids).logits, packed(ids).logits)
+    export(floats, tmp_path / "model.tflite", "litert", max_length=32, quantize="int4")
+    assert (tmp_path / "model.tflite").stat().st_size > 200_000
+
+
+def test_an_encoder_without_a_place_is_not_sent_to_gguf(tmp_path):
+    model = small_models.make("bert", "ForMaskedLM")
+    model.quantize("int4", group_size=8)
+    with pytest.raises(ValueError, match='no place: .* export that with quantize="int8" or "int4"\\.$'):
+        export(model, tmp_path / "model.tflite", "litert", max_length=32)

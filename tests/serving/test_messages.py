@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from tfmodels import AutoTokenizer
 from tfmodels.serving.errors import BadRequest
-from tfmodels.serving.messages import check_messages, for_template
+from tfmodels.serving.messages import check_messages, for_template, render
 
 CALL = {"id": "call_1", "type": "function", "function": {"name": "now", "arguments": '{"zone": "UTC"}'}}
 
@@ -67,6 +68,21 @@ def test_wrong_messages_are_named(messages, param):
     with pytest.raises(BadRequest) as caught:
         check_messages(messages, "messages")
     assert caught.value.param == param
+
+
+@pytest.mark.parametrize(
+    "template, has",
+    [(None, "no chat template"), ({"a": "x", "b": "y"}, "several chat templates and no default")],
+)
+def test_a_model_without_a_template_is_told_once(stories260k, template, has):
+    tokenizer = AutoTokenizer.from_pretrained(stories260k)
+    tokenizer.chat_template = template
+    with pytest.raises(BadRequest) as caught:
+        render(tokenizer, [{"role": "user", "content": "Hi"}], None, {})
+    assert str(caught.value) == (
+        f"This model has {has}, so that it cannot read messages: start the server with --chat-template FILE, or use "
+        "/v1/completions."
+    )
 
 
 def test_an_answer_of_the_official_client_is_a_message():

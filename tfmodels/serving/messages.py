@@ -139,9 +139,10 @@ def render(
     try:
         template = tokenizer.get_chat_template(tools=tools)
     except ValueError as error:
+        has = "no chat template" if tokenizer.chat_template is None else "several chat templates and no default"
         raise BadRequest(
-            "This model has no chat template, so that it cannot read messages: start the server with --chat-template "
-            f"FILE, or use /v1/completions ({error})",
+            f"This model has {has}, so that it cannot read messages: start the server with --chat-template FILE, or "
+            "use /v1/completions.",
             "messages",
             "no_chat_template",
         ) from error

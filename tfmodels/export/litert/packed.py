@@ -13,9 +13,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfmodels.auto import family_of
 from tfmodels.checkpoints.quantized.scheme import Scheme, unpack
 from tfmodels.checkpoints.weight_map import walk
 from tfmodels.export.extras import require
+from tfmodels.export.models import causal
 
 _GROUPS = (32, 64, 128, 256)
 
@@ -32,9 +34,20 @@ def check_packed(model: Any) -> None:
             raise ValueError(
                 f"{path} is quantised ({packed.scheme}, {packed.width} inputs), for which LiteRT has no place: it has "
                 f"integers without zeros, in 8 bits with one scale per output, in 4 bits with one per output or per "
-                f"group of {', '.join(map(str, _GROUPS))}. Load the model without quantize() and export it with "
-                f'quantize="int8" or "int4".'
+                f"group of {', '.join(map(str, _GROUPS))}. {_way_out(model)}"
             )
+
+
+def _way_out(model: Any) -> str:
+    """The way to a LiteRT file for a model whose packed weights have no place in one."""
+    way = 'Load the float checkpoint that it was made from, and export that with quantize="int8" or "int4"'
+    gguf_map = family_of(model.config).gguf_map() if causal(model) else None
+    if gguf_map is None or gguf_map.settings_of is None:
+        return f"{way}."
+    return (
+        f'{way}; or write these weights as floats, export(model, "floats.gguf", "gguf", dtype="float32", '
+        'tokenizer=...), and export from_pretrained(folder, gguf_file="floats.gguf").'
+    )
 
 
 def _has_place(scheme: Scheme, width: int) -> bool:
