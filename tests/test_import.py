@@ -174,3 +174,18 @@ def test_every_package_of_the_tree_is_listed_for_the_wheel():
     there = {".".join(file.relative_to(ROOT).parent.parts) for file in ROOT.glob("tfmodels/**/__init__.py")}
     assert there <= listed
     assert {name for name in listed if "._bundled" not in name} <= there
+
+
+def test_no_name_of_a_package_hides_a_module_of_it():
+    """Whoever imports such a module anew, as doctests of files do, puts it in the place of the name."""
+    root, hidden = Path(tfmodels.__file__).parent, []
+    for file in root.rglob("__init__.py"):
+        modules = {path.stem for path in file.parent.iterdir() if path.suffix == ".py" or path.is_dir()}
+        for node in ast.parse(file.read_text()).body:
+            if isinstance(node, ast.ImportFrom):
+                names = {alias.asname or alias.name for alias in node.names} - {"annotations"}
+                own = node.module == ".".join(file.parent.relative_to(root.parent).parts)
+                hidden += [] if own else [f"{file.parent.name}.{name}" for name in names & modules]
+            elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                hidden += [f"{file.parent.name}.{node.name}"] * (node.name in modules)
+    assert not hidden

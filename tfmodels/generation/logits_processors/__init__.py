@@ -14,8 +14,8 @@ Scores are (batch, vocab) float32 and a banned token's is -inf. Rows without a f
     array([[  0.,   0.,   0., -inf,   0.]], dtype=float32)
 """
 
-from tfmodels.generation.logits_processors.build import Inputs, bind, build, split
 from tfmodels.generation.logits_processors.context import Context, Processor
+from tfmodels.generation.logits_processors.inputs import Inputs, bind, build, split
 from tfmodels.generation.logits_processors.rows import CUTOFFS, RULES, WARPERS, bias_of, parted, stack
 from tfmodels.generation.logits_processors.rules import (
     BadWords,

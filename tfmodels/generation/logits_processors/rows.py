@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from tfmodels.generation.logits_processors.build import Inputs
 from tfmodels.generation.logits_processors.context import Processor
+from tfmodels.generation.logits_processors.inputs import Inputs
 from tfmodels.generation.logits_processors.rules import (
     ANY,
     BadWords,
