@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 
 import numpy as np
 import pytest
@@ -19,6 +20,11 @@ def row(side, batch, length, what="train", **values):
     return {**head, "at_once": 1, "weights_bytes": 1, "first_ms": 1500.0, "peak_mib": 20.0, **values}
 
 
+def lines_of(rows):
+    """Lines of the tables, without the blanks that align cells."""
+    return [re.sub(" +", " ", line) for line in report.tables(rows)]
+
+
 def test_programs_are_compiled_so_many_at_once_and_decoding_alone():
     cells = [("decode", 1, 8), ("train", 1, 8), ("forward", 1, 8), ("train", 1, 16), ("decode", 1, 16)]
     waves = list(gpu.waves(cells, 2))
@@ -32,21 +38,22 @@ def test_table_compares_with_every_peer():
         row("tfmodels", 4, 512, ms=20.0, at_once=3, attention="2 blocks: flash"),
         row("torch sdpa", 4, 128, note="failed: ImportError: no such thing"),
     ]
-    headings, _, short, long, _, *notes = report.table(rows, "train")
-    sdpa = "torch sdpa ms | MiB | first s | slower by"
-    assert headings == f"| batch x length | tfmodels ms | MiB | first s | {sdpa} | {sdpa.replace('sdpa', 'eager')} |"
-    assert long == "| 4 x 512 | 20.00 | 20 | 1.5 | 30.00 | 20 | 1.5 | 1.50x | out of memory |  |  |  |"
-    assert short == "| 4 x 128 | - |  |  | failed |  |  |  | - |  |  |  |"
-    assert "- attention: 2 blocks: flash (4 x 512)" in notes
-    assert "- first calls of tfmodels: up to 3 programs compiled at once" in notes
-    assert "- torch sdpa: failed: ImportError: no such thing" in notes
+    title, _, headings, _, short, ours, eager, sdpa, _, attention, _ = lines_of(rows)
+    assert title == "**train**, tiny, float16"
+    places = "| side | batch | length | ms | first call s |"
+    assert headings == f"{places} MiB | tfmodels faster by | compiled at once | note |"
+    assert short == "| torch sdpa | 4 | 128 | | | 20 | | 1 | failed: ImportError: no such thing |"
+    assert ours == "| tfmodels | 4 | 512 | 20.00 | 1.50 | 20 | | 3 | |"
+    assert eager == "| torch eager | 4 | 512 | | | 20 | | 1 | out of memory |"
+    assert sdpa == "| torch sdpa | 4 | 512 | 30.00 | 1.50 | 20 | 1.50 | 1 | |"
+    assert attention == "- attention: 2 blocks: flash"
 
 
 def test_table_of_decoding_says_what_share_of_the_memory_rate_was_reached():
     rows = [row("tfmodels", 1, 8, what="decode", ms=1.0, read_gb_s=1200.0, copy_gb_s=4000.0)]
-    headings, _, line, *_ = report.table(rows, "decode")
-    assert headings == "| batch x length | tfmodels ms/token | GB/s (of a copy's) | MiB | first s |"
-    assert line == "| 1 x 8 | 1.00 | 1200 (30 %) | 20 | 1.5 |"
+    _, _, headings, _, line, *_ = lines_of(rows)
+    assert headings.startswith("| side | batch | length | ms | GB/s read | of a copy | share | first call s | MiB |")
+    assert line.startswith("| tfmodels | 1 | 8 | 1.00 | 1200 | 4000 | 30% | 1.50 | 20 |")
 
 
 def test_table_of_several_devices():
@@ -56,11 +63,10 @@ def test_table_of_several_devices():
         {**common, "devices": 2, "batch": 4, "ms": 12.5, "first_ms": 1e3, "loss": 1.0, "loss_difference": 1e-7},
         {**common, "devices": 2, "batch": 4, "how": "jax-data", "note": "failed: ValueError: no"},
     ]
-    _, _, one, two, failed, *notes = report.scale_table(rows)
-    assert one == "| mirrored | 1 | 2 x 10 | 10.00 | 2000 | 100 % | 1.0 |  |  |  |"
-    assert two == "| mirrored | 2 | 4 x 10 | 12.50 | 3200 | 80 % | 1.0 | 1.0e-07 |  |  |"
-    assert failed.startswith("| jax-data | 2 | 4 x 10 | failed |")
-    assert notes == ["", "- jax-data, 2: failed: ValueError: no"]
+    _, _, _, _, one, two, failed, *_ = lines_of(rows)
+    assert one == "| scale | mirrored | 2 | 10 | 1 | 2,000 | 10.00 | 100% | 1.00 | | |"
+    assert two == "| scale | mirrored | 4 | 10 | 2 | 3,200 | 12.50 | 80% | 1.00 | 1.0e-07 | |"
+    assert failed == "| scale | jax-data | 4 | 10 | 2 | | | | | | failed: ValueError: no |"
 
 
 def test_differences_are_relative():
@@ -110,7 +116,7 @@ def test_what_cannot_be_measured_is_refused(arguments, message, capsys):
 def run(arguments, folder):
     """Exit code, and what --json wrote."""
     with pytest.raises(SystemExit) as end:
-        main(["gpu", *arguments, "--json", str(folder / "out.json"), "--markdown", str(folder / "out.md")])
+        main([*arguments, "--json", str(folder / "out.json"), "--markdown", str(folder / "out.md")])
     return end.value.code, json.loads((folder / "out.json").read_text())
 
 
@@ -118,7 +124,9 @@ def run(arguments, folder):
 def test_several_tasks_with_a_peer(tmp_path):
     pytest.importorskip("transformers", reason="the peer is not installed")
     sizes = ["--shape", "tiny", "--batch", "1,2", "--length", "16", "--new", "3", "--rounds", "2"]
-    code, found = run(["train,forward,decode", *CPU, *sizes, "--peer", "eager", "--compile-threads", "4"], tmp_path)
+    code, found = run(
+        ["gpu", "train,forward,decode", *CPU, *sizes, "--peer", "eager", "--compile-threads", "4"], tmp_path
+    )
     assert code == 0
     assert {side["about"] for side in found["about"]} == {"torch eager", "tfmodels"}
     measured = {(r["side"], r["what"], r["batch"]): r for r in found["rows"]}
@@ -137,14 +145,14 @@ def test_several_tasks_with_a_peer(tmp_path):
             assert r["copy_gb_s"] > 0
     assert measured["tfmodels", "train", 1]["weights_bytes"] == measured["torch eager", "train", 1]["weights_bytes"]
     text = (tmp_path / "out.md").read_text()
-    assert "**decode**, tiny, float32" in text and "| 2 x 16 |" in text
+    assert "**decode**, tiny, float32" in text and "| tfmodels    |     2 |     16 |" in text
 
 
 @pytest.mark.slow
 def test_embeddings_per_second_and_a_peer_that_there_is_not(tmp_path):
     pytest.importorskip("transformers", reason="the peer is not installed")
     sizes = ["--shape", "tiny-mpnet", "--batch", "3", "--length", "16", "--rounds", "2"]
-    code, found = run(["embed", *CPU, *sizes, "--peer", "eager,sdpa"], tmp_path)
+    code, found = run(["gpu", "embed", *CPU, *sizes, "--peer", "eager,sdpa"], tmp_path)
     assert code == 0
     eager, sdpa, ours = found["rows"]
     assert [r["side"] for r in found["rows"]] == ["torch eager", "torch sdpa", "tfmodels"]
@@ -154,7 +162,7 @@ def test_embeddings_per_second_and_a_peer_that_there_is_not(tmp_path):
 
 @pytest.mark.slow
 def test_no_cell_is_started_when_time_is_up(tmp_path):
-    code, found = run(["forward", *CPU, "--shape", "tiny", "--budget", "0"], tmp_path)
+    code, found = run(["gpu", "forward", *CPU, "--shape", "tiny", "--budget", "0"], tmp_path)
     assert (code, found["rows"]) == (0, [])
 
 

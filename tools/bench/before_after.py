@@ -3,7 +3,7 @@
     python -m tools.bench before-after --against ../older -- generate --model stories15M --batch 1,4 --rounds 3
     python -m tools.bench before-after --against ../older --times 2 -- gpu decode --batch 1 --length 2048
 
-Each checkout's own tools/benchmark.py runs as a process with --json, as often as --times says, the older one first
+Each checkout's own tools/bench runs as a process with --json, as often as --times says, the older one first
 every other time. The medians of their rows are compared: a ratio above 1 means that this checkout is slower.
 """
 
@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.bench import ROOT
-from tools.bench.arguments import add_json, add_number
-from tools.bench.report import markdown
+from tools.bench.arguments import benchmark, table
 
 # Fields that say which row of a report a row is.
 PLACE = ("what", "how", "side", "shape", "stored", "dtype", "input", "devices", "batch", "length")
@@ -34,18 +33,23 @@ MEMORY = ("peak_gb", "peak_mib")
 Rows = dict[tuple[Any, ...], dict[str, float]]
 
 
-def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="tools.bench before-after", description=__doc__.splitlines()[0])
-    parser.add_argument("--against", type=Path, required=True, metavar="FOLDER", help="the other, older checkout")
-    add_number(parser, "--times", 3, "runs of each")
-    add_json(parser)
-    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="-- BENCHMARK ...", help="of this package")
-    options = parser.parse_args(arguments)
+@benchmark(
+    "before-after",
+    "json",
+    {
+        "--against": {"type": Path, "required": True, "metavar": "FOLDER", "help": "the other, older checkout"},
+        "--times": ("3", "runs of each"),
+        "command": {"nargs": argparse.REMAINDER, "metavar": "-- BENCHMARK ...", "help": "of this package"},
+    },
+)
+def before_after(options: argparse.Namespace) -> None:
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
     if not command:
-        parser.error("which benchmark is to run is missing: -- generate --model stories15M, for example")
-    if not (options.against / "tools" / "benchmark.py").is_file():
-        parser.error(f"--against {options.against}: no tools/benchmark.py is there")
+        raise argparse.ArgumentTypeError(
+            "which benchmark is to run is missing: -- generate --model stories15M, for example"
+        )
+    if not (options.against / "tools" / "bench").is_dir():
+        raise argparse.ArgumentTypeError(f"--against {options.against}: no tools/bench is there")
     folders = {"before": options.against.resolve(), "after": ROOT}
     runs: dict[str, list[Rows]] = {name: [] for name in folders}
     for number in range(options.times):
@@ -62,7 +66,7 @@ def run(checkout: Path, command: list[str]) -> Rows:
     """Rows of numbers that a checkout's own benchmark measures, by their place."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "rows.json"
-        line = [sys.executable, str(checkout / "tools" / "benchmark.py"), *command, "--json", str(file)]
+        line = [sys.executable, "-m", "tools.bench", *command, "--json", str(file)]
         environment = {**os.environ, "PYTHONPATH": str(checkout)}
         done = subprocess.run(line, cwd=checkout, env=environment, stdout=subprocess.DEVNULL, check=False)
         if done.returncode or not file.is_file():
@@ -93,14 +97,6 @@ def compare(before: list[Rows], after: list[Rows]) -> list[dict[str, Any]]:
 
 def lines(rows: list[dict[str, Any]]) -> list[str]:
     """Markdown; the spread is that of the runs of one checkout, and ratios within it mean nothing."""
-    cells = []
-    for row in rows:
-        place = " ".join(f"{name} {row[name]}" for name in PLACE if name in row)
-        numbers = [
-            f"{row['before']:.4g}",
-            f"{row['after']:.4g}",
-            f"{row['ratio']:.3f}",
-            f"{100 * row['spread']:.1f} %",
-        ]
-        cells.append([place, row["number"], *numbers])
-    return markdown(["row", "number", "before", "after", "ratio (above 1: slower)", "spread"], cells)
+    shown = [{**row, "row": " ".join(f"{name} {row[name]}" for name in PLACE if name in row)} for row in rows]
+    columns = "row|number|before:.4g|after:.4g|ratio=ratio, above 1 slower:.3f|spread:.1%"
+    return table(shown, columns)

@@ -1,7 +1,8 @@
-"""Benchmarks on a CPU; each yields rows.
+"""Benchmarks on a CPU.
 
-Decoding, exports, forward passes and sentence vectors run here; loading and training give each side a process of its
-own, whose peak memory they measure.
+The sides take turns round by round, so that whatever else the machine does falls on both. A side's first call (with
+compilation) is timed apart, and medians over the rounds are reported. The peer runs with one thread and with all
+cores. Loading and training give each side a process of its own, whose peak memory they measure.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import functools
 import itertools
 import math
 import multiprocessing
+import multiprocessing.managers
+import operator
 import statistics
 import tempfile
 import time
@@ -24,14 +27,16 @@ from typing import Any
 
 import numpy as np
 
-from tools.bench.arguments import DTYPES, add_dtype, add_number, some_of
-from tools.bench.shapes import LLAMA_SIZES, TRAINED, checkpoint_of, llama_shape, random_ids, write_random
-from tools.bench.sides import ENCODER_SIDES, QUANTIZED, SIDES, TRAINING_SIDES, TFModelsSide, open_sides, unit_rows
+from tools.bench.arguments import DTYPES, Row, benchmark, some_of
+from tools.bench.shapes import TRAINED, checkpoint_of, inputs_of, random_ids, write_random
+from tools.bench.sides import ENCODER_SIDES, QUANTIZED, SIDES, Batch, TFModelsSide, open_sides, unit_rows
 from tools.memory import peak_memory, reset_peak
 
 SPAWN = multiprocessing.get_context("spawn")  # fresh processes
-Row = dict[str, Any]
 Actions = dict[Any, Callable[[], Any]]
+
+_QUANTIZE = "also the model with weights quantised so: int8, int4, or gguf for those that a GGUF file holds"
+_PAIRS = "CSV of two texts and a score a line: correlation with cosines"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,59 +66,26 @@ def take_turns(actions: Actions, rounds: int) -> tuple[dict[str, Timing], dict[s
     first = {name: timed(action)[0] for name, action in actions.items()}
     for action in actions.values():
         action()  # caches and thread pools are warm after the second call
-    seconds: dict[str, list[float]] = {name: [] for name in actions}
-    results = {}
-    for number in range(rounds):
-        # Every other round goes backwards: being first is no advantage.
-        for name in list(actions)[:: 1 if number % 2 == 0 else -1]:
-            elapsed, results[name] = timed(actions[name])
-            seconds[name].append(elapsed)
+    seconds, results = alternate(actions, rounds)
     spans = {name: (statistics.median(values), min(values), max(values)) for name, values in seconds.items()}
     return {name: Timing(first[name], *span) for name, span in spans.items()}, results
 
 
-def add_model(parser: argparse.ArgumentParser, prompt_length: int | None = None) -> None:
-    """The arguments that choose a model and, where a prompt has a length, how much is decoded."""
-    which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--model", help="folder, hub id or bundled name of a causal language model")
-    which.add_argument("--shape", type=llama_shape, help=f"a random Llama: {LLAMA_SIZES}")
-    add_dtype(parser)
-    if prompt_length is not None:
-        add_number(parser, "--prompt-length", prompt_length, "tokens per prompt")
-        add_number(parser, "--max-new-tokens", 128, "exactly so many")
+def alternate(actions: Actions, rounds: int) -> tuple[dict[str, list[float]], dict[str, Any]]:
+    """Seconds of actions in each round, and their last results."""
+    seconds: dict[str, list[float]] = {name: [] for name in actions}
+    results = {}
+    for turn in range(rounds):
+        # Every other round goes backwards: being first is no advantage.
+        for name in list(actions)[:: 1 if turn % 2 == 0 else -1]:
+            elapsed, results[name] = timed(actions[name])
+            seconds[name].append(elapsed)
+    return seconds, results
 
 
-def add_generate(parser: argparse.ArgumentParser) -> None:
-    add_model(parser, prompt_length=64)
-    add_number(parser, "--batch", [1, 4], "batch sizes")
-    about = "also the model with weights quantised so: int8, int4, or gguf for those that a GGUF file holds"
-    parser.add_argument("--quantize", type=some_of(QUANTIZED), default=[], metavar="MODE,...", help=about)
-    parser.add_argument("--gguf-file", metavar="NAME", help="a GGUF file in the folder --model, for --quantize gguf")
-
-
-def add_forward(parser: argparse.ArgumentParser) -> None:
-    add_model(parser)
-    add_number(parser, "--batch", [1, 4], "batch sizes")
-    add_number(parser, "--length", [16, 64, 256], "lengths")
-
-
-def add_embed(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, help="folder or hub id of a sentence-transformers model")
-    add_dtype(parser)
-    add_number(parser, "--texts", 512, "texts of mixed length")
-    add_number(parser, "--batch", 32, "texts at a time")
-    add_number(parser, "--length", [32, 128], "equal lengths")
-    about = "CSV of two texts and a score a line: correlation with cosines"
-    parser.add_argument("--pairs", type=Path, metavar="FILE", help=about)
-
-
-def decode(
-    sides: dict[str, Callable[..., Any]], ids: np.ndarray, new: int, rounds: int
-) -> Iterator[tuple[str, Timing, Timing, Row]]:
+def decode(sides: dict[str, Callable[[int], Any]], new: int, rounds: int) -> Iterator[tuple[str, Timing, Timing, Row]]:
     """Time one new token and `new` of them: (side, both timings, the share of ids that equal the first side's)."""
-    actions = {
-        (name, count): functools.partial(side, ids, count) for name, side in sides.items() for count in (1, new)
-    }
+    actions = {(name, count): functools.partial(side, count) for name, side in sides.items() for count in (1, new)}
     timings, results = take_turns(actions, rounds)
     first, *others = sides
     equal = {name: {"ids_equal": equal_ids(results[first, new], results[name, new])} for name in others}
@@ -121,17 +93,28 @@ def decode(
         yield name, timings[name, 1], timings[name, new], equal.get(name, {})
 
 
+@benchmark(
+    "generate",
+    "model|shape dtype=float32 prompt-length=64 max-new-tokens=128 batch=1,4 peer rounds=5 json",
+    {
+        "--quantize": {"type": some_of(QUANTIZED), "default": [], "metavar": "MODE,...", "help": _QUANTIZE},
+        "--gguf-file": {"metavar": "NAME", "help": "a GGUF file in the folder --model, for --quantize gguf"},
+    },
+)
 def run_generate(options: argparse.Namespace) -> Iterator[Row]:
     """Greedy decoding of exactly --max-new-tokens tokens: the first takes prefill's time, the others decoding's."""
     new, speed, prefill = options.max_new_tokens, {}, {}
     with checkpoint_of(options) as folder:
         sides = open_sides(options, folder)
-        first = next(iter(sides))
-        sizes = {name: side.model.get_memory_footprint() / 1e6 for name, side in sides.items()}
-        generate = {name: side.generate for name, side in sides.items()}
         for batch in options.batch:
-            ids = random_ids(batch, options.prompt_length, sides[first].model.config.vocab_size)
-            for name, one, every, equal in decode(generate, ids, new, options.rounds):
+            given = inputs_of("decode", batch, options.prompt_length, sides[0].model.config.vocab_size)
+            generate, sizes = {}, {}
+            for side in sides:
+                own = side.variants(side.prepare("decode", given))
+                generate |= own
+                sizes |= dict.fromkeys(own, side.model.get_memory_footprint() / 1e6)
+            for name, one, every, equal in decode(generate, new, options.rounds):
+                first = next(iter(generate))
                 speed[name], prefill[name] = batch * (new - 1) / (every.median - one.median), one.median
                 row = {"side": name, "batch": batch, "megabytes": sizes[name], "prefill_ms": 1e3 * one.median}
                 row |= {"tokens_per_s": speed[name], **every.row("total_s"), **equal}
@@ -149,23 +132,28 @@ EXPORTS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+@benchmark(
+    "export",
+    "model|shape dtype=float32 prompt-length=16 max-new-tokens=128 rounds=5 json",
+)
 def run_export(options: argparse.Namespace) -> Iterator[Row]:
     """Greedy decoding of one row in process and by exported artefacts."""
     from tfmodels import GenerationConfig
     from tfmodels.export import FORMATS
 
-    TFModelsSide.prepare()
+    TFModelsSide.load_libraries()
     new, per_token = options.max_new_tokens, {}
     with checkpoint_of(options) as folder, tempfile.TemporaryDirectory() as exported:
         side = TFModelsSide(folder, options.dtype)
         side.model.generation_config = GenerationConfig(pad_token_id=0)  # no token ends the text
-        ids = random_ids(1, options.prompt_length, side.model.config.vocab_size).astype("int32")
-        generate, sizes = {"in process": side.generate}, {}
+        given = inputs_of("decode", 1, options.prompt_length, side.model.config.vocab_size)
+        generate, sizes = {"in process": side.prepare("decode", given)}, {}
         for name, (form, choices) in EXPORTS.items():
             place = Path(exported) / (name.replace(" ", "-") + FORMATS[form].suffix)
             report = side.model.export(place, format=form, max_length=options.prompt_length + new, **choices)
-            generate[name], sizes[name] = FORMATS[form].load().open(report.path).generate, report.bytes
-        for name, one, every, equal in decode(generate, ids, new, options.rounds):
+            opened, ids = FORMATS[form].load().open(report.path), given["input_ids"].astype("int32")
+            generate[name], sizes[name] = functools.partial(opened.generate, ids), report.bytes
+        for name, one, every, equal in decode(generate, new, options.rounds):
             per_token[name] = 1e3 * (every.median - one.median) / (new - 1)
             row = {"side": name, "first_token_ms": 1e3 * one.median, "ms_per_token": per_token[name]}
             row |= {"first_call_s": every.first, **equal}
@@ -181,16 +169,28 @@ def equal_ids(ours: np.ndarray, theirs: np.ndarray) -> float:
     return float(np.cumprod(ours == theirs, axis=1).mean())
 
 
+@benchmark(
+    "forward",
+    "model|shape dtype=float32 batch=1,4 length=16,64,256 peer rounds=5 json",
+)
 def run_forward(options: argparse.Namespace) -> Iterator[Row]:
     """One pass over whole sequences."""
     with checkpoint_of(options) as folder:
         sides = open_sides(options, folder)
-        vocab = sides["tfmodels"].model.config.vocab_size
+        vocab = sides[0].model.config.vocab_size
         for batch, length in itertools.product(options.batch, options.length):
-            ids = random_ids(batch, length, vocab)
-            actions = {name: side.forward(ids) for name, side in sides.items()}
+            actions = prepared(sides, "forward", batch, length, vocab)
             for name, timing, _, against in passes(actions, options.rounds):
                 yield {"side": name, "batch": batch, "length": length, **timing.row("ms", 1e3), **against}
+
+
+def prepared(sides: list[Any], what: str, *sizes: int) -> Actions:
+    """What sides do with random inputs; each first call prepares it."""
+    actions, given = {}, inputs_of(what, *sizes)
+    for side in sides:
+        make = functools.cache(functools.partial(side.prepare, what, given))
+        actions |= side.variants(lambda make=make: make()())
+    return actions
 
 
 def passes(actions: Actions, rounds: int) -> Iterator[tuple[str, Timing, np.ndarray, Row]]:
@@ -219,18 +219,27 @@ def some_texts(count: int) -> list[str]:
     return [" ".join(rng.choice(WORDS, length)) for length in lengths]
 
 
+@benchmark(
+    "embed",
+    "dtype=float32 batch=32 length=32,128 peer rounds=5 json",
+    {
+        "--model": {"required": True, "help": "folder or hub id of a sentence-transformers model"},
+        "--texts": ("512", "texts of mixed length"),
+        "--pairs": {"type": Path, "metavar": "FILE", "help": _PAIRS},
+    },
+)
 def run_embed(options: argparse.Namespace) -> Iterator[Row]:
     """Sentence vectors of texts of mixed length, of batches of ids of equal length, and of --pairs."""
     sides = open_sides(options, options.model, ENCODER_SIDES)
-    vocab = sides["tfmodels"].model.model.config.vocab_size
+    vocab = sides[0].model.model.config.vocab_size
 
     def encoding(texts: list[str]) -> tuple[int, Actions]:
-        return len(texts), {name: functools.partial(side.encode, texts, options.batch) for name, side in sides.items()}
+        own = [side.variants(functools.partial(side.encode, texts, options.batch)) for side in sides]
+        return len(texts), functools.reduce(operator.or_, own)
 
     kinds = {"texts of mixed length": encoding(some_texts(options.texts))}
     for length in options.length:
-        ids = random_ids(options.batch, length, vocab)
-        kinds[f"{length} ids each"] = options.batch, {name: side.forward(ids) for name, side in sides.items()}
+        kinds[f"{length} ids each"] = options.batch, prepared(sides, "embed", options.batch, length, vocab)
     if options.pairs:
         with options.pairs.open(newline="", encoding="utf-8") as file:
             first, second, scores = zip(*csv.reader(file), strict=True)
@@ -250,18 +259,18 @@ def correlation(vectors: np.ndarray, scores: tuple[str, ...]) -> float:
     return float(spearmanr(np.sum(first * second, axis=1), [float(score) for score in scores]).statistic)
 
 
-def add_load(parser: argparse.ArgumentParser) -> None:
-    usual = llama_shape("24,1024,16,16,4608,32000")
-    parser.add_argument("--shape", type=llama_shape, default=usual, help="as in `generate` (0.5 billion parameters)")
-    add_dtype(parser, "--stored", "bfloat16", "dtype of the file")
-    to = ["bfloat16", "float32"]
-    parser.add_argument("--to", type=some_of(DTYPES), default=to, metavar="DTYPE,...", help="to load as")
-
-
+@benchmark(
+    "load",
+    "shape=24,1024,16,16,4608,32000 peer rounds=5 json",
+    {
+        "--stored": {"choices": DTYPES, "default": "bfloat16", "help": "dtype of the file (%(default)s)"},
+        "--to": {"type": some_of(DTYPES), "default": "bfloat16,float32", "metavar": "DTYPE,...", "help": "to load as"},
+    },
+)
 def run_load(options: argparse.Namespace) -> Iterator[Row]:
     """Load a synthetic checkpoint in a fresh process: time and peak memory over imports."""
     with tempfile.TemporaryDirectory() as folder:
-        TFModelsSide.prepare()
+        TFModelsSide.load_libraries()
         count, _ = write_random(folder, options.shape, options.stored)
         sides = ["tfmodels", *([options.peer] if options.peer else [])]
         reads, loads = [], {(side, dtype): [] for side in sides for dtype in options.to}
@@ -288,20 +297,20 @@ def run_child(function: Callable[..., Any], *arguments: Any) -> Any:
 def load_once(folder: str, side_name: str, dtype: str) -> tuple[float, int]:
     """Seconds of loading, and the peak of resident memory beyond what it was after the imports."""
     side = SIDES[side_name]
-    side.prepare()
+    side.load_libraries()
     before = reset_peak()
     seconds, _ = timed(lambda: side(folder, dtype))
     return seconds, peak_memory() - before
 
 
-def add_train(parser: argparse.ArgumentParser) -> None:
-    about = f"random weights of these shapes, of {', '.join(TRAINED)} (all)"
-    parser.add_argument("--shape", type=some_of(TRAINED), default=list(TRAINED), metavar="NAME,...", help=about)
-    add_number(parser, "--batch", 8, "rows of a batch")
-    add_number(parser, "--length", 128, "tokens of a row")
-    parser.add_argument("--xla", action="store_true", help="also measure compile(..., jit_compile=True)")
-
-
+@benchmark(
+    "train",
+    "batch=8 length=128 peer rounds=5 json",
+    {
+        "--shape": {"type": some_of(TRAINED), "default": [*TRAINED], "metavar": "NAME,...", "help": ",".join(TRAINED)},
+        "--xla": {"action": "store_true", "help": "also measure compile(..., jit_compile=True)"},
+    },
+)
 def run_train(options: argparse.Namespace) -> Iterator[Row]:
     """A training step, float32: forward pass, gradients and AdamW; dropout as the configuration says."""
     processes: list[tuple[str, dict[str, Any]]] = [("tfmodels", {})]
@@ -309,63 +318,53 @@ def run_train(options: argparse.Namespace) -> Iterator[Row]:
     processes += [(options.peer, {})] if options.peer else []
     for shape in options.shape:
         with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as running:
-            write_trained(folder, shape, options.batch, options.length)
+            TFModelsSide.load_libraries()
+            _, config = write_random(folder, TRAINED[shape])
+            ids = random_ids(options.batch, options.length, config.vocab_size)
+            labels = ids if TRAINED[shape][1] == "ForCausalLM" else np.arange(len(ids)) % config.num_labels
+            batch = {"input_ids": ids, "attention_mask": np.ones_like(ids), "labels": labels}
             trainers = {}
             for side, compile_options in processes:
-                trainer = Trainer(running, side, folder, TRAINED[shape][1], compile_options)
-                trainers |= dict.fromkeys(trainer.variants, trainer)
+                manager = running.enter_context(Trainers(ctx=SPAWN))
+                trainer = manager.Trainer(side, folder, TRAINED[shape][1], batch, compile_options)
+                trainers |= dict.fromkeys(trainer.variants(), trainer)
             actions = {name: functools.partial(trainer.step, name) for name, trainer in trainers.items()}
             timings, _ = take_turns(actions, options.rounds)
-            ours = trainers["tfmodels"]
+            ours = trainers["tfmodels"].measured()
             for name, timing in timings.items():
-                trainer = trainers[name]
                 row = {"side": name, "shape": shape, "batch": options.batch, "length": options.length}
-                # The losses are of all steps, those of the trainer's other variants included.
-                row |= {**timing.row("ms", 1e3), "peak_gb": trainer.peak_bytes / 1e9, "losses": trainer.losses}
-                if trainer is not ours:
-                    row["loss_difference"] = abs(trainer.loss / ours.loss - 1)
+                row |= {**timing.row("ms", 1e3), **trainers[name].measured()}
+                if trainers[name] is not trainers["tfmodels"]:
+                    row["loss_difference"] = abs(row["first_loss"] / ours["first_loss"] - 1)
                     row["speed_ratio"] = timing.median / timings["tfmodels"].median
                 yield row
 
 
-def write_trained(folder: str, shape: str, batch: int, length: int) -> None:
-    """Write a checkpoint of random weights, and beside it a batch for its head."""
-    TFModelsSide.prepare()
-    _, config = write_random(folder, TRAINED[shape])
-    ids = random_ids(batch, length, config.vocab_size)
-    labels = ids if TRAINED[shape][1] == "ForCausalLM" else np.arange(batch) % config.num_labels
-    np.savez(Path(folder) / "batch.npz", input_ids=ids, attention_mask=np.ones_like(ids), labels=labels)
-
-
 class Trainer:
-    """A side in a process of its own, which takes a step each time it is asked to."""
+    """A side that takes a step each time it is asked to."""
 
-    def __init__(self, running: contextlib.ExitStack, *arguments: Any):
-        self.process = running.enter_context(concurrent.futures.ProcessPoolExecutor(1, mp_context=SPAWN))
-        self.variants, self.loss = self.process.submit(begin_training, *arguments).result()
-        self.losses: list[float] = []
+    def __init__(self, side_name: str, folder: str, head: str, batch: Batch, compile_options: dict[str, Any]):
+        SIDES[side_name].load_libraries()
+        self.before = reset_peak()
+        side = SIDES[side_name](folder, "float32", head)
+        side.name += "".join(f", {key}={value}" for key, value in compile_options.items())
+        self.first_loss, self.losses = side.loss(batch), []
+        self.steps = side.variants(side.prepare("fit", batch, **compile_options))
+
+    def variants(self) -> list[str]:
+        return list(self.steps)
 
     def step(self, variant: str) -> None:
-        loss, self.peak_bytes = self.process.submit(take_step, variant).result()
-        self.losses.append(loss)
+        self.losses.append(float(self.steps[variant]()))
+
+    def measured(self) -> Row:
+        """The loss before training and after each step of all variants; the peak of memory beyond the imports."""
+        peak = peak_memory() - self.before
+        return {"peak_gb": peak / 1e9, "first_loss": self.first_loss, "losses": self.losses}
 
 
-_TRAINING: dict[str, Any] = {}  # of a Trainer's process: what goes on there
+class Trainers(multiprocessing.managers.BaseManager):
+    """A process of its own for a trainer."""
 
 
-def begin_training(side_name: str, folder: str, *settings: Any) -> tuple[list[str], float]:
-    """The side's variants, and the loss before training."""
-    side = TRAINING_SIDES[side_name]
-    side.prepare()
-    before = reset_peak()
-    with np.load(Path(folder) / "batch.npz") as file:
-        batch = dict(file)
-    trained = side(folder, *settings)
-    _TRAINING.update(variants=trained.variants(), batch=batch, before=before)
-    return list(_TRAINING["variants"]), trained.loss(batch)
-
-
-def take_step(variant: str) -> tuple[float, int]:
-    """The loss, and the peak of resident memory beyond what it was after the imports."""
-    loss = _TRAINING["variants"][variant].step(_TRAINING["batch"])
-    return loss, peak_memory() - _TRAINING["before"]
+Trainers.register("Trainer", Trainer)

@@ -18,7 +18,6 @@ JSON; --json keeps them.
 from __future__ import annotations
 
 import argparse
-import functools
 import itertools
 import json
 import random
@@ -31,8 +30,8 @@ from unittest import mock
 
 import numpy as np
 
-from tools.bench.arguments import add_dtype, add_json, add_number, numbers, some_of
-from tools.bench.cpu import Row, timed
+from tools.bench.arguments import Row, benchmark, some_of
+from tools.bench.cpu import alternate, timed
 from tools.bench.shapes import SHAPES, random_ids, write_random
 
 Prompts = list[list[int]]
@@ -186,16 +185,17 @@ class Bench:
         if self.options.peer:
             from tools.bench.sides import TorchSide
 
-            TorchSide.prepare()
+            TorchSide.load_libraries()
             peer = {**settings, "pad_token_id": 0, "eos_token_id": None}
 
-            def searched(side: TorchSide) -> Any:
+            side = TorchSide(self.folder, self.options.dtype)
+
+            def searched() -> Any:
                 given = side.torch.from_numpy(ids)
-                with side.at_work():
+                with side.torch.inference_mode():
                     return side.model.generate(given, attention_mask=side.torch.ones_like(given), **peer).numpy()
 
-            for side in TorchSide(self.folder, self.options.dtype).variants().values():
-                actions[f"torch, {side.threads}"] = functools.partial(searched, side)
+            actions |= side.variants(searched)
         results = {name: action() for name, action in actions.items()}
         seconds = in_turns(actions, self.options.rounds)
         for name, value in seconds.items():
@@ -261,11 +261,7 @@ def in_turns(
     actions: dict[str, Callable[[], Any]], rounds: int, of: Callable[[list[float]], float] = statistics.median
 ) -> dict[str, float]:
     """The seconds of actions that take turns: the median of all rounds, or another number `of` them."""
-    seconds: dict[str, list[float]] = {name: [] for name in actions}
-    for _ in range(rounds):
-        for name, action in actions.items():
-            seconds[name].append(timed(action)[0])
-    return {name: of(values) for name, values in seconds.items()}
+    return {name: of(seconds) for name, seconds in alternate(actions, rounds)[0].items()}
 
 
 def serve(engine: Any, prompts: Prompts, new: int) -> None:
@@ -376,43 +372,26 @@ def _meets(value: Any, schema: dict[str, Any]) -> bool:
 WHAT = ("throughput", "poisson", "chat", "lookup", "beams", "schemas")
 
 
-def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="tools.bench engine", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("what", type=some_of(WHAT), metavar=",".join(WHAT), help="what to measure, separated by commas")
-    which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--model", help="folder, hub id or bundled name of a causal language model")
-    which.add_argument("--shape", choices=SHAPES, help="random weights of this shape")
-    add_dtype(parser)
-    add_number(parser, "--requests", 64)
-    add("--prompts", type=numbers, default=[16, 128], metavar="LEAST,MOST", help="tokens of a prompt (16,128)")
-    add_number(parser, "--new", 64, "new tokens of each")
-    add_number(parser, "--rows", 8, "of the engine")
-    add_number(parser, "--chunk", 256, "tokens of a prompt between two steps")
-    add_number(parser, "--batch", [4, 8, 16], "sizes of static batches")
-    add_number(parser, "--singles", 8, "requests run one after the other")
-    add("--share", type=float, default=0.5, help="of the capacity, for poisson (%(default)s)")
-    add_number(parser, "--long", 0, "tokens of one long prompt among the others, for poisson")
-    add_number(parser, "--drafts", 7, "tokens drafted at a time, for lookup")
-    add_number(parser, "--schemas", 200)
-    add("--peer", choices=("torch",), help="also measure this one, for beams")
-    add_number(parser, "--rounds", 5)
-    add_json(parser)
-    return parser
-
-
-def main(arguments: list[str] | None = None) -> None:
-    options = parser().parse_args(arguments)
-    rows = []
+@benchmark(
+    "engine",
+    "model|shape:name dtype=float32 requests=64 rows=8 batch=4,8,16 peer rounds=5 json",
+    {
+        "what": {"type": some_of(WHAT), "metavar": ",".join(WHAT), "help": "what to measure, separated by commas"},
+        "--prompts": ("16,128", "least and most tokens of a prompt"),
+        "--new": ("64", "new tokens of each"),
+        "--chunk": ("256", "tokens of a prompt between two steps"),
+        "--singles": ("8", "requests run one after the other"),
+        "--share": ("0.5", "of the capacity, for poisson"),
+        "--long": ("0", "tokens of one long prompt among the others, for poisson"),
+        "--drafts": ("7", "tokens drafted at a time, for lookup"),
+        "--schemas": ("200", "that are answered"),
+    },
+    tabled=False,
+)
+def run_engine(options: argparse.Namespace) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder:
         if options.shape:
             write_random(folder, SHAPES[options.shape], options.dtype)
         bench = Bench(options, options.model or folder)
         for what in options.what:
-            for row in getattr(bench, what)():
-                rows.append(row)
-                print(json.dumps(row), flush=True)
-    if options.json:
-        options.json.write_text(json.dumps({"command": vars(options) | {"json": None}, "rows": rows}, indent=1) + "\n")
+            yield from getattr(bench, what)()

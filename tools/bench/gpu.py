@@ -29,12 +29,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from tools.bench.arguments import add_number, numbers, some_of
-from tools.bench.gpu_sides import Side, TFModelsSide, TorchSide, timed
-from tools.bench.report import Cell, Measured, Report, add_common, say
+from tools.bench.arguments import Row, benchmark, numbers, some_of
+from tools.bench.cpu import timed
+from tools.bench.report import GPU, Cell, Report, say
 from tools.bench.scale import jax_scale, tensorflow_scale
-from tools.bench.scale import main as scale
-from tools.bench.shapes import SHAPES
+from tools.bench.shapes import SHAPES, inputs_of
+from tools.bench.sides import Side, TFModelsSide, TorchSide
 
 WHAT = ("train", "fit", "forward", "decode", "embed")
 PEERS = ("eager", "sdpa", "flash_attention_2", "static-compile")
@@ -53,18 +53,17 @@ def measure_cells(side: Side) -> None:
     copied = copy_rate(side) if any(what == "decode" for what, *_ in job["cells"]) else 0.0
     tracing = threading.Lock()  # it is Python and would not be faster at once; nor would times be a program's own
 
-    def first_call(cell: Cell) -> tuple[Callable[..., None] | None, Measured]:
+    def first_call(cell: Cell) -> tuple[Callable[..., None] | None, Row]:
         """What was prepared, if that went well, and what was seen."""
         try:
             with tracing:
                 start = time.perf_counter()
-                run = side.prepare(*cell)
+                run = side.prepare(cell[0], inputs_of(*cell, side.config.vocab_size))
                 attention = side.describe()
-            if cell[0] == "decode":
-                run(job["new"])
+            new = [job["new"]] if cell[0] == "decode" else []
+            run(*new)
+            if cell[0] in ("decode", "fit"):  # they are traced when they run
                 attention = side.describe()
-            else:
-                run()
         except side.out_of_memory:
             return None, {"note": "out of memory"}
         except Exception as error:  # one cell that fails is a row that says so
@@ -73,13 +72,13 @@ def measure_cells(side: Side) -> None:
         say(f"{side.name}: first call of {cell[0]} {cell[1]} x {cell[2]} took {ms / 1e3:.1f} s")
         return run, {"first_ms": ms, "attention": attention}
 
-    def time_cell(cell: Cell, run: Callable[..., None]) -> Measured:
+    def time_cell(cell: Cell, run: Callable[..., None]) -> Row:
         what, batch, length = cell
         steps = job["new"] if what == "decode" else 1
         call = functools.partial(run, steps) if what == "decode" else run
 
         def median(action: Callable[[], None]) -> float:
-            return statistics.median(timed(action) for _ in range(job["rounds"]))
+            return 1e3 * statistics.median(timed(action)[0] for _ in range(job["rounds"]))
 
         side.start_counting_memory()
         try:
@@ -123,7 +122,7 @@ def print_kernels(kernels: list[tuple[str, int, float]], steps: int, most: int) 
         say(f"{us / steps:9.1f} us a step  {launches / steps:6.1f} x {us / launches:8.2f} us  {name}")
 
 
-def print_row(side: str, job: Measured, cell: Cell, row: Measured) -> None:
+def print_row(side: str, job: Row, cell: Cell, row: Row) -> None:
     what, batch, length = cell
     head = {"side": side, "what": what, "shape": job["shape"], "dtype": job["dtype"], "batch": batch, "length": length}
     print(json.dumps(head | row), flush=True)
@@ -144,12 +143,12 @@ def copy_rate(side: Side) -> float:
     size, times = (2**30, 20) if side.gpu else (2**26, 5)
     run = side.copier(size)
     run(2)
-    return statistics.median(2 * size * times / timed(lambda: run(times)) / 1e6 for _ in range(5))
+    return statistics.median(2 * size * times / timed(lambda: run(times))[0] / 1e9 for _ in range(5))
 
 
-def measure_torch(job: Measured) -> None:
+def measure_torch(job: Row) -> None:
     try:
-        side = TorchSide(job)
+        side = TorchSide.of_job(job)
     except (ImportError, ValueError) as error:  # not every model has every attention, nor every machine
         for cell in job["cells"]:
             print_row("torch " + job["peer"], job, cell, {"note": f"failed: {str(error)[:200]}", "at_once": 1})
@@ -157,59 +156,60 @@ def measure_torch(job: Measured) -> None:
         measure_cells(side)
 
 
-SIDES: dict[str, Callable[[Measured], None]] = {
-    "tfmodels": lambda job: measure_cells(TFModelsSide(job)),
+def measure_side(name: str, job: str) -> None:
+    """What a side does in the process that `Report.run_side` starts."""
+    SIDES[name](json.loads(job))
+
+
+SIDES: dict[str, Callable[[Row], None]] = {
+    "tfmodels": lambda job: measure_cells(TFModelsSide.of_job(job)),
     "torch": measure_torch,
     "tensorflow": tensorflow_scale,
     "jax": jax_scale,
 }
 
 
-def measure(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="tools.bench gpu", description=__doc__.splitlines()[0])
-    parser.add_argument("what", type=some_of(WHAT), help=f"{', '.join(WHAT)}, comma-separated; or scale")
-    add_common(parser, "")
-    parser.add_argument("--batch", type=numbers, metavar="N,...", help="(1,4; to embed 64)")
-    parser.add_argument("--length", type=numbers, metavar="N,...", help="(512,2048; to embed 128)")
-    add_number(parser, "--new", 128, "tokens to decode")
-    parser.add_argument("--quantize", choices=("int8", "int4"), help="tfmodels with packed weights; not to train")
-    parser.add_argument("--group", default="channel", metavar="N", help="inputs to a scale (%(default)s: all)")
-    add_number(parser, "--profile", 0, "also print tfmodels' so many longest kernels")
-    parser.add_argument("--peer", type=some_of(PEERS), default=[], metavar="NAME,...", help=", ".join(PEERS))
-    add_number(parser, "--compile-threads", 1, "programs of tfmodels to compile at once")
-    parser.add_argument("--torch-python", default=sys.executable, help="command of the interpreter that has PyTorch")
-    options = parser.parse_args(arguments)
+@benchmark(
+    "gpu",
+    f"shape:name dtype:gpu {GPU}",
+    {
+        "what": {"type": some_of(WHAT), "help": f"{', '.join(WHAT)}, comma-separated"},
+        "--batch": {"type": numbers, "metavar": "N,...", "help": "(1,4; to embed 64)"},
+        "--length": {"type": numbers, "metavar": "N,...", "help": "(512,2048; to embed 128)"},
+        "--new": ("128", "tokens to decode"),
+        "--quantize": {"choices": ("int8", "int4"), "help": "tfmodels with packed weights; not to train"},
+        "--group": {"default": "channel", "metavar": "N", "help": "inputs to a scale (%(default)s: all)"},
+        "--profile": ("0", "also print tfmodels' so many longest kernels"),
+        "--peer": {"type": some_of(PEERS), "default": [], "metavar": "NAME,...", "help": ", ".join(PEERS)},
+        "--compile-threads": ("1", "programs of tfmodels to compile at once"),
+        "--torch-python": {"default": sys.executable, "help": "command of the interpreter that has PyTorch"},
+    },
+)
+def run_gpu(options: argparse.Namespace) -> None:
     for name, value in (EMBED_DEFAULTS if "embed" in options.what else DEFAULTS).items():
         if getattr(options, name) is None:
             setattr(options, name, value)
-    if options.quantize and {"train", "fit"} & set(options.what):
-        parser.error("packed weights are not trained")
-    if options.dtype == "mixed_bfloat16" and not set(options.what) <= {"train", "fit"}:
-        parser.error("--dtype mixed_bfloat16 is for train and fit")
-    if options.profile and options.device == "cpu":
-        parser.error("--profile lists kernels of a GPU: leave it out with --device cpu")
-    causal = SHAPES[options.shape][1] == "ForCausalLM"
-    if unfit := [what for what in options.what if what != "forward" and (what == "embed") == causal]:
-        parser.error(f"{options.shape} is no model to {', '.join(unfit)}")
-    names = ("shape", "dtype", "quantize", "group", "new", "attn", "rounds", "device", "profile", "compile_threads")
+    chosen, causal = set(options.what), SHAPES[options.shape][1] == "ForCausalLM"
+    unfit = [name for name in options.what if name != "forward" and (name == "embed") == causal]
+    for wrong, why in (
+        (options.quantize and chosen & {"train", "fit"}, "packed weights are not trained"),
+        (
+            options.dtype == "mixed_bfloat16" and chosen - {"train", "fit"},
+            "--dtype mixed_bfloat16 is for train and fit",
+        ),
+        (options.profile and options.device == "cpu", "--profile lists kernels of a GPU: leave it out on a CPU"),
+        (unfit, f"{options.shape} is no model to {', '.join(unfit)}"),
+    ):
+        if wrong:
+            raise argparse.ArgumentTypeError(why)
     cells = [(what, batch, length) for length in options.length for batch in options.batch for what in options.what]
-    report = Report(arguments, options)
+    report = Report(options)
     # Peers come first and have their part of the time each: they rarely need it, and compiling takes what is left.
     end = time.time() + options.budget
-    ours: Measured = {**{name: getattr(options, name) for name in names}, "cells": cells, "deadline": end}
+    ours: Row = {**vars(options), "json": None, "markdown": None, "cells": cells, "deadline": end}
     for index, peer in enumerate(options.peer):
         left = (end - time.time()) / (len(options.peer) + 1 - index)
         theirs = {**ours, "profile": 0, "peer": peer, "compile_threads": 1, "deadline": time.time() + left}
         report.run_side(shlex.split(options.torch_python), "torch", theirs)
     report.run_side([sys.executable], "tfmodels", ours)
     report.finish()
-
-
-def main(arguments: list[str]) -> None:
-    first, *others = arguments or ["--help"]
-    if first == "--side":
-        SIDES[others[0]](json.loads(others[1]))
-    elif first == "scale":
-        scale(others)
-    else:
-        measure([first, *others])

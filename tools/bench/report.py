@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import shlex
 import subprocess
@@ -13,12 +12,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tools.bench import ROOT
-from tools.bench.arguments import DTYPES, add_json, add_number
-from tools.bench.shapes import SHAPES
+from tools.bench.arguments import Row, benchmark, table
 
-Measured = dict[str, Any]
 Cell = tuple[str, int, int]  # what, batch, length
+GPU = "attn=auto device=gpu budget=inf rounds=20 json markdown"  # the options of a report
 
 
 def say(text: str) -> None:
@@ -26,25 +23,19 @@ def say(text: str) -> None:
 
 
 class Report:
-    """What was measured so far, written out at every row.
+    """What was measured so far, written to --json and --markdown at every row."""
 
-    Args:
-        command: its arguments.
-        options: those of `add_common`; --json and --markdown are written.
-    """
+    def __init__(self, options: argparse.Namespace):
+        self.options, self.failed = options, False
+        self.rows: list[Row] = []
+        self.about: list[Row] = []
 
-    def __init__(self, command: list[str], options: argparse.Namespace):
-        self.command, self.options = command, options
-        self.rows: list[Measured] = []
-        self.about: list[Measured] = []
-        self.failed = False
-
-    def run_side(self, python: list[str], name: str, job: Measured, environment: dict[str, str] | None = None) -> None:
+    def run_side(self, python: list[str], name: str, job: Row, environment: dict[str, str] | None = None) -> None:
         """Run a side in its own process and collect its rows as they come."""
         say(f"{name} {job.get('peer', '')}: {job['deadline'] - time.time():.0f} s to start cells in")
-        arguments = [*python, str(ROOT / "tools" / "benchmark.py"), "gpu", "--side", name, json.dumps(job)]
+        command = [*python, "-m", "tools.bench", "gpu", "--side", name, json.dumps(job)]
         environment = {**os.environ, **(environment or {})}
-        with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
             for line in process.stdout or ():
                 if line.startswith('{"about"'):
                     self.about.append(json.loads(line))
@@ -57,7 +48,7 @@ class Report:
             self.failed = True
 
     def write(self) -> None:
-        found = {"command": self.command, "about": self.about, "rows": self.rows}
+        found = {"command": self.options.arguments, "about": self.about, "rows": self.rows}
         for file, text in ((self.options.json, json.dumps(found, indent=1)), (self.options.markdown, self.text())):
             if file:  # whole: whoever is stopped in between leaves the one before
                 part = file.with_name(file.name + ".part")
@@ -65,7 +56,7 @@ class Report:
                 part.replace(file)
 
     def text(self) -> str:
-        lines = ["    " + shlex.join(["python", "tools/benchmark.py", "gpu", *self.command]), ""]
+        lines = ["    " + shlex.join(["python", "-m", "tools.bench", *self.options.arguments]), ""]
         for side in self.about:
             versions = ", ".join(f"{name} {value}" for name, value in side.items() if name not in ("about", "device"))
             lines.append(f"- {side['about']}: {side['device']}; {versions}")
@@ -78,98 +69,53 @@ class Report:
         sys.exit(self.failed or any(row.get("note", "").startswith("failed") for row in ours))
 
 
-def tables(rows: list[Measured]) -> list[str]:
-    """Markdown, a table for every shape, dtype and task."""
+def tables(rows: list[Row]) -> list[str]:
+    """Markdown, a table for every shape, dtype and task; that of decode is of the milliseconds of a token."""
     lines, groups = [], {}
     for row in rows:
         groups.setdefault((row.get("what", "scale"), row["shape"], row["dtype"]), []).append(row)
     for (what, shape, dtype), own in groups.items():
-        made = scale_table(own) if what == "scale" else table(own, what)
-        lines += [f"**{what}**, {shape}, {dtype}", "", *made, ""]
+        attention = dict.fromkeys(row["attention"].replace("\n", "; ") for row in own if row.get("attention"))
+        lines += [f"**{what}**, {shape}, {dtype}", "", *table(compared(own)), ""]
+        lines += [*(f"- attention: {text}" for text in attention), ""]
     return lines
 
 
-def markdown(headings: list[str], rows: list[list[str]]) -> list[str]:
-    """The lines of a table."""
-    first, *others = ("| " + " | ".join(cells) + " |" for cells in (headings, *rows))
-    return [first, "|" + "---|" * len(headings), *others]
+def compared(rows: list[Row]) -> list[Row]:
+    """Rows of a table with what compares them: a peer's time with ours, several devices with one.
 
-
-def table(rows: list[Measured], what: str) -> list[str]:
-    """A line per cell: our time and memory, and each peer's with the ratio to ours; then notes."""
-    sides = sorted(dict.fromkeys(row["side"] for row in rows), key=lambda side: side != "tfmodels")
-    extra = {"decode": ["GB/s (of a copy's)"], "embed": ["sentences/s"]}.get(what, [])
-    headings = ["batch x length"]
-    for side in sides:
-        headings += [f"{side} {'ms/token' if what == 'decode' else 'ms'}", *extra, "MiB", "first s"]
-        headings += ["slower by"] if side != "tfmodels" else []
-    found = {(row["side"], row["batch"], row["length"]): row for row in rows}
-    lines, notes = [], {}
-    for batch, length in sorted({(row["batch"], row["length"]) for row in rows}):
-        ours = found.get(("tfmodels", batch, length), {})
-        cells = [f"{batch} x {length}"]
-        for side in sides:
-            row = found.get((side, batch, length), {})
-            note = row.get("note", "-")
-            cells += measured_cells(row, what) if "ms" in row else [note.split(":")[0], "", "", *[""] * len(extra)]
-            if note.startswith("failed"):
-                notes[f"{side}: {note}"] = []
-            if side != "tfmodels":
-                cells.append(f"{row['ms'] / ours['ms']:.2f}x" if "ms" in row and "ms" in ours else "")
-        lines.append(cells)
-    for row in rows:
-        if row.get("attention"):
-            cells = notes.setdefault("attention: " + row["attention"].replace("\n", "; "), [])
-            cells.append(f"{row['batch']} x {row['length']}")
-        if what == "decode" and "copy_gb_s" in row:
-            notes[f"{row['side']}: a copy on the device moves {row['copy_gb_s']:.0f} GB/s, read and written"] = []
-        if row["at_once"] > 1:
-            most = max(one["at_once"] for one in rows)
-            notes[f"first calls of tfmodels: up to {most} programs compiled at once"] = []
-    told = [f"- {text}" + (f" ({', '.join(cells)})" if cells else "") for text, cells in notes.items()]
-    return [*markdown(headings, lines), "", *told]
-
-
-def measured_cells(row: Measured, what: str) -> list[str]:
-    """A side's time, rate, memory and first call."""
-    cells = [f"{row['ms']:.2f}"]
-    if what == "decode":
-        cells.append(f"{row['read_gb_s']:.0f} ({100 * row['read_gb_s'] / row['copy_gb_s']:.0f} %)")
-    elif what == "embed":
-        cells.append(f"{row['sentences_per_s']:.0f}")
-    return [*cells, "-" if row["peak_mib"] is None else f"{row['peak_mib']:.0f}", f"{row['first_ms'] / 1e3:.1f}"]
-
-
-def scale_table(rows: list[Measured]) -> list[str]:
-    """A line per way and number of devices; efficiency is tokens per second and device against one device."""
-    headings = ["how", "devices", "batch x length", "ms/step", "tokens/s", "efficiency", "first s"]
-    headings += ["loss differs by", "weights by", "their update by"]
-    lines, notes, alone = [], [], {}
-    for row in rows:
-        cells = [row["how"], str(row["devices"]), f"{row['batch']} x {row['length']}"]
+    Efficiency is tokens per second and device against one device.
+    """
+    found, ours, alone = [], {}, {}
+    for row in sorted(rows, key=lambda row: (row["batch"], row["length"], row["side"]) if "what" in row else ()):
+        row, place = {**row, "shape": None, "dtype": None}, (row["batch"], row["length"])
+        found.append(row)
         if "ms" not in row:
-            lines.append([*cells, "failed", *[""] * (len(headings) - 4)])
-            notes.append(f"- {row['how']}, {row['devices']}: {row['note']}")
             continue
-        rate = row["batch"] * row["length"] / row["ms"]
-        if row["devices"] == 1:
-            alone.setdefault(row["how"], rate)
-        efficiency = f"{100 * rate / row['devices'] / alone[row['how']]:.0f} %" if row["how"] in alone else ""
-        cells += [f"{row['ms']:.2f}", f"{1e3 * rate:.0f}", efficiency, f"{row['first_ms'] / 1e3:.1f}"]
-        for name in ("loss_difference", "weights_difference", "update_difference"):
-            cells.append(f"{row[name]:.1e}" if name in row else "")
-        lines.append(cells)
-    return [*markdown(headings, lines), *([""] if notes else []), *notes]
+        row["first_call_s"] = row["first_ms"] / 1e3
+        if row["side"] == "tfmodels":
+            ours[place] = row["ms"]
+        elif place in ours:
+            row["speed_ratio"] = row["ms"] / ours[place]
+        if "copy_gb_s" in row:
+            row["share"] = row["read_gb_s"] / row["copy_gb_s"]
+        if "devices" in row:
+            row["tokens_per_s"] = 1e3 * row["batch"] * row["length"] / row["ms"]
+            each = row["tokens_per_s"] / row["devices"]
+            if row["devices"] == 1:
+                alone[row["how"]] = each
+            row["efficiency"] = each / alone[row["how"]] if row["how"] in alone else None
+    return found
 
 
-def plot(rows: list[Measured], file: Path) -> None:
+def plot(rows: list[Row], file: Path) -> None:
     """Speed-up over each peer against the length, a panel per task and shape."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    def cell_of(row: Measured) -> tuple[Any, ...]:
+    def cell_of(row: Row) -> tuple[Any, ...]:
         return tuple(row.get(name) for name in ("what", "shape", "dtype", "batch", "length"))
 
     ours = {cell_of(row): row["ms"] for row in rows if row["side"] == "tfmodels" and "ms" in row}
@@ -195,22 +141,14 @@ def plot(rows: list[Measured], file: Path) -> None:
     figure.savefig(file, dpi=120)
 
 
-def add_common(parser: argparse.ArgumentParser, rounds: str) -> None:
-    parser.add_argument("--shape", choices=SHAPES, help="(pythia-410m; to embed mpnet-base)")
-    about = "(float16; to embed bfloat16); mixed_bfloat16, to train: weights in float32, products in bfloat16"
-    parser.add_argument("--dtype", choices=(*DTYPES, "mixed_bfloat16"), help=about)
-    parser.add_argument("--attn", default="auto", help="attn_implementation of tfmodels (%(default)s)")
-    parser.add_argument("--device", choices=("gpu", "cpu"), default="gpu", help="cpu: to try the tool (%(default)s)")
-    about = "start no cell after so long (no limit)"
-    parser.add_argument("--budget", type=float, default=math.inf, metavar="SECONDS", help=about)
-    add_number(parser, "--rounds", 20, rounds)
-    add_json(parser)
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables here too")
-
-
-def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="tools.bench plot", description="Draw measurements that --json wrote.")
-    parser.add_argument("files", type=Path, nargs="+", metavar="FILE.json")
-    parser.add_argument("--plot", type=Path, default=Path("speed_up.png"), metavar="FILE", help="(%(default)s)")
-    options = parser.parse_args(arguments)
+@benchmark(
+    "plot",
+    "",
+    {
+        "files": {"type": Path, "nargs": "+", "metavar": "FILE.json"},
+        "--plot": {"type": Path, "default": Path("speed_up.png"), "metavar": "FILE", "help": "(%(default)s)"},
+    },
+)
+def run_plot(options: argparse.Namespace) -> None:
+    """Draw measurements of `gpu` that --json wrote."""
     plot([row for file in options.files for row in json.loads(file.read_text())["rows"]], options.plot)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import gc
 import itertools
 import json
@@ -22,13 +23,17 @@ from typing import Any
 
 import numpy as np
 
-from tools.bench.arguments import add_number, some_of
-from tools.bench.gpu_sides import about, tensorflow_device_name, tensorflow_on, timed
-from tools.bench.report import Measured, Report, add_common, say
+from tools.bench.arguments import Row, benchmark, some_of
+from tools.bench.report import GPU, Report, say
 from tools.bench.shapes import SHAPES, model_class, random_ids
+from tools.bench.sides import about, tensorflow_device_name, tensorflow_on
 
 HOW = ("mirrored", "mirrored-fit", "jax-data", "jax-model")
 _RATE = 0.1  # of SGD: one step moves the weights by much more than they are rounded
+
+# A model, and a function that takes ids, steps and times: it trains so many steps on those ids, so many times over,
+# and gives the last loss and milliseconds of each time.
+Trainer = tuple[Any, Callable[[np.ndarray, int, int], tuple[float, list[float]]]]
 
 
 class Trained:
@@ -39,7 +44,7 @@ class Trained:
         self.after = np.concatenate([array.ravel() for array in after])
         self.update = self.after - np.concatenate([array.ravel() for array in before])
 
-    def difference(self, other: Trained) -> Measured:
+    def difference(self, other: Trained) -> Row:
         """Relative, in the Euclidean norm."""
         return {
             "loss_difference": abs(self.loss - other.loss) / abs(other.loss),
@@ -48,12 +53,11 @@ class Trained:
         }
 
 
-def scale_cells(job: Measured, ways: dict[str, list[tuple[int, Callable[[], Any]]]]) -> None:
+def scale_cells(job: Row, ways: dict[str, list[tuple[int, Callable[[], Trainer]]]]) -> None:
     """Print a row for every way and number of devices.
 
     Args:
-        ways: name -> (devices, maker) in order, one device first. A maker gives (step_once, time_steps): the first
-            takes ids and gives `Trained`, the second takes ids and gives milliseconds of the first call and of a step.
+        ways: name -> (devices, a function that makes a model and trains it), one device first.
     """
     most, vocab = job["devices"], model_class(SHAPES[job["shape"]])[1].vocab_size
     whole = random_ids(most * job["batch"], job["length"], vocab).astype("int32")
@@ -65,83 +69,124 @@ def scale_cells(job: Measured, ways: dict[str, list[tuple[int, Callable[[], Any]
                 return
             batch = devices * job["batch"]
             try:
-                step_once, time_steps = make()
-                trained = step_once(whole)
-                row: Measured = {"loss": trained.loss}
+                trained = first_step(make, whole)
+                row: Row = {"loss": trained.loss}
                 if devices == 1:
                     alone[how] = trained
                 elif how in alone:
                     row |= trained.difference(alone[how])
-                row["first_ms"], row["ms"] = time_steps(whole[:batch])
+                gc.collect()
+                _, (row["first_ms"], *spans) = make()[1](whole[:batch], job["rounds"], 4)
+                row["ms"] = statistics.median(spans) / job["rounds"]
             except Exception as error:
                 row = {"note": f"failed: {type(error).__name__}: {str(error)[:300]}"}
             head = {"side": "scale", "how": how, "devices": devices, "batch": batch}
             head |= {name: job[name] for name in ("shape", "dtype", "length")}
             print(json.dumps({**head, **row}), flush=True)
-            step_once = time_steps = None
             gc.collect()
 
 
-def steps_of_fit(model: Any, ids: np.ndarray, rounds: int, epochs: int) -> tuple[float, list[float]]:
-    """Loss of the last epoch, and milliseconds of each, of `rounds` steps of `fit` over the same rows."""
+def first_step(make: Callable[[], Trainer], ids: np.ndarray) -> Trained:
+    import keras
+
+    def arrays() -> list[np.ndarray]:
+        cast, numpy = keras.ops.cast, keras.ops.convert_to_numpy
+        return [np.array(numpy(cast(variable.value, "float32"))) for variable in model.trainable_variables]
+
+    model, train = make()
+    before = arrays()
+    loss, _ = train(ids, 1, 1)
+    return Trained(loss, before, arrays())
+
+
+def settle(model: Any) -> None:
+    """Wait for what is under way; a large variable would take as long to copy as some steps do."""
+    import keras
+
+    smallest = min(model.trainable_variables, key=lambda variable: math.prod(variable.shape))
+    np.asarray(keras.ops.convert_to_numpy(smallest.value))
+
+
+def fitted(make_model: Callable[[], Any], scope: Callable[[], Any] = contextlib.nullcontext) -> Trainer:
+    """By `fit`, inside a `scope`."""
     import keras
 
     ends = []
 
     class Clock(keras.callbacks.Callback):
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-            # Waits for what is under way; a large variable would take as long to copy as some steps do.
-            smallest = min(self.model.trainable_variables, key=lambda variable: math.prod(variable.shape))
-            np.asarray(keras.ops.convert_to_numpy(smallest.value))
+            settle(self.model)
             ends.append(time.perf_counter())
 
-    rows = np.tile(ids, (rounds, 1))
-    data: Any = {"input_ids": rows, "labels": rows}
-    settings: Measured = {"batch_size": len(ids), "shuffle": False}
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        data, settings = tf.data.Dataset.from_tensor_slices(data).batch(len(ids), drop_remainder=True), {}
-    start = time.perf_counter()
-    history = model.fit(data, epochs=epochs, verbose=0, callbacks=[Clock()], **settings)
-    spans = [1e3 * (end - begin) for begin, end in itertools.pairwise([start, *ends])]
-    return history.history["loss"][-1], spans
-
-
-def fitted(
-    make_model: Callable[[], Any], rounds: int, scope: Callable[[], Any] = contextlib.nullcontext
-) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """(step_once, time_steps) by `fit`, each inside a `scope`."""
-    import keras
-
-    def model_to_fit() -> Any:
+    with scope():
         model = make_model()
         model.compile(keras.optimizers.SGD(_RATE))
-        return model
 
-    def step_once(ids: np.ndarray) -> Trained:
+    def train(ids: np.ndarray, steps: int, times: int) -> tuple[float, list[float]]:
+        rows = np.tile(ids, (steps, 1))
+        data: Any = {"input_ids": rows, "labels": rows}
+        settings: Row = {"batch_size": len(ids), "shuffle": False}
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
+
+            data, settings = tf.data.Dataset.from_tensor_slices(data).batch(len(ids), drop_remainder=True), {}
+        ends[:] = [time.perf_counter()]
         with scope():
-            model = model_to_fit()
-            before = arrays_of(model)
-            loss, _ = steps_of_fit(model, ids, 1, 1)
-            return Trained(loss, before, arrays_of(model))
+            history = model.fit(data, epochs=times, verbose=0, callbacks=[Clock()], **settings)
+        return history.history["loss"][-1], [1e3 * (end - begin) for begin, end in itertools.pairwise(ends)]
 
-    def time_steps(ids: np.ndarray) -> tuple[float, float]:
-        with scope():
-            _, (first, *spans) = steps_of_fit(model_to_fit(), ids, rounds, 4)
-        return first, statistics.median(spans) / rounds
-
-    return step_once, time_steps
+    return model, train
 
 
-def arrays_of(model: Any) -> list[np.ndarray]:
+def looped(make_model: Callable[[], Any], strategy: Any) -> Trainer:
+    """By a loop whose gradients XLA computes, on TensorFlow."""
     import keras
+    import tensorflow as tf
 
-    cast, numpy = keras.ops.cast, keras.ops.convert_to_numpy
-    return [np.array(numpy(cast(variable.value, "float32"))) for variable in model.trainable_variables]
+    replicas = strategy.num_replicas_in_sync
+    with strategy.scope():
+        model = make_model()
+        optimizer = keras.optimizers.SGD(_RATE)
+        optimizer.build(model.trainable_variables)
+    weights = model.trainable_variables
+
+    @tf.function(jit_compile=True, autograph=False)
+    def gradients(ids: Any) -> Any:
+        with tf.GradientTape() as tape:
+            loss = model(input_ids=ids, labels=ids, use_cache=False, training=True).loss
+        flows = tape.gradient(loss, [weight.value for weight in weights])
+        return loss, [flow / replicas for flow in flows]  # the optimizer adds them up over the replicas
+
+    def replica(ids: Any) -> Any:
+        loss, flows = gradients(ids)
+        optimizer.apply(flows, weights)
+        return loss
+
+    @tf.function(autograph=False)
+    def step(ids: Any) -> Any:
+        return strategy.reduce(tf.distribute.ReduceOp.MEAN, strategy.run(replica, (ids,)), axis=None)
+
+    def train(ids: np.ndarray, steps: int, times: int) -> tuple[float, list[float]]:
+        own = tf.constant(ids)
+        if replicas > 1:
+            parts = tf.split(own, replicas)
+            own = strategy.experimental_distribute_values_from_function(
+                lambda context: parts[context.replica_id_in_sync_group]
+            )
+
+        spans = []
+        for _ in range(times):
+            start = time.perf_counter()
+            for _ in range(steps):
+                loss = step(own)
+            settle(model)
+            spans.append(1e3 * (time.perf_counter() - start))
+        return float(loss), spans
+
+    return model, train
 
 
-def model_maker(job: Measured) -> Callable[[], Any]:
+def model_maker(job: Row) -> Callable[[], Any]:
     import keras
 
     cls, config = model_class(SHAPES[job["shape"]])
@@ -153,88 +198,33 @@ def model_maker(job: Measured) -> Callable[[], Any]:
     return make
 
 
-def tensorflow_scale(job: Measured) -> None:
-    """MirroredStrategy: by a loop whose gradients XLA computes, and by `fit`."""
+def tensorflow_scale(job: Row) -> None:
+    """MirroredStrategy: by a loop, and by `fit`."""
     tf = tensorflow_on(job["device"], job["devices"])
     import keras
 
-    kind = job["device"].upper()
+    kind, count = job["device"].upper(), job["devices"]
     name = tensorflow_device_name(tf) if kind == "GPU" else "CPU"
-    about("scale, TensorFlow", f"{job['devices']} x {name}", tensorflow=tf.__version__, keras=keras.__version__)
+    about("scale, TensorFlow", f"{count} x {name}", tensorflow=tf.__version__, keras=keras.__version__)
     make_model = model_maker(job)
     # One in a process: TensorFlow numbers their talk.
-    mirrored = tf.distribute.MirroredStrategy([f"{kind}:{index}" for index in range(job["devices"])])
-
-    def loop(strategy: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        replicas = strategy.num_replicas_in_sync
-        with strategy.scope():
-            model = make_model()
-            optimizer = keras.optimizers.SGD(_RATE)
-            optimizer.build(model.trainable_variables)
-        weights = model.trainable_variables
-
-        @tf.function(jit_compile=True, autograph=False)
-        def gradients(ids: Any) -> Any:
-            with tf.GradientTape() as tape:
-                loss = model(input_ids=ids, labels=ids, use_cache=False, training=True).loss
-            flows = tape.gradient(loss, [weight.value for weight in weights])
-            return loss, [flow / replicas for flow in flows]  # the optimizer adds them up over the replicas
-
-        def replica(ids: Any) -> Any:
-            loss, flows = gradients(ids)
-            optimizer.apply(flows, weights)
-            return loss
-
-        @tf.function(autograph=False)
-        def step(ids: Any) -> Any:
-            return strategy.reduce(tf.distribute.ReduceOp.MEAN, strategy.run(replica, (ids,)), axis=None)
-
-        def spread(ids: np.ndarray) -> Any:
-            parts = np.split(ids, replicas)
-            if replicas == 1:
-                return tf.constant(ids)
-            return strategy.experimental_distribute_values_from_function(
-                lambda context: tf.constant(parts[context.replica_id_in_sync_group])
-            )
-
-        def settle() -> None:
-            tf.reshape(weights[0].value, [-1])[0].numpy()
-
-        def step_once(ids: np.ndarray) -> Trained:
-            before = arrays_of(model)
-            loss = step(spread(ids)).numpy()
-            return Trained(loss, before, arrays_of(model))
-
-        def time_steps(ids: np.ndarray) -> tuple[float, float]:
-            own = spread(ids)
-
-            def steps(count: int) -> None:
-                for _ in range(count):
-                    step(own)
-                settle()
-
-            first = timed(lambda: steps(1))
-            steps(1)
-            return first, statistics.median(timed(lambda: steps(job["rounds"])) for _ in range(3)) / job["rounds"]
-
-        return step_once, time_steps
-
-    def fit(strategy: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        return fitted(make_model, job["rounds"], strategy.scope)
-
-    ways = {"mirrored": loop, "mirrored-fit": fit}
-    strategies = {1: tf.distribute.get_strategy(), job["devices"]: mirrored}
+    mirrored = tf.distribute.MirroredStrategy([f"{kind}:{index}" for index in range(count)])
+    strategies = {1: tf.distribute.get_strategy(), count: mirrored}
+    makers = {
+        "mirrored": functools.partial(looped, make_model),
+        "mirrored-fit": lambda strategy: fitted(make_model, strategy.scope),
+    }
     scale_cells(
         job,
         {
-            how: [(count, lambda build=build, it=it: build(it)) for count, it in strategies.items()]
-            for how, build in ways.items()
+            how: [(devices, functools.partial(make, strategy)) for devices, strategy in strategies.items()]
+            for how, make in makers.items()
             if how in job["how"]
         },
     )
 
 
-def jax_scale(job: Measured) -> None:
+def jax_scale(job: Row) -> None:
     """`fit` under `keras.distribution`: the batch split, and the model split."""
     import jax
     import keras
@@ -248,32 +238,28 @@ def jax_scale(job: Measured) -> None:
     about("scale, JAX", device, jax=jax.__version__, keras=keras.__version__)
     make_model = model_maker(job)
     config = make_model().config
-
-    def spread(make: Callable[[], Any]) -> Callable[[], Any]:
-        return lambda: fitted(make_model, job["rounds"], make().scope)
-
-    several = {
-        "jax-data": spread(lambda: distribution.data_parallel(names)),
-        "jax-model": spread(lambda: distribution.tensor_parallel(config, devices=names)),
+    makers = {
+        "jax-data": lambda: fitted(make_model, distribution.data_parallel(names).scope),
+        "jax-model": lambda: fitted(make_model, distribution.tensor_parallel(config, devices=names).scope),
     }
-    one = (1, lambda: fitted(make_model, job["rounds"]))
-    scale_cells(job, {how: [one, (job["devices"], make)] for how, make in several.items() if how in job["how"]})
+    one = (1, lambda: fitted(make_model))
+    scale_cells(job, {how: [one, (job["devices"], make)] for how, make in makers.items() if how in job["how"]})
 
 
-def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="tools.bench scale", description="Train on one and on several devices.")
-    add_common(parser, "steps that are timed, thrice")
-    add_number(parser, "--batch", 4, "of one device")
-    add_number(parser, "--length", 512)
-    add_number(parser, "--devices", 2)
-    parser.add_argument("--how", type=some_of(HOW), default=list(HOW), metavar="NAME,...", help=f"({','.join(HOW)})")
-    parser.add_argument("--jax-python", default=sys.executable, help="command of the interpreter that has JAX")
-    options = parser.parse_args(arguments)
-    names = ("attn", "device", "batch", "length", "devices", "rounds", "how")
-    job: Measured = {name: getattr(options, name) for name in names}
-    job |= {"shape": options.shape or "pythia-410m", "dtype": options.dtype or "float16"}
-    job["deadline"] = time.time() + options.budget
-    report = Report(["scale", *arguments], options)
+@benchmark(
+    "scale",
+    f"shape:name=pythia-410m dtype:gpu=float16 {GPU}",
+    {
+        "--batch": ("4", "of one device"),
+        "--length": ("512", "tokens of a row"),
+        "--devices": ("2", "compared with one"),
+        "--how": {"type": some_of(HOW), "default": [*HOW], "metavar": "NAME,...", "help": f"({','.join(HOW)})"},
+        "--jax-python": {"default": sys.executable, "help": "command of the interpreter that has JAX"},
+    },
+)
+def run_scale(options: argparse.Namespace) -> None:
+    job: Row = {**vars(options), "json": None, "markdown": None, "deadline": time.time() + options.budget}
+    report = Report(options)
     if any(how.startswith("mirrored") for how in options.how):
         report.run_side([sys.executable], "tensorflow", job, {"KERAS_BACKEND": "tensorflow"})
     if any(how.startswith("jax") for how in options.how):

@@ -27,8 +27,8 @@ import urllib.parse
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from tools.bench.arguments import add_number
-from tools.bench.cpu import Row, run_child
+from tools.bench.arguments import Row, benchmark
+from tools.bench.cpu import run_child
 from tools.memory import memory_of
 
 _LOCAL = ("127.0.0.1", "localhost", "::1")
@@ -38,21 +38,20 @@ _PAGES = ("--cb-num-blocks", "128", "--cb-block-size", "32", "--cb-max-batch-tok
 _PROMPT = "Once upon a time there was a little girl named Lily who had a"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default="stories260K", help="folder, or the bundled model (%(default)s)")
-    parser.add_argument("--url", help="measure this server instead of starting one; of this machine")
-    parser.add_argument("--name", help="what the server calls the model")
-    parser.add_argument("--chat", action="store_true", help="ask for conversations instead of completions")
-    add_number(parser, "--rows", 16, "of the engine")
-    add_number(parser, "--max-waiting", 32, "of the server")
-    add_number(parser, "--clients", 32, "at a time")
-    add_number(parser, "--requests", 128, "of all clients")
-    add_number(parser, "--crowd", 200, "clients at once; 0 for none")
-    add_number(parser, "--max-new-tokens", 64, "of each answer")
-    parser.add_argument("--temperature", type=float, default=1.0, metavar="T", help="0 is greedy (%(default)s)")
-    parser.add_argument("--peer", choices=("transformers",), help="measure its server beside this one")
-
-
+@benchmark(
+    "serve",
+    "model=stories260K rows=16 requests=128 max-new-tokens=64 json",
+    {
+        "--url": {"help": "measure this server instead of starting one; of this machine"},
+        "--name": {"help": "what the server calls the model"},
+        "--chat": {"action": "store_true", "help": "ask for conversations instead of completions"},
+        "--max-waiting": ("32", "of the server"),
+        "--clients": ("32", "at a time"),
+        "--crowd": ("200", "clients at once; 0 for none"),
+        "--temperature": ("1.0", "0 is greedy"),
+        "--peer": {"choices": ("transformers",), "help": "measure its server beside this one"},
+    },
+)
 def run(options: argparse.Namespace) -> Iterator[Row]:
     """A server under a steady load, twice, and a crowd, beside the bare engine; or two servers beside each other."""
     if options.peer is not None:

@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from tools.bench.arguments import numbers
-
 LLAMA_SIZES = "layers,hidden,heads[,kv_heads[,intermediate[,vocab]]]"
 
 # (model_type, head, changes to the configuration's defaults)
@@ -52,7 +50,7 @@ TRAINED: dict[str, Shape] = {
 def llama_shape(text: str) -> Shape:
     """A Llama from "layers,hidden,heads[,kv_heads[,intermediate[,vocab]]]"."""
     try:
-        layers, hidden, heads, *rest = numbers(text)
+        layers, hidden, heads, *rest = map(int, text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r}: {LLAMA_SIZES} in whole numbers was expected") from None
     usual = [heads, 4 * hidden, 32000]
@@ -99,3 +97,10 @@ def checkpoint_of(options: argparse.Namespace) -> Iterator[str]:
 def random_ids(batch: int, length: int, vocab: int) -> np.ndarray:
     # Ids below 3 are special tokens as a rule.
     return np.random.default_rng(batch * 1000 + length).integers(3, vocab, (batch, length))
+
+
+def inputs_of(what: str, batch: int, length: int, vocab: int) -> dict[str, np.ndarray]:
+    """Random inputs of a model for a task: ids, with what that needs beside them."""
+    ids = random_ids(batch, length, vocab)
+    others = {"train": {"labels": ids}, "fit": {"labels": ids}, "forward": {}}
+    return {"input_ids": ids, **others.get(what, {"attention_mask": np.ones_like(ids)})}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -36,39 +35,32 @@ def make_activations(out: Path, seed: int) -> None:
     write_table(out, "activations", seed, arrays, names=names, notes="y.<name> = ACT2FN[name](x)")
 
 
-def rope_specs() -> Iterator[tuple[str, dict[str, Any], int | None]]:
-    """(name, configuration, length) of published checkpoints and of each scaling."""
-
-    def config(model_type: str, hidden: int, heads: int, context: int, **parameters: Any) -> dict[str, Any]:
-        sizes = {"model_type": model_type, "hidden_size": hidden, "num_attention_heads": heads}
-        parameters = {"rope_theta": 10000.0, **parameters}
-        return {**sizes, "max_position_embeddings": context, "rope_parameters": parameters}
-
-    def llama(context: int, hidden: int = 4096, **parameters: Any) -> dict[str, Any]:
-        return config("llama", hidden, 32, context, **parameters)
-
-    llama3 = {"rope_type": "llama3", "rope_theta": 5e5, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
-    llama3 |= {"original_max_position_embeddings": 8192}
-    yarn = {"rope_type": "yarn", "original_max_position_embeddings": 4096}
-    phi = {"rope_type": "longrope", "original_max_position_embeddings": 4096}
-    phi |= {"short_factor": [round(1 + 0.02 * i, 2) for i in range(48)]}
-    phi |= {"long_factor": [round(1 + 0.9 * i, 1) for i in range(48)]}
-    yield "llama2_7b", llama(4096, rope_type="default"), None
-    yield "llama3_8b", llama(8192, rope_type="default", rope_theta=5e5), None
-    yield "llama31_8b", llama(131072, **llama3, factor=8.0), None
-    yield "llama32_1b", llama(131072, 2048, **llama3, factor=32.0), None
-    yield "linear4", llama(8192, rope_type="linear", factor=4.0), None
-    for length in (None, 2048, 4097, 6000, 16384):
-        yield f"dynamic2_{length}", llama(4096, rope_type="dynamic", factor=2.0), length
-    yield "yarn16", llama(65536, **yarn, factor=16.0), None
-    mscale = {"mscale": 1.0, "mscale_all_dim": 0.707, "beta_fast": 32, "beta_slow": 1}
-    yield "yarn40_mscale", llama(163840, **yarn, factor=40.0, **mscale), None
-    for length in (None, 4096, 4097):
-        yield f"longrope_phi_{length}", llama(131072, 3072, **phi), length
-    quarter = {"partial_rotary_factor": 0.25}
-    yield "neox20b", config("gpt_neox", 6144, 64, 2048, **quarter, rope_type="default"), None
-    yield "pythia70m", config("gpt_neox", 512, 8, 2048, **quarter, rope_type="default"), None
-    yield "pythia_linear", config("gpt_neox", 512, 8, 2048, **quarter, rope_type="linear", factor=2.0), None
+_DEFAULT = {"rope_type": "default"}
+_LLAMA3 = {"rope_type": "llama3", "rope_theta": 5e5, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+_LLAMA3 |= {"original_max_position_embeddings": 8192}
+_YARN = {"rope_type": "yarn", "original_max_position_embeddings": 4096}
+_MSCALE = {**_YARN, "factor": 40.0, "mscale": 1.0, "mscale_all_dim": 0.707, "beta_fast": 32, "beta_slow": 1}
+_PHI = {"rope_type": "longrope", "original_max_position_embeddings": 4096}
+_PHI |= {"short_factor": [round(1 + 0.02 * i, 2) for i in range(48)]}
+_PHI |= {"long_factor": [round(1 + 0.9 * i, 1) for i in range(48)]}
+_QUARTER = {"partial_rotary_factor": 0.25}
+# Of published checkpoints and of each scaling: name, then hidden size, heads, context and rotary parameters.
+ROTARY: dict[str, tuple[int, int, int, dict[str, Any]]] = {
+    "llama2_7b": (4096, 32, 4096, _DEFAULT),
+    "llama3_8b": (4096, 32, 8192, {**_DEFAULT, "rope_theta": 5e5}),
+    "llama31_8b": (4096, 32, 131072, {**_LLAMA3, "factor": 8.0}),
+    "llama32_1b": (2048, 32, 131072, {**_LLAMA3, "factor": 32.0}),
+    "linear4": (4096, 32, 8192, {"rope_type": "linear", "factor": 4.0}),
+    "dynamic2": (4096, 32, 4096, {"rope_type": "dynamic", "factor": 2.0}),
+    "yarn16": (4096, 32, 65536, {**_YARN, "factor": 16.0}),
+    "yarn40_mscale": (4096, 32, 163840, _MSCALE),
+    "longrope_phi": (3072, 32, 131072, _PHI),
+    "neox20b": (6144, 64, 2048, {**_QUARTER, **_DEFAULT}),
+    "pythia70m": (512, 8, 2048, {**_QUARTER, **_DEFAULT}),
+    "pythia_linear": (512, 8, 2048, {**_QUARTER, "rope_type": "linear", "factor": 2.0}),
+}
+# Lengths of those that depend on it.
+LENGTHS = {"dynamic2": (None, 2048, 4097, 6000, 16384), "longrope_phi": (None, 4096, 4097)}
 
 
 def make_rope_tables(out: Path, seed: int) -> None:
@@ -76,21 +68,24 @@ def make_rope_tables(out: Path, seed: int) -> None:
     from transformers.models.gpt_neox.modeling_gpt_neox import GPTNeoXRotaryEmbedding
     from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-    classes = {
-        "llama": (transformers.LlamaConfig, LlamaRotaryEmbedding),
-        "gpt_neox": (transformers.GPTNeoXConfig, GPTNeoXRotaryEmbedding),
-    }
     arrays, specs = {}, {}
-    for name, config, length in rope_specs():
-        config_class, embedding = classes[config["model_type"]]
-        values = config_class(**json.loads(json.dumps(config)))
-        kind = config["rope_parameters"]["rope_type"]
+    for name, (hidden, heads, context, rotary) in ROTARY.items():
+        is_llama, kind = "partial_rotary_factor" not in rotary, rotary["rope_type"]
+        sizes = {
+            "model_type": "llama" if is_llama else "gpt_neox",
+            "hidden_size": hidden,
+            "num_attention_heads": heads,
+        }
+        parameters = {"rope_theta": 10000.0, **rotary}
+        config = {**sizes, "max_position_embeddings": context, "rope_parameters": parameters}
+        values = (transformers.LlamaConfig if is_llama else transformers.GPTNeoXConfig)(**copy.deepcopy(config))
+        embedding = LlamaRotaryEmbedding if is_llama else GPTNeoXRotaryEmbedding
         compute = embedding.compute_default_rope_parameters if kind == "default" else ROPE_INIT_FUNCTIONS[kind]
-        frequencies, scaling = compute(values, seq_len=length)
-        arrays |= {f"{name}.inv_freq": to_numpy(frequencies), f"{name}.attention_scaling": np.float32(scaling)}
-        head_dim = config["hidden_size"] // config["num_attention_heads"]
-        is_llama = config["model_type"] == "llama"
-        specs[name] = {"config": config, "head_dim": head_dim if is_llama else None, "seq_len": length}
+        for length in LENGTHS.get(name, (None,)):
+            frequencies, scaling = compute(values, seq_len=length)
+            key = f"{name}_{length}" if name in LENGTHS else name
+            arrays |= {f"{key}.inv_freq": to_numpy(frequencies), f"{key}.attention_scaling": np.float32(scaling)}
+            specs[key] = {"config": config, "head_dim": hidden // heads if is_llama else None, "seq_len": length}
     write_table(out, "rope_tables", seed, arrays, specs=specs, notes="inverse frequencies only")
 
 
@@ -146,39 +141,6 @@ GENERATION_SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-def processor_of(settings: dict[str, Any]) -> Any:
-    """The one processor that some settings of PROCESSORS name, in the order in which its class takes them."""
-    from transformers.generation import logits_process as lp
-
-    classes = {
-        "temperature": lp.TemperatureLogitsWarper,
-        "top_k": lp.TopKLogitsWarper,
-        "top_p": lp.TopPLogitsWarper,
-        "min_p": lp.MinPLogitsWarper,
-        "typical_p": lp.TypicalLogitsWarper,
-        "epsilon_cutoff": lp.EpsilonLogitsWarper,
-        "eta_cutoff": lp.EtaLogitsWarper,
-        "repetition_penalty": lp.RepetitionPenaltyLogitsProcessor,
-        "no_repeat_ngram_size": lp.NoRepeatNGramLogitsProcessor,
-        "bad_words_ids": lp.NoBadWordsLogitsProcessor,
-        "min_length": lp.MinLengthLogitsProcessor,
-        "min_new_tokens": lp.MinNewTokensLengthLogitsProcessor,
-        "forced_bos_token_id": lp.ForcedBOSTokenLogitsProcessor,
-        "forced_eos_token_id": lp.ForcedEOSTokenLogitsProcessor,
-        "suppress_tokens": lp.SuppressTokensLogitsProcessor,
-        "renormalize_logits": lp.LogitNormalization,
-        "exponential_decay_length_penalty": lp.ExponentialDecayLengthPenalty,
-        "sequence_bias": lp.SequenceBiasLogitsProcessor,
-        "remove_invalid_values": lp.InfNanRemoveLogitsProcessor,
-    }
-    make = next(classes[name] for name in settings if name in classes)
-    kept = {name: value for name, value in settings.items() if name == "min_tokens_to_keep"}
-    values = [value for name, value in settings.items() if name not in ("note", *kept) and value is not True]
-    if "prompt_ignore_length" in settings:
-        values[1] = torch.tensor(values[1])
-    return make(*values, **kept)
-
-
 def make_logits_processors(out: Path, seed: int) -> None:
     rng = np.random.default_rng(seed)
     vocab, prompt_length = 47, 8
@@ -193,14 +155,28 @@ def make_logits_processors(out: Path, seed: int) -> None:
     def run_one(processor: Any) -> np.ndarray:
         return to_numpy(processor(torch.from_numpy(ids), torch.from_numpy(logits.copy())))
 
-    specs: dict[str, Any] = {**PROCESSORS}
-    arrays |= {f"out.{name}": run_one(processor_of(settings)) for name, settings in PROCESSORS.items()}
     model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**{**LLAMA, "vocab_size": vocab}))
-    for name, settings in GENERATION_SETTINGS.items():
-        given = transformers.GenerationConfig(**settings, pad_token_id=0)
-        config, _ = model._prepare_generation_config(given)
+
+    def processors_of(mask: np.ndarray, **settings: Any) -> Any:
+        """The processors that generate() makes of settings."""
+        config, _ = model._prepare_generation_config(transformers.GenerationConfig(**settings, pad_token_id=0))
         model._prepare_special_tokens(config, kwargs_has_attention_mask=True, device="cpu")
-        processors = model._get_logits_processor(config, input_ids_seq_length=prompt_length, device="cpu")
+        given = {"attention_mask": torch.from_numpy(mask)}
+        return model._get_logits_processor(config, prompt_length, device="cpu", model_kwargs=given)
+
+    for name, spec in PROCESSORS.items():
+        settings = {"do_sample": True, "top_k": 0, **spec}
+        settings.pop("note", None)
+        settings.pop("prompt_length", None)
+        # generate() reads the one from the mask, and keeps a token more than there are ends when it searches.
+        ignored, keep = settings.pop("prompt_ignore_length", [0, 0, 0]), settings.pop("min_tokens_to_keep", 1)
+        if keep > 1:
+            settings |= {"num_beams": 2, "eos_token_id": [*range(1, keep)]}
+        (processor,) = processors_of(np.arange(prompt_length) >= np.array(ignored)[:, None], **settings)
+        arrays[f"out.{name}"] = run_one(processor)
+    specs: dict[str, Any] = {**PROCESSORS}
+    for name, settings in GENERATION_SETTINGS.items():
+        processors = processors_of(np.ones((3, prompt_length), "int64"), **settings)
         arrays[f"out.{name}"] = run_one(processors)
         used = [type(processor).__name__ for processor in processors]
         specs[name] = {**settings, "prompt_length": prompt_length, "processors": used}
