@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shlex
 import statistics
 import subprocess
@@ -45,9 +44,7 @@ Rows = dict[tuple[Any, ...], dict[str, float]]
 def before_after(options: argparse.Namespace) -> None:
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
     if not command:
-        raise argparse.ArgumentTypeError(
-            "which benchmark is to run is missing: -- generate --model stories15M, for example"
-        )
+        raise argparse.ArgumentTypeError("say which benchmark is to run: -- generate --model stories15M, for example")
     if not (options.against / "tools" / "bench").is_dir():
         raise argparse.ArgumentTypeError(f"--against {options.against}: no tools/bench is there")
     folders = {"before": options.against.resolve(), "after": ROOT}
@@ -67,8 +64,7 @@ def run(checkout: Path, command: list[str]) -> Rows:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "rows.json"
         line = [sys.executable, "-m", "tools.bench", *command, "--json", str(file)]
-        environment = {**os.environ, "PYTHONPATH": str(checkout)}
-        done = subprocess.run(line, cwd=checkout, env=environment, stdout=subprocess.DEVNULL, check=False)
+        done = subprocess.run(line, cwd=checkout, stdout=subprocess.DEVNULL, check=False)
         if done.returncode or not file.is_file():
             sys.exit(f"tools.bench: {shlex.join(command)} of {checkout} ended with status {done.returncode}")
         rows = json.loads(file.read_text())["rows"]
