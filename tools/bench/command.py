@@ -76,8 +76,9 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(str(error))
     if measured is None:
         return
-    about = {"command": shlex.join(["tools.bench", *arguments]), "machine": machine(), "versions": versions()}
-    print(f"$ {about['command']}")
+    command = shlex.join(["python", "-m", "tools.bench", *arguments])
+    about = {"command": command, "machine": machine(), "versions": versions()}
+    print(f"$ {command}")
     print(", ".join(f"{key} {value}" for key, value in {**about["machine"], **about["versions"]}.items()), flush=True)
     if about["machine"].get("load_average", 0) > 0.5:
         print("Other processes are busy on this machine: the numbers below are not to be trusted.", file=sys.stderr)

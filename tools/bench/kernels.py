@@ -1,7 +1,7 @@
 """Time forms of the Triton kernels for decoding by themselves, on a GPU, through PyTorch.
 
-    python tools/bench/kernels.py product --shape llama-3.2-1b --bits 4 --group 128 --rows 1,32
-    python tools/bench/kernels.py attention --batch 1,32,128 --keys 2304,768,768
+    python -m tools.bench.kernels product --shape llama-3.2-1b --bits 4 --group 128 --rows 1,32
+    python -m tools.bench.kernels attention --batch 1,32,128 --keys 2304,768,768
 
 Needs PyTorch and Triton, and no TensorFlow. Every form is checked against plain float32 and timed as XLA runs it, in a
 CUDA graph; launches that follow each other read different weights, so that none are in the cache. Prints the fastest
@@ -25,6 +25,8 @@ try:
     from triton.runtime.errors import OutOfResources
 except ImportError as error:
     sys.exit(f"{error}; PyTorch for CUDA and Triton are needed: pip install torch triton")
+
+from tools.bench.arguments import numbers
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tfmodels" / "kernels"))
 import triton_attention
@@ -223,12 +225,8 @@ def attention(dtype: torch.dtype, shape: str, batch: int, keys: int, parts: int)
         sizes = {"GROUP": group, "KV_HEADS": kv_heads, "KEYS": keys, "HEAD_DIM": dim, **places, "PARTS": parts}
         sizes |= {"PART": batch * width, "PAIRS": dim // 2, "ANGLES_STRIDE": dim // 2, "SLOTS_STRIDE": 1}
         sizes |= {"ALLOWED_STRIDE": keys, "HAS_BIAS": False, "BIAS_STRIDE": 0, "SCALE": dim**-0.5, "SPLITS": splits}
-        sizes |= {
-            "SHARE": form["share"],
-            "CHUNK": form["chunk"],
-            "BLOCK_HEADS": 1 if group == 1 else 8,
-            "BLOCK_DIM": dim,
-        }
+        sizes |= {"SHARE": form["share"], "CHUNK": form["chunk"], "BLOCK_HEADS": 1 if group == 1 else 8}
+        sizes |= {"BLOCK_DIM": dim}
         totals = {"GROUP": group, "HEAD_DIM": dim, "SPLITS": splits, "BLOCK_DIM": dim}
         totals["BLOCK_SPLITS"] = 1 << (splits - 1).bit_length()
 
@@ -270,19 +268,10 @@ def report(name: str, case: Case, options: argparse.Namespace) -> None:
         except OutOfResources as error:
             sys.stderr.write(f"{form}: {error}\n")
     found.sort(key=lambda one: one[0])
-    say(f"{name}: {len(found)} forms")
+    print(f"{name}: {len(found)} forms", flush=True)
     for us, wrong, form in found[: options.best]:
         fields = " ".join(f"{key}={value}" for key, value in form.items())
-        say(f"    {us:8.2f} us {case.size / us / 1e3:6.0f} GB/s  error {wrong:.1e}  {fields}")
-
-
-def say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
-
-
-def numbers(text: str) -> list[int]:
-    return [int(number) for number in text.split(",")]
+        print(f"    {us:8.2f} us {case.size / us / 1e3:6.0f} GB/s  error {wrong:.1e}  {fields}", flush=True)
 
 
 def main() -> None:
@@ -311,11 +300,8 @@ def main() -> None:
     dtype = getattr(torch, options.dtype)
     if options.what == "attention":
         for batch, keys in zip(options.batch, options.keys, strict=True):
-            report(
-                f"{options.shape}, attention {batch} x {keys}",
-                attention(dtype, options.shape, batch, keys, options.parts),
-                options,
-            )
+            case = attention(dtype, options.shape, batch, keys, options.parts)
+            report(f"{options.shape}, attention {batch} x {keys}", case, options)
         return
     for rows, (name, (width, outs, gated)) in itertools.product(options.rows, PRODUCTS[options.shape].items()):
         gated = gated and options.bits == 16  # packed matrices stay apart
