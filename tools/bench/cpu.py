@@ -112,7 +112,7 @@ def run_generate(options: argparse.Namespace) -> Iterator[Row]:
             for side in sides:
                 own = side.variants(side.prepare("decode", given))
                 generate |= own
-                sizes |= dict.fromkeys(own, side.model.get_memory_footprint() / 1e6)
+                sizes |= dict.fromkeys(own, side.weights_bytes() / 1e6)
             for name, one, every, equal in decode(generate, new, options.rounds):
                 first = next(iter(generate))
                 speed[name], prefill[name] = batch * (new - 1) / (every.median - one.median), one.median

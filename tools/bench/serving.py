@@ -62,9 +62,12 @@ def run(options: argparse.Namespace) -> Iterator[Row]:
         sizes = options.rows, options.requests, options.max_new_tokens
         bare = run_child(measure_engine, options.model, *sizes, options.temperature)
         yield {"side": "engine", "requests": options.requests, "tokens_per_s": bare}
-    elif urllib.parse.urlsplit(options.url).hostname not in _LOCAL:
+        server = _started(_command(options, options.model))
+    elif urllib.parse.urlsplit(options.url).hostname in _LOCAL:
+        server = contextlib.nullcontext((options.url.rstrip("/"), None))
+    else:
         raise SystemExit(f"--url {options.url}: a server of this machine was expected.")
-    with _server(options) as (url, process):
+    with server as (url, process):
         asyncio.run(_load(url, options, 2, 4))  # what is compiled on the way
         # A server that has just started compiles its programs for few rows beside its answers.
         for side in ("server, started just now", "server"):
@@ -127,16 +130,6 @@ def save_copy(model: str, folder: str) -> None:
 
     TFAutoModelForCausalLM.from_pretrained(model).save_pretrained(folder)
     AutoTokenizer.from_pretrained(model).save_pretrained(folder)
-
-
-@contextlib.contextmanager
-def _server(options: argparse.Namespace) -> Iterator[tuple[str, subprocess.Popen | None]]:
-    """The address of a server that is ready, and its process where it was started here."""
-    if options.url is not None:
-        yield options.url.rstrip("/"), None
-        return
-    with _started(_command(options, options.model)) as (url, process):
-        yield url, process
 
 
 def _command(options: argparse.Namespace, model: str) -> list[str]:

@@ -53,9 +53,9 @@ class Side:
     `prepare(what, batch)` traces a synchronised call that is compiled when called and gives what the model makes, or a
     number of it in a job; that of decode takes the number of new tokens. `loss(batch)` is the one before training.
 
-    For jobs they have `build(job)`, the model's `config` and the exception `out_of_memory`; `peak_memory()` in bytes
-    since `start_counting_memory()`, None where nothing counts them; `copier(size)`, a synchronised call that copies so
-    many bytes on the device as often as it is told; and `weights_bytes()`.
+    For jobs they have `build(job)`, the model's `config`, the exception `out_of_memory`, `peak_memory()` in bytes
+    since `start_counting_memory()`, None where nothing counts them; and `copier(size)`, a synchronised call that
+    copies so many bytes on the device as often as it is told.
     """
 
     model: Any
@@ -77,6 +77,9 @@ class Side:
     def variants(self, action: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
         """The ways in which an action of this side is measured, by name."""
         return {self.name: action}
+
+    def weights_bytes(self) -> int:
+        return self.model.get_memory_footprint(return_buffers=False)
 
     def bytes_read(self, batch: int, length: int) -> float:
         """The bytes that decoding a token reads: the cache's tokens and all weights but tables that are looked up."""
@@ -192,10 +195,6 @@ class TFModelsSide(Side):
             target[0].numpy()
 
         return copy
-
-    def weights_bytes(self) -> int:
-        weights = self.model.weights
-        return sum(self.tf.as_dtype(weight.dtype).size * int(np.prod(weight.shape)) for weight in weights)
 
     def kernels(self, run: Callable[[], None]) -> list[tuple[str, int, float]]:
         """Name, launches and microseconds together of every kernel of a call, the longest first, by CUPTI."""
@@ -360,9 +359,6 @@ class TorchSide(Side):
             self.synchronize()
 
         return copy
-
-    def weights_bytes(self) -> int:
-        return sum(parameter.numel() * parameter.element_size() for parameter in self.model.parameters())
 
 
 class TFModelsEncoderSide(TFModelsSide):
