@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import functools
 import gc
 import itertools
 import json
@@ -53,47 +52,41 @@ class Trained:
         }
 
 
-def scale_cells(job: Row, ways: dict[str, list[tuple[int, Callable[[], Trainer]]]]) -> None:
-    """Print a row for every way and number of devices.
-
-    Args:
-        ways: name -> (devices, a function that makes a model and trains it), one device first.
-    """
+def scale_cells(job: Row, ways: dict[str, Callable[[int], Trainer]]) -> None:
+    """Print a row for every way of the job, of functions of a number of devices, on one device and on several."""
     most, vocab = job["devices"], model_class(SHAPES[job["shape"]])[1].vocab_size
     whole = random_ids(most * job["batch"], job["length"], vocab).astype("int32")
     alone: dict[str, Trained] = {}
-    for how, variants in ways.items():
-        for devices, make in variants:
-            if time.time() >= job["deadline"]:
-                say(f"scale: out of time from {how}, {devices} devices on")
-                return
-            batch = devices * job["batch"]
-            try:
-                trained = first_step(make, whole)
-                row: Row = {"loss": trained.loss}
-                if devices == 1:
-                    alone[how] = trained
-                elif how in alone:
-                    row |= trained.difference(alone[how])
-                gc.collect()
-                _, (row["first_ms"], *spans) = make()[1](whole[:batch], job["rounds"], 4)
-                row["ms"] = statistics.median(spans) / job["rounds"]
-            except Exception as error:
-                row = {"note": f"failed: {type(error).__name__}: {str(error)[:300]}"}
-            head = {"side": "scale", "how": how, "devices": devices, "batch": batch}
-            head |= {name: job[name] for name in ("shape", "dtype", "length")}
-            print(json.dumps({**head, **row}), flush=True)
+    for how, devices in itertools.product([how for how in ways if how in job["how"]], (1, most)):
+        if time.time() >= job["deadline"]:
+            say(f"scale: out of time from {how}, {devices} devices on")
+            return
+        batch = devices * job["batch"]
+        try:
+            trained = first_step(*ways[how](devices), whole)
+            row: Row = {"loss": trained.loss}
+            if devices == 1:
+                alone[how] = trained
+            elif how in alone:
+                row |= trained.difference(alone[how])
             gc.collect()
+            _, (row["first_ms"], *spans) = ways[how](devices)[1](whole[:batch], job["rounds"], 4)
+            row["ms"] = statistics.median(spans) / job["rounds"]
+        except Exception as error:
+            row = {"note": f"failed: {type(error).__name__}: {str(error)[:300]}"}
+        head = {"side": "scale", "how": how, "devices": devices, "batch": batch}
+        head |= {name: job[name] for name in ("shape", "dtype", "length")}
+        print(json.dumps({**head, **row}), flush=True)
+        gc.collect()
 
 
-def first_step(make: Callable[[], Trainer], ids: np.ndarray) -> Trained:
+def first_step(model: Any, train: Callable[..., Any], ids: np.ndarray) -> Trained:
     import keras
 
     def arrays() -> list[np.ndarray]:
         cast, numpy = keras.ops.cast, keras.ops.convert_to_numpy
         return [np.array(numpy(cast(variable.value, "float32"))) for variable in model.trainable_variables]
 
-    model, train = make()
     before = arrays()
     loss, _ = train(ids, 1, 1)
     return Trained(loss, before, arrays())
@@ -107,7 +100,7 @@ def settle(model: Any) -> None:
     np.asarray(keras.ops.convert_to_numpy(smallest.value))
 
 
-def fitted(make_model: Callable[[], Any], scope: Callable[[], Any] = contextlib.nullcontext) -> Trainer:
+def fitted(make_model: Callable[[], Any], scope: Callable[[], Any]) -> Trainer:
     """By `fit`, inside a `scope`."""
     import keras
 
@@ -210,18 +203,11 @@ def tensorflow_scale(job: Row) -> None:
     # One in a process: TensorFlow numbers their talk.
     mirrored = tf.distribute.MirroredStrategy([f"{kind}:{index}" for index in range(count)])
     strategies = {1: tf.distribute.get_strategy(), count: mirrored}
-    makers = {
-        "mirrored": functools.partial(looped, make_model),
-        "mirrored-fit": lambda strategy: fitted(make_model, strategy.scope),
+    ways = {
+        "mirrored": lambda devices: looped(make_model, strategies[devices]),
+        "mirrored-fit": lambda devices: fitted(make_model, strategies[devices].scope),
     }
-    scale_cells(
-        job,
-        {
-            how: [(devices, functools.partial(make, strategy)) for devices, strategy in strategies.items()]
-            for how, make in makers.items()
-            if how in job["how"]
-        },
-    )
+    scale_cells(job, ways)
 
 
 def jax_scale(job: Row) -> None:
@@ -238,12 +224,14 @@ def jax_scale(job: Row) -> None:
     about("scale, JAX", device, jax=jax.__version__, keras=keras.__version__)
     make_model = model_maker(job)
     config = make_model().config
-    makers = {
-        "jax-data": lambda: fitted(make_model, distribution.data_parallel(names).scope),
-        "jax-model": lambda: fitted(make_model, distribution.tensor_parallel(config, devices=names).scope),
+    alone = contextlib.nullcontext
+    data = distribution.data_parallel(names)
+    parts = distribution.tensor_parallel(config, devices=names)
+    ways = {
+        "jax-data": lambda devices: fitted(make_model, data.scope if devices > 1 else alone),
+        "jax-model": lambda devices: fitted(make_model, parts.scope if devices > 1 else alone),
     }
-    one = (1, lambda: fitted(make_model))
-    scale_cells(job, {how: [one, (job["devices"], make)] for how, make in makers.items() if how in job["how"]})
+    scale_cells(job, ways)
 
 
 @benchmark(
