@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import small_models as small
 
-from tfmodels import AutoTokenizer, TFAutoModelForCausalLM, TFLlamaForCausalLM
+from tfmodels import AutoTokenizer, TFAutoModelForCausalLM
 from tfmodels.cli.common import Place
 from tfmodels.cli.inspect import inspect_checkpoint
 from tfmodels.export import export
@@ -73,7 +73,7 @@ def test_packed_weights_stay_as_they_are(settings, tmp_path):
 
 
 def test_the_tokenizer_is_in_the_file(tmp_path):
-    model, tokenizer = TFLlamaForCausalLM.from_pretrained("stories260K"), AutoTokenizer.from_pretrained("stories260K")
+    model, tokenizer = make(vocab_size=512), AutoTokenizer.from_pretrained("stories260K")
     path = model.export(tmp_path / "model.gguf", "gguf", tokenizer=tokenizer, verify=True).path
     again = AutoTokenizer.from_pretrained(tmp_path, gguf_file=path.name)
     for text in ("Once upon a time,  there was a café.", "Lily's dog\nran 12 miles!"):

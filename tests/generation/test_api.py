@@ -123,11 +123,14 @@ class TestSameIds:
             got = greedy(model, None, inputs_embeds=embeds, max_new_tokens=9, use_cache=use_cache)
             np.testing.assert_array_equal(got, want)
 
-    def test_rows_do_not_depend_on_the_batch(self, model):
+    @pytest.mark.quick(1)
+    @pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
+    def test_rows_do_not_depend_on_the_batch(self, model, jit_compile):
         rows = np.concatenate([PROMPT, PROMPT[::-1], PROMPT[:1]])
-        got = greedy(model, rows, max_new_tokens=9)
+        options = {"max_new_tokens": 9, "jit_compile": jit_compile}
+        got = greedy(model, rows, **options)
         for row, prompt in zip(got, rows, strict=True):
-            np.testing.assert_array_equal(greedy(model, prompt[None], max_new_tokens=9)[0], row)
+            np.testing.assert_array_equal(greedy(model, prompt[None], **options)[0], row)
 
     @pytest.mark.parametrize("padding", [1, 5, 14])
     def test_left_padding_changes_nothing(self, model, padding):

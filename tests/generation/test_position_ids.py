@@ -89,7 +89,8 @@ def test_drafts(llama, options):
     np.testing.assert_allclose(np.stack(output.logits, axis=1), want, atol=1e-4)
 
 
-@pytest.mark.parametrize("use_cache", [True, False])
+@pytest.mark.quick(1)
+@pytest.mark.parametrize("use_cache", [False, True])
 def test_beams(llama, use_cache):
     output = generated(llama, num_beams=3, num_return_sequences=2, length_penalty=0.0, use_cache=use_cache)
     sequences = np.asarray(output.sequences)

@@ -170,6 +170,7 @@ def test_masks_of_several_answers(stories260k, vocab_size):
         assert forced == want and words.tolist() == want_words.tolist()
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize(
     ("schema", "least"),
     [

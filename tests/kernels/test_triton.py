@@ -195,8 +195,9 @@ def kernels_of_decoding(model, rows=2, on_any_device=False):
     return kernels_of(lambda state, inputs: decoder.loop(state, inputs, tf.constant(4)), state, inputs)
 
 
+@pytest.mark.quick(1)
 @needs_triton
-@pytest.mark.parametrize(("embeddings", "rows"), [(None, 1), ("int8", 100)])
+@pytest.mark.parametrize(("embeddings", "rows"), [("int8", 100), (None, 1)])
 def test_packed_weights_have_a_kernel_of_their_own(embeddings, rows):
     """The tied table among them, where it is packed."""
     values = SMALL | {"intermediate_size": 128, "num_key_value_heads": 2, "tie_word_embeddings": True}

@@ -68,6 +68,7 @@ def test_an_adapter_stays_beside_packed_weights(tmp_path):
     assert list(greedy(models["mine"])) == adapted != list(greedy(models["plain"]))
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     "stored",
     [{"num_beams": 4, "early_stopping": True}, {"guidance_scale": 1.5}, {"penalty_alpha": 0.6, "top_k": 4}],
