@@ -384,8 +384,8 @@ def test_what_scripts_read(tmp_path):
     assert LlamaConfig.from_json_file(tmp_path / "a.json") == config
     config.update({"num_labels": 3, "rope_theta": 7.0, "note": "x"})
     assert (config.num_labels, config.rope_theta, config.note) == (3, 7.0, "x")
-    with pytest.raises(ValueError, match="hidden_size=65 is not divisible"):
-        config.update({"vocab_size": 7, "hidden_size": 65})
+    with pytest.raises(ValueError, match="num_attention_heads=5 is not divisible"):
+        config.update({"vocab_size": 7, "num_attention_heads": 5})
     assert config.vocab_size == 100
     config.update_from_string("vocab_size=128,use_cache=false,hidden_act=gelu")
     assert (config.vocab_size, config.use_cache, config.hidden_act) == (128, False, "gelu")

@@ -254,3 +254,16 @@ def test_logits_are_finite_where_queries_and_keys_are_large(name, dtype):
     logits = np.asarray(model(ids).logits, "float32")
     assert np.isfinite(logits).all()
     assert (model.generate(ids, max_new_tokens=3, jit_compile=False).numpy() >= 0).all()
+
+
+def test_a_size_of_heads_of_its_own_frees_the_width():
+    """As in a Llama whose width was pruned: 4 heads of 6 numbers, from 15."""
+    given = {"hidden_size": 15, "intermediate_size": 24, "num_key_value_heads": 2, "head_dim": 6}
+    model = TFAutoModelForCausalLM.from_config(AutoConfig.for_model("llama", **{**COMMON, **given}))
+    start = model(IDS[:, :4], use_cache=True)
+    assert [tuple(x.shape) for x in start.past_key_values[0]] == [(len(IDS), 2, 4, 6)] * 2
+    rest = model(IDS[:, 4:], past_key_values=start.past_key_values)
+    whole = np.asarray(model(IDS).logits)
+    np.testing.assert_allclose(np.asarray(rest.logits), whole[:, 4:], atol=1e-5)
+    with pytest.raises(ValueError, match="hidden_size=15 is not divisible by num_attention_heads=4"):
+        AutoConfig.for_model("llama", **{**COMMON, **given, "head_dim": None})

@@ -127,6 +127,7 @@ def test_options_mean_what_llm_foundry_means(options, tmp_path):
         ({"embedding_fraction": 0}, "embedding_fraction=0"),
         ({"expansion_ratio": 1.01}, "intermediate_size"),
         ({"n_heads": 5}, "d_model=16 is not divisible by n_heads=5"),
+        ({"attn_config": {"clip_qkv": -1.0}}, r"attn_config.clip_qkv=-1.0; a positive number was expected"),
     ],
     ids=str,
 )

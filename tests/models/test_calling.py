@@ -128,6 +128,48 @@ def test_wrong_shapes_are_named(model):
         model(input_ids=IDS, attention_mask=MASK[:, :3])
     with pytest.raises(ValueError, match=r"head_mask has shape \(3,\)"):
         model(input_ids=IDS, head_mask=np.ones(3))
+    past = model(input_ids=IDS, use_cache=True).past_key_values
+    with pytest.raises(ValueError, match=r"past_key_values\[0\]\[0\] has shape \(2, 2, 4, 4\); \(1, 2, 4, 4\) was"):
+        model(input_ids=IDS[:1], past_key_values=past)
+    for wrong in ([past[0], [x[:, :, :3] for x in past[1]]], [[x[:, :1] for x in pair] for pair in past]):
+        with pytest.raises(
+            ValueError, match=r"past_key_values\[[01]\]\[0\] has shape .*\(2, 2, [34], 4\) was expected"
+        ):
+            model(input_ids=IDS, past_key_values=tuple(map(tuple, wrong)))
+
+
+@pytest.mark.parametrize("name", [*small.SMALL, "gpt2", "bert", "modernbert"])
+def test_what_comes_beside_the_tokens_fits_them(name):
+    model = small.make(name, small.FAMILIES[name].heads[0])
+    width, ids, token = model.config.hidden_size, np.full((3, 5), 4), np.zeros((3, 5, 16), "float32")
+    assert width == 16
+    for given, message in (
+        ({"inputs_embeds": token[..., :1]}, r"inputs_embeds has shape \(3, 5, 1\); \(batch, length, 16\)"),
+        ({"input_ids": 3}, r"input_ids has shape \(\)"),
+        ({"input_ids": ids, "position_ids": np.zeros((3, 1), int)}, r"position_ids has shape \(3, 1\); \(3 or 1, 5\)"),
+        ({"input_ids": ids, "position_ids": np.zeros((2, 5), int)}, r"position_ids has shape \(2, 5\)"),
+        ({"input_ids": ids, "position_ids": np.zeros((3, 1, 5), int)}, r"position_ids has shape \(3, 1, 5\)"),
+        (
+            {"input_ids": ids, "attention_mask": np.ones((2, 5), int)},
+            r"attention_mask has shape \(2, 5\).* 1 or 3 rows",
+        ),
+        ({"input_ids": ids, "attention_mask": np.ones((3, 3, 5, 5), int)}, r"attention_mask has .* 1 or 4 heads"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model(**given)
+        if len(given) == 2:
+            with pytest.raises(ValueError, match=message):
+                tf.function(lambda **given: model(**given))(**given)
+    with pytest.raises(TypeError, match="inputs_embeds holds int64 numbers"):
+        model(inputs_embeds=token.astype("int64"))
+    if name in ("gpt_neo", "gpt2", "bert"):
+        with pytest.raises(ValueError, match=r"token_type_ids has shape \(3, 4\); \(3 or 1, 5\)"):
+            model(ids, token_type_ids=np.zeros((3, 4), int))
+        with pytest.raises(ValueError, match="token_type_ids run from 61 to 61"):
+            model(ids, token_type_ids=np.full((3, 5), 61))
+    one = model(ids[:1], position_ids=np.arange(5)[None], attention_mask=np.ones((1, 5), int))[0]
+    broadcast = model(ids, position_ids=np.arange(5), attention_mask=np.ones((1, 5), int))[0]
+    np.testing.assert_allclose(np.asarray(broadcast), np.repeat(one, 3, axis=0), atol=1e-5)
 
 
 @pytest.mark.parametrize("token", [-1, 61])

@@ -45,10 +45,6 @@ class LlamaConfig(DecoderConfig):
     ) -> None: ...
     # fmt: on
 
-    def validate(self) -> None:
-        super().validate()
-        self.check_divisible("hidden_size", by="num_attention_heads")
-
 
 # What code outside may build from.
 LlamaAttention, LlamaBlock = RotaryAttention, RotaryBlock

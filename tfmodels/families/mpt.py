@@ -156,6 +156,8 @@ class MptConfig(ModelConfig):
                 f"attn_config.kv_n_heads={quote(attention.kv_n_heads)} does not fit "
                 f"attn_type={quote(attention.attn_type)} with n_heads={self.n_heads}."
             )
+        if (attention.clip_qkv or 0) < 0:
+            raise ValueError(f"attn_config.clip_qkv={quote(attention.clip_qkv)}; a positive number was expected.")
         if attention.qk_ln and self.norm_type in RMS_NORMS:
             raise ValueError(
                 f"attn_config.qk_ln=True with norm_type={quote(self.norm_type)}: versions of llm-foundry differ in "

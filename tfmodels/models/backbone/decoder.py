@@ -12,7 +12,7 @@ from tfmodels.layers.columns import take_columns
 from tfmodels.layers.tokens import TokenInputs
 from tfmodels.models.backbone.base import Backbone
 from tfmodels.models.backbone.context import BlockContext, Pass
-from tfmodels.models.backbone.inputs import as_rows, exactly_one_input
+from tfmodels.models.backbone.inputs import as_rows, check_cache, check_ids, check_inputs
 from tfmodels.models.outputs import BaseModelOutput
 from tfmodels.runtime.lowering import PLAIN, Lowering
 
@@ -154,15 +154,17 @@ class DecoderBackbone(Backbone):
         token_type_ids: Any = None,
         lowering: Lowering = PLAIN,
     ) -> Any:
-        exactly_one_input(input_ids, inputs_embeds, self.config.vocab_size)
+        places = {"position_ids": position_ids, "cache_position": cache_position, "token_type_ids": token_type_ids}
+        check_inputs(self.config, input_ids, inputs_embeds, attention_mask, **places)
+        if token_type_ids is not None:  # looked up in the embeddings of the tokens
+            check_ids(token_type_ids, self.config.vocab_size, "token_type_ids")
         # Training never decodes; with a cache, restarting positions would not be seen as packed sequences.
         use_cache = self.flag("use_cache", use_cache if use_cache is not None or not training else False)
-        if past_key_values is not None and len(kv.layers_of(past_key_values)) != len(self.layers):
-            raise ValueError(
-                f"past_key_values has {len(kv.layers_of(past_key_values))} layers; the model has {len(self.layers)}."
-            )
         positions = cache_position if position_ids is None else position_ids
         tokens = TokenInputs(input_ids, inputs_embeds, attention_mask, positions, token_type_ids)
+        if past_key_values is not None:
+            batch = (inputs_embeds if input_ids is None else input_ids).shape[0]
+            check_cache(self.config, past_key_values, len(self.layers), batch)
         found = self.run(
             tokens,
             past_key_values,

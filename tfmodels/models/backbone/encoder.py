@@ -8,7 +8,7 @@ from tfmodels.kernels.masks import make_mask
 from tfmodels.layers.tokens import TokenInputs
 from tfmodels.models.backbone.base import Backbone
 from tfmodels.models.backbone.context import BlockContext
-from tfmodels.models.backbone.inputs import exactly_one_input
+from tfmodels.models.backbone.inputs import check_inputs
 from tfmodels.models.outputs import BaseModelOutputWithPooling
 from tfmodels.runtime.lowering import PLAIN, Lowering
 
@@ -46,7 +46,8 @@ class EncoderBackbone(Backbone):
         token_type_ids: Any = None,
         lowering: Lowering = PLAIN,
     ) -> Any:
-        exactly_one_input(input_ids, inputs_embeds, self.config.vocab_size)
+        places = {"position_ids": position_ids, "token_type_ids": token_type_ids}
+        check_inputs(self.config, input_ids, inputs_embeds, attention_mask, **places)
         tokens = TokenInputs(input_ids, inputs_embeds, attention_mask, types=token_type_ids)
         length = tokens.length
         positions, end = self.positions(position_ids, input_ids, length)
