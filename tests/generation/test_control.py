@@ -256,6 +256,13 @@ class TestOutputs:
             states, weights = output.hidden_states[step][-1], output.attentions[step][0]
             np.testing.assert_allclose(states, whole.hidden_states[-1][:, first:last], atol=1e-5)
             np.testing.assert_allclose(weights, whole.attentions[0][:, :, first:last, :last], atol=1e-5)
+        bare = model.generate(
+            PROMPT, max_new_tokens=3, return_dict_in_generate=True, use_cache=False, **options, **GRAPH
+        )
+        for step, last in enumerate([4, 5, 6]):  # each step computes all tokens anew
+            states, weights = bare.hidden_states[step][-1], bare.attentions[step][0]
+            np.testing.assert_allclose(states, whole.hidden_states[-1][:, :last], atol=1e-5)
+            np.testing.assert_allclose(weights, whole.attentions[0][:, :, :last, :last], atol=1e-5)
         for got, want in zip(output.past_key_values, whole.past_key_values, strict=True):
             np.testing.assert_allclose(got[0], want[0], atol=1e-5)
             np.testing.assert_allclose(got[1], want[1], atol=1e-5)

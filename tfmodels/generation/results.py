@@ -102,7 +102,8 @@ def _grown_cache(state: State, rows: int, length: int) -> Any:
 def _states_and_weights(model: Any, prompts: Prompts, added: Any, config: GenerationConfig) -> dict[str, Any]:
     """Hidden states and attention weights of each step, by running the finished sequences once more.
 
-    The first step has those of the whole prompt, every other one those of one token.
+    The first step has those of the whole prompt, every other one those of one token; without a cache, those of all
+    tokens so far.
     """
     names = [name for name in ("hidden_states", "attentions") if getattr(config, f"output_{name}")]
     if not names:
@@ -130,7 +131,7 @@ def _states_and_weights(model: Any, prompts: Prompts, added: Any, config: Genera
 
     def of_step(name: str, x: Any, step: int) -> Any:
         last = length + step
-        first = 0 if step == 0 else last - 1
+        first = last - 1 if step and config.use_cache else 0
         return x[:, first:last] if name == "hidden_states" else x[:, :, first:last, :last]
 
     return {
