@@ -295,6 +295,10 @@ BAD = {
     "no zeros": (lambda t, n: t.pop(n + "qzeros"), "qzeros is missing"),
     "scales that are not finite": (lambda t, n: t[n + "scales"].fill(np.inf), "numbers that are not finite"),
     "groups out of range": (lambda t, n: t[n + "g_idx"].fill(4), "g_idx names groups 4 to 4; there are 4"),
+    "groups that are no integers": (
+        lambda t, n: t.update({n + "g_idx": t[n + "g_idx"] + np.float32(0.5)}),
+        "g_idx holds float.* numbers; integers were expected",
+    ),
     "uneven groups": (lambda t, n: t[n + "g_idx"].fill(3), "g_idx puts 0 to 32 inputs into a group; 8 were expected"),
     "floats for integers": (
         lambda t, n: t.update({n + "qweight": t[n + "qweight"].astype("float32")}),
@@ -342,6 +346,9 @@ def test_damaged_gptq(case, plain_gptq, tmp_path):
     "settings, message",
     [
         (GPTQ | {"bits": 3}, "GPTQ with bits=3; 2, 4 and 8 can be read"),
+        (GPTQ | {"dynamic": ["q_proj"]}, r"dynamic=\['q_proj'\]; settings by patterns of names were expected"),
+        (GPTQ | {"dynamic": {"+:(": {"bits": 8}}}, r"the settings have '\(', which is no regular expression"),
+        (GPTQ | {"dynamic": {".*up_proj": {"bits": 8.0}}}, "words of 4 inputs were expected .*up_proj"),
         (GPTQ | {"group_size": 7}, "group_size=7; -1 or an even number was expected"),
         (GPTQ | {"group_size": 16}, r"scales is float16 \(3, 32\); float \(2, 32\) was expected"),
         (GPTQ | {"checkpoint_format": "marlin"}, "GPTQ in the format 'marlin'; gptq and gptq_v2 can be read"),
@@ -369,6 +376,7 @@ def test_settings_that_do_not_fit(settings, message, plain_gptq, tmp_path):
             "block_structure='8'; a list of two sizes",
         ),
         ({**compressed(), "config_groups": {"g": {"targets": ["re:.*lm_head"]}}}, "no group .* among its targets"),
+        ({**compressed(), "config_groups": {"g": {"targets": ["re:.*(("]}}}, "which is no regular expression"),
         ({"quant_method": "compressed-tensors", "format": "pack-quantized"}, "has no config_groups"),
         (compressed(symmetric=True), "says symmetric, and .*weight_zero_point holds numbers other than 0"),
         (compressed(symmetric=None), "says symmetric, and .*weight_zero_point holds numbers other than 0"),
@@ -462,3 +470,8 @@ def test_zeros_that_borrowed_from_their_neighbours(tmp_path):
 
     quantised, whole = checkpoint("llama", tmp_path, GPTQ | {"sym": True}, writer)
     assert_near(load("llama", quantised), load("llama", whole), "llama")
+
+
+def test_bits_written_as_a_float(plain_gptq, tmp_path):
+    found = load("llama", changed(plain_gptq, tmp_path / "other", quantization_config=GPTQ | {"bits": 4.0}))
+    np.testing.assert_array_equal(logits(found, "llama"), logits(load("llama", plain_gptq), "llama"))

@@ -79,7 +79,7 @@ def _weights_of(groups: Mapping[str, Any], layer: LayerTensors) -> Mapping[str, 
         for target in targets if isinstance(targets, list) else ():
             if not isinstance(target, str):
                 continue
-            named = re.match(target[3:], layer.layer) if target.startswith("re:") else target == layer.layer
+            named = layer.named_by(target[3:]) if target.startswith("re:") else target == layer.layer
             if named:
                 return _settings(group, layer)
             if target in ("Linear", "Embedding") and by_class is None:

@@ -6,7 +6,6 @@ first version; `g_idx` the group of each input.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -64,18 +63,20 @@ def find(settings: Mapping[str, Any], checkpoint: Checkpoint) -> tuple[dict[str,
     found, used = {}, set()
     for name in names:
         layer = LayerTensors(checkpoint, name, "GPTQ")
-        own = {**settings, **_dynamic(settings, name)}
+        own = {**settings, **_dynamic(settings, layer)}
         found[f"{name}.weight"] = _tensor(layer, own, version)
         used |= {layer.name(part) for part in _PARTS if layer.has(part)}
     return found, used
 
 
-def _dynamic(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+def _dynamic(settings: Mapping[str, Any], layer: LayerTensors) -> Mapping[str, Any]:
     """The settings of one layer that differ from those of all; GPTQModel's `dynamic`."""
-    rules = settings.get("dynamic")
-    for pattern, changes in rules.items() if isinstance(rules, Mapping) else ():
+    rules = settings.get("dynamic") or {}
+    if not isinstance(rules, Mapping):
+        raise layer.error(f"dynamic={quote(rules)}; settings by patterns of names were expected")
+    for pattern, changes in rules.items():
         positive = str(pattern).removeprefix("+:")
-        if not positive.startswith("-:") and isinstance(changes, Mapping) and re.match(positive, name):
+        if not positive.startswith("-:") and isinstance(changes, Mapping) and layer.named_by(positive):
             return changes
     return {}
 
@@ -84,6 +85,7 @@ def _tensor(layer: LayerTensors, settings: Mapping[str, Any], version: str) -> P
     bits, group_size = settings.get("bits"), settings.get("group_size", -1)
     if bits not in _BITS:
         raise layer.error(f"bits={quote(bits)}; 2, 4 and 8 can be read")
+    bits = int(bits)  # it may be 4.0
     shape = layer.matrix("qweight")
     per_word = 32 // bits
     width, units = shape[0] * per_word, shape[1]

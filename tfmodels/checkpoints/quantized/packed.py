@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -161,6 +162,17 @@ class LayerTensors:
         dtype = self.dtype(part)
         return dtype if dtype in ("float16", "bfloat16") else "float32"
 
+    def named_by(self, pattern: str) -> bool:
+        """Whether a regular expression of the settings fits the beginning of the layer's name.
+
+        Raises:
+            CheckpointError: it is none.
+        """
+        try:
+            return re.match(pattern, self.layer) is not None
+        except re.error as error:
+            raise self.error(f"the settings have {quote(pattern)}, which is no regular expression: {error}") from error
+
     def error(self, problem: str) -> CheckpointError:
         """An error about this layer."""
         return CheckpointError(f"{self.checkpoint.folder}: {problem} ({self.method}, layer {quote(self.layer)}).")
@@ -210,8 +222,11 @@ def sorted_by_group(
         group_size: inputs in a group; None: all.
 
     Raises:
-        CheckpointError: a group that does not exist, or one with another number of inputs.
+        CheckpointError: numbers that are no integers, a group that does not exist, or one with another number of
+            inputs.
     """
+    if np.asarray(g_idx).dtype.kind not in "iu":
+        raise layer.error(f"g_idx holds {np.asarray(g_idx).dtype} numbers; integers were expected")
     g_idx = np.asarray(g_idx).astype(np.int64)
     if len(g_idx) and (g_idx.min() < 0 or g_idx.max() >= groups):
         raise layer.error(f"g_idx names groups {g_idx.min()} to {g_idx.max()}; there are {groups}")
