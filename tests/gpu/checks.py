@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import concurrent.futures
-import time
-from collections.abc import Callable, Iterable
+import contextlib
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import filelock
 import numpy as np
 import pytest
 from keras import ops
 
 BOUNDS = {"float16": 2e-3, "bfloat16": 1.5e-2}
+_MEMORY = filelock.FileLock(Path(tempfile.gettempdir(), "tfmodels_gpu_tests.lock"))  # of processes side by side
 
 
 class Settings(NamedTuple):
@@ -60,14 +63,14 @@ class Check(NamedTuple):
         case, dtype: of the inputs; the table has a line for each pair.
         detail: sizes of the inputs, or how they are padded.
         measure: runs the comparison.
-        alone: whether it needs the device's memory to itself.
+        large: whether it takes gigabytes.
     """
 
     case: str
     dtype: str
     detail: str
     measure: Callable[[], Found]
-    alone: bool = False
+    large: bool = False
 
     def __str__(self) -> str:
         return f"{self.case}-{self.dtype}-{self.detail}".replace(" ", "_")
@@ -80,41 +83,13 @@ def relative_error(got: Any, want: Any) -> float:
     return error if np.isfinite(error) else float("inf")
 
 
-class Running:
-    """Runs checks in several threads, because compiling takes longer than computing.
+def run(check: Check, seconds_left: float) -> Found:
+    """Run a check; of those that need much memory, one at a time on this machine.
 
-    Args:
-        threads: how many checks run at once.
-        seconds: no check is started after so long.
+    Raises what the check raised, and skips the test where no time is left.
     """
-
-    def __init__(self, threads: int, seconds: float):
-        self.pool = concurrent.futures.ThreadPoolExecutor(threads)
-        self.deadline = time.time() + seconds
-        self.started: dict[Check, concurrent.futures.Future[Found]] = {}
-
-    def result(self, check: Check, others: Iterable[Check]) -> Found:
-        """Run a check, and start the others that need not be alone; raises what the check raised.
-
-        A check that fails runs again by itself: TensorFlow at times mixes up the operations that several threads run
-        eagerly on one GPU.
-        """
-        if check.alone:
-            return self._in_time(check)
-        for other in (check, *others):
-            if other not in self.started and not other.alone:
-                self.started[other] = self.pool.submit(self._in_time, other)
-        try:
-            found = self.started[check].result()
-        except Exception:
-            found = None
-        if found is not None and found.good:
-            return found
-        concurrent.futures.wait(self.started.values())
-        return self._in_time(check)
-
-    def _in_time(self, check: Check) -> Found:
-        if time.time() >= self.deadline:
+    with _MEMORY if check.large else contextlib.nullcontext():
+        if seconds_left <= 0:
             pytest.skip("no time is left (--budget)")
         return check.measure()
 

@@ -1,6 +1,6 @@
 """Options, device and summary of the tests that need a GPU.
 
-    pytest -o addopts= -m gpu tests/gpu                              # everything
+    pytest -o addopts= -m gpu -n 12 tests/gpu                        # everything, in 12 processes (pytest-xdist)
     pytest -o addopts= -m gpu tests/gpu -k attention --lengths 16,100,2048
     pytest -o addopts= -m gpu tests/gpu -k "decoding and llama" --device cpu
     KERAS_BACKEND=jax pytest -o addopts= -m gpu tests/gpu/test_attention.py    # Keras's own fused attention on JAX
@@ -12,12 +12,13 @@ attention in blocks takes the place of the fused kernels and the kernels for dec
 from __future__ import annotations
 
 import os
+import time
 
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
 import keras
 import pytest
-from gpu.checks import Running, Settings, summary
+from gpu.checks import Settings, run, summary
 
 LENGTHS = {"gpu": "16,100,127,512,1000,2048,4096,8192", "cpu": "16,70"}
 ON_JAX = keras.backend.backend() == "jax"
@@ -28,7 +29,6 @@ def pytest_addoption(parser):
     group.addoption("--device", choices=("gpu", "cpu"), default="gpu", help="cpu: to try the tests (gpu)")
     group.addoption("--lengths", help=f"lengths of the kernels' inputs (on a GPU {LENGTHS['gpu']})")
     group.addoption("--layers", type=int, default=2, help="layers of whole models (2)")
-    group.addoption("--threads", type=int, default=8, help="checks at a time; on JAX one (8)")
     group.addoption("--budget", type=float, default=float("inf"), help="start no check after so many seconds")
 
 
@@ -49,7 +49,7 @@ def check_of(item):
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: getattr(check_of(item), "alone", False))
+    items.sort(key=lambda item: getattr(check_of(item), "large", False))
 
 
 @pytest.fixture(scope="session")
@@ -78,23 +78,19 @@ def _device(settings):
 
 
 @pytest.fixture(scope="session")
-def running(pytestconfig):
-    # JAX records what it runs as CUDA graphs, which kernels started by other threads would break.
-    made = Running(1 if ON_JAX else pytestconfig.getoption("--threads", 8), pytestconfig.getoption("--budget", 1e9))
-    yield made
-    made.pool.shutdown(cancel_futures=True)
+def deadline(pytestconfig) -> float:
+    return time.monotonic() + pytestconfig.getoption("--budget", float("inf"))
 
 
 @pytest.fixture
-def holds(request, running, record_property):
+def holds(request, deadline, record_property):
     """Run a check, record its errors for the table and compare them with their bounds."""
 
-    def run(check):
+    def holding(check):
         row = {"test": request.function.__name__[5:], "case": check.case, "dtype": check.dtype}
         row |= {"detail": check.detail, "good": False}
-        own = (check_of(item) for item in request.session.items if item.path == request.path)
         try:
-            found = running.result(check, [other for other in own if other is not None])
+            found = run(check, deadline - time.monotonic())
             row |= {"output": found.output, "gradients": found.gradients, "good": found.good, "part": max(found.parts)}
         except ValueError as error:
             if ON_JAX and "cannot serve this call: on JAX" in str(error):
@@ -108,7 +104,7 @@ def holds(request, running, record_property):
             record_property("gpu", row)
         assert found.good, f"{check}: {found.output}, {found.gradients}; allowed {found.allowed}; {found.note}"
 
-    return run
+    return holding
 
 
 def pytest_terminal_summary(terminalreporter):

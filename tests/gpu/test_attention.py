@@ -18,7 +18,7 @@ from tfmodels.layers.attention import attend
 
 pytestmark = pytest.mark.gpu
 
-LARGE = 4096  # from this length on one check at a time: plain float32 scores take gigabytes
+LARGE = 4096  # from this length on plain float32 scores take gigabytes
 
 # name -> batch, heads, key/value heads, numbers per head, and what is special.
 MODES: dict[str, dict[str, Any]] = {
@@ -65,7 +65,7 @@ def checks(settings: Settings) -> list[Check]:
                 large = {"batch": 1 if options.get("padding") is None else 2} if length >= LARGE else {}
                 given = {**options, **large, "implementation": implementation}
                 measure = functools.partial(errors, dtype, length, **given)
-                made.append(Check(mode, dtype, str(length), measure, alone=length >= LARGE))
+                made.append(Check(mode, dtype, str(length), measure, large=length >= LARGE))
     return made
 
 

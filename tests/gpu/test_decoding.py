@@ -25,7 +25,7 @@ def checks(settings: Settings) -> list[Check]:
     decoders = [family for family in FAMILIES if family != "mpnet"]
     kinds = [(dtype, "left-padded") for dtype in BOUNDS] + [("bfloat16", "left-padded, int8")]
     return [
-        Check(family, *kind, functools.partial(errors, family, settings.layers, *kind), alone=True)
+        Check(family, *kind, functools.partial(errors, family, settings.layers, *kind))
         for kind in kinds
         for family in decoders
     ]

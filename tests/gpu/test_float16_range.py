@@ -39,14 +39,7 @@ def checks(settings: Settings) -> list[Check]:
             "decoding kernel": ("auto", "decode", 1, Lowering("triton")),
         }
     return [
-        # Eager checks run alone: a tape that another thread's tape overlaps asks for gradients of gradients.
-        Check(
-            name,
-            "float16",
-            mode,
-            functools.partial(error, *way, jit_compile=mode == "compiled"),
-            alone=mode == "eager",
-        )
+        Check(name, "float16", mode, functools.partial(error, *way, jit_compile=mode == "compiled"))
         for name, way in ways.items()
         for mode in ("compiled", "eager")
         if mode == "compiled" or not way[3].target  # what is made for XLA is compiled by it

@@ -6,8 +6,6 @@ At most three times what plain attention in the same dtype loses.
 from __future__ import annotations
 
 import functools
-import threading
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -20,8 +18,6 @@ from gpu.test_attention import padding_of
 pytestmark = [pytest.mark.gpu, tensorflow_only]
 
 SHAPE = (4, 256)
-# Making models and tracing is Python, one at a time; compiling and running is not.
-TRACING = threading.Lock()
 
 
 def checks(settings: Settings) -> list[Check]:
@@ -43,26 +39,22 @@ def errors(family: str, layers: int, dtype: str, padding: str) -> Found:
     mask = np.ones_like(ids) if padding == "whole" else padding_of("right", *SHAPE).astype("int64")
     inputs = {"input_ids": ids, "labels": np.where(mask == 1, ids, -100)}
     inputs |= {"attention_mask": mask} if padding == "padded" else {}
-    with TRACING:
-        keras.utils.set_random_seed(1)
-        cls, config = model_class(family, layers)
-        exact = cls(config, dtype="float32", attn_implementation="eager")
-        models = {name: cls(config, dtype=dtype, attn_implementation=name) for name in ("eager", "auto")}
-        for model in models.values():
-            copy_weights(exact, model)
-        fast = traced(models["auto"], inputs, mask, jit_compile=True)
-        report = models["auto"].attention_report().replace("\n", "; ")
-    got = fast()
-    with TRACING:  # operation by operation: there is nothing to compile
-        want = traced(exact, inputs, mask, jit_compile=False)()
-        plain = traced(models["eager"], inputs, mask, jit_compile=False)()
+    keras.utils.set_random_seed(1)
+    cls, config = model_class(family, layers)
+    exact = cls(config, dtype="float32", attn_implementation="eager")
+    models = {name: cls(config, dtype=dtype, attn_implementation=name) for name in ("eager", "auto")}
+    for model in models.values():
+        copy_weights(exact, model)
+    got = computed(models["auto"], inputs, mask, jit_compile=True)
+    report = models["auto"].attention_report().replace("\n", "; ")
+    want, plain = (computed(model, inputs, mask, jit_compile=False) for model in (exact, models["eager"]))
     output, gradients = (relative_error(*pair) for pair in zip(got, want, strict=True))
     allowed = tuple(3 * relative_error(*pair) + 1e-3 for pair in zip(plain, want, strict=True))
     return Found(output, gradients, allowed, report)
 
 
-def traced(model: Any, inputs: dict[str, np.ndarray], mask: np.ndarray, *, jit_compile: bool) -> Callable[[], Any]:
-    """A call that gives logits of tokens, and the gradients of all weights as one vector."""
+def computed(model: Any, inputs: dict[str, np.ndarray], mask: np.ndarray, *, jit_compile: bool) -> tuple[Any, Any]:
+    """The logits of tokens, and the gradients of all weights as one vector."""
     import tensorflow as tf
 
     weights = model.trainable_variables
@@ -80,4 +72,4 @@ def traced(model: Any, inputs: dict[str, np.ndarray], mask: np.ndarray, *, jit_c
         ]
         return tf.cast(output.logits, "float32") * mask[:, :, None].astype("float32"), tf.concat(flat, 0)
 
-    return run.get_concrete_function()
+    return run()

@@ -23,7 +23,7 @@ def checks(settings: Settings) -> list[Check]:
         if folder.parent.name in FAMILIES and call.get("dtype", "float32") == "float32":
             calls.setdefault(folder, []).append(call)
     return [
-        Check(folder.parent.name, "float32", folder.name, functools.partial(worst, folder, own), alone=True)
+        Check(folder.parent.name, "float32", folder.name, functools.partial(worst, folder, own))
         for folder, own in calls.items()
     ]
 

@@ -1,13 +1,15 @@
-"""tests/gpu on the CPU: bounds, threads, time and the table of errors."""
+"""tests/gpu on the CPU: bounds, memory, time and the table of errors."""
 
 from __future__ import annotations
 
+import concurrent.futures
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
-from gpu.checks import Check, Found, Running, relative_error, summary
+from gpu.checks import Check, Found, relative_error, run, summary
 
 ROOT = Path(__file__).parent.parent.parent
 GOOD = {"test": "attention", "case": "causal", "dtype": "float16", "detail": "16", "good": True}
@@ -35,33 +37,29 @@ def test_the_table_has_the_worst_of_each_case_and_dtype():
     assert failed == "| models | mpt | float16 | 1 | - | - | - | FAILED: whole |"
 
 
-def test_checks_run_beside_each_other_unless_they_need_to_be_alone():
-    done = []
+def test_checks_that_take_much_memory_wait_for_each_other():
+    def inner():
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            small = pool.submit(run, check(lambda: Found(0.0, None, (1.0,))), 100)
+            assert small.result(timeout=60).good
+        large = threading.Thread(target=run, args=(check(lambda: done.append("second"), large=True), 100))
+        large.start()
+        started.append(large)
+        large.join(0.2)
+        done.append("first")
+        return Found(0.0, None, (1.0,))
 
-    def noting(name):
-        return lambda: done.append(name) or Found(0.0, None, (1.0,))
-
-    first, second, alone = check(noting("first")), check(noting("second")), check(noting("alone"), alone=True)
-    running = Running(2, 100)
-    running.result(first, [first, second, alone])
-    running.result(second, [first, second, alone])
-    assert sorted(done) == ["first", "second"]
-    running.result(alone, [first, second, alone])
-    assert done[2:] == ["alone"]
-
-
-def test_a_check_that_fails_runs_again_alone():
-    found = [Found(2.0, None, (1.0,)), Found(0.5, None, (1.0,))]
-    assert Running(2, 100).result(check(lambda: found.pop(0)), []).good and not found
-    assert not Running(2, 100).result(check(lambda: Found(2.0, None, (1.0,))), []).good
+    done, started = [], []
+    assert run(check(inner, large=True), 100).good
+    started[0].join(60)
+    assert done == ["first", "second"]
 
 
 def test_what_a_check_raises_is_raised_and_no_check_starts_when_time_is_up():
     with pytest.raises(ZeroDivisionError):
-        Running(1, 100).result(check(lambda: 1 / 0), [])
-    for alone in (False, True):
-        with pytest.raises(pytest.skip.Exception, match="no time is left"):
-            Running(1, -1).result(check(lambda: 1 / 0, alone=alone), [])
+        run(check(lambda: 1 / 0), 100)
+    with pytest.raises(pytest.skip.Exception, match="no time is left"):
+        run(check(lambda: 1 / 0), -1)
 
 
 @pytest.mark.slow
