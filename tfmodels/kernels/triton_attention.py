@@ -1,8 +1,10 @@
 """Attention of a token over a cache, in Triton: rotary positions and the write to the cache are a part of it.
 
 `triton_decoding` says what goes in and comes out. Every argument in capitals is known at compile time. All tensors are
-contiguous. No loop carries loaded numbers into its next turn: TensorFlow 2.21's XLA does not end compiling one that
-does. This module needs Triton and is imported by `triton_compiler` alone.
+contiguous. This module needs Triton and is imported by `triton_compiler` alone.
+
+TensorFlow 2.21's XLA does not end compiling some loops: those that carry loaded numbers into their next turn, and
+those that add a loaded tile to the result of a `dot`. A tile that `dot` starts its sums with is fine.
 
 Source:
     Dao et al., Flash-Decoding, https://crfm.stanford.edu/2023/10/12/flashdecoding.html.
@@ -129,14 +131,15 @@ def attention(
         at = here + keys[:, None] * HEAD_DIM + numbers[None, :]
         loaded_keys = tl.load(key_cache + at, mask=(keys < end)[:, None] & present[None, :], other=0.0)
         values = tl.load(value_cache + at, mask=seen[:, None] & present[None, :], other=0.0)
-        if BLOCK_HEADS == 1:
-            scores = tl.sum(loaded_keys.to(tl.float32) * tl.trans(queries).to(tl.float32), axis=1)[:, None]
-        else:
-            scores = tl.dot(loaded_keys, queries)
-        scores *= SCALE * POWERS
+        scores = tl.zeros((CHUNK, BLOCK_HEADS), tl.float32)
         if HAS_BIAS:
             reads = (keys < end)[:, None] & (heads < GROUP)[None, :]
-            scores += tl.load(bias + bias_at[None, :] + keys[:, None], mask=reads, other=0.0) * POWERS
+            scores = tl.load(bias + bias_at[None, :] + keys[:, None], mask=reads, other=0.0) / SCALE
+        if BLOCK_HEADS == 1:
+            scores += tl.sum(loaded_keys.to(tl.float32) * tl.trans(queries).to(tl.float32), axis=1)[:, None]
+        else:
+            scores = tl.dot(loaded_keys, queries, scores)
+        scores *= SCALE * POWERS
         scores = tl.where(seen[:, None], scores, -1.0e30)
         new_highest = tl.maximum(highest, tl.max(scores, axis=0))
         weights = tl.where(seen[:, None], tl.exp2(scores - new_highest[None, :]), 0.0)

@@ -98,11 +98,16 @@ def _scores(
         own = tl.load(first + queries, mask=queries < LENGTH, other=-1)
         other = tl.load(first + others, mask=others < LENGTH, other=-1)
         seen = seen & (own[:, None] == other[None, :])
-    if HAS_PAIRS:
-        seen = seen & (_pairs(pairs, batch, head, queries, others, LENGTH, PAIRS_ROW, PAIRS_HEAD) != 0)
-    scores = tl.dot(query, tl.trans(key)) * SCALE
+    # The sums of `dot` start with what is read of pairs: `triton_attention` says why.
+    scores = tl.zeros((query.shape[0], key.shape[0]), tl.float32)
     if HAS_BIAS:
-        scores += _pairs(bias, batch, head, queries, others, LENGTH, BIAS_ROW, BIAS_HEAD).to(tl.float32)
+        scores = _pairs(bias, batch, head, queries, others, LENGTH, BIAS_ROW, BIAS_HEAD).to(tl.float32) / SCALE
+    if HAS_PAIRS:
+        counts = _pairs(pairs, batch, head, queries, others, LENGTH, PAIRS_ROW, PAIRS_HEAD) != 0
+        scores = tl.where(counts, scores, float("-inf"))
+    scores = tl.dot(query, tl.trans(key), scores) * SCALE
+    if HAS_PAIRS:
+        seen = seen & (scores > float("-inf"))
     return scores, seen
 
 
