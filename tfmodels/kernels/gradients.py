@@ -68,9 +68,10 @@ def under_xla(forward: Callable[..., Any], backward: Callable[..., Any]) -> Call
     eager code after a graph has asked for the gradient of the same part.
 
     Args:
-        forward: takes tensors; returns the result, and the tensor or tuple of tensors that `backward` needs beside.
-        backward: called with the tensors, what `forward` returned, and the upstream gradient; returns a gradient, or
-            None, for each tensor.
+        forward: takes tensors; returns the result, a tensor or a tuple of them, and the tensor or tuple of tensors
+            that `backward` needs beside.
+        backward: called with the tensors, what `forward` returned, and an upstream gradient for each result; returns a
+            gradient, or None, for each tensor.
 
     Returns:
         The function of tensors, on TensorFlow.
@@ -83,7 +84,7 @@ def under_xla(forward: Callable[..., Any], backward: Callable[..., Any]) -> Call
     def compute(*tensors: Any) -> Any:
         with record.stop_recording():
             result, needed = compiled(*tensors)
-        return result, lambda upstream: compiled_backward(*tensors, result, needed, upstream)
+        return result, lambda *upstream: compiled_backward(*tensors, result, needed, *upstream)
 
     return lambda *tensors: with_gradient(compute, *tensors)
 
@@ -107,13 +108,20 @@ def with_whole_gradient(x: Any) -> Any:
         >>> tape.gradient(total, x).numpy().tolist()
         [3.0, 3.0]
     """
-    return with_gradient(lambda x: (x, lambda upstream: (_in_memory()(upstream),)), x)
+    return with_gradient(lambda x: (x, apart), x)
+
+
+def apart(*tensors: Any) -> tuple[Any, ...]:
+    """The same tensors, on TensorFlow, behind a barrier that XLA moves no operation across; gradients pass it."""
+    return _barrier()(*tensors)
 
 
 @functools.cache
-def _in_memory() -> Callable[..., Any]:
-    """A barrier, which passes gradients on: second ones go through it."""
-    return under_xla(lambda x: (barrier(x)[0], ()), lambda x, result, needed, upstream: [upstream])
+def _barrier() -> Callable[..., Any]:
+    def backward(*given: Any) -> list[Any]:
+        return list(given[len(given) // 2 + 1 :])  # behind the tensors, the results in one tuple, and an empty one
+
+    return under_xla(lambda *tensors: (tuple(barrier(*tensors)), ()), backward)
 
 
 def _in_a_graph(function: Callable[..., Any], tensors: list[Any]) -> Any:

@@ -39,13 +39,18 @@ class GatedFeedForward(keras.layers.Layer):
         build_all(input_shape[-1], self.gate_proj, self.up_proj)
         build_all(self.gate_proj.units, self.down_proj)
 
-    def call(self, inputs: Any, lowering: Lowering = PLAIN) -> Any:
+    def call(self, inputs: Any, training: bool | None = None, lowering: Lowering = PLAIN) -> Any:
         layers = self.gate_proj, self.up_proj
         inner = few_rows.activated(inputs, layers, kernel_name(self.activation), lowering)
-        if inner is None:
-            gate, up = project(inputs, *layers, lowering=lowering)
-            inner = self.activation(gate) * up
-        return in_parts(self.down_proj, inner, lowering)
+        if inner is not None:
+            return in_parts(self.down_proj, inner, lowering)
+        gate, up = project(inputs, *layers, lowering=lowering)
+        if training:
+            return self.down_proj.after(self._gated, gate, up, training=training, lowering=lowering)
+        return in_parts(self.down_proj, self._gated(gate, up), lowering)
+
+    def _gated(self, gate: Any, up: Any) -> Any:
+        return self.activation(gate) * up
 
 
 class FusedGatedFeedForward(keras.layers.Layer):
@@ -94,7 +99,12 @@ class FusedGatedFeedForward(keras.layers.Layer):
     def call(self, inputs: Any, training: bool | None = None, lowering: Lowering = PLAIN) -> Any:
         fused, down = (getattr(self, name) for name in self.names)
         gate, up = ops.split(fused(inputs, lowering=lowering), 2, axis=-1)
-        return down(self.dropout(self.activation(gate) * up, training=training), lowering=lowering)
+        if training and self.dropout.rate > 0:
+            return down(self.dropout(self._gated(gate, up), training=training), lowering=lowering)
+        return down.after(self._gated, gate, up, training=training, lowering=lowering)
+
+    def _gated(self, gate: Any, up: Any) -> Any:
+        return self.activation(gate) * up
 
 
 class FeedForward(keras.layers.Layer):
@@ -146,6 +156,9 @@ class FeedForward(keras.layers.Layer):
     def call(self, inputs: Any, training: bool | None = None, lowering: Lowering = PLAIN) -> Any:
         up, down = (getattr(self, name) for name in self.names)
         inner = few_rows.activated(inputs, [up], kernel_name(self.activation), lowering)
+        if inner is None and training:
+            outputs = down.after(self.activation, up(inputs, lowering=lowering), training=training, lowering=lowering)
+            return self.dropout(outputs, training=training)
         if inner is None:
             inner = self.activation(up(inputs, lowering=lowering))
         return dropped(self.dropout, in_parts(down, inner, lowering), training)

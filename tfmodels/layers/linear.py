@@ -10,6 +10,7 @@ from keras import backend, ops
 
 from tfmodels.kernels import decoding
 from tfmodels.kernels.gradients import with_gradient, with_whole_gradient
+from tfmodels.kernels.recompute import product_of
 from tfmodels.layers import few_rows
 from tfmodels.layers.quantized import PackedWeights, Scheme, products_together, put_packed
 from tfmodels.layers.tracking import unlocked
@@ -118,6 +119,28 @@ class Linear(HasPacked, keras.layers.Dense):
             if training and self.bias is not None and has_gpu():
                 outputs = with_whole_gradient(outputs)
         return self._adapted(inputs, outputs)
+
+    def after(self, function: Callable[..., Any], *tensors: Any, training: bool | None, lowering: Lowering) -> Any:
+        """The layer's outputs for `function(*tensors)`, which training on a GPU computes again instead of keeping it.
+
+        Args:
+            function: elementwise, differentiable.
+            *tensors: (batch, length, width), in the layer's dtype of computation.
+            training, lowering: as for `call`.
+        """
+        if not (training and has_gpu() and self._is_product_of_a_program()):
+            return self(function(*tensors), training=training, lowering=lowering)
+        outputs = product_of(function, *tensors, matrix=ops.cast(self.kernel, self.compute_dtype))
+        if self.bias is None:
+            return outputs
+        return with_whole_gradient(outputs + ops.cast(self.bias, outputs.dtype))
+
+    def _is_product_of_a_program(self) -> bool:
+        """Whether nothing but the product reads the layer's inputs, in a program: eager tapes keep what they see."""
+        import tensorflow as tf
+
+        others = (self.adapter, self.packed, self.observer, self.quantization_mode)
+        return type(self) is Linear and others == (None,) * 4 and not tf.executing_eagerly()
 
     def quantized_call(self, inputs: Any, training: bool | None = None, lowering: Lowering = PLAIN) -> Any:
         if _is_whole(self) and decoding.serves_products(inputs, self.kernel, target=lowering.xla_target):

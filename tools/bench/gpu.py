@@ -9,11 +9,11 @@ weights. A round is one synchronised call, and the median of the rounds is repor
 is timed apart, and peak memory is the allocators' own, of the calls after the first. Rows are reported and written as
 soon as a cell is measured.
 
-train is a forward and a backward pass, gradients of all weights included; fit is that and a step of AdamW, by
-`train_on_batch` here and with PyTorch's fused optimizer there. decode is the time of a token: that of --new
-tokens less that of one, over the difference; the bytes that it has to read, the weights and the cached positions, are
-set against the rate of a copy on the same device. embed is an encoder with mean pooling, its vectors fetched. The peer
-static-compile is torch.compile, and for decode transformers' static cache with it.
+train is a forward and a backward pass, gradients of all weights included; fit is that and a step of AdamW, the mean of
+20 steps without a wait in between, by Keras's `fit` here and with PyTorch's fused optimizer there. decode is the time
+of a token: that of --new tokens less that of one, over the difference; the bytes that it has to read, the weights and
+the cached positions, are set against the rate of a copy on the same device. embed is an encoder with mean pooling, its
+vectors fetched. The peer static-compile is torch.compile, and for decode transformers' static cache with it.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from tools.bench.scale import jax_scale, tensorflow_scale
 from tools.bench.shapes import SHAPES, inputs_of
 from tools.bench.sides import Side, TFModelsSide, TorchSide
 
+FIT_STEPS = 20  # of a round
 WHAT = ("train", "fit", "forward", "decode", "embed")
 PEERS = ("eager", "sdpa", "flash_attention_2", "static-compile")
 # Used where no option says otherwise.
@@ -60,8 +61,7 @@ def measure_cells(side: Side) -> None:
                 start = time.perf_counter()
                 run = side.prepare(cell[0], inputs_of(*cell, side.config.vocab_size))
                 attention = side.describe()
-            new = [job["new"]] if cell[0] == "decode" else []
-            run(*new)
+            run(*{"decode": [job["new"]], "fit": [1]}.get(cell[0], []))
             if cell[0] in ("decode", "fit"):  # they are traced when they run
                 attention = side.describe()
         except side.out_of_memory:
@@ -74,8 +74,8 @@ def measure_cells(side: Side) -> None:
 
     def time_cell(cell: Cell, run: Callable[..., None]) -> Row:
         what, batch, length = cell
-        steps = job["new"] if what == "decode" else 1
-        call = functools.partial(run, steps) if what == "decode" else run
+        steps = {"decode": job["new"], "fit": FIT_STEPS}.get(what, 1)
+        call = functools.partial(run, steps) if what in ("decode", "fit") else run
 
         def median(action: Callable[[], None]) -> float:
             return 1e3 * statistics.median(timed(action)[0] for _ in range(job["rounds"]))
@@ -89,7 +89,7 @@ def measure_cells(side: Side) -> None:
                 rate = side.bytes_read(batch, length) / ms / 1e6
                 row = {"ms": ms, "prefill_ms": one, "read_gb_s": rate, "copy_gb_s": copied}
             else:
-                row = {"ms": median(call)}
+                row = {"ms": median(call) / steps}
         except side.out_of_memory:
             return {"note": "out of memory"}
         if job["profile"]:

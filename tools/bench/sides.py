@@ -152,7 +152,15 @@ class TFModelsSide(Side):
         if what == "fit":
             keras.utils.set_random_seed(0)
             model.compile(keras.optimizers.AdamW(LEARNING_RATE, weight_decay=WEIGHT_DECAY), **compile_options)
-            return lambda: float(model.train_on_batch(given))
+            data = tf.data.Dataset.from_tensors(given).repeat()
+
+            def fit(steps: int | None = None) -> float:
+                """A step by itself, or several in one call of `fit`, which waits for the last alone."""
+                if steps is None:
+                    return float(model.train_on_batch(given))
+                return model.fit(data, steps_per_epoch=steps, verbose=0).history["loss"][0]
+
+            return fit
         weights = [variable.value for variable in model.trainable_variables]
 
         def forward(**given: Any) -> Any:
@@ -311,6 +319,9 @@ class TorchSide(Side):
                 optimizer.step()
             return loss.detach()
 
+        def fit(steps: int = 1) -> Any:
+            return [step() for _ in range(steps)][-1]
+
         def embed() -> Any:
             hidden, own = call(**given).last_hidden_state.float(), given["attention_mask"][:, :, None].float()
             return (hidden * own).sum(1) / own.sum(1).clamp(min=1)
@@ -319,7 +330,7 @@ class TorchSide(Side):
             settings = {"cache_implementation": "static"} if self.static else {}
             return model.generate(**given, **exactly(new), **settings, pad_token_id=0)
 
-        action = {"train": step, "fit": step, "forward": forward, "embed": embed, "decode": decode}[what]
+        action = {"train": step, "fit": fit, "forward": forward, "embed": embed, "decode": decode}[what]
 
         def run(*new: int) -> np.ndarray:
             with contextlib.nullcontext() if training else torch.inference_mode():
