@@ -3,6 +3,10 @@
 Tracing a block takes Python half as long as XLA takes to compile it, and a model's blocks are mostly the same. In
 programs whose `Lowering` says `reuse` the first of them becomes a function of its weights, which the others call with
 theirs; XLA sees the same operations as without.
+
+Training traces each block: the gradient of a function takes constants of the forward pass, such as the axes of a
+transposition, as inputs. TensorFlow 2.21 concludes that all inputs of the forward pass are constants, and compiles the
+weights into the program.
 """
 
 from __future__ import annotations
