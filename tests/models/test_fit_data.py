@@ -18,14 +18,19 @@ MASK = (np.arange(6) < np.array(LENGTHS)[:, None]).astype(int)
 CLASSES = np.array([0, 1, 2, 0, 1, 2, 0, 1])
 
 
+def make(head, **settings):
+    """A model of one layer: how deep it is makes no difference to data."""
+    return small.make("llama", head, num_hidden_layers=1, **settings)
+
+
 def compiled(head="ForSequenceClassification", loss=None, **options):
-    model = small.make("llama", head)
+    model = make(head)
     model.compile(keras.optimizers.SGD(0.0), loss, **{"run_eagerly": True, **options})
     return model
 
 
 def own_loss(head="ForSequenceClassification", **inputs):
-    return float(small.make("llama", head)(**inputs).loss)
+    return float(make(head)(**inputs).loss)
 
 
 def ragged(values=IDS):
@@ -34,7 +39,7 @@ def ragged(values=IDS):
 
 @pytest.mark.parametrize("loss", [None, "auto", "auto_with_warning", "passthrough", "compute_loss", "hf_compute_loss"])
 def test_the_models_own_loss_by_its_old_names(loss):
-    model = small.make("llama", "ForSequenceClassification")
+    model = make("ForSequenceClassification")
     model.compile("sgd", loss=getattr(model, loss) if loss and "_loss" in loss else loss, run_eagerly=True)
     assert model.loss is None
     assert model.evaluate({"input_ids": IDS}, CLASSES, verbose=0) == pytest.approx(
@@ -46,14 +51,14 @@ def test_the_models_own_loss_by_its_old_names(loss):
 
 def test_losses_and_targets_by_the_names_of_outputs():
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model = small.make("llama", "ForSequenceClassification")
+    model = make("ForSequenceClassification")
     model.compile("sgd", loss, run_eagerly=True)
     want = model.evaluate({"input_ids": IDS}, CLASSES, verbose=0)
     for targets in ({"labels": CLASSES}, {"label": CLASSES}, {"logits": CLASSES}):
         assert model.evaluate({"input_ids": IDS}, targets, verbose=0) == pytest.approx(want, rel=1e-6)
     model.compile("sgd", {"logits": loss}, loss_weights={"logits": 2.0}, run_eagerly=True)
     assert model.evaluate({"input_ids": IDS}, CLASSES, verbose=0) == pytest.approx(2 * want, rel=1e-6)
-    model = small.make("llama", "ForQuestionAnswering")
+    model = make("ForQuestionAnswering")
     both = {"start_logits": loss, "end_logits": loss}
     model.compile("sgd", both, loss_weights={"start_logits": 1.0, "end_logits": 0.0}, run_eagerly=True)
     targets = {"start_logits": CLASSES, "end_logits": CLASSES}
@@ -63,7 +68,7 @@ def test_losses_and_targets_by_the_names_of_outputs():
 
 @pytest.mark.parametrize("loss", [{"labels": "mse"}, {"logits": "mse", "foo": "mse"}, {}, {"logits": None}])
 def test_losses_for_no_output_are_named(loss):
-    model = small.make("llama", "ForSequenceClassification")
+    model = make("ForSequenceClassification")
     with pytest.raises(ValueError, match="one with values for logits was expected"):
         model.compile("sgd", loss)
     with pytest.raises(ValueError, match="loss_weights is a dict for"):
@@ -71,10 +76,10 @@ def test_losses_for_no_output_are_named(loss):
 
 
 def test_the_loss_of_outputs_that_are_there():
-    model = small.make("llama", "ForSequenceClassification")
+    model = make("ForSequenceClassification")
     want = float(model(IDS, labels=CLASSES).loss)
     assert float(model.hf_compute_loss(CLASSES, model(IDS).logits)) == pytest.approx(want, rel=1e-6)
-    model, labels = small.make("llama", "ForQuestionAnswering"), {"start_positions": CLASSES, "end_positions": CLASSES}
+    model, labels = make("ForQuestionAnswering"), {"start_positions": CLASSES, "end_positions": CLASSES}
     outputs, want = model(IDS), float(model(IDS, **labels).loss)
     for logits in (outputs, (outputs.start_logits, outputs.end_logits)):
         assert float(model.hf_compute_loss(labels, logits)) == pytest.approx(want, rel=1e-6)
@@ -94,7 +99,7 @@ LABELS = {
 @pytest.mark.parametrize("kind", LABELS)
 def test_labels_of_every_kind(kind):
     settings, labels = LABELS[kind]
-    model = small.make("llama", "ForSequenceClassification", **settings)
+    model = make("ForSequenceClassification", **settings)
     model.compile("sgd", jit_compile=False)
     want = float(model(input_ids=IDS, labels=labels).loss)
     assert model.evaluate({"input_ids": IDS}, labels, verbose=0) == pytest.approx(want, rel=1e-5)
@@ -477,7 +482,7 @@ def test_text_in_place_of_numbers(convert):
         lambda: compiled().fit({"input_ids": IDS, "labels": labels}),
         lambda: compiled(loss="mse").fit(IDS, labels),
         lambda: compiled().evaluate(data),
-        lambda: small.make("llama", "ForSequenceClassification")(IDS, labels=labels),
+        lambda: make("ForSequenceClassification")(IDS, labels=labels),
     ):
         with pytest.raises(TypeError, match="got text as 'labels'; give class numbers, as model.config.label2id has"):
             call()
@@ -519,7 +524,10 @@ def test_labels_in_columns_of_objects():
         compiled().fit(IDS, np.array([0, None, *labels[2:]], object), verbose=0)
 
 
-@pytest.mark.parametrize("name, head", small.EVERY)
+@pytest.mark.parametrize(
+    "name, head",
+    [case if case in small.FIRST else pytest.param(*case, marks=pytest.mark.slow) for case in small.EVERY],
+)
 def test_a_rank_that_is_not_known_is_named(name, head):
     model = small.make(name, head)
     with pytest.raises(ValueError, match=r"a tensor of unknown rank as 'input_ids'; say its rank, as tf.ensure_shape"):
