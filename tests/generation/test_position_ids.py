@@ -12,14 +12,15 @@ GRAPH = {"jit_compile": False, "eos_token_id": None, "max_new_tokens": 5}
 RECORDED = {"return_dict_in_generate": True, "output_logits": True, "output_scores": True}
 
 
-@pytest.fixture(scope="module", params=["llama", "gpt_neox", "gpt_neo"])
-def model(request):
-    return made(request.param)
-
-
 @pytest.fixture(scope="module")
 def llama():
     return made("llama")
+
+
+# Positions that turn and those that are learned; GPT-NeoX turns a part of what Llama does.
+@pytest.fixture(scope="module", params=["llama", "gpt_neo", pytest.param("gpt_neox", marks=pytest.mark.slow)])
+def model(request, llama):
+    return llama if request.param == "llama" else made(request.param)
 
 
 def made(name, **changes):
@@ -57,14 +58,14 @@ def test_greedy(model):
     assert np.abs(plain - np.asarray(output.logits)).max() > 0.01
 
 
-@pytest.mark.quick(4)
+@pytest.mark.quick(3)
 @pytest.mark.parametrize(
     "options",
     [
         {"do_sample": True, "seed": 3, "use_cache": False, "num_return_sequences": 2},
-        {"do_sample": True, "seed": 3},
         {"guidance_scale": 1.5},
         {"prefill_chunk_size": 2},
+        {"do_sample": True, "seed": 3},
         {"jit_compile": True},
         {"use_cache": False},
         {"penalty_alpha": 0.6, "top_k": 3},
