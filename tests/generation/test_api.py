@@ -478,6 +478,18 @@ def test_sampling_repeats_after_a_seed_was_set(model, set_seed):
     assert draws[:2] == draws[2:4] and draws[0] != draws[1] and draws[0] != draws[4]
 
 
+@pytest.mark.parametrize("beams", [1, 2])
+def test_a_bias_of_minus_infinity_bans_as_a_bad_word_does(model, beams):
+    free = np.asarray(model.generate(PROMPT, max_new_tokens=6, num_beams=beams))
+    words = [[int(free[0, 4])], [int(token) for token in free[1, 4:6]]]
+    options = {"max_new_tokens": 6, "num_beams": beams, "return_dict_in_generate": True, "output_scores": True}
+    banned = model.generate(PROMPT, bad_words_ids=words, **options)
+    biased = model.generate(PROMPT, sequence_bias=[[word, -np.inf] for word in words], **options)
+    assert not np.array_equal(free, banned.sequences)
+    np.testing.assert_array_equal(biased.sequences, banned.sequences)
+    np.testing.assert_array_equal(np.stack(biased.scores), np.stack(banned.scores))
+
+
 @pytest.mark.slow
 def test_lists_of_tokens_are_inputs_and_few_programs_are_kept(model):
     model = TFLlamaForCausalLM.from_config(model.get_config())

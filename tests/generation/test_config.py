@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import pickle
 import re
 import subprocess
@@ -68,6 +69,8 @@ def test_needs_no_tensorflow():
         ("sequence_bias", [[[3], "much"]], "bias"),
         ("sequence_bias", {3: 1.0}, "bias"),
         ("sequence_bias", [[[], 1.0]], "bias"),
+        ("sequence_bias", [[[3], math.inf]], "below infinity"),
+        ("sequence_bias", [[[3], math.nan]], "below infinity"),
         ("suppress_tokens", 3, "a list of token ids"),
         ("begin_suppress_tokens", ["a"], "a list of token ids"),
         ("forced_bos_token_id", [1], "an integer"),
@@ -437,6 +440,11 @@ def test_sequence_bias_as_a_dict_is_written_as_a_list(tmp_path):
     GenerationConfig(sequence_bias={(5,): 3.0, (7, 7): -2.5}).save_pretrained(tmp_path)
     again = GenerationConfig.from_pretrained(tmp_path)
     assert again.sequence_bias == [[[5], 3.0], [[7, 7], -2.5]]
+
+
+def test_a_bias_of_minus_infinity_is_kept_in_files(tmp_path):
+    GenerationConfig(sequence_bias={(5,): -math.inf}).save_pretrained(tmp_path)
+    assert GenerationConfig.from_pretrained(tmp_path).sequence_bias == [[[5], -math.inf]]
 
 
 def test_from_model_config():

@@ -115,11 +115,12 @@ def bad_words(name: str, value: Any) -> list[list[int]]:
 def sequence_bias(name: str, value: Any) -> list | dict:
     pairs = value.items() if isinstance(value, dict) else value
     try:
-        right = all(_is_tokens(ids) and ids and math.isfinite(bias) for ids, bias in pairs)
+        right = all(_is_tokens(ids) and ids and bias < math.inf and not math.isnan(bias) for ids, bias in pairs)
     except (TypeError, ValueError, OverflowError):
         right = False
     if not right:
-        raise wrong(name, value, "a list of [[token ids], bias] or a dict {(token ids): bias}")
+        right = "a list of [[token ids], bias] or a dict {(token ids): bias}, each bias a number below infinity"
+        raise wrong(name, value, right)
     return value
 
 

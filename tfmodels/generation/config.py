@@ -33,7 +33,8 @@ from tfmodels.generation.settings import (
     documented,
 )
 from tfmodels.utils.arguments import SAVING, old_name, settle
-from tfmodels.utils.json_files import read_object, write_object
+from tfmodels.utils.files import write_text
+from tfmodels.utils.json_files import read_object
 from tfmodels.utils.plain import plain
 from tfmodels.utils.text import did_you_mean, quote, shorten
 from tfmodels.utils.warn import warn
@@ -196,7 +197,7 @@ class GenerationConfig(Settings, upload.PushToHub):
 
     def to_json_file(self, json_file_path: str | os.PathLike, use_diff: bool = True) -> None:
         """Write the settings to a JSON file; `use_diff` leaves defaults out."""
-        write_object(json_file_path, self.to_diff_dict() if use_diff else self.to_dict(), sort_keys=True)
+        write_text(json_file_path, self.to_json_string(use_diff))
 
     @old_name("folder", "save_directory")
     def save_pretrained(
@@ -215,7 +216,7 @@ class GenerationConfig(Settings, upload.PushToHub):
         push = upload.wanted(settle(kwargs, SAVING, "save_pretrained"), save_directory)
         self.validate()
         os.makedirs(save_directory, exist_ok=True)
-        write_object(Path(save_directory, config_file_name or FILE_NAME), self.to_dict(), sort_keys=True)
+        write_text(Path(save_directory, config_file_name or FILE_NAME), self.to_json_string(use_diff=False))
         push()
 
     def update(self, **settings: Any) -> GenerationConfig:

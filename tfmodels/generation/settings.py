@@ -211,7 +211,7 @@ class Settings:
         None,
         checks.sequence_bias,
         "score added to the last token of a sequence, a list of `[[token ids], bias]` or a dict "
-        "`{(token ids): bias}`.",
+        "`{(token ids): bias}`; minus infinity bans the token there.",
     )
     logit_bias: dict[int, float] | None = setting(
         None, checks.logit_bias, "what is added to the scores of tokens, a dict `{token id: bias}`."
