@@ -15,8 +15,8 @@ from tfmodels.generation.row_settings import Kind
 GRAPH = {"jit_compile": False}
 
 
-def restless(family):
-    model = small.make(family, "ForCausalLM")
+def restless(family, **changes):
+    model = small.make(family, "ForCausalLM", **changes)
     for weight in model.weights:  # the usual initial weights are too small for texts to differ
         weight.assign(weight * 10 if len(weight.shape) == 2 else weight)
     model.generation_config = model.generation_config.update(eos_token_id=None, use_cache=True)
@@ -34,7 +34,8 @@ def any_model(request):
 
 @pytest.fixture(scope="module")
 def model():
-    return restless("llama")
+    """One layer, which is traced and compiled in less time, for the engine's own behaviour."""
+    return restless("llama", num_hidden_layers=1)
 
 
 def prompts_of(model, lengths, seed=0):
@@ -183,7 +184,8 @@ def test_events_join_to_the_answers_and_a_cancelled_row_is_free(model):
     assert engine.run()[waiting[2]].finish_reason == "cancelled"
 
 
-def test_what_a_row_has_computed_is_used_again(model):
+def test_what_a_row_has_computed_is_used_again(any_model):
+    model = any_model
     system, turns = prompts_of(model, (24, 4, 5, 3))[0], prompts_of(model, (4, 5, 3), seed=1)
     engine = Engine(model, rows=2, capacity=64, prefill_chunk=16, **GRAPH)
     prompt = list(system)
@@ -252,7 +254,8 @@ def test_nothing_is_compiled_after_the_warm_up(stories260k):
 def test_one_program_stands_in_for_those_that_are_not_compiled(stories260k):
     """After a warm-up for greedy requests the first one with penalties, draws or a grammar compiles nothing."""
     pytest.importorskip("llguidance")
-    model, tokenizer = TFLlamaForCausalLM.from_pretrained(stories260k), AutoTokenizer.from_pretrained(stories260k)
+    tokenizer = AutoTokenizer.from_pretrained(stories260k)
+    model = restless("llama", vocab_size=len(tokenizer), num_hidden_layers=1)
     engine = Engine(model, rows=2, capacity=48, prefill_chunk=16, tokenizer=tokenizer, **GRAPH)
     engine.warm_up([Kind.GREEDY], grammars=False)
     before, prompt, got = model.programs.compilations, [1, 403, 407], {}
@@ -401,8 +404,8 @@ def test_first_tokens_are_told_before_others_follow(model, monkeypatch):
         assert sum(told[id], ()) == alone(model, prompt, max_new_tokens=new)
 
 
-def test_steps_do_not_wait_for_xla(stories260k):
-    model = TFLlamaForCausalLM.from_pretrained(stories260k)
+def test_steps_do_not_wait_for_xla():
+    model = restless("llama", num_hidden_layers=1)
     prompts = prompts_of(model, (9,) * 7)
     want = [alone(model, prompt, max_new_tokens=10, eos_token_id=None) for prompt in prompts]
     engine, got = Engine(model, rows=1, capacity=32), {}
@@ -421,7 +424,7 @@ def test_steps_do_not_wait_for_xla(stories260k):
 def test_few_rows_and_short_texts_have_programs_of_their_own(monkeypatch):
     """Programs of every part of the cache make the tokens of `generate`, and leave other rows as they are."""
     monkeypatch.setattr("tfmodels.generation.slots._LONGED_FOR", 0)
-    model = small.make("llama", "ForCausalLM", max_position_embeddings=2048)
+    model = small.make("llama", "ForCausalLM", max_position_embeddings=2048, num_hidden_layers=1)
     model.generation_config = model.generation_config.update(eos_token_id=None)
     prompts = prompts_of(model, (5, 30, 4, 7, 3, 9, 6, 270))
     engine, taken = Engine(model, rows=8, capacity=2040, **GRAPH), []
@@ -448,7 +451,7 @@ def test_few_rows_and_short_texts_have_programs_of_their_own(monkeypatch):
 
 def test_rows_that_rest_may_be_longer_than_the_part_that_a_program_reads(monkeypatch):
     monkeypatch.setattr("tfmodels.generation.slots._LONGED_FOR", 0)
-    model = small.make("llama", "ForCausalLM", max_position_embeddings=2048)
+    model = small.make("llama", "ForCausalLM", max_position_embeddings=2048, num_hidden_layers=1)
     model.generation_config = model.generation_config.update(eos_token_id=None)
     long, *short = prompts_of(model, (300, 5, 4))
     engine, taken = Engine(model, rows=3, capacity=2040, **GRAPH), []
@@ -466,8 +469,8 @@ def test_rows_that_rest_may_be_longer_than_the_part_that_a_program_reads(monkeyp
     assert answer.reused >= 300 and answer.tokens == alone(model, [*long, 5], max_new_tokens=3)
 
 
-def test_xla_compiles_for_fewer_rows_in_the_background(stories260k):
-    model = TFLlamaForCausalLM.from_pretrained(stories260k)
+def test_xla_compiles_for_fewer_rows_in_the_background():
+    model = restless("llama", num_hidden_layers=1)
     prompts = prompts_of(model, (6,) * 4)
     want = alone(model, prompts[3], max_new_tokens=48, eos_token_id=None)
     engine = Engine(model, rows=3, capacity=64)
@@ -498,18 +501,18 @@ def test_compiled(model):
 
 
 def test_prompts_are_forgotten_on_demand_and_where_one_frozen_matrix_changed():
-    model = TFLlamaForCausalLM.from_pretrained("stories260K")
+    model = restless("llama")
     model.trainable = False
-    engine, prompt = Engine(model, rows=1, capacity=64, jit_compile=False), [1, *range(400, 430)]
+    engine, prompt = Engine(model, rows=1, capacity=64, jit_compile=False), [1, *range(20, 50)]
 
     def reused():
-        engine.add(prompt, max_new_tokens=2, eos_token_id=None)
+        engine.add(prompt, max_new_tokens=2)
         with pytest.raises(RuntimeError, match="1 requests wait or are worked on"):
             engine.forget_prompts()
         (answer,) = engine.run().values()
         return answer.reused
 
-    kernel = model.backbone.layers[2].self_attn.v_proj.kernel
+    kernel = model.backbone.layers[1].self_attn.v_proj.kernel
     assert [reused(), reused()] == [0, 30]
     kernel.assign(-kernel)
     assert [reused(), reused()] == [0, 30]
@@ -522,11 +525,11 @@ def test_prompts_are_forgotten_on_demand_and_where_one_frozen_matrix_changed():
 def test_other_weights_make_rows_forget_prompts(change):
     from tfmodels.training.lora import add_lora
 
-    model = TFLlamaForCausalLM.from_pretrained("stories260K")
-    engine, prompt = Engine(model, rows=2, capacity=96, jit_compile=False), [1, *range(400, 430)]
+    model = restless("llama")
+    engine, prompt = Engine(model, rows=2, capacity=96, jit_compile=False), [1, *range(20, 50)]
 
     def answer(engine):
-        id = engine.add(prompt, max_new_tokens=8, eos_token_id=None)
+        id = engine.add(prompt, max_new_tokens=8)
         return engine.run()[id].tokens
 
     first = answer(engine)
