@@ -339,7 +339,9 @@ def attention(
     group, rows = heads // kv_heads, batch * kv_heads
     block_dim = power_of_two(max(head_dim, 16))
     chunk = max(16, _CHUNK_NUMBERS // block_dim)
-    programs = _PROGRAMS_OF_ONE_HEAD if group == 1 else _ATTENTION_PROGRAMS
+    # One head of up to 128 numbers does without tensor cores; for more numbers XLA does not end compiling that.
+    by_sums = group == 1 and block_dim <= 128
+    programs = _PROGRAMS_OF_ONE_HEAD if by_sums else _ATTENTION_PROGRAMS
     programs = programs if rows < _MANY_PROGRAMS_FROM else 2 * _ATTENTION_PROGRAMS
     splits = max(1, min(programs // rows, 2 * -(-keys // chunk)))
     if keys <= splits * chunk // 2:
@@ -366,7 +368,7 @@ def attention(
         grid=(rows, splits),
         warps=2,
         # With tensor cores many small programs wait for memory better than fewer that load a chunk ahead.
-        stages=2 if group == 1 else 1,
+        stages=2 if by_sums else 1,
         GROUP=group,
         KV_HEADS=kv_heads,
         KEYS=keys,
@@ -384,7 +386,7 @@ def attention(
         SPLITS=splits,
         SHARE=share,
         CHUNK=chunk,
-        BLOCK_HEADS=1 if group == 1 else 8 if group <= 8 else 16,
+        BLOCK_HEADS=1 if by_sums else 8 if group <= 8 else 16,
         BLOCK_DIM=block_dim,
     )
     if splits == 1:
