@@ -233,3 +233,27 @@ class TestKernelsOfOurOwn:
         want = self.plainly(lambda lowering: unembed(hidden, table, lowering))
         np.testing.assert_allclose(tf.cast(unembed(hidden, table, ON_A_GPU), "float32"), want, rtol=0.02, atol=0.05)
         assert len(reads) == 1 and reads[0][0].dtype == "int8"
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's gradients")
+@pytest.mark.parametrize("dtypes", [("mixed_bfloat16", "float32"), ("float32", "mixed_bfloat16")])
+def test_training_on_a_gpu_with_a_down_projection_of_another_dtype(monkeypatch, dtypes):
+    block = GatedFeedForward(4, 6, "silu", use_bias=False, std=0.3, dtype=dtypes[0])
+    block.build((None, None, 4))
+    block.down_proj.dtype_policy = keras.dtype_policies.get(dtypes[1])
+    x = np.random.default_rng(0).standard_normal((2, 3, 4)).astype("float32")
+
+    def gradients():
+        def run(x):
+            with tf.GradientTape() as tape:
+                total = tf.reduce_sum(block(x, training=True))
+            return total, tape.gradient(total, [weight.value for weight in block.trainable_variables])
+
+        total, flows = tf.function(run, autograph=False)(x)
+        assert total.dtype == block.down_proj.compute_dtype
+        return flows
+
+    want = gradients()
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: ["a GPU"])
+    for got, plain in zip(gradients(), want, strict=True):
+        np.testing.assert_allclose(got, plain, rtol=1e-6)

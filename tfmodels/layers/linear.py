@@ -125,22 +125,23 @@ class Linear(HasPacked, keras.layers.Dense):
 
         Args:
             function: elementwise, differentiable.
-            *tensors: (batch, length, width), in the layer's dtype of computation.
+            *tensors: float (batch, length, width), of one dtype.
             training, lowering: as for `call`.
         """
-        if not (training and has_gpu() and self._is_product_of_a_program()):
+        if not (training and has_gpu() and self._is_product_of_a_program(tensors)):
             return self(function(*tensors), training=training, lowering=lowering)
         outputs = product_of(function, *tensors, matrix=ops.cast(self.kernel, self.compute_dtype))
         if self.bias is None:
             return outputs
         return with_whole_gradient(outputs + ops.cast(self.bias, outputs.dtype))
 
-    def _is_product_of_a_program(self) -> bool:
+    def _is_product_of_a_program(self, tensors: Sequence[Any]) -> bool:
         """Whether nothing but the product reads the layer's inputs, in a program: eager tapes keep what they see."""
         import tensorflow as tf
 
         others = (self.adapter, self.packed, self.observer, self.quantization_mode)
-        return type(self) is Linear and others == (None,) * 4 and not tf.executing_eagerly()
+        casts = any(backend.standardize_dtype(x.dtype) != self.compute_dtype for x in tensors)
+        return type(self) is Linear and others == (None,) * 4 and not casts and not tf.executing_eagerly()
 
     def quantized_call(self, inputs: Any, training: bool | None = None, lowering: Lowering = PLAIN) -> Any:
         if _is_whole(self) and decoding.serves_products(inputs, self.kernel, target=lowering.xla_target):
