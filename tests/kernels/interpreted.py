@@ -103,7 +103,7 @@ def table_product(name, rows, width, out):
 
 
 def attention(name, batch, heads, kv_heads, head_dim, keys, *, layout="apart", pairs=0, per_row=False, bias=False,
-              chunk=32, share=1, parts=1, hidden=0):  # fmt: skip
+              chunk=32, share=1, parts=1, hidden=0, scale=0.25):  # fmt: skip
     dtype = DTYPES[name]
     if layout == "apart":
         tensors = [torch.randn(batch, n * head_dim).to(dtype) for n in (heads, kv_heads, kv_heads)]
@@ -150,7 +150,7 @@ def attention(name, batch, heads, kv_heads, head_dim, keys, *, layout="apart", p
     for b in range(batch):
         slot = slots[b if per_row else 0]
         wants[0][b, :, slot], wants[1][b, :, slot] = turned(key)[b].to(dtype), value[b].to(dtype)
-    group, scale = heads // kv_heads, head_dim**-0.5
+    group = heads // kv_heads
     wide = [cache.float().repeat_interleave(group, 1) for cache in wants]
     scores = torch.einsum("bhd,bhkd->bhk", turned(query), wide[0]) * scale + (added if bias else 0)
     scores = scores.masked_fill(~allowed[:, None], -math.inf)
@@ -219,6 +219,8 @@ def cases():
     yield attention, (name, 2, 4, 4, 24, 70), {"layout": "by head", "pairs": 4}
     yield attention, (name, 2, 4, 4, 24, 70), {"layout": "in turn", "per_row": True}
     yield attention, (name, 2, 8, 2, 16, 100), {"pairs": 8, "bias": True, "per_row": True}
+    for scale in (-0.25, 1e-30):  # of zero the kernel gets the latter
+        yield attention, (name, 2, 8, 2, 16, 100), {"pairs": 8, "bias": True, "scale": scale}
     yield attention, (name, 2, 8, 2, 16, 100), {"pairs": 8, "parts": 3}
     yield attention, (name, 2, 8, 2, 16, 100), {"pairs": 8, "per_row": True, "hidden": 40}
     yield attention, (name, 1, 20, 2, 16, 100), {"share": 4, "hidden": 33}

@@ -56,7 +56,7 @@ class Drops:
 
 
 def errors(*, heads=(2, 1), head_dim=16, causal=True, window=None, ahead=None, padding=None, packed=False, pairs=None,
-           bias=None, rate=0.0):  # fmt: skip
+           bias=None, rate=0.0, scale=0.25):  # fmt: skip
     """Relative errors of the output and of the worst gradient."""
     rng = np.random.default_rng(1)
     shapes = [(2, heads[0], LENGTH, head_dim), *[(2, heads[1], LENGTH, head_dim)] * 2]
@@ -84,7 +84,7 @@ def errors(*, heads=(2, 1), head_dim=16, causal=True, window=None, ahead=None, p
             output, _ = attention.attend(
                 *arrays[:3],
                 mask=mask,
-                scale=0.25,
+                scale=scale,
                 bias=arrays[3] if len(arrays) > 3 else None,
                 dropout=Drops(rate) if rate else None,
                 training=True,
@@ -98,7 +98,8 @@ def errors(*, heads=(2, 1), head_dim=16, causal=True, window=None, ahead=None, p
     # In blocks the same weights are dropped.
     want = run([tf.cast(x, "float32") for x in arrays], "blockwise" if rate else "eager")
     assert [path.name for path in paths] == ["triton", "blockwise" if rate else "eager"]
-    found = [float(tf.norm(tf.cast(g, "float32") - w) / tf.norm(w)) for g, w in zip(got, want, strict=True)]
+    pairs_of = zip(got, want, strict=True)
+    found = [float(tf.norm(tf.cast(g, "float32") - w) / tf.maximum(tf.norm(w), 1.0)) for g, w in pairs_of]
     return found[0], max(found[1:])
 
 
@@ -117,6 +118,8 @@ CASES = {
     "window, holes": {"window": 20, "padding": HOLES},
     "window to both sides": {"window": 9, "ahead": 8, "causal": False, "padding": LEFT},
     "window beside a bias per row": {"window": 9, "bias": (2, 1, 1, LENGTH)},
+    "negative scale, pairs": {"scale": -0.25, "pairs": (2, 1), "bias": (1, 2, LENGTH, LENGTH)},
+    "scale of zero, bias": {"scale": 0.0, "bias": (1, 2, LENGTH, LENGTH)},
     "heads of 12": {"rate": 0.1, "head_dim": 12},
     "heads of 160, one for all": {"rate": 0.1, "head_dim": 160, "heads": (3, 1)},
 }

@@ -139,6 +139,8 @@ def attention(
     }
     present = {name: tensor for name, tensor in given.items() if tensor is not None}
     rate = 0.0 if dropout is None else float(dropout.rate)
+    # The kernels divide biases by the scale, and hide pairs by minus infinity before they multiply by it.
+    query, scale = (-query, -scale) if scale < 0 else (query, scale or 1e-30)
     kind = _Kind(float(scale), mask.window, mask.last_ahead, rate, tuple(present), bias is not None)
     return _function(kind)(query, key, value, *present.values())
 

@@ -382,7 +382,7 @@ def attention(
         ALLOWED_STRIDE=keys if allowed.shape[0] > 1 else 0,
         HAS_BIAS=bias is not None,
         BIAS_STRIDE=heads * keys if bias is not None and bias.shape[0] > 1 else 0,
-        SCALE=float(scale),
+        SCALE=float(scale) or 1e-30,  # biases are divided by it
         SPLITS=splits,
         SHARE=share,
         CHUNK=chunk,
