@@ -17,24 +17,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tfmodels" / "kernels"))
 import triton_flash
-from triton.runtime import interpreter
+from interpreted import let_loops_end_at_tensors  # beside this script
 
 from tfmodels.kernels import flash_attention
 from tfmodels.kernels.masks import make_mask
 from tfmodels.layers import attention
 
 LENGTH = 40
-
-
-def let_loops_end_at_tensors():
-    """Let Triton 3.6's interpreter take the bounds of loops from arrays of one number, which NumPy 2.4 refuses."""
-    patch = interpreter._patch_lang_tensor
-
-    def patched(tensor, scope):
-        patch(tensor, scope)
-        scope.set_attr(tensor, "__index__", lambda self: self.handle.data.item())
-
-    interpreter._patch_lang_tensor = patched
 
 
 def launch(kernel, operands, results, *, grid, warps, stages, **sizes):

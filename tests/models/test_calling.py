@@ -151,7 +151,7 @@ def test_what_comes_beside_the_tokens_fits_them(name):
         ({"input_ids": ids, "position_ids": np.zeros((3, 1, 5), int)}, r"position_ids has shape \(3, 1, 5\)"),
         (
             {"input_ids": ids, "attention_mask": np.ones((2, 5), int)},
-            r"attention_mask has shape \(2, 5\).* 1 or 3 rows",
+            r"attention_mask has shape \(2, 5\); its first axis is the batch, of 3 or 1",
         ),
         ({"input_ids": ids, "attention_mask": np.ones((3, 3, 5, 5), int)}, r"attention_mask has .* 1 or 4 heads"),
     ):

@@ -178,7 +178,11 @@ SIDES: dict[str, Callable[[Row], None]] = {
         "--length": {"type": numbers, "metavar": "N,...", "help": "(512,2048; to embed 128)"},
         "--new": ("128", "tokens to decode"),
         "--quantize": {"choices": ("int8", "int4"), "help": "tfmodels with packed weights; not to train"},
-        "--group": {"default": "channel", "metavar": "N", "help": "inputs to a scale (%(default)s: all)"},
+        "--group": {
+            "default": "channel",
+            "metavar": "N",
+            "help": "inputs that share a scale (%(default)s: all of an output)",
+        },
         "--profile": ("0", "also print tfmodels' so many longest kernels"),
         "--peer": {"type": some_of(PEERS), "default": [], "metavar": "NAME,...", "help": ", ".join(PEERS)},
         "--compile-threads": ("1", "programs of tfmodels to compile at once"),

@@ -32,7 +32,9 @@ class Report:
 
     def run_side(self, python: list[str], name: str, job: Row, environment: dict[str, str] | None = None) -> None:
         """Run a side in its own process and collect its rows as they come."""
-        say(f"{name} {job.get('peer', '')}: {job['deadline'] - time.time():.0f} s to start cells in")
+        left = job["deadline"] - time.time()
+        within = "" if left == float("inf") else f", for {left:.0f} s"
+        say(f"{job.get('peer') or name} starts{within}")
         command = [*python, "-m", "tools.bench", "gpu", "--side", name, json.dumps(job)]
         environment = {**os.environ, **(environment or {})}
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:

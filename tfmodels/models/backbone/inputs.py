@@ -35,8 +35,8 @@ def check_inputs(config: Any, input_ids: Any, inputs_embeds: Any, attention_mask
             NaN.
     """
     if (input_ids is None) == (inputs_embeds is None):
-        given = "both" if input_ids is not None else "neither"
-        raise ValueError(f"exactly one of input_ids and inputs_embeds is needed; {given} was given.")
+        given = "both were" if input_ids is not None else "neither was"
+        raise ValueError(f"exactly one of input_ids and inputs_embeds is needed; {given} given.")
     if inputs_embeds is None:
         shape = _shape(input_ids)
         if len(shape) != 2:
@@ -57,11 +57,11 @@ def check_inputs(config: Any, input_ids: Any, inputs_embeds: Any, attention_mask
         given = (1, length) if value is None else _shape(value)
         if len(given) not in (1, 2) or _clash((1, *given)[-2], 1, batch) or _clash(given[-1], length):
             raise ValueError(
-                f"{name} has shape {given}; ({_size(batch)} or 1, {_size(length)}) was expected, a number per token."
+                f"{name} has shape {given}; ({_rows(batch)}, {_size(length)}) was expected, a number for each token."
             )
     given = () if attention_mask is None else _shape(attention_mask)
     if given and _clash(given[0], 1, batch):
-        raise ValueError(f"attention_mask has shape {given}, read as (batch, ...): 1 or {batch} rows were expected.")
+        raise ValueError(f"attention_mask has shape {given}; its first axis is the batch, of {_rows(batch)}.")
     if len(given) == 4 and _clash(given[1], 1, config.num_attention_heads):
         raise ValueError(
             f"attention_mask has shape {given}, read as (batch, heads, queries, keys): 1 or "
@@ -101,6 +101,10 @@ def _shape(value: Any) -> tuple[int | None, ...]:
 
 def _size(size: int | None) -> str:
     return "any" if size is None else str(size)
+
+
+def _rows(batch: int | None) -> str:
+    return "1" if batch == 1 else f"{_size(batch)} or 1"
 
 
 def _clash(given: int | None, *expected: int | None) -> bool:
