@@ -177,7 +177,7 @@ def test_every_package_of_the_tree_is_listed_for_the_wheel():
 
 
 def test_no_name_of_a_package_hides_a_module_of_it():
-    """Whoever imports such a module anew, as doctests of files do, puts it in the place of the name."""
+    """A new import of such a module, as doctests of files make, puts it in the place of the name."""
     root, hidden = Path(tfmodels.__file__).parent, []
     for file in root.rglob("__init__.py"):
         modules = {path.stem for path in file.parent.iterdir() if path.suffix == ".py" or path.is_dir()}

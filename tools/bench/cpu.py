@@ -185,7 +185,7 @@ def run_forward(options: argparse.Namespace) -> Iterator[Row]:
 
 
 def prepared(sides: list[Any], what: str, *sizes: int) -> Actions:
-    """What sides do with random inputs; each first call prepares it."""
+    """Actions of sides on random inputs; the first call of each prepares it."""
     actions, given = {}, inputs_of(what, *sizes)
     for side in sides:
         make = functools.cache(functools.partial(side.prepare, what, given))

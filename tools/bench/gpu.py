@@ -157,7 +157,7 @@ def measure_torch(job: Row) -> None:
 
 
 def measure_side(name: str, job: str) -> None:
-    """What a side does in the process that `Report.run_side` starts."""
+    """Measure a side, in the process that `Report.run_side` starts."""
     SIDES[name](json.loads(job))
 
 

@@ -23,7 +23,7 @@ def say(text: str) -> None:
 
 
 class Report:
-    """What was measured so far, written to --json and --markdown at every row."""
+    """The rows measured so far, written to --json and --markdown at every new one."""
 
     def __init__(self, options: argparse.Namespace):
         self.options, self.failed = options, False

@@ -2,6 +2,7 @@
 
 On a CPU they open a checkpoint, and all are in one process unless memory is measured. For a GPU, where TensorFlow and
 PyTorch may need different CUDA libraries, each builds a model of random weights in its own process, as a job says.
+The file is long because a side knows how its library does each thing that is measured.
 """
 
 from __future__ import annotations
