@@ -29,7 +29,8 @@ FAMILIES = ["llama", *(pytest.param(family, marks=pytest.mark.slow) for family i
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def any_model(request):
-    return restless(request.param)
+    positions = {"mpt": "max_seq_len"}.get(request.param, "max_position_embeddings")
+    return restless(request.param, **{positions: 64})
 
 
 @pytest.fixture(scope="module")
