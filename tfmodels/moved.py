@@ -1,7 +1,7 @@
-"""What imports of names find that are not where they are asked for.
+"""Imports of names that have moved or do not exist.
 
-Old names of modules: `import tfmodels.config` finds `tfmodels.configs.base`. Names that the package does not have:
-`from tfmodels import LlamaForCausalLM` says which one is meant.
+Old module names still import: `import tfmodels.config` finds `tfmodels.configs.base`. A name that the package does not
+have raises an error that names the right one, as `from tfmodels import LlamaForCausalLM` does.
 """
 
 from __future__ import annotations

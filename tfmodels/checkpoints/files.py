@@ -1,4 +1,4 @@
-"""What all weight formats share: errors, tensor descriptions, and files mapped into memory."""
+"""The parts that all weight formats share: errors, tensor descriptions, and files mapped into memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Those who answer in `tfmodels chat`: a model of this machine, or a server that speaks OpenAI's protocol."""
+"""The sources of answers in `tfmodels chat`: a model on this machine, or a server that speaks OpenAI's protocol."""
 
 from __future__ import annotations
 

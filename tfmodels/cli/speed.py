@@ -1,4 +1,4 @@
-"""How fast tokens came, apart from what they waited for programs to be traced or compiled."""
+"""The speed of decoding, without the time in which programs are traced or compiled."""
 
 from __future__ import annotations
 

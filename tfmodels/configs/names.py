@@ -1,4 +1,4 @@
-"""Names beside the fields: attributes that every configuration of transformers has, and names near a field's.
+"""Attributes of a configuration that are no fields: those that transformers' scripts read, and misspelt fields.
 
 Scripts read those attributes, but configurations here do not hold them: they read as the defaults below unless a file
 or a script sets them, and change nothing that a model computes.

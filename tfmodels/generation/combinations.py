@@ -1,4 +1,4 @@
-"""Arguments of one call of `generate` that are of a wrong kind, contradict each other, or count beside others only."""
+"""Checks of the arguments of one `generate` call together: wrong types, contradictions, settings without effect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sum that a block's products are added to, and norms of it, by one Triton kernel in a program under XLA."""
+"""Residual additions and the norms after them, as one Triton kernel in a program under XLA."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sum that a block's products are added to, and its normalisation, in Triton; `added_norms` says what goes in.
+"""The Triton kernel of residual additions and the norms after them; `added_norms` says what goes in.
 
 While decoding, a launch takes as long as what it computes here. So one kernel adds the parts of products, adds that to
 the hidden states, and normalises the sum. Every argument in capitals is known at compile time. All tensors are

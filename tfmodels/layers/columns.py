@@ -1,4 +1,4 @@
-"""Columns of a tensor from a place on that is known only when a program runs."""
+"""Slices of columns whose first column is known only when the program runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dense layers of a few rows as one kernel: which layers it can serve, and what it is given of them."""
+"""Dense layers on a few rows as one kernel: the layers that it serves, and its inputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sum that a decoder's blocks add to: plain additions, or on a GPU one kernel for a sum and its norms.
+"""The residual stream of a decoder: plain additions, or on a GPU one kernel that adds and normalises.
 
 A kernel that multiplies few rows leaves its outputs in parts, whose sum is wanted (`Parts`). `plus` keeps them beside
 the hidden states (`Sum`), across the end of a block, until `add_and_norm` adds and normalises all at once.

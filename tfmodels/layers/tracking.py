@@ -1,4 +1,4 @@
-"""Private doors of Keras and TensorFlow to how they find the parts of a layer, for which there are no public ones."""
+"""Private APIs of Keras and TensorFlow by which they track the parts of a layer; there are no public ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sentences to how alike their meanings are."""
+"""Scores of how similar sentences are in meaning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texts to classes that are named in words, by a model that knows what follows from a text."""
+"""Zero-shot classification: texts to classes named at the call, by a model of natural-language inference."""
 
 from __future__ import annotations
 

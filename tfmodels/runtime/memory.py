@@ -1,4 +1,4 @@
-"""Memory that the process has taken from the system and does not use."""
+"""Give free memory of the process back to the system."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Vectors of texts that are token ids already: by a sentence encoder, or as the mean of a language model's states."""
+"""Embeddings of token ids: by a sentence encoder, or as the mean of a language model's hidden states."""
 
 from __future__ import annotations
 

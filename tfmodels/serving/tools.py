@@ -1,4 +1,4 @@
-"""Tools that a model may call: which it is told of, and its calls in what it writes."""
+"""Tool calling: the tools that the model is told of, and the calls that its text contains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Blocks of GGUF files as packed weights: those whose numbers have a place there, bit by bit.
+"""Quantised blocks of GGUF files as packed weights, without a change of any number.
 
 Layout: `ggml-common.h` of https://github.com/ggml-org/ggml. Q8_0, Q4_0, Q4_1, Q5_0 and Q5_1 have blocks of 32 weights
 with a float16 scale, and perhaps a minimum. The K types have blocks of 256: Q4_K and Q5_K with eight scales and

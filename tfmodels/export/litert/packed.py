@@ -1,4 +1,4 @@
-"""Packed weights on their way into a LiteRT file: which have a place there, and how their numbers get to it.
+"""Packed weights in LiteRT files: the schemes that such a file can hold, and the way their numbers get into it.
 
 The converter takes float32 matrices, which are known by their bytes afterwards. The quantiser then makes room for
 integers and scales, by rounding on its own, and the numbers of the packed weights take the place of its numbers.
