@@ -56,7 +56,7 @@ class Family:
         return getattr(importlib.import_module(f"tfmodels.families.{self.module}"), name)
 
     def gguf_map(self) -> GGUFMap | None:
-        """How GGUF files name the family's weights and settings; None where no such files are known."""
+        """The family's names of weights and settings in GGUF files; None where no such files are known."""
         return None if self.gguf is None else importlib.import_module(f"tfmodels.families.{self.gguf}").GGUF
 
 

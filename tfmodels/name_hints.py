@@ -130,7 +130,7 @@ def name_hint(name: str, known: Collection[str]) -> str:
 
 
 def _model_hint(prefix: str, stem: str, head: str, known: Collection[str]) -> str:
-    """What to use in place of a model's class, from the parts of its name: "TF" or "Flax", the family, the head."""
+    """The class to use in place of a name, from its parts: "TF" or "Flax", the family, the head."""
     if stem == "AutoModel":  # such as AutoModelForCausalLM
         stem, head = "Auto", f"Model{head}"
     stems = _stems()

@@ -43,7 +43,7 @@ def folder(name: str) -> Path:
 
 
 def resolve(name_or_path: str | os.PathLike) -> str | os.PathLike:
-    """What was given, or the folder of the bundled checkpoint that it names; a folder of that name goes first.
+    """The folder of the bundled checkpoint of that name; any other name, or that of a folder here, stays as it is.
 
     Example:
         >>> from tfmodels.checkpoints.bundled import resolve

@@ -38,7 +38,7 @@ class CheckpointNotFoundError(CheckpointError, FileNotFoundError):
 
 
 class TensorInfo(NamedTuple):
-    """What a checkpoint's header tells of one tensor."""
+    """The description of one tensor in a checkpoint's header."""
 
     name: str
     shape: tuple[int, ...]

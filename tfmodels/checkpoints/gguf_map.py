@@ -118,7 +118,7 @@ class GGUFSettings:
         return self.metadata.get(self.key(name), default)
 
     def rope_scaling_type(self) -> Any:
-        """How positions are scaled, unchecked; as in llama.cpp, a factor alone is a linear one, and 0 is none."""
+        """The scaling of positions, unchecked; as in llama.cpp, a factor alone is a linear one, and 0 is none."""
         factor = self.stored("rope.scaling.factor", self.stored("rope.scale_linear"))
         return self.stored("rope.scaling.type", "none" if factor in (None, 0, 1) else "linear")
 

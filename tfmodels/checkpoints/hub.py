@@ -79,7 +79,7 @@ def split_options(arguments: dict[str, Any]) -> tuple[dict[str, Any], dict[str, 
 
 
 class Source:
-    """Where a model comes from: a local folder, or one revision of a Hub repository, asked for its files once.
+    """The place a model is loaded from: a local folder, or one revision of a Hub repository, asked for its files once.
 
     Args:
         name_or_path: a local folder, or a Hub id.

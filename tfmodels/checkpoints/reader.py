@@ -26,7 +26,7 @@ _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d+)-of-(?P<total>\d+)(?P<suffix>\
 
 
 class Format(NamedTuple):
-    """How a format of weights is found in a folder, and what reads one of its files."""
+    """A format of weights: the names of its files, and the reader of one of them."""
 
     name: str
     single: str

@@ -82,7 +82,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def speaker_of(options: argparse.Namespace) -> Speaker:
-    """Who answers: a server for a URL, else a model of this machine."""
+    """The source of answers: a server for a URL, else a model on this machine."""
     if options.model.startswith(("http://", "https://")):
         for name in ("chat_template", "context", "gguf_file", "revision"):
             if getattr(options, name):

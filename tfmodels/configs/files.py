@@ -1,4 +1,4 @@
-"""Where the settings of a model's configuration come from: `config.json` of a folder or the hub, or a GGUF file."""
+"""The files that hold a model's configuration: `config.json` of a folder or the hub, or a GGUF file."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ _NEUTRAL_IN_FILES = frozenset(
 
 
 class EngineFull(RuntimeError):
-    """As many requests wait as may: try again later."""
+    """The queue holds as many requests as may wait: try again later."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -37,7 +37,7 @@ class Kind(enum.Enum):
 
 
 class Limits(NamedTuple):
-    """What the grammars of rows let come next.
+    """The next tokens that the grammars of rows allow.
 
     Fields:
         forced: int32 (rows, steps), the tokens that come first, whatever the model says; -1 behind them.

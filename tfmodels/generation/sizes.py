@@ -38,7 +38,7 @@ def decode_sizes(rows: int, room: int) -> tuple[Size, ...]:
 
 
 def column_counts(room: int) -> tuple[int, ...]:
-    """How many slots of a row programs read: of long rows a part, or all.
+    """The numbers of slots of a row that programs read: a part of long rows, or all.
 
     Example:
         >>> column_counts(272), column_counts(4112)

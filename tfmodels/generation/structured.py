@@ -196,7 +196,7 @@ class Matcher:
         return self._closes
 
     def _soonest(self, mask: int) -> int:
-        """Those of the allowed tokens that end the answer soonest."""
+        """The allowed tokens that end the answer soonest."""
         return next((mask & tokens for tokens in (self._ends, *self._closing) if mask & tokens), mask)
 
     def _must_close(self, left: int) -> bool:

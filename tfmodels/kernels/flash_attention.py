@@ -259,6 +259,6 @@ class _Job:
 
 
 def _strides(name: str, x: Any) -> dict[str, int]:
-    """How many tables of pairs lie between the rows, and between the heads, of (batch or 1, heads or 1, ...)."""
+    """The number of tables of pairs between the rows, and between the heads, of (batch or 1, heads or 1, ...)."""
     rows, heads = (1, 1) if x is None else x.shape[:2]
     return {f"{name}_ROW": heads if rows > 1 else 0, f"{name}_HEAD": int(heads > 1)}

@@ -27,7 +27,7 @@ BLOCK = 1 << 27
 
 @dataclasses.dataclass(frozen=True)
 class Projection:
-    """How logits follow from hidden states.
+    """The computation of logits from hidden states.
 
     Fields:
         by_rows: whether the matrix is (classes, width), as an embedding table is, or (width, classes).

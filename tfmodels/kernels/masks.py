@@ -141,7 +141,7 @@ class AttentionMask:
 
     @property
     def last_ahead(self) -> int | None:
-        """How many keys after itself a query may see: none in a causal mask, all for None."""
+        """The number of keys after itself that a query may see: none in a causal mask, all for None."""
         return 0 if self.causal else self.ahead
 
     @property

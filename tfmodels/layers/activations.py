@@ -110,7 +110,7 @@ def get_activation(name: str | Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def kernel_name(activation: Callable[[Any], Any]) -> str | None:
-    """What the package's kernels call an activation function (`tfmodels.kernels.triton_decoding`), or None.
+    """The name of an activation function in `tfmodels.kernels.triton_decoding`, or None where it has none.
 
     Example:
         >>> kernel_name(get_activation("gelu_new")), kernel_name(get_activation("mish"))

@@ -12,7 +12,7 @@ from tfmodels.runtime.lowering import Lowering
 
 
 def matrices_of(inputs: Any, layers: Sequence[Any], lowering: Lowering) -> list[Any] | None:
-    """What a kernel multiplies with for dense layers that read the same inputs; None where there is none for them.
+    """The matrices of dense layers that read the same inputs, as one kernel takes them; None where none serves them.
 
     Args:
         inputs: (batch, length, width).

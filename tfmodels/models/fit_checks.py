@@ -71,7 +71,7 @@ def check_data(model: Any, inputs: Mapping[str, Any], labels: Mapping[str, Any])
 
 
 def on_host(tensors: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of some tensors whose values can be looked at without waiting for a device."""
+    """The tensors among some whose values can be read without waiting for a device."""
     return {name: value for name, value in tensors.items() if "CPU" in str(getattr(value, "device", "CPU")).upper()}
 
 

@@ -138,13 +138,13 @@ class QuantizedModel(keras.Model):
 
     @property
     def packed_quantization(self) -> str | None:
-        """As `quantization`, of packed weights alone."""
+        """The same as `quantization`, for packed weights alone."""
         packed = (getattr(layer, "packed", None) for layer in all_layers(self))
         return ", ".join(sorted({one.scheme.mode for one in packed if one is not None})) or None
 
     @property
     def keras_quantization(self) -> str | None:
-        """As `quantization`, of weights that Keras has quantised alone."""
+        """The same as `quantization`, for weights that Keras has quantised alone."""
         modes = {getattr(layer, "quantization_mode", None) for layer in all_layers(self)} - {None}
         return ", ".join(sorted(modes)) or None
 

@@ -86,7 +86,7 @@ def in_turn(function: Callable[_P, _R]) -> Callable[_P, _R]:
 
 
 def out_of_turn() -> contextlib.AbstractContextManager[None]:
-    """Where code of the user's runs within a call that has its turn: other threads, which it may wait for, go on."""
+    """Let other threads go on while code of the user's, which may wait for them, runs inside of a turn."""
     return _turn.left()
 
 

@@ -1,4 +1,4 @@
-"""From the vectors of a text's tokens to one vector of the text."""
+"""Pooling: the vectors of a text's tokens become one vector of the text."""
 
 from __future__ import annotations
 

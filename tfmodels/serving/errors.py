@@ -84,7 +84,7 @@ class UnknownModel(APIError):
 
 
 class Overloaded(APIError):
-    """As many requests are worked on and wait as may (429)."""
+    """The server works on, and keeps waiting, as many requests as it may (429)."""
 
     def __init__(self, message: str):
         super().__init__(

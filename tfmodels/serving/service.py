@@ -1,4 +1,4 @@
-"""What all endpoints share: the worker with its models, the metrics, the limits."""
+"""The parts that all endpoints share: the worker with its models, the metrics, the limits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FINGERPRINT = f"tfmodels-{__version__}"
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What one client may ask for.
+    """The limits of a client's request.
 
     Args:
         body_bytes: of a request.

@@ -62,7 +62,7 @@ def check_choice(value: Any, name: str) -> str:
 
 
 class Choice(NamedTuple):
-    """What a request says of tools.
+    """The tools of a request, and the choice among them.
 
     Fields:
         told: the tools that the template is given; None where there are none.
@@ -146,7 +146,7 @@ class CallReader:
         self._called = False  # whether the last that went out is a call
 
     def add(self, piece: str) -> list[str | Call]:
-        """What is certain with a further piece."""
+        """Take a further piece; returns the texts and calls that are certain with it."""
         self._held += piece
         found: list[str | Call] = []
         while True:
@@ -173,7 +173,7 @@ class CallReader:
         return found
 
     def end(self) -> list[str | Call]:
-        """What was held back."""
+        """End the text; returns the texts and calls that were held back."""
         held, self._held = self._held, ""
         inside = held.removeprefix(_OPEN) if held.startswith(_OPEN) else None if self._begun else held
         return (self._calls(inside) if inside is not None else []) or self._text(held)

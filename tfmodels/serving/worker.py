@@ -26,7 +26,7 @@ LOADING_RETRY_SECONDS = 2
 
 
 class News(NamedTuple):
-    """What the engine tells of one answer: `event` of the engine, for the answer at `index` of its request."""
+    """News of one answer: `event` of the engine, for the answer at `index` of its request."""
 
     index: int
     event: Any

@@ -106,7 +106,7 @@ def _parts_of_options(state: dict[str, Any]) -> dict[str, tuple[list[dict[str, A
 
 
 def _spaces(state: dict[str, Any]) -> dict[str, bool]:
-    """How a SentencePiece-style pipeline puts a space before the text."""
+    """The way a SentencePiece-style pipeline puts a space before the text."""
     prepending = any(step["type"] == "Prepend" for step in _walk(state["normalizer"]))
     schemes = {cutter["prepend_scheme"] for cutter in _walk(state["pre_tokenizer"])}
     return {
@@ -243,7 +243,7 @@ def special_frame(backend: Tokenizer, pair: bool) -> tuple[list[int], list[int],
 
 
 def special_layout(backend: Tokenizer, pair: bool) -> list[tuple[str, int, int]]:
-    """What the backend makes of one text or of a pair: ("token", id, type) and ("text", 0 or 1, type) in order."""
+    """The backend's layout of one text or a pair: ("token", id, type) and ("text", 0 or 1, type) in order."""
     texts = [("text", 0, 0), ("text", 1, 1)] if pair else [("text", 0, 0)]
     layout = texts
     for part in _walk(_pipeline(backend)["post_processor"]):

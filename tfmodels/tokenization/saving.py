@@ -143,7 +143,7 @@ class SavedTokenizer(ChatTemplates, IdsToText, PushToHub):
 
 
 def _file_prefix(filename_prefix: str | None) -> str:
-    """What `filename_prefix` puts before the names of files."""
+    """The text that `filename_prefix` puts before the names of files."""
     if filename_prefix is None or filename_prefix == "":
         return ""
     # With room for the longest of the names.

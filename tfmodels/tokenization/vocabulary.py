@@ -91,7 +91,7 @@ class Vocabulary:
     # Special tokens around texts
 
     def num_special_tokens_to_add(self, pair: bool = False) -> int:
-        """How many special tokens a text, or a pair of texts, gets."""
+        """The number of special tokens that a text, or a pair of texts, gets."""
         return self._tokenizer.num_special_tokens_to_add(pair)
 
     def build_inputs_with_special_tokens(
@@ -195,7 +195,7 @@ class Vocabulary:
 
     @property
     def decoder(self) -> Any:
-        """What joins tokens to text, a decoder of the `tokenizers` library."""
+        """The decoder of the `tokenizers` library that joins tokens to text."""
         return self._tokenizer.decoder
 
     @property
@@ -348,7 +348,7 @@ class Vocabulary:
 
     @property
     def special_tokens_map_extended(self) -> dict[str, str | AddedToken | list[str | AddedToken]]:
-        """As `special_tokens_map`, with tokens as they were given: texts, or `AddedToken` with their options."""
+        """`special_tokens_map` with tokens as they were given: texts, or `AddedToken` with their options."""
         named = {name: token for name, token in self._special.items() if token is not None}
         return named | ({"additional_special_tokens": list(self._additional)} if self._additional else {})
 
@@ -376,7 +376,7 @@ class Vocabulary:
 
     @property
     def all_special_tokens_extended(self) -> list[str | AddedToken]:
-        """As `all_special_tokens`, with tokens as they were given."""
+        """The same as `all_special_tokens`, with tokens as they were given."""
         found: dict[str, str | AddedToken] = {}
         for token in (*self._special.values(), *self._additional):
             if token is not None:

@@ -21,7 +21,7 @@ _Class = TypeVar("_Class", bound=type)
 
 @dataclasses.dataclass(frozen=True)
 class Fate:
-    """What becomes of a keyword argument.
+    """The treatment of a keyword argument: acted on, accepted or refused.
 
     Fields:
         kind: "done" (the function acts on it), "renamed" (it is handed on as `note`), "harmless" (it is dropped),

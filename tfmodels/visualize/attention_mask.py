@@ -269,7 +269,7 @@ def narrowed(config: ModelConfig) -> ModelConfig:
 
 
 def kind_of(mask: np.ndarray) -> str:
-    """What kind a mask is, bool (tokens, tokens), in a few words.
+    """The kind of a mask, bool (tokens, tokens), in a few words.
 
     Example:
         >>> kind_of(np.tril(np.ones((4, 4), bool))), kind_of(np.ones((4, 4), bool))

@@ -55,7 +55,7 @@ def measure_cells(side: Side) -> None:
     tracing = threading.Lock()  # it is Python and would not be faster at once; nor would times be a program's own
 
     def first_call(cell: Cell) -> tuple[Callable[..., None] | None, Row]:
-        """What was prepared, if that went well, and what was seen."""
+        """The prepared call, or None where preparing it failed, and a row about it."""
         try:
             with tracing:
                 start = time.perf_counter()

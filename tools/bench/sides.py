@@ -92,7 +92,7 @@ class Side:
         return self.weights_bytes() + item * cache - (1 if self.packed else item) * table
 
     def describe(self) -> str:
-        """How attention was computed, in words."""
+        """The way attention was computed, in words."""
         return ""
 
 

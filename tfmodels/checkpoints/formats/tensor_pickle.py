@@ -58,7 +58,7 @@ class PickleReader:
 
     @property
     def position(self) -> int:
-        """Where the last pickle that was read ends."""
+        """The end of the last pickle that was read."""
         return self._source.position
 
     def read(self) -> Any:

@@ -72,7 +72,7 @@ def find(settings: Mapping[str, Any], checkpoint: Checkpoint) -> tuple[dict[str,
 
 
 def _weights_of(groups: Mapping[str, Any], layer: LayerTensors) -> Mapping[str, Any]:
-    """How the weights of a layer are quantised: by the group that names it, or else by the one of all layers."""
+    """The settings of a layer's weights: those of the group that names it, or else of the group of all layers."""
     by_class = None
     for group in groups.values():
         targets = group.get("targets")

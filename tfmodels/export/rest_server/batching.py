@@ -15,7 +15,7 @@ PROMPTS = ("generate",)
 
 
 class Full(Exception):
-    """As many requests wait as may wait."""
+    """The queue holds as many requests as may wait."""
 
 
 class Item(NamedTuple):

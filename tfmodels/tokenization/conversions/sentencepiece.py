@@ -22,7 +22,7 @@ UNIGRAM, BPE, WORD, CHAR = 1, 2, 3, 4
 
 @dataclass(frozen=True)
 class SentencePieceModel:
-    """What a SentencePiece model file says about cutting text.
+    """The settings of a SentencePiece model file that say how text is cut.
 
     Args:
         pieces: (text, score, type) per id.

@@ -1,4 +1,4 @@
-"""From texts to training batches on tf.data.
+"""Training batches of texts, on tf.data.
 
 Text is tokenised once, into columns: a dict of rows under the names of a model's inputs, which is what a tokenizer
 returns. `pack`, `tokenize_words` and `question_windows` make columns for language models, for tokens with labels and
