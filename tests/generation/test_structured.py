@@ -316,6 +316,28 @@ def test_an_answer_whose_grammar_breaks_is_no_whole_one(stories):
     assert answers[free].finish_reason == "length"
 
 
+def test_names_close_to_a_keyword_are_told(stories, recwarn):
+    """Names of properties and notes of the schema's author are none."""
+    _, tokenizer = stories
+    options = {"tokenizer": tokenizer, "vocab_size": 512, "eos_token_ids": (2,)}
+
+    def compiled(schema):
+        Grammar({"type": "json_schema", "json_schema": {"schema": schema}}, **options)
+        found = [str(one.message) for one in recwarn if "JSON Schema" in str(one.message)]
+        recwarn.clear()
+        return found
+
+    named = {"type": "object", "properties": {"requierd": {"type": "null"}}, "required": ["requierd"]}
+    notes = {"x-order": 1, "example": {"requierd": None}, "description": "typ", "default": {"typ": 1}}
+    assert compiled({"anyOf": [{**named, **notes}]}) == []
+    slips = {"anyOf": [{"type": "array", "items": {"type": "object", "properties": {"a": {"typ": "null"}}}}]}
+    assert compiled(slips) == [
+        "response_format: 'typ' is no keyword of JSON Schema and changes nothing; did you mean type?"
+    ]
+    (found,) = compiled({"type": "object", "requierd": ["a"]})
+    assert found.endswith("'requierd' is no keyword of JSON Schema and changes nothing; did you mean required?")
+
+
 def test_plain_text_is_no_limit(stories):
     model, _ = stories
     options = {"max_new_tokens": 3, "jit_compile": False}

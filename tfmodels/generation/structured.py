@@ -18,12 +18,28 @@ import numpy as np
 from keras import ops
 
 from tfmodels.utils.cores import available_cores
-from tfmodels.utils.text import quote
+from tfmodels.utils.text import did_you_mean, quote
+from tfmodels.utils.warn import warn
 
 _TYPES = '"text", "json_object", "json_schema", "regex" or "grammar"'
 
 # A blank or a new line at most between the parts of JSON: a model that likes white space would come to no end.
 _JSON = {"whitespace_pattern": r"[ \n]?"}
+
+# Keywords of JSON Schema and OpenAPI whose values are schemas by name, those whose values hold no schemas, and others.
+_NAMED_SCHEMAS = {"$defs", "definitions", "dependencies", "dependentSchemas", "patternProperties", "properties"}
+_VALUES = {"const", "default", "dependentRequired", "discriminator", "enum", "example", "examples"}
+_VALUES |= {"externalDocs", "x-guidance", "xml"}
+_OTHERS = """
+    $anchor $comment $dynamicAnchor $dynamicRef $id $ref $schema $vocabulary additionalItems additionalProperties allOf
+    anyOf contains contentEncoding contentMediaType contentSchema deprecated description else exclusiveMaximum
+    exclusiveMinimum format id if items maxContains maxItems maxLength maxProperties maximum minContains minItems
+    minLength minProperties minimum multipleOf not nullable oneOf pattern prefixItems propertyNames readOnly required
+    then title type unevaluatedItems unevaluatedProperties uniqueItems writeOnly
+"""
+_KEYWORDS = {*_NAMED_SCHEMAS, *_VALUES, *_OTHERS.split()}
+# Below it names are too unlike to be a slip.
+_NEAR_KEYWORD = 0.8
 
 
 # Characters that end parts of JSON, those first that end most.
@@ -337,7 +353,25 @@ def _of_schema(schema: Mapping[str, Any] | bool, matcher: Any) -> str:
     if schema is True:
         schema = {}  # the same, and the library takes no options beside a bool
     own = schema is False or "x-guidance" in schema
-    return matcher.grammar_from_json_schema(json.dumps(schema), **({} if own else {"defaults": _JSON}))
+    text = json.dumps(schema)
+    _warn_of_slips(schema)
+    return matcher.grammar_from_json_schema(text, **({} if own else {"defaults": _JSON}))
+
+
+def _warn_of_slips(schema: Any) -> None:
+    """Warn of names in a schema that are no keywords and close to one; JSON Schema passes over such names."""
+    todo = [schema]
+    while todo:
+        part = todo.pop()
+        if isinstance(part, list):
+            todo += part
+        for name, value in part.items() if isinstance(part, Mapping) else ():
+            if name not in _KEYWORDS and (meant := did_you_mean(name, _KEYWORDS, cutoff=_NEAR_KEYWORD)):
+                warn(f"response_format: {quote(name)} is no keyword of JSON Schema and changes nothing{meant}")
+            if name in _NAMED_SCHEMAS and isinstance(value, Mapping):
+                todo += value.values()
+            elif name not in _VALUES:
+                todo.append(value)
 
 
 def _explained(problem: str) -> str:
