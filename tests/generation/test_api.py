@@ -2,13 +2,14 @@
 
 import json
 import threading
+import types
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfmodels import BatchEncoding, GenerationConfig, LlamaConfig, TFLlamaForCausalLM
+from tfmodels import BatchEncoding, Engine, GenerationConfig, LlamaConfig, TFLlamaForCausalLM
 from tfmodels.runtime.compile import ProgramCache
 
 # One layer is compiled in less time; the texts of stories260K are those of five.
@@ -25,6 +26,7 @@ TINY = LlamaConfig(
 )
 GRAPH = {"jit_compile": False}  # where a test is not about XLA
 PROMPT = np.array([[1, 7, 30, 12], [1, 9, 9, 44]])
+STREAMER = types.SimpleNamespace(put=lambda ids: None, end=lambda: None)
 
 
 @pytest.fixture(scope="module")
@@ -371,7 +373,7 @@ class TestStreaming:
         ({"inputs": [[1]], "max_new_tokens": -3}, ValueError, "max_new_tokens=-3"),
         ({"inputs": PROMPT, "max_length": 4}, ValueError, "no room"),
         ({"inputs": [[1]], "max_new_token": 3}, TypeError, "max_new_token.*did you mean max_new_tokens"),
-        ({"inputs": [[1]], "num_beams": 2, "streamer": object()}, ValueError, "streamer with num_beams=2"),
+        ({"inputs": [[1]], "num_beams": 2, "streamer": STREAMER}, ValueError, "streamer with num_beams=2"),
         ({"inputs": [[1]], "temperature": -1.0, "do_sample": True}, ValueError, "temperature=-1"),
     ],
 )
@@ -514,7 +516,56 @@ def test_disable_compile_runs_a_plain_graph(model, monkeypatch):
     assert compiled and not any(compiled)
 
 
-def test_a_draft_through_text_is_refused(model):
-    with pytest.raises(TypeError, match="assistant_tokenizer is for a draft model with another tokenizer"):
-        model.generate(PROMPT, assistant_model=model, assistant_tokenizer=object())
-    model.generate(PROMPT[:1], assistant_tokenizer=None, max_new_tokens=1, jit_compile=False)
+@pytest.mark.parametrize(
+    "name, value, message",
+    [
+        ("assistant_tokenizer", object(), "drafts of another tokenizer would go through text"),
+        ("head_mask", [[1, 1]], "it runs all heads"),
+        ("encoder_outputs", [[1.0]], "give the prompt as input_ids"),
+        ("custom_generate", "some/folder", "no code of a repository is ever run"),
+        ("use_model_defaults", False, "settings that are not given are the model's"),
+        ("logits_to_keep", 1, None),
+        ("cache_position", [0, 1], None),
+        ("trust_remote_code", True, None),
+    ],
+)
+def test_arguments_of_other_models_pass_or_say_what_to_do(model, name, value, message):
+    settings = {"max_new_tokens": 1, "jit_compile": False}
+    if message is not None:
+        with pytest.raises(ValueError, match=f"generate does not take {name}=.*: {message}"):
+            model.generate(PROMPT[:1], **settings, **{name: value})
+    want = model.generate(PROMPT[:1], **settings)
+    got = model.generate(PROMPT[:1], **settings, **{name: value if message is None else None})
+    np.testing.assert_array_equal(got, want)
+
+
+def test_misspelt_arguments_and_what_is_no_streamer(model):
+    with pytest.raises(TypeError, match="unknown generation setting position_id; did you mean position_ids"):
+        model.generate(PROMPT, position_id=[[0]])
+    with pytest.raises(TypeError, match=r"^streamer=5: an object with put\(ids\) and end\(\) was expected\.$"):
+        model.generate(PROMPT[:1], streamer=5)
+    with pytest.warns(UserWarning, match="^generate has no use for length and word_ids of the prompt, which change"):
+        model.generate({"input_ids": PROMPT[:1], "length": [2], "word_ids": [0]}, max_new_tokens=1, jit_compile=False)
+
+
+@pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("settings", [{}, {"do_sample": True, "seed": 0}])
+def test_banning_every_token_is_an_error(model, settings, jit_compile):
+    everything = list(range(model.config.vocab_size))
+    settings = {**settings, "max_new_tokens": 3, "jit_compile": jit_compile}
+    with pytest.raises(ValueError, match="^no token may come in row 0 at new token 0: suppress_tokens, bad_words_ids"):
+        model.generate(PROMPT, suppress_tokens=everything, **settings)
+    pieces = []
+    streamer = types.SimpleNamespace(put=lambda ids: pieces.append(np.asarray(ids).shape[1]), end=lambda: None)
+    with pytest.raises(ValueError, match="^no token may come in row 0 at new token 0"):
+        model.generate(PROMPT[:1], suppress_tokens=everything, streamer=streamer, **settings)
+    assert sum(pieces) == 1
+
+
+def test_a_request_that_bans_every_token_ends_alone(model):
+    engine = Engine(model, rows=2, capacity=16, jit_compile=False)
+    banned = engine.add(PROMPT[0], suppress_tokens=list(range(model.config.vocab_size)), max_new_tokens=2)
+    free = engine.add(PROMPT[0], max_new_tokens=2, eos_token_id=None)
+    answers = engine.run()
+    assert answers[banned].finish_reason == "error" and "all of them are banned" in str(answers[banned].error)
+    assert answers[free].finish_reason == "length"

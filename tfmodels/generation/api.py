@@ -9,6 +9,7 @@ eagerly.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ from tfmodels.generation.streamers import ending_on_errors
 from tfmodels.generation.structured import Grammar, GrammarProcessor, wants_grammar
 from tfmodels.runtime.buckets import bucket_batch, bucket_length
 from tfmodels.runtime.device import in_turn
+from tfmodels.utils.arguments import GENERATING, settle
 from tfmodels.utils.files import Staged
 from tfmodels.utils.text import quote
 from tfmodels.utils.warn import warn
@@ -140,7 +142,7 @@ class GenerationMixin:
         Raises:
             TypeError: an unknown argument, or a symbolic tensor.
             ValueError: an empty prompt, ids outside the vocabulary, a mask of another shape, contradicting settings,
-                no room for a single token.
+                no room for a single token, no token that is not banned.
             FloatingPointError: the model's scores are NaN.
 
         Example:
@@ -156,13 +158,9 @@ class GenerationMixin:
             inputs = kwargs.pop("input_ids")
         if labels is not None:
             warn("generate has no use for labels, which change nothing.")
-        if kwargs.pop("assistant_tokenizer", None) is not None:
-            raise TypeError(
-                "assistant_tokenizer is for a draft model with another tokenizer, whose drafts would go through text: "
-                "give an assistant_model that shares this model's tokenizer, and leave assistant_tokenizer out."
-            )
-        check_functions(logits_processor=logits_processor, stopping_criteria=stopping_criteria)
-        config = self.generation_config.for_call(generation_config, kwargs)
+        kwargs = settle(kwargs, GENERATING, "generate")
+        check_functions(streamer, logits_processor=logits_processor, stopping_criteria=stopping_criteria)
+        config = self.generation_config.for_call(generation_config, kwargs, arguments=_ARGUMENTS)
         if (config.is_contrastive or config.prefill_chunk_size is not None) and kwargs.get("use_cache") is not False:
             config = config.update(use_cache=True)
         if streamer is not None and config.num_beams > 1 and config.is_from_file("num_beams"):
@@ -408,6 +406,10 @@ class GenerationMixin:
                 raise ValueError(f"{message}, and this model has no positions beyond; shorten one of the two.")
             warn(f"{message}: text beyond what the model was trained for may be poor.")
         return new
+
+
+# What a misspelt argument of `generate` may mean, beside settings.
+_ARGUMENTS = {"input_ids", *inspect.signature(GenerationMixin.generate).parameters} - {"self", "kwargs"}
 
 
 def strategy_of(config: GenerationConfig) -> Strategy:

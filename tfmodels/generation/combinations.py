@@ -67,8 +67,10 @@ def check_combination(
         raise ValueError("past_key_values need use_cache=True, one sequence per prompt and no guidance_scale.")
 
 
-def check_functions(**given: Any) -> None:
-    """Raise TypeError for an argument, by name, that is no list of functions."""
+def check_functions(streamer: Any, **given: Any) -> None:
+    """Raise TypeError for a streamer that is none, and for another argument, by name, that is no list of functions."""
+    if streamer is not None and not all(callable(getattr(streamer, name, None)) for name in ("put", "end")):
+        raise TypeError(f"streamer={quote(streamer)}: an object with put(ids) and end() was expected.")
     for name, functions in given.items():
         if functions is not None and not (isinstance(functions, Sequence) and all(map(callable, functions))):
             raise TypeError(f"{name}={quote(functions)}: a list of functions was expected.")

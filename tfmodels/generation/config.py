@@ -240,8 +240,13 @@ class GenerationConfig(Settings, upload.PushToHub):
         changed._set(settings, whole=True)
         return changed
 
-    def for_call(self, given: GenerationConfig | None, changes: Mapping[str, Any]) -> GenerationConfig:
+    def for_call(
+        self, given: GenerationConfig | None, changes: Mapping[str, Any], *, arguments: Set[str] = frozenset()
+    ) -> GenerationConfig:
         """The settings of a call: `changes`, before those of the configuration given, before these, the model's own.
+
+        Args:
+            arguments: names that the call takes beside settings, which a misspelt one may mean.
 
         Raises:
             TypeError: `given` is no `GenerationConfig`, or a setting is unknown.
@@ -252,7 +257,9 @@ class GenerationConfig(Settings, upload.PushToHub):
                 f"generation_config={quote(given)}: a GenerationConfig was expected; settings are given by name, as "
                 "max_new_tokens=20."
             )
-        return (self if given is None else given.with_defaults(self)).update(**changes)
+        merged = self if given is None else given.with_defaults(self)
+        _refuse_unknown(changes, _known(merged), FIELDS | arguments)
+        return merged.update(**changes)
 
     def with_defaults(self, defaults: GenerationConfig) -> GenerationConfig:
         """Return a copy in which settings that were not given here are taken from another configuration.
@@ -487,7 +494,7 @@ def _unknown(settings: Mapping[str, Any], known: Set[str]) -> str:
     return " | ".join(parts)
 
 
-def _refuse_unknown(settings: Mapping[str, Any], known: Set[str]) -> None:
+def _refuse_unknown(settings: Mapping[str, Any], known: Set[str], meant: Set[str] = FIELDS) -> None:
     accepted = known | UNSUPPORTED.keys() | WITHOUT_EFFECT
     wrong = {
         name: value
@@ -495,7 +502,7 @@ def _refuse_unknown(settings: Mapping[str, Any], known: Set[str]) -> None:
         if name not in accepted or asks_for_the_unsupported(name, value)
     }
     if wrong:
-        raise TypeError(_unknown(wrong, FIELDS))
+        raise TypeError(_unknown(wrong, meant))
 
 
 def _jsonable(value: Any) -> Any:

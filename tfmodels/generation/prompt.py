@@ -15,7 +15,7 @@ from tfmodels.generation.config import GenerationConfig
 from tfmodels.generation.settings import SETTINGS
 from tfmodels.generation.step import Prompt
 from tfmodels.runtime.buckets import bucket_batch, bucket_capacity, bucket_prompt
-from tfmodels.utils.text import holds_text, quote
+from tfmodels.utils.text import holds_text, joined, quote
 from tfmodels.utils.warn import warn
 
 
@@ -128,6 +128,8 @@ def _from_mapping(inputs: Mapping[str, Any], attention_mask: Any, position_ids: 
     """Ids, mask and positions of what a tokenizer returned."""
     if "input_ids" not in inputs:
         raise ValueError(f"the prompt is a dict with {quote(sorted(inputs))}; input_ids is missing.")
+    if others := sorted(inputs.keys() - {"input_ids", "attention_mask", "position_ids"}):
+        warn(f"generate has no use for {joined(others)} of the prompt, which change nothing.")
     if attention_mask is None:
         attention_mask = inputs.get("attention_mask")
     if position_ids is None:

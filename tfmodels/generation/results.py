@@ -13,6 +13,7 @@ from tfmodels.cache.int8 import whole
 from tfmodels.generation.config import GenerationConfig
 from tfmodels.generation.outputs import GenerateOutput
 from tfmodels.generation.prompt import Prompts
+from tfmodels.generation.sampling import NONE_ALLOWED
 from tfmodels.generation.step import State
 from tfmodels.generation.strategies import beams
 from tfmodels.kernels.masks import positions_from_mask
@@ -73,6 +74,11 @@ def _check_numbers(model: Any, added: Any) -> None:
     added = np.asarray(ops.convert_to_numpy(added))
     if (added < 0).any():
         row, step = np.argwhere(added < 0)[0]
+        if added[row, step] == NONE_ALLOWED:
+            raise ValueError(
+                f"no token may come in row {row} at new token {step}: suppress_tokens, bad_words_ids or another "
+                "setting or function on scores bans all of them."
+            )
         way = " (load with dtype='float32' or 'bfloat16')" if model.compute_dtype == "float16" else ""
         raise FloatingPointError(
             f"the model's scores are NaN in row {row} at new token {step}: the weights hold NaN, or "

@@ -11,6 +11,7 @@ import numpy as np
 from tfmodels.generation.detokenizer import Detokenizer, StopCutter
 from tfmodels.generation.request import Completion, Event, Request, TokenLogprobs
 from tfmodels.generation.row_settings import kind_of
+from tfmodels.generation.sampling import NONE_ALLOWED
 from tfmodels.generation.stopping import StopStrings
 from tfmodels.utils.text import shorten
 
@@ -102,7 +103,9 @@ class Row:
 
     def _add(self, token: int) -> None:
         if token < 0:
-            self.finish_reason, self._error = "error", "the model's scores are NaN"
+            banned = token == NONE_ALLOWED
+            self._error = "no token may come: all of them are banned" if banned else "the model's scores are NaN"
+            self.finish_reason = "error"
             return
         self.new.append(token)
         if token in self._ends:

@@ -15,6 +15,7 @@ from keras import ops
 
 from tfmodels.generation import logits_processors as proc
 from tfmodels.generation.config import GenerationConfig
+from tfmodels.generation.sampling import NO_NUMBER, NONE_ALLOWED
 from tfmodels.generation.step import Decoder, Prompt, State, starts_as_graph
 from tfmodels.generation.stopping import Stopping
 from tfmodels.generation.strategies import Drawing, SamplingInputs
@@ -187,8 +188,9 @@ def sampling_inputs(
 ) -> SamplingInputs:
     """The values that steer a call of `generate` for at most `new` tokens, as tensors."""
     eos = config.eos_token_ids
-    # At least one -1, which ends rows whose scores are no numbers; a few more, so that short lists share programs.
-    eos = [*eos, *[-1] * (power_of_two(max(_FEWEST_ENDS, len(eos) + 1)) - len(eos))]
+    # The marks end rows that have no next token; a few more, so that short lists share programs.
+    eos = [*eos, NONE_ALLOWED, NO_NUMBER]
+    eos += [NO_NUMBER] * (power_of_two(max(_FEWEST_ENDS, len(eos))) - len(eos))
     return SamplingInputs(
         eos=ops.convert_to_tensor(np.asarray(eos, "int32")),
         pad=ops.convert_to_tensor(config.fill_token_id, "int32"),

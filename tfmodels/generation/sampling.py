@@ -9,6 +9,8 @@ from tfmodels.generation.logits_processors.arithmetic import Tensor, row_count
 
 # Up to so many values are sorted as they are.
 _FEW = 1024
+# In place of a token: the scores hold NaN, or they ban every token.
+NO_NUMBER, NONE_ALLOWED = -1, -2
 
 
 def choose_tokens(scores: Tensor, *, do_sample: bool, seed: Tensor, step: Tensor) -> Tensor:
@@ -27,23 +29,32 @@ def choose_tokens(scores: Tensor, *, do_sample: bool, seed: Tensor, step: Tensor
         step: number of tokens generated so far, in the shape of `seed`.
 
     Returns:
-        (batch,) int32, token ids; -1 in rows of which a score is NaN.
+        (batch,) int32, token ids; -1 in rows of which a score is NaN, -2 in those of which all are minus infinity.
 
     Example:
         >>> choose_tokens(ops.array([[0.0, 2.0, 2.0]]), do_sample=False, seed=0, step=0).numpy()
         array([1], dtype=int32)
     """
     best = ops.max(scores, axis=-1, keepdims=True)
-    vocab_size = scores.shape[-1]
-    if not do_sample:
-        tokens = ops.arange(vocab_size, dtype="int32")
-        no_number = ops.where(ops.isnan(scores), -1, vocab_size)
-        return ops.min(ops.where(scores == best, tokens, no_number), axis=-1)
+    tokens = _draw(scores, best, seed, step) if do_sample else _first_highest(scores, best)
+    # Under XLA the highest of nothing but NaN is minus infinity, too.
+    bans_all = ops.logical_and(ops.equal(best[:, 0], -np.inf), tokens >= 0)
+    return ops.where(bans_all, NONE_ALLOWED, tokens)
 
+
+def _first_highest(scores: Tensor, best: Tensor) -> Tensor:
+    vocab_size = scores.shape[-1]
+    tokens = ops.arange(vocab_size, dtype="int32")
+    no_number = ops.where(ops.isnan(scores), NO_NUMBER, vocab_size)
+    return ops.min(ops.where(scores == best, tokens, no_number), axis=-1)
+
+
+def _draw(scores: Tensor, best: Tensor, seed: Tensor, step: Tensor) -> Tensor:
+    vocab_size = scores.shape[-1]
     relative = scores - best
     no_number = ops.any(ops.isnan(scores), axis=-1)
     if backend.backend() == "jax":
-        return ops.where(no_number, -1, _categorical(relative, seed, step))
+        return ops.where(no_number, NO_NUMBER, _categorical(relative, seed, step))
     # Two levels, blocks and tokens within the block, make the cumulative sums short.
     block = 256
     blocks = -(-vocab_size // block)
@@ -58,7 +69,7 @@ def choose_tokens(scores: Tensor, *, do_sample: bool, seed: Tensor, step: Tensor
     inside = ops.take_along_axis(weights, chosen[:, :, None], axis=1)[:, 0]
     before = ops.take_along_axis(ends, chosen, axis=1) - ops.sum(inside, axis=-1, keepdims=True)
     tokens = (chosen * block + row_count(before + ops.cumsum(inside, axis=-1) <= target))[:, 0]
-    return ops.where(no_number, -1, tokens)
+    return ops.where(no_number, NO_NUMBER, tokens)
 
 
 def _categorical(scores: Tensor, seed: Tensor, step: Tensor) -> Tensor:

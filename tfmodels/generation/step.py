@@ -195,7 +195,7 @@ class Decoder:
         if self.use_cache:
             last = state.prompt_end + state.step - 1
             tokens = TokenInputs(
-                # A row whose scores were no numbers holds -1.
+                # A row without a next token holds a negative number.
                 ids=ops.maximum(take_columns(state.ids, last, 1), 0),
                 mask=state.attended,
                 positions=ops.expand_dims(state.position + state.step - 1, 1),

@@ -1,7 +1,7 @@
 """Keyword arguments that scripts written for transformers pass, and what becomes of each one here.
 
-The lists hold every keyword that `from_pretrained`, `save_pretrained` and `push_to_hub` of transformers 4 and 5 take.
-Models, Auto classes, configurations, tokenizers and generation settings share them.
+The lists hold every keyword that `from_pretrained`, `save_pretrained`, `push_to_hub` and `generate` of transformers 4
+and 5 take. Models, Auto classes, configurations, tokenizers and generation settings share them.
 """
 
 from __future__ import annotations
@@ -160,6 +160,29 @@ SAVING = {
     "use_diff": _harmless("files hold every value"),
 }
 
+_DECODERS = "the models that generate are decoders: give the prompt as input_ids"
+
+# `generate`, beside its own arguments and the settings of `GenerationConfig`.
+GENERATING = {
+    "assistant_tokenizer": _refused(
+        "drafts of another tokenizer would go through text; give an assistant_model that shares this model's tokenizer"
+    ),
+    "cache_position": _harmless("places in a cache follow from its length"),
+    "custom_generate": _refused("no code of a repository is ever run; logits_processor takes functions"),
+    "head_mask": _refused("it runs all heads; call the model with head_mask, or set weights of heads to 0"),
+    "logits_to_keep": _harmless("it computes the logits that it needs"),
+    "num_logits_to_keep": _harmless("it computes the logits that it needs"),
+    "output_router_logits": _harmless("no family here has experts"),
+    "trust_remote_code": _harmless("no code of a repository is ever run"),
+    "use_model_defaults": Fate(
+        "refused", "settings that are not given are the model's; give them in generation_config", (None, True)
+    ),
+    "decoder_attention_mask": _refused(_DECODERS),
+    "decoder_input_ids": _refused(_DECODERS),
+    "encoder_attention_mask": _refused(_DECODERS),
+    "encoder_outputs": _refused(_DECODERS),
+}
+
 # Arguments of a model's `from_pretrained` that say how to build it; configurations do not keep them.
 MODELS_ALONE = ("attn_implementation", "ignore_mismatched_sizes", "config")
 
@@ -169,7 +192,7 @@ def settle(given: Mapping[str, Any], table: Mapping[str, Fate], owner: str) -> d
 
     Args:
         given: keyword arguments as they came.
-        table: `LOADING`, `SAVING` or `PUSHING`.
+        table: `LOADING`, `SAVING`, `PUSHING` or `GENERATING`.
         owner: name of the class or function, for messages.
 
     Returns:
