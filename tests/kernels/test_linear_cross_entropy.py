@@ -1,5 +1,6 @@
 """`linear_cross_entropy` against the cross-entropy of whole logits."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -7,6 +8,7 @@ from keras import ops
 
 from tfmodels import LlamaConfig, TFLlamaForCausalLM
 from tfmodels.kernels.linear_cross_entropy import BLOCK, Projection, linear_cross_entropy
+from tfmodels.models.heads import language_modeling
 
 TOKENS, WIDTH, CLASSES = 37, 8, 11
 
@@ -106,3 +108,16 @@ def test_a_compiled_step_makes_no_whole_logits(tied, training):
     np.testing.assert_allclose(loss, expected_loss, rtol=1e-5)
     for one, other in zip(gradients, expected, strict=True):
         np.testing.assert_allclose(one, ops.convert_to_tensor(other), rtol=1e-4, atol=1e-8)
+
+
+def test_a_head_in_float32_over_a_backbone_in_bfloat16_keeps_its_digits(monkeypatch):
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    config = LlamaConfig(vocab_size=50, initializer_range=0.5, **sizes)
+    model = TFLlamaForCausalLM(config, dtype="mixed_bfloat16")
+    model.lm_head.dtype_policy = keras.dtype_policies.get("float32")
+    ids = tf.constant(np.random.default_rng(0).integers(0, 50, (2, 9)), "int32")
+    loss = tf.function(lambda ids: model(input_ids=ids, labels=ids, use_cache=False).loss, autograph=False)
+    whole = loss(ids)
+    monkeypatch.setattr(language_modeling, "BLOCK", 1)
+    loss = tf.function(loss.python_function, autograph=False)
+    np.testing.assert_allclose(loss(ids), whole, rtol=1e-6)

@@ -236,11 +236,13 @@ class TestKernelsOfOurOwn:
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's gradients")
+@pytest.mark.parametrize("names", [("down_proj",), ("gate_proj", "up_proj", "down_proj")])
 @pytest.mark.parametrize("dtypes", [("mixed_bfloat16", "float32"), ("float32", "mixed_bfloat16")])
-def test_training_on_a_gpu_with_a_down_projection_of_another_dtype(monkeypatch, dtypes):
+def test_training_on_a_gpu_with_projections_of_another_dtype(monkeypatch, dtypes, names):
     block = GatedFeedForward(4, 6, "silu", use_bias=False, std=0.3, dtype=dtypes[0])
     block.build((None, None, 4))
-    block.down_proj.dtype_policy = keras.dtype_policies.get(dtypes[1])
+    for name in names:
+        getattr(block, name).dtype_policy = keras.dtype_policies.get(dtypes[1])
     x = np.random.default_rng(0).standard_normal((2, 3, 4)).astype("float32")
 
     def gradients():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from keras import ops
+from keras import backend, ops
 
 from tfmodels.kernels import decoding
 from tfmodels.runtime.lowering import Lowering
@@ -33,9 +33,18 @@ def _matrix(layer: Any) -> Any:
     """The kernel of a layer, or its packed weights; None where it computes something else beside."""
     if layer.adapter is not None or layer.observer is not None or layer.quantization_mode is not None:
         return None
-    if layer.packed is None:
-        return ops.cast(layer.kernel, layer.compute_dtype)
-    return layer.packed.matrix()
+    return kernel_of(layer) if layer.packed is None else layer.packed.matrix()
+
+
+def kernel_of(layer: Any) -> Any:
+    """The kernel of a dense layer in its compute dtype, read inside of another layer's call.
+
+    There Keras reads variables in the other layer's dtype. None where that loses digits which this layer's call keeps.
+    """
+    kernel = ops.convert_to_tensor(layer.kernel)
+    if backend.standardize_dtype(kernel.dtype) not in (layer.compute_dtype, layer.variable_dtype):
+        return None
+    return ops.cast(kernel, layer.compute_dtype)
 
 
 def biases_of(layers: Sequence[Any]) -> list[Any] | None:

@@ -128,9 +128,11 @@ class Linear(HasPacked, keras.layers.Dense):
             *tensors: float (batch, length, width), of one dtype.
             training, lowering: as for `call`.
         """
-        if not (training and has_gpu() and self._is_product_of_a_program(tensors)):
+        recomputes = training and has_gpu() and self._is_product_of_a_program(tensors)
+        matrix = few_rows.kernel_of(self) if recomputes else None
+        if matrix is None:
             return self(function(*tensors), training=training, lowering=lowering)
-        outputs = product_of(function, *tensors, matrix=ops.cast(self.kernel, self.compute_dtype))
+        outputs = product_of(function, *tensors, matrix=matrix)
         if self.bias is None:
             return outputs
         return with_whole_gradient(outputs + ops.cast(self.bias, outputs.dtype))

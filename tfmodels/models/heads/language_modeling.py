@@ -94,6 +94,8 @@ class CausalLMHead:
         if math.prod(hidden.shape[:2]) * self.config.vocab_size <= BLOCK or not is_one_product(layer):
             return None
         tied = self.config.tie_word_embeddings
+        if not tied and layer.compute_dtype != keras.backend.standardize_dtype(hidden.dtype):
+            return None  # a head of another dtype than the backbone, such as float32 over bfloat16
         projection = Projection(by_rows=tied, factor=self.config.logit_factor, cap=self.config.logit_cap)
         return losses.causal_lm_loss_in_blocks(
             hidden, layer.embeddings if tied else layer.kernel, labels, projection, learns=learns
