@@ -549,17 +549,28 @@ def test_misspelt_arguments_and_what_is_no_streamer(model):
 
 
 @pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("settings", [{}, {"do_sample": True, "seed": 0}])
+@pytest.mark.parametrize("settings", [{}, {"do_sample": True, "seed": 0}, {"penalty_alpha": 0.6, "top_k": 4}])
 def test_banning_every_token_is_an_error(model, settings, jit_compile):
     everything = list(range(model.config.vocab_size))
     settings = {**settings, "max_new_tokens": 3, "jit_compile": jit_compile}
     with pytest.raises(ValueError, match="^no token may come in row 0 at new token 0: suppress_tokens, bad_words_ids"):
         model.generate(PROMPT, suppress_tokens=everything, **settings)
-    pieces = []
-    streamer = types.SimpleNamespace(put=lambda ids: pieces.append(np.asarray(ids).shape[1]), end=lambda: None)
-    with pytest.raises(ValueError, match="^no token may come in row 0 at new token 0"):
-        model.generate(PROMPT[:1], suppress_tokens=everything, streamer=streamer, **settings)
-    assert sum(pieces) == 1
+
+
+@pytest.mark.parametrize("banned", [False, True])
+def test_streamers_get_tokens_alone(model, banned):
+    """The third token cannot come."""
+    calls = []
+    streamer = types.SimpleNamespace(put=lambda ids: calls.append(ids.tolist()), end=lambda: calls.append("end"))
+
+    def spoiled(input_ids, scores):
+        bad = -np.inf if banned else np.nan
+        return scores + (bad if input_ids.shape[1] == 6 else 0)
+
+    settings = {"max_new_tokens": 5, "jit_compile": False, "logits_processor": [spoiled]}
+    with pytest.raises(ValueError if banned else FloatingPointError, match="in row 0 at new token 2: "):
+        model.generate(PROMPT[:1], streamer=streamer, **settings)
+    assert len(calls) == 3 and min(calls[0][0] + calls[1][0]) >= 0 and calls[-1] == "end"
 
 
 def test_a_request_that_bans_every_token_ends_alone(model):

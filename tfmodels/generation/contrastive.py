@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, NamedTuple
 
+import numpy as np
 from keras import ops
 
 from tfmodels.cache import kv
 from tfmodels.generation import logits_processors as proc
-from tfmodels.generation.sampling import highest
+from tfmodels.generation.sampling import NO_NUMBER, NONE_ALLOWED, highest
 from tfmodels.generation.step import Decoder, Prompt, State, record
 from tfmodels.generation.strategies import Sampling, SamplingInputs
 from tfmodels.layers.tokens import TokenInputs
@@ -97,7 +98,9 @@ class ContrastiveDecoder(Decoder):
         for processor in proc.bind(self.processors, inputs.processors):
             scores = processor(context, scores)
         no_number = ops.any(ops.isnan(scores), axis=1)
-        probabilities, tokens = highest(ops.where(ops.isnan(scores), 0.0, ops.softmax(scores, axis=-1)), count)
+        bans_all = ops.all(ops.equal(scores, -np.inf), axis=1)
+        probabilities = ops.softmax(scores, axis=-1)
+        probabilities, tokens = highest(ops.where(ops.isnan(probabilities), 0.0, probabilities), count)
 
         columns = TokenInputs(
             ops.reshape(tokens, (batch * count, 1)),
@@ -113,7 +116,8 @@ class ContrastiveDecoder(Decoder):
         best = ops.argmax((1 - self.strategy.alpha) * probabilities - self.strategy.alpha * likeness, axis=1)
         rows = ops.arange(batch, dtype="int32") * count + ops.cast(best, "int32")
 
-        chosen = ops.where(no_number, -1, ops.take(ops.reshape(tokens, (-1,)), rows))
+        chosen = ops.where(bans_all, NONE_ALLOWED, ops.take(ops.reshape(tokens, (-1,)), rows))
+        chosen = ops.where(no_number, NO_NUMBER, chosen)
         chosen = ops.where(state.finished, inputs.pad, chosen)
         ended = ops.any(ops.equal(ops.expand_dims(chosen, 1), inputs.eos), axis=1)
         own = ops.take(ops.reshape(directions, (batch * count, 1, -1)), rows, axis=0)

@@ -33,7 +33,7 @@ def result_of(model: Any, state: State, prompts: Prompts, config: GenerationConf
     if config.num_beams > 1:
         return _beam_result(model, state, prompts, config)
     added = state.ids[: rows * rows_per_sequence : rows_per_sequence, end : end + steps]
-    _check_numbers(model, added)
+    check_numbers(model, added)
     prompt = prompts.ids if prompts.embeds is None else prompts.ids[:, :0]
     sequences = ops.concatenate([ops.convert_to_tensor(prompt), added], axis=1)
     if not config.return_dict_in_generate:
@@ -56,7 +56,7 @@ def _beam_result(model: Any, state: State, prompts: Prompts, config: GenerationC
     )
     length = int((origins >= 0).sum(axis=1).max())
     added, origins = added[:, :length], origins[:, :length]
-    _check_numbers(model, np.where(origins >= 0, added, 0))
+    check_numbers(model, np.where(origins >= 0, added, 0))
     prompt = np.repeat(prompts.ids if prompts.embeds is None else prompts.ids[:, :0], returned, axis=0)
     sequences = ops.convert_to_tensor(np.concatenate([prompt, added], axis=1).astype("int32"))
     if not config.return_dict_in_generate:
@@ -70,11 +70,13 @@ def _beam_result(model: Any, state: State, prompts: Prompts, config: GenerationC
     )
 
 
-def _check_numbers(model: Any, added: Any) -> None:
+def check_numbers(model: Any, added: Any, done: int = 0) -> None:
+    """Raise an error where a new token (rows, new) is a mark that there is none; `done` tokens came before them."""
     added = np.asarray(ops.convert_to_numpy(added))
     if (added < 0).any():
         row, step = np.argwhere(added < 0)[0]
-        if added[row, step] == NONE_ALLOWED:
+        mark, step = added[row, step], done + step
+        if mark == NONE_ALLOWED:
             raise ValueError(
                 f"no token may come in row {row} at new token {step}: suppress_tokens, bad_words_ids or another "
                 "setting or function on scores bans all of them."

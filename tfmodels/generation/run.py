@@ -15,6 +15,7 @@ from keras import ops
 
 from tfmodels.generation import logits_processors as proc
 from tfmodels.generation.config import GenerationConfig
+from tfmodels.generation.results import check_numbers
 from tfmodels.generation.sampling import NO_NUMBER, NONE_ALLOWED
 from tfmodels.generation.step import Decoder, Prompt, State, starts_as_graph
 from tfmodels.generation.stopping import Stopping
@@ -145,6 +146,7 @@ class Run:
                 done = int(state.step)
             if streamer is not None:
                 ids = self._ids(ops.convert_to_numpy(state.ids), end + sent, end + done)
+                check_numbers(decoder.model, ids, sent)
                 with out_of_turn():
                     streamer.put(ids)
             sent = done
