@@ -406,6 +406,25 @@ def test_zeros_of_symmetric_weights(zeros, ordered, tmp_path):
     np.testing.assert_array_equal(logits(load("llama", folder), "llama"), logits(load("llama", other), "llama"))
 
 
+@pytest.mark.parametrize("strategy, shape", [("channel", (1,)), ("channel", ()), ("tensor", (24, 1))])
+def test_zeros_of_another_shape_than_the_scales(strategy, shape, tmp_path):
+    settings = compressed("int-quantized", num_bits=8, strategy=strategy, symmetric=False)
+    writer = functools.partial(files.int_quantized, strategy=strategy, symmetric=False)
+    quantised, whole = checkpoint("llama", tmp_path, settings, writer)
+    assert_near(load("llama", quantised), load("llama", whole), "llama")
+    edit = lambda tensors, name: tensors.update({name + "weight_zero_point": np.ones(shape, np.int8)})
+    with pytest.raises(CheckpointError, match=r"up_proj.weight_zero_point is int8 .* was expected"):
+        load("llama", changed(quantised, tmp_path / "bad", edit))
+
+
+@pytest.mark.parametrize("actorder", [True, "group"])
+def test_an_order_that_the_file_lacks(actorder, ordered, tmp_path):
+    edit = lambda tensors, name: tensors.pop(name + "weight_g_idx")
+    settings = compressed(symmetric=False, actorder=actorder)
+    with pytest.raises(CheckpointError, match="the tensor model.layers.0.mlp.up_proj.weight_g_idx is missing"):
+        load("llama", changed(ordered[0], tmp_path / "bad", edit, quantization_config=settings))
+
+
 def test_packed_weights_beside_floats_of_the_same_layer(ordered, tmp_path):
     edit = lambda tensors, name: tensors.update({name + "weight": np.ones((24, 32), "float32")})
     with pytest.raises(

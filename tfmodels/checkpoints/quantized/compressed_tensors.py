@@ -113,11 +113,11 @@ def _tensor(layer: LayerTensors, weights: Mapping[str, Any]) -> PackedTensor:
         size = _block(weights, layer)[1]
     size = None if size is not None and size >= width else size
     groups = -(-width // size) if size else 1
-    _check_scales(layer, strategy, weights, units, groups)
+    layer.check("weight_scale", _scale_shapes(layer, strategy, weights, units, groups), "float")
     order = _order(layer, weights, groups, size, width)
     zeros = None
     if not _is_symmetric(layer, weights, bits, units):
-        zeros = _zeros(layer, bits, units, groups, strategy)
+        zeros = _zeros(layer, bits, units, groups, strategy, weights)
     scheme = Scheme(
         bits=bits,
         group_size=size,
@@ -160,7 +160,7 @@ def _order(
 ) -> np.ndarray | None:
     """The inputs by their groups, or None where they are in that order."""
     if not layer.has("weight_g_idx"):
-        if size is not None and weights.get("actorder") in ("group", "dynamic"):
+        if size is not None and weights.get("actorder") in (True, "group", "dynamic"):
             raise layer.error(
                 f"actorder={quote(weights['actorder'])}, and the tensor {layer.name('weight_g_idx')} is missing"
             )
@@ -214,21 +214,23 @@ def _block(weights: Mapping[str, Any], layer: LayerTensors) -> tuple[int, int]:
     return block[0], check_group_size(block[1], 0, layer)
 
 
-def _check_scales(layer: LayerTensors, strategy: str, weights: Mapping[str, Any], units: int, groups: int) -> None:
-    shapes: list[tuple[int, ...]] = [(units, groups)]
+def _scale_shapes(
+    layer: LayerTensors, strategy: str, weights: Mapping[str, Any], units: int, groups: int
+) -> list[tuple[int, ...]]:
+    """The shapes that scales may have, and zeros that are not packed."""
     if strategy == "tensor":
-        shapes = [(1,), (), (1, 1)]
-    elif strategy == "channel":
-        shapes += [(units,)]
-    elif strategy == "block":
-        shapes = [(-(-units // _block(weights, layer)[0]), groups)]
-    layer.check("weight_scale", shapes, "float")
+        return [(1,), (), (1, 1)]
+    if strategy == "channel":
+        return [(units, groups), (units,)]
+    if strategy == "block":
+        return [(-(-units // _block(weights, layer)[0]), groups)]
+    return [(units, groups)]
 
 
 def _expanded(
     scales: np.ndarray, strategy: str, weights: Mapping[str, Any], layer: LayerTensors, units: int
 ) -> np.ndarray:
-    """Scales (groups, out)."""
+    """Scales, or zeros, as (groups, out)."""
     if strategy == "tensor":
         scales = np.broadcast_to(scales.reshape(1, 1), (1, units))
     elif strategy == "block":
@@ -238,19 +240,22 @@ def _expanded(
     return np.ascontiguousarray(scales)
 
 
-def _zeros(layer: LayerTensors, bits: int, units: int, groups: int, strategy: str) -> np.ndarray:
+def _zeros(
+    layer: LayerTensors, bits: int, units: int, groups: int, strategy: str, weights: Mapping[str, Any]
+) -> np.ndarray:
     """Zeros, int8 (groups, out): packed along the outputs as the weights are, or as they are."""
     rows = -(-units * bits // 32)
     if layer.has("weight_packed") and strategy in ("group", "channel"):
         layer.check("weight_zero_point", (rows, groups), "int32")
-        zeros = signed(low_first(layer.read("weight_zero_point"), bits, 0, units), bits)
+        zeros = signed(low_first(layer.read("weight_zero_point"), bits, 0, units), bits).T
     else:
-        layer.check("weight_zero_point", [(units, groups), (units,), (1,), ()], "int8", "int32", "int64")
-        zeros = np.broadcast_to(np.asarray(layer.read("weight_zero_point")).reshape(-1, groups), (units, groups))
+        shapes = _scale_shapes(layer, strategy, weights, units, groups)
+        layer.check("weight_zero_point", shapes, "int8", "int32", "int64")
+        zeros = _expanded(np.asarray(layer.read("weight_zero_point")), strategy, weights, layer, units)
     top = 1 << (bits - 1)
     if zeros.size and (zeros.min() < -top or zeros.max() >= top):
         raise layer.error(
             f"{layer.name('weight_zero_point')} holds numbers from {zeros.min()} to {zeros.max()}; {bits} bits hold "
             f"{-top} to {top - 1}"
         )
-    return np.ascontiguousarray(zeros.T, np.int8)
+    return np.ascontiguousarray(zeros, np.int8)
