@@ -7,6 +7,7 @@ import types
 import keras
 import numpy as np
 import pytest
+import small_models as small
 import tensorflow as tf
 
 from tfmodels import BatchEncoding, Engine, GenerationConfig, LlamaConfig, TFLlamaForCausalLM
@@ -537,6 +538,19 @@ def test_arguments_of_other_models_pass_or_say_what_to_do(model, name, value, me
     want = model.generate(PROMPT[:1], **settings)
     got = model.generate(PROMPT[:1], **settings, **{name: value if message is None else None})
     np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("name, value", [("head_mask", [[1, 0]]), ("token_type_ids", [[0, 0, 0, 0]])])
+def test_a_dict_may_ask_for_no_more_than_keywords(name, value):
+    model = small.make("gpt_neo", "ForCausalLM")
+    settings = {"max_new_tokens": 2, "jit_compile": False}
+    for call in (
+        lambda given: model.generate(PROMPT[:1], **{name: given}, **settings),
+        lambda given: model.generate({"input_ids": PROMPT[:1], name: given}, **settings),
+    ):
+        with pytest.raises(ValueError, match=f"generate does not take {name}=.*call the model with {name}"):
+            call(value)
+        np.testing.assert_array_equal(call(None), model.generate(PROMPT[:1], **settings))
 
 
 def test_misspelt_arguments_and_what_is_no_streamer(model):

@@ -159,6 +159,8 @@ class GenerationMixin:
         if labels is not None:
             warn("generate has no use for labels, which change nothing.")
         kwargs = settle(kwargs, GENERATING, "generate")
+        if isinstance(inputs, Mapping):
+            inputs = settle(self._without_ignored(inputs), GENERATING, "generate")
         check_functions(streamer, logits_processor=logits_processor, stopping_criteria=stopping_criteria)
         config = self.generation_config.for_call(generation_config, kwargs, arguments=_ARGUMENTS)
         if (config.is_contrastive or config.prefill_chunk_size is not None) and kwargs.get("use_cache") is not False:

@@ -173,6 +173,8 @@ GENERATING = {
     "logits_to_keep": _harmless("it computes the logits that it needs"),
     "num_logits_to_keep": _harmless("it computes the logits that it needs"),
     "output_router_logits": _harmless("no family here has experts"),
+    # Of families that look them up; the others drop them with a warning.
+    "token_type_ids": _refused("new tokens have no types; leave them out, or call the model with token_type_ids"),
     "trust_remote_code": _harmless("no code of a repository is ever run"),
     "use_model_defaults": Fate(
         "refused", "settings that are not given are the model's; give them in generation_config", (None, True)
