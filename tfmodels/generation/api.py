@@ -5,6 +5,8 @@ a bucketed capacity, so only a new *bucket* compiles. Numbers and token ids (tem
 end-of-sequence ids) are inputs of the programs; only what changes the program's shape (which processors there are) is
 compiled in. `jit_compile=False` runs plain graphs; under `tf.config.run_functions_eagerly(True)` the same code runs
 eagerly.
+
+The file is long because `generate` says what each of its arguments is.
 """
 
 from __future__ import annotations
