@@ -6,7 +6,7 @@ end-of-sequence ids) are inputs of the programs; only what changes the program's
 compiled in. `jit_compile=False` runs plain graphs; under `tf.config.run_functions_eagerly(True)` the same code runs
 eagerly.
 
-The file is long because `generate` says what each of its arguments is.
+The file is long because the docstring of `generate` describes each argument.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class GenerationMixin:
         Raises:
             TypeError: an unknown argument, or a symbolic tensor.
             ValueError: an empty prompt, ids outside the vocabulary, a mask of another shape, contradicting settings,
-                no room for a single token, no token that is not banned.
+                no room for a single token, every token banned.
             FloatingPointError: the model's scores are NaN.
 
         Example:
@@ -412,7 +412,7 @@ class GenerationMixin:
         return new
 
 
-# What a misspelt argument of `generate` may mean, beside settings.
+# The names of arguments that `generate` has beside settings, as hints for misspelt ones.
 _ARGUMENTS = {"input_ids", *inspect.signature(GenerationMixin.generate).parameters} - {"self", "kwargs"}
 
 

@@ -233,9 +233,13 @@ class GenerationConfig(Settings, upload.PushToHub):
             TypeError: for an unknown setting, naming the closest known ones.
             ValueError: for a value that is out of range or contradicts another one.
         """
-        _refuse_unknown(settings, _known(self))
+        return self._updated(settings, FIELDS)
+
+    def _updated(self, settings: Mapping[str, Any], meant: Set[str]) -> GenerationConfig:
+        """`update`, with the names that an unknown setting may mean."""
+        _refuse_unknown(settings, _known(self), meant)
         if "top_k" in settings and settings["top_k"] is None:
-            settings["top_k"] = 0
+            settings = {**settings, "top_k": 0}
         changed = self._copy(vars(self), self._from_file - settings.keys())
         changed._set(settings, whole=True)
         return changed
@@ -246,7 +250,7 @@ class GenerationConfig(Settings, upload.PushToHub):
         """The settings of a call: `changes`, before those of the configuration given, before these, the model's own.
 
         Args:
-            arguments: names that the call takes beside settings, which a misspelt one may mean.
+            arguments: names of the arguments that the call takes beside settings, as hints for misspelt ones.
 
         Raises:
             TypeError: `given` is no `GenerationConfig`, or a setting is unknown.
@@ -258,8 +262,7 @@ class GenerationConfig(Settings, upload.PushToHub):
                 "max_new_tokens=20."
             )
         merged = self if given is None else given.with_defaults(self)
-        _refuse_unknown(changes, _known(merged), FIELDS | arguments)
-        return merged.update(**changes)
+        return merged._updated(changes, FIELDS | arguments)
 
     def with_defaults(self, defaults: GenerationConfig) -> GenerationConfig:
         """Return a copy in which settings that were not given here are taken from another configuration.
